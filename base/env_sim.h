@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A deterministic world for tests: coroutines under virtual time, all choices from one seed.
+ *
+ * One struct sim holds the scheduler; each simulated host is an env made by sim_host().  Its
+ * threads are coroutines that switch only when they wait (mutex, condition, sleep, join), so
+ * a run is a function of the seed.  Virtual time advances only when nobody can run.
+ */
+#ifndef LUNFS_BASE_ENV_SIM_H
+#define LUNFS_BASE_ENV_SIM_H
+
+#include "base/env.h"
+
+struct sim;
+
+/** sim_new() - a world whose every choice follows from @seed; aborts when out of memory. */
+struct sim *sim_new(uint64_t seed);
+
+/** sim_free() - ends the world; every thread must have ended or its host been crashed. */
+void sim_free(struct sim *sim);
+
+/** sim_host() - a new host's env, owned by the world; @name appears in log lines. */
+struct env *sim_host(struct sim *sim, const char *name);
+
+/**
+ * sim_run() - runs until no thread is left, or @until_ns of true virtual time is reached.
+ *
+ * Must not be called from within a simulated thread.
+ * Return: true if every thread has ended; false at the time limit, or when all threads wait
+ * for ever (a deadlock, described on stderr).
+ */
+bool sim_run(struct sim *sim, uint64_t until_ns);
+
+/** sim_now_ns() - true virtual time (hosts' clocks drift around it). */
+uint64_t sim_now_ns(struct sim *sim);
+
+/** sim_at() - calls @fn(@arg) at true time @when_ns, on the scheduler's own stack. */
+void sim_at(struct sim *sim, uint64_t when_ns, void (*fn)(void *arg), void *arg);
+
+/** sim_random() - the world's own random stream (faults, latencies). */
+uint64_t sim_random(struct sim *sim);
+
+/** sim_host_crash() - the host's threads never run again; its memory is leaked to the world. */
+void sim_host_crash(struct env *env);
+
+/** sim_host_crashed() - whether sim_host_crash() was called: devices drop its completions. */
+bool sim_host_crashed(struct env *env);
+
+/** sim_host_freeze() - the host's threads stand still until true time @until_ns. */
+void sim_host_freeze(struct env *env, uint64_t until_ns);
+
+/** sim_host_drift() - the host's boot-time clock runs @ppm parts per million fast (or slow). */
+void sim_host_drift(struct env *env, int64_t ppm);
+
+/** sim_host_jump() - the host's real-time clock jumps by @ns (a restored snapshot: R2). */
+void sim_host_jump(struct env *env, int64_t ns);
+
+/** sim_host_log() - log lines of @env since the last call go to @fn too (tests read them). */
+void sim_host_log(struct env *env, void (*fn)(void *arg, enum log_level level,
+					      const char *line), void *arg);
+
+#endif

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * struct blkdev: the one block-device interface, below the filesystem and above it.
+ *
+ * A backend implements struct blkdev_ops; everything else is written against the functions
+ * here.  Requests are asynchronous; blkdev_rw() and its relatives wait for one.
+ */
+#ifndef LUNFS_BLOCK_BLKDEV_H
+#define LUNFS_BLOCK_BLKDEV_H
+
+#include <sys/uio.h>
+
+#include "base/env.h"
+
+struct blkdev;
+
+enum blk_op {
+	BLK_READ,
+	BLK_WRITE,
+	BLK_FLUSH,	/* covers every write completed before it was submitted */
+	BLK_DISCARD,	/* contents become undefined (zeros or old): never relied on (R8) */
+	BLK_ZERO,	/* contents become zeros */
+	BLK_CAW,	/* compare one sector with iov[0], if equal write iov[1], atomically */
+};
+
+enum blk_flags {
+	BLK_FUA		= 1 << 0,	/* BLK_WRITE, BLK_ZERO: durable when it completes */
+	BLK_MULTI_READ	= 1 << 1,	/* reserved for the gate: the read may be repeated */
+};
+
+/*
+ * One request.  The submitter owns it, fills in the first part and leaves it and the buffers
+ * alone until done() is called, exactly once, from any thread, possibly before
+ * blkdev_submit() returns.  done() must not block.
+ *
+ * Errors: 0; -EIO the device failed, a write may or may not have landed; -ETIMEDOUT no
+ * answer in time, the same; -EILSEQ a CAW found other contents and wrote nothing; -EBUSY a
+ * CAW could not be tried and wrote nothing; -ENOSPC; -EROFS; -EINVAL out of range or
+ * misaligned; -EBADE reservation conflict: we are fenced; -ESTALE the lease gate: our slot
+ * is lost (R2); -ENOTSUP.
+ */
+struct blk_io {
+	enum blk_op	op;
+	unsigned int	flags;		/* enum blk_flags */
+	uint64_t	off;		/* byte offset, a multiple of the sector */
+	uint64_t	len;		/* bytes, a multiple of the sector; a CAW: one sector */
+	const struct iovec *iov;	/* each base aligned to info.mem_align */
+	int		iovcnt;
+	void		(*done)(struct blk_io *io, int err);
+	void		*arg;		/* the submitter's */
+
+	struct blkdev	*dev;		/* set by blkdev_submit() */
+	struct list	node;		/* the layer that holds the request */
+	uint64_t	priv[12];	/* the backend's */
+};
+
+/* Where compare-and-write comes from; recorded in the superblock. */
+enum blk_caw {
+	BLK_CAW_NONE	= 0,
+	BLK_CAW_LOCAL	= 1,	/* lock file of one machine around read-compare-write */
+	BLK_CAW_SCSI	= 2,	/* SCSI COMPARE AND WRITE */
+	BLK_CAW_SIM	= 3,	/* the simulated backend */
+};
+
+struct blkdev_info {
+	char		name[256];	/* as the administrator wrote it */
+	uint64_t	size;		/* bytes */
+	uint32_t	sector;		/* 512 or 4096: unit of atomic writes and of CAW */
+	uint32_t	mem_align;	/* buffers' alignment */
+	uint64_t	io_max;		/* bytes a request may have; backends split what is larger */
+	uint32_t	discard_granularity;	/* bytes; 0: no discard */
+	enum blk_caw	caw;
+	bool		reservations;	/* persistent reservations work here */
+	bool		read_only;
+	bool		direct;		/* O_DIRECT is in force; false: buffered, flush is fdatasync */
+	uint64_t	inflight_ns_max;	/* longest life of a command; 0: unknown */
+	char		identity[128];	/* WWN, or "file:INODE:BIRTH"; "" where there is none */
+};
+
+/* Persistent reservations, SPC-4; the type is always write exclusive, all registrants. */
+struct blkdev_pr_state {
+	uint32_t	generation;	/* PRGENERATION */
+	bool		held;		/* READ RESERVATION: ours is the type in force */
+	unsigned int	key_count;
+	uint64_t	keys[128];	/* READ KEYS */
+};
+
+struct blkdev_ops {
+	void (*submit)(struct blkdev *dev, struct blk_io **ios, unsigned int count);
+	/* Optional: one read or write in the calling thread, the cheap way; same errors. */
+	int (*rw)(struct blkdev *dev, enum blk_op op, unsigned int flags, uint64_t off,
+		  const struct iovec *iov, int iovcnt);
+	/* Optional: waits until no command that timed out can still reach the device. */
+	int (*drain)(struct blkdev *dev);
+	/* Optional: re-reads the size.  */
+	int (*refresh)(struct blkdev *dev);
+	/* Persistent reservations: all or none. */
+	int (*pr_register)(struct blkdev *dev, uint64_t old_key, uint64_t new_key);
+	int (*pr_reserve)(struct blkdev *dev, uint64_t key);
+	int (*pr_preempt_abort)(struct blkdev *dev, uint64_t key, uint64_t victim);
+	int (*pr_read)(struct blkdev *dev, struct blkdev_pr_state *state);
+	void (*close)(struct blkdev *dev);
+};
+
+struct blkdev {
+	const struct blkdev_ops *ops;
+	struct env		*env;
+	struct blkdev_info	info;
+};
+
+/**
+ * blkdev_submit() - starts @count requests as one batch.
+ *
+ * Requests out of range or misaligned complete with -EINVAL.  No order between requests is
+ * promised.  Context: any thread; does not block on the device.
+ */
+void blkdev_submit(struct blkdev *dev, struct blk_io **ios, unsigned int count);
+
+/**
+ * blkdev_rw() - one read or write, waited for.
+ * @buf: @len bytes, aligned to info.mem_align.
+ * Context: blocks.  Return: as struct blk_io says.
+ */
+int blkdev_rw(struct blkdev *dev, enum blk_op op, unsigned int flags, uint64_t off,
+	      void *buf, size_t len);
+int blkdev_rwv(struct blkdev *dev, enum blk_op op, unsigned int flags, uint64_t off,
+	       const struct iovec *iov, int iovcnt);
+
+static inline int blkdev_read(struct blkdev *dev, uint64_t off, void *buf, size_t len)
+{
+	return blkdev_rw(dev, BLK_READ, 0, off, buf, len);
+}
+
+static inline int blkdev_write(struct blkdev *dev, uint64_t off, const void *buf, size_t len)
+{
+	return blkdev_rw(dev, BLK_WRITE, 0, off, (void *)(uintptr_t)buf, len);
+}
+
+/** blkdev_flush() - makes every write completed before the call durable.  Blocks. */
+int blkdev_flush(struct blkdev *dev);
+
+/** blkdev_discard() - gives [@off, +@len) back; -ENOTSUP where the device cannot.  Blocks. */
+int blkdev_discard(struct blkdev *dev, uint64_t off, uint64_t len);
+
+/** blkdev_zero() - [@off, +@len) reads as zeros afterwards; writes zeros where it must. */
+int blkdev_zero(struct blkdev *dev, uint64_t off, uint64_t len);
+
+/**
+ * blkdev_caw() - atomically replaces the sector at @off if it equals @expected.
+ * @expected, @desired: one sector (info.sector bytes) each, aligned to info.mem_align.
+ * Return: 0; -EILSEQ miscompare, nothing written; -EBUSY not tried; others: unclear, the
+ * caller reads back (docs/LOCKING.md, "An unclear compare-and-write").
+ */
+int blkdev_caw(struct blkdev *dev, uint64_t off, const void *expected, const void *desired);
+
+/**
+ * blkdev_rw_batch() - submits @count prepared requests (op, flags, off, len, iov set) and
+ * waits for all.  Return: 0, or the first error in array order.
+ */
+int blkdev_rw_batch(struct blkdev *dev, struct blk_io *ios, unsigned int count);
+
+/** blkdev_drain() - see struct blkdev_ops; 0 at once where commands cannot outlive a wait. */
+int blkdev_drain(struct blkdev *dev);
+
+/** blkdev_close() - waits for outstanding requests and frees @dev; NULL is allowed. */
+void blkdev_close(struct blkdev *dev);
+
+/** blkdev_alloc() - @size bytes aligned to 4096 for I/O, zeroed; NULL when out of memory. */
+void *blkdev_alloc(size_t size);
+
+#endif

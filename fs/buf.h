@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Metadata blocks in memory.
+ *
+ * Every buffer belongs to a cover: the object (inode, allocation group, superblock, own
+ * orphan list) whose cluster lock covers the block.  When the lock is given up, all of the
+ * cover's buffers are forgotten (R4).  Contents are read and changed only while the cover's
+ * own in-memory lock is held; the cache's mutex guards only its own tables.
+ */
+#ifndef LUNFS_FS_BUF_H
+#define LUNFS_FS_BUF_H
+
+#include "base/table.h"
+#include "fs/format.h"
+#include "lockd/lock.h"
+
+struct fs;
+struct txn;
+
+struct cover {
+	struct lock	lock;		/* unused (mode free, addr 0) for the own orphan list */
+	struct list	bufs;		/* struct buf.cover_node */
+	bool		is_inode;	/* its buffer of type META_INODE goes home last (seqlock) */
+};
+
+struct buf {
+	struct table_node node;		/* key: address */
+	struct cover	*cover;
+	struct list	cover_node;
+	struct list	txn_node;	/* on the running transaction, if dirty */
+	uint64_t	addr;
+	enum meta_type	type;
+	uint64_t	owner;
+	uint32_t	birth;
+	uint64_t	version;	/* goes into the header at commit */
+	unsigned int	refs;
+	bool		dirty;		/* in the running transaction */
+	unsigned int	logged;		/* committed images that are not yet at home */
+	struct list	lru;		/* refs == 0, clean and not logged */
+	void		*data;		/* BLOCK_SIZE bytes, header included */
+};
+
+struct buf_cache;
+
+int buf_cache_new(struct fs *fs, struct buf_cache **out);
+void buf_cache_free(struct buf_cache *cache);
+
+/**
+ * buf_get() - the block at @e->addr under @cover, read and verified if it is not cached.
+ *
+ * A block that fails is logged (R6) and -EUCLEAN or -EBADMSG is returned.
+ * Context: blocks on the device.  The caller holds the cover's cluster lock and in-memory lock.
+ */
+int buf_get(struct fs *fs, struct cover *cover, const struct meta_expect *e, struct buf **out);
+
+/**
+ * buf_new() - a buffer for a block just allocated: zeroed, nothing read, header to be made
+ * from @e at commit.  The caller makes it dirty before it puts it.
+ */
+int buf_new(struct fs *fs, struct cover *cover, const struct meta_expect *e, struct buf **out);
+
+void buf_put(struct fs *fs, struct buf *buf);	/* NULL is allowed */
+
+/** buf_drop() - the block was freed: forget the buffer, in the running transaction too (its
+ * image must not be logged any more).  Takes over the caller's reference. */
+void buf_drop(struct fs *fs, struct txn *txn, struct buf *buf);
+
+/** buf_forget_cover() - after settle(): frees every buffer of @cover; none is dirty or logged. */
+void buf_forget_cover(struct fs *fs, struct cover *cover);
+
+/** buf_shrink() - frees clean unused buffers above the cache's limit. */
+void buf_shrink(struct fs *fs);
+
+/**
+ * buf_read_unlocked() - reads and verifies into @data (BLOCK_SIZE, blkdev_alloc()ed), without
+ * cache, lock or log: the caller re-checks its owner's version and starts over (seqlock).
+ */
+int buf_read_unlocked(struct fs *fs, const struct meta_expect *e, void *data);
+
+#endif

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A directory's contents: a B+tree of names by their hash. */
+#ifndef LUNFS_FS_DIR_H
+#define LUNFS_FS_DIR_H
+
+#include "fs/inode.h"
+
+struct dirent_info {
+	uint64_t id;
+	uint64_t hash;		/* readdir position; continue with hash + 1 */
+	uint8_t	type;		/* DT_* */
+	uint8_t	name_len;
+	char	name[NAME_BYTES_MAX + 1];
+};
+
+/** dir_lookup() - inode locked in either mode.  -ENOENT. */
+int dir_lookup(struct fs *fs, struct inode *dir, const char *name, size_t len,
+	       struct dirent_info *out);
+
+/**
+ * dir_lookup_unlocked() - by seqlock, without the cluster lock: retries a few times, then
+ * takes the lock shared.  Also used by rescue mounts, which never lock (-EAGAIN then).
+ */
+int dir_lookup_unlocked(struct fs *fs, uint64_t dir_id, const char *name, size_t len,
+			struct dirent_info *out);
+
+/**
+ * dir_list() - entries with hash >= @from, in hash order, through @emit until it returns
+ * non-zero.  Names of equal hash are emitted one after the other.
+ * dir_list_unlocked(): collects by seqlock first, then emits; each leaf is consistent.
+ */
+typedef int (*dir_emit_fn)(void *arg, const struct dirent_info *d);
+int dir_list(struct fs *fs, struct inode *dir, uint64_t from, dir_emit_fn emit, void *arg);
+int dir_list_unlocked(struct fs *fs, uint64_t dir_id, uint64_t from, dir_emit_fn emit, void *arg);
+
+/** dir_insert_prepare() - exclusively locked: reserves what an insertion may need (blocks for
+ * splits) in @hold; *@credits says how many blocks it may change beside the allocator's. */
+int dir_insert_prepare(struct fs *fs, struct inode *dir, const char *name, size_t len,
+		       struct alloc_hold *hold, unsigned int *credits);
+
+/** dir_insert() - within @txn, dir inode_change()d; the name is not there yet (the caller
+ * looked).  Updates entries, size, blocks. */
+int dir_insert(struct txn *txn, struct inode *dir, const char *name, size_t len, uint64_t id,
+	       uint8_t type, struct alloc_hold *hold);
+
+/** dir_remove_prepare() - pins the group of a leaf that removal empties (pin->ag may stay
+ * NULL: nothing to free). */
+int dir_remove_prepare(struct fs *fs, struct inode *dir, const char *name, size_t len,
+		       struct alloc_pin *pin, unsigned int *credits);
+int dir_remove(struct txn *txn, struct inode *dir, const char *name, size_t len,
+	       struct alloc_pin *pin);
+
+/** dir_replace() - the existing entry @name points to @id from now on; 3 credits. */
+int dir_replace(struct txn *txn, struct inode *dir, const char *name, size_t len, uint64_t id,
+		uint8_t type);
+
+/** dir_is_empty() - no names (there are no entries for . and ..). */
+bool dir_is_empty(const struct inode *dir);
+
+/** dir_hash() - SipHash of the name under the volume's key, top bit clear. */
+uint64_t dir_hash(const struct super *s, const char *name, size_t len);
+
+#endif

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * An attached datastore, and everything a front end can do with it.
+ *
+ * Objects are named by inode ids (format.h).  Errors are negative errno, as the system call
+ * of that name would return them, and: -ESTALE the id names an inode that is gone; -EIO also
+ * when our slot is lost (front ends see no -ESTALE for that: fs_is_lost() tells).
+ * Context: all block; any number of threads.  Permissions are checked by the caller (FUSE:
+ * the kernel, default_permissions).
+ */
+#ifndef LUNFS_FS_FS_H
+#define LUNFS_FS_FS_H
+
+#include <sys/statvfs.h>
+
+#include "fs/dir.h"
+#include "fs/file.h"
+#include "fs/orphan.h"
+#include "fs/super.h"
+#include "fs/xattr.h"
+
+struct fs {
+	struct env	*env;
+	struct blkdev	*raw;		/* borrowed */
+	struct blkdev	*dev;		/* behind the lease gate; raw in rescue mode */
+	struct super	super;
+	struct lockd	*lockd;		/* NULL in rescue mode */
+	struct buf_cache *bufs;
+	struct journal	*journal;
+	struct alloc	*alloc;
+	struct inode_cache *inodes;
+	struct orphans	*orphans;
+	char		label[LABEL_MAX + 1];	/* for log lines */
+	bool		read_only;
+	bool		rescue;		/* takes no locks, reads home blocks only */
+	bool		lost;		/* our slot is gone */
+	/* Told when what the kernel may have cached of an inode is no longer covered. */
+	void		(*invalidate)(void *arg, uint64_t id);
+	void		*invalidate_arg;
+};
+
+enum fs_attach_flags {
+	FS_RESCUE	= 1 << 0,	/* read-only, no locks, no slot */
+	FS_READ_ONLY	= 1 << 1,	/* takes a slot and shared locks, never writes files */
+	FS_RESIGNATURE	= 1 << 2,	/* accept a copied device: give it a new volume id */
+	FS_FORCE_UNSAFE	= 1 << 3,	/* allow fencing rung C */
+};
+
+struct fs_attach_params {
+	struct env	*env;
+	struct blkdev	*dev, *hb_dev;	/* borrowed until fs_detach() */
+	unsigned int	flags;
+	uint8_t		host_id[16], boot_id[16], machine_id[16];
+	char		host_name[33];
+	uint32_t	pid;
+	uint64_t	pid_start;
+	bool		watchdog, own_slot_is_dead;
+	lockd_kill_fn	kill;
+	void		*kill_arg;
+	bool		(*may_beat)(void *arg);
+	void		*may_beat_arg;
+};
+
+/**
+ * fs_attach() - joins the volume on @p->dev: superblock, slot, replay, journal.
+ * @why: on failure one line: object, cause, way out.
+ * Return: 0; what super_read() and lockd_join() return; -ENOTUNIQ the device is a copy of
+ * the volume's (needs FS_RESIGNATURE); -EPERM a local volume of another machine; -EROFS.
+ */
+int fs_attach(const struct fs_attach_params *p, struct fs **out, char *why, size_t why_size);
+
+/** fs_detach() - settles and leaves; no file may be open.  @fs is gone in every case. */
+int fs_detach(struct fs *fs);
+
+bool fs_is_lost(struct fs *fs);
+uint64_t fs_root(const struct fs *fs);
+
+/* ---- names (namei.c) ---- */
+
+struct fs_cred { uint32_t uid, gid; uint32_t pid; char comm[25]; };
+
+int fs_lookup(struct fs *fs, uint64_t dir, const char *name, struct fs_attr *attr);
+/** fs_resolve() - "/a/b/c" from the root, not following symbolic links. */
+int fs_resolve(struct fs *fs, const char *path, struct fs_attr *attr);
+int fs_getattr(struct fs *fs, uint64_t id, struct fs_attr *attr);
+
+enum fs_set { FS_SET_MODE = 1, FS_SET_UID = 2, FS_SET_GID = 4, FS_SET_SIZE = 8,
+	      FS_SET_ATIME = 16, FS_SET_MTIME = 32, FS_SET_CTIME = 64 };
+/** fs_setattr() - those of @attr that @set names; returns all in @attr. */
+int fs_setattr(struct fs *fs, uint64_t id, unsigned int set, struct fs_attr *attr);
+
+/** fs_create() - any type: mode with S_IFMT; a setgid @dir hands its group (and, to
+ * directories, the bit) down.  -EEXIST. */
+int fs_create(struct fs *fs, uint64_t dir, const char *name, uint32_t mode, uint64_t rdev,
+	      const struct fs_cred *cred, struct fs_attr *attr);
+int fs_symlink(struct fs *fs, uint64_t dir, const char *name, const char *target,
+	       const struct fs_cred *cred, struct fs_attr *attr);
+/** fs_readlink() - @buf of at least 4096 bytes; terminated. */
+int fs_readlink(struct fs *fs, uint64_t id, char *buf, size_t size);
+int fs_link(struct fs *fs, uint64_t id, uint64_t dir, const char *name, struct fs_attr *attr);
+int fs_unlink(struct fs *fs, uint64_t dir, const char *name);
+int fs_rmdir(struct fs *fs, uint64_t dir, const char *name);
+/** fs_rename() - @flags: 0, RENAME_NOREPLACE or RENAME_EXCHANGE of <linux/fs.h>. */
+int fs_rename(struct fs *fs, uint64_t dir, const char *name, uint64_t new_dir,
+	      const char *new_name, unsigned int flags);
+/** fs_readdir() - as dir_list(), locked or not as it comes; the caller adds . and ... */
+int fs_readdir(struct fs *fs, uint64_t dir, uint64_t from, dir_emit_fn emit, void *arg);
+/** fs_parent() - the directory that holds @id's name (for ".."). */
+int fs_parent(struct fs *fs, uint64_t id, uint64_t *parent);
+
+/* ---- open files ---- */
+
+enum fs_open_flags { FS_OPEN_WRITE = 1, FS_OPEN_TRUNCATE = 2, FS_OPEN_MULTI = 4 };
+
+struct fs_file {
+	struct inode	*ino;
+	uint64_t	id;
+	unsigned int	flags;
+	enum lock_mode	mode;
+	bool		kept;		/* contents unchanged since this host last had it open */
+};
+
+/**
+ * fs_open() - takes the file's lock (shared to read, exclusive to write) for the open's life.
+ * @holder: filled in on -EBUSY.  -EBUSY is logged, naming the holder.
+ */
+int fs_open(struct fs *fs, uint64_t id, unsigned int flags, const struct fs_cred *cred,
+	    struct fs_file **out, struct lock_holder *holder);
+int fs_close(struct fs *fs, struct fs_file *f);
+int fs_read(struct fs *fs, struct fs_file *f, uint64_t off, void *buf, size_t len, size_t *done);
+int fs_write(struct fs *fs, struct fs_file *f, uint64_t off, const void *buf, size_t len,
+	     bool append, size_t *done);
+int fs_fsync(struct fs *fs, struct fs_file *f, bool data_only);
+int fs_fallocate(struct fs *fs, struct fs_file *f, unsigned int file_flags, uint64_t off,
+		 uint64_t len);
+int fs_seek(struct fs *fs, struct fs_file *f, uint64_t off, int whence, uint64_t *found);
+
+/** fs_sync() - everything of this host durable. */
+int fs_sync(struct fs *fs);
+int fs_statfs(struct fs *fs, struct statvfs *st);
+
+#endif

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Superblock: reading, believing and writing its three copies. */
+#ifndef LUNFS_FS_SUPER_H
+#define LUNFS_FS_SUPER_H
+
+#include "fs/format.h"
+
+/** super_encode() - @block receives the copy for address @addr. */
+void super_encode(const struct super *s, uint64_t addr, void *block);
+
+/**
+ * super_decode() - believes the copy read from @addr or says why not.
+ * Return: 0; -EUCLEAN no LunFS superblock or a value out of range; -EBADMSG damaged;
+ * -EPROTONOSUPPORT a newer format or an unknown incompatible feature.
+ */
+int super_decode(const void *block, uint64_t addr, struct super *s, char *why, size_t why_size);
+
+/**
+ * super_read() - the newest believable copy: first, end of the device, middle.
+ * @why: on failure the reason; on success what was wrong with the first copy, or "".
+ *
+ * Also compares with the device: -ENOSPC it shrank, -EMEDIUMTYPE sector size or
+ * compare-and-write primitive differ, -EUCLEAN, -EBADMSG, -EPROTONOSUPPORT, -EIO.
+ */
+int super_read(struct blkdev *dev, struct super *s, char *why, size_t why_size);
+
+/** super_write() - writes every copy, flushing before the first one is touched and after. */
+int super_write(struct blkdev *dev, const struct super *s);
+
+/* Addresses that follow from a superblock. */
+static inline uint64_t super_ag_addr(const struct super *s, uint32_t ag)
+{
+	return s->ag_addr + (uint64_t)ag * s->ag_size;
+}
+
+/** super_ag_blocks() - blocks in group @ag; only the last may be short. */
+uint32_t super_ag_blocks(const struct super *s, uint32_t ag);
+
+/** super_ag_of() - the group that holds byte address @addr, or -ERANGE: fixed metadata. */
+int super_ag_of(const struct super *s, uint64_t addr, uint32_t *ag);
+
+static inline uint64_t super_journal_addr(const struct super *s, uint32_t slot)
+{
+	return s->journals_addr + (uint64_t)slot * s->journal_size;
+}
+
+static inline uint64_t super_orphan_addr(const struct super *s, uint32_t slot, uint32_t i)
+{
+	return s->orphans_addr + ((uint64_t)slot * s->orphan_blocks + i) * BLOCK_SIZE;
+}
+
+/** ag_bitmap_count() - bitmap blocks of a group of @blocks blocks. */
+static inline uint32_t ag_bitmap_count(uint32_t blocks)
+{
+	return DIV_ROUND_UP(blocks, BITMAP_BITS);
+}
+
+/** ag_first_free() - blocks at the start of a group that are its own metadata. */
+static inline uint32_t ag_meta_blocks(uint32_t blocks)
+{
+	return AG_BITMAP_BLOCK + ag_bitmap_count(blocks);
+}
+
+#endif

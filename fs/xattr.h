@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Extended attributes: user., trusted., security. and the two POSIX ACLs of system. */
+#ifndef LUNFS_FS_XATTR_H
+#define LUNFS_FS_XATTR_H
+
+#include "fs/inode.h"
+
+/** xattr_get() - @size 0 asks for the length.  *@len receives it.  -ENODATA, -ERANGE. */
+int xattr_get(struct fs *fs, uint64_t id, const char *name, void *value, size_t size, size_t *len);
+
+/** xattr_set() - @flags as setxattr(2) (XATTR_CREATE, XATTR_REPLACE); -ENOSPC over one block. */
+int xattr_set(struct fs *fs, uint64_t id, const char *name, const void *value, size_t len,
+	      int flags);
+
+int xattr_list(struct fs *fs, uint64_t id, char *names, size_t size, size_t *len);
+int xattr_remove(struct fs *fs, uint64_t id, const char *name);
+
+/** xattr_block() - the block number of the attribute block, 0: none (deletion frees it). */
+uint64_t xattr_block(const struct inode *ino);
+
+#endif

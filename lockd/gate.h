@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The lease gate (R2): a blkdev in front of the datastore's device that lets a command
+ * through only while the lease is valid, and its result only if it still is.
+ */
+#ifndef LUNFS_LOCKD_GATE_H
+#define LUNFS_LOCKD_GATE_H
+
+#include "block/blkdev.h"
+
+struct gate;
+
+/**
+ * gate_new() - a closed gate in front of @lower (borrowed).
+ *
+ * While the lease is not valid, submitted requests wait in order; a completed read is
+ * repeated and a completed write's success is held back until it is valid again (R2).  After
+ * gate_fail() everything, waiting or new, completes with -ESTALE.
+ */
+int gate_new(struct env *env, struct blkdev *lower, struct gate **out);
+void gate_free(struct gate *g);
+
+/** gate_blkdev() - the guarded device; lives as long as the gate. */
+struct blkdev *gate_blkdev(struct gate *g);
+
+/** gate_renew() - the lease is valid until @until_ns of env_now_ns(); lets waiters go on. */
+void gate_renew(struct gate *g, uint64_t until_ns);
+
+/** gate_close() - voids the lease at once (a gap in time, a path event). */
+void gate_close(struct gate *g);
+
+/** gate_fail() - the slot is lost for good. */
+void gate_fail(struct gate *g);
+
+bool gate_is_valid(struct gate *g);
+bool gate_has_failed(struct gate *g);
+
+/** gate_until_ns() - end of the lease as last renewed. */
+uint64_t gate_until_ns(struct gate *g);
+
+/** gate_stalls() - how many requests had to wait so far. */
+uint64_t gate_stalls(struct gate *g);
+
+#endif

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Locks as this host holds them: taken from the LUN on first use, cached after the last
+ * use, given up when another host wants them or after being idle.
+ */
+#ifndef LUNFS_LOCKD_LOCK_H
+#define LUNFS_LOCKD_LOCK_H
+
+#include "base/table.h"
+#include "lockd/lockd.h"
+
+/* Who is in the way, for messages. */
+struct lock_holder {
+	uint32_t slot;
+	uint32_t generation;
+	enum lock_mode mode;
+	char	host_name[33];
+	uint32_t pid;
+	char	comm[25];
+	uint64_t since;		/* realtime ns */
+	uint64_t silent_ms;	/* age of its last heartbeat seen */
+	uint64_t breakable_ms;	/* until death may be proven; UINT64_MAX while it lives */
+};
+
+enum lock_flags {
+	LOCK_TRY	= 1 << 0,	/* do not wait: -EAGAIN if another host has it, in use or not */
+	LOCK_OPEN	= 1 << 1,	/* use by an open: others get -EBUSY while it lasts */
+};
+
+/* Embedded in what it covers; zeroed and lock_init()ed by its owner.  Private to lockd. */
+struct lock {
+	struct table_node node;		/* in ld->locks, by addr, while known to lockd */
+	uint64_t addr;
+	void	*owner;			/* the client's object */
+	enum lock_mode mode;		/* that we hold on disk; LOCK_FREE: none */
+	uint64_t sequence;		/* the record's, while mode != LOCK_FREE */
+	uint64_t forgotten_sequence;	/* record's sequence when we released; R4's exception */
+	unsigned int users[4];		/* by enum lock_mode: granted and not yet put */
+	unsigned int opens;		/* of these, with LOCK_OPEN */
+	unsigned int waiters;		/* local threads inside lock_get() */
+	unsigned int state;		/* private: idle, acquiring, dropping */
+	bool	wanted;			/* another host waits: drop at the next chance */
+	enum lock_mode wanted_mode;
+	bool	unclear;		/* last CAW's fate unknown: neither held nor free */
+	uint64_t last_use_ns;
+	struct list lru;		/* cached and unused */
+};
+
+/** lock_init() - @addr of the lock block; @owner is handed back by the client's forget(). */
+void lock_init(struct lock *lock, uint64_t addr, void *owner);
+
+/**
+ * lock_get() - grants @mode to one more user of this host.
+ * @flags:  enum lock_flags.
+ * @holder: if not NULL, filled in on -EBUSY and -EAGAIN when known.
+ *
+ * Local users do not exclude each other: the client's own locks do that.  A held mode that
+ * suffices (exclusive suffices for everything; shared for shared) costs no I/O.  Otherwise
+ * one read and one compare-and-write when free or stale; when another live host merely
+ * caches it, publishes a want and waits (bounded, below 5 s while the holder lives); when the
+ * holder is silent, waits out the lease and recovers that host first (R3).  After a change
+ * of holder everything cached of the object has been forgotten before this returns.
+ * Context: blocks; not within a transaction handle, not from client callbacks.
+ * Return: 0; -EBUSY in use by an open elsewhere; -EAGAIN (LOCK_TRY); -ESTALE our slot is
+ * lost; -EUCLEAN no valid record; -EIO; -EHOSTDOWN the holder is dead but cannot be fenced
+ * (logged with the way out).
+ */
+int lock_get(struct lockd *ld, struct lock *lock, enum lock_mode mode, unsigned int flags,
+	     struct lock_holder *holder);
+
+/** lock_put() - one user of @mode less; @flags as given to lock_get().  Never blocks. */
+void lock_put(struct lockd *ld, struct lock *lock, enum lock_mode mode, unsigned int flags);
+
+/** lock_held() - the mode this host holds on disk right now (may be dropped if unused). */
+enum lock_mode lock_held(struct lockd *ld, struct lock *lock);
+
+/**
+ * lock_evict() - the owner wants to free the memory of an unused @lock: releases it on disk
+ * (through settle()) and forgets it.  Return: 0; -EBUSY in use after all.  Blocks.
+ */
+int lock_evict(struct lockd *ld, struct lock *lock);
+
+/**
+ * lock_show() - reads the record at @addr and says who holds it, without taking anything.
+ * Works for rescue mounts and tools too (see lock_show_dev()).
+ * Return: 0 (holder->mode LOCK_FREE when nobody or a stale owner has it); -EUCLEAN; -EIO.
+ */
+int lock_show(struct lockd *ld, uint64_t addr, struct lock_holder *holder);
+
+/**
+ * lock_break() - gives up on behalf of a holder whose death is proven, by recovering its
+ * whole slot (R3); a stale lock is freed at once.
+ * Return: 0; -EBUSY the holder lives (*@holder says since when it is silent); -EHOSTDOWN
+ * death cannot be proven.
+ */
+int lock_break(struct lockd *ld, uint64_t addr, struct lock_holder *holder);
+
+#endif
