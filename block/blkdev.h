@@ -51,7 +51,8 @@ struct blk_io {
 
 	struct blkdev	*dev;		/* set by blkdev_submit() */
 	struct list	node;		/* the layer that holds the request */
-	uint64_t	priv[12];	/* the backend's */
+	uint64_t	priv[8];	/* the backend's */
+	uint64_t	gate_priv[4];	/* the lease gate's, in front of a backend */
 };
 
 /* Where compare-and-write comes from; recorded in the superblock. */
@@ -87,9 +88,9 @@ struct blkdev_pr_state {
 
 struct blkdev_ops {
 	void (*submit)(struct blkdev *dev, struct blk_io **ios, unsigned int count);
-	/* Optional: one read or write in the calling thread, the cheap way; same errors. */
-	int (*rw)(struct blkdev *dev, enum blk_op op, unsigned int flags, uint64_t off,
-		  const struct iovec *iov, int iovcnt);
+	/* Optional: executes one request in the calling thread, the cheap way, and returns its
+	 * result; io->done is not called.  Same checks, same errors. */
+	int (*run)(struct blkdev *dev, struct blk_io *io);
 	/* Optional: waits until no command that timed out can still reach the device. */
 	int (*drain)(struct blkdev *dev);
 	/* Optional: re-reads the size.  */
