@@ -3,30 +3,30 @@
  * The backend for plain files and local block devices: O_DIRECT, libaio for asynchronous
  * requests, preadv2/pwritev2 for synchronous ones.
  */
-#ifndef LUNFS_BLOCK_FILE_H
-#define LUNFS_BLOCK_FILE_H
+#ifndef LUNFS_BLOCK_BLKFILE_H
+#define LUNFS_BLOCK_BLKFILE_H
 
 #include "block/blkdev.h"
 
-enum file_flags {
-	FILE_READ_ONLY	= 1 << 0,
-	FILE_BUFFERED	= 1 << 1,	/* do not even try O_DIRECT */
-	FILE_CAW_LOCAL	= 1 << 2,	/* a block device that only this machine uses (mkfs --caw=local) */
-	FILE_SECTOR_4K	= 1 << 3,	/* a file that plays a 4 KiB-sector device */
+enum blkfile_flags {
+	BLKFILE_READ_ONLY	= 1 << 0,
+	BLKFILE_BUFFERED	= 1 << 1,	/* do not even try O_DIRECT */
+	BLKFILE_CAW_LOCAL	= 1 << 2,	/* a block device that only this machine uses (mkfs --caw=local) */
+	BLKFILE_SECTOR_4K	= 1 << 3,	/* a file that plays a 4 KiB-sector device */
 };
 
 /*
  * What must be opened with privilege and can be passed to a worker over a socket: the
  * descriptors and what the kernel says of the device.  Plain data.
  */
-struct file_handle {
+struct blkfile_handle {
 	int	fd;		/* the device or file */
 	int	lock_fd;	/* the machine's lock file for its compare-and-write, or -1 */
 	struct blkdev_info info;
 };
 
 /**
- * file_handle_open() - opens @path and learns everything about it.
+ * blkfile_handle_open() - opens @path and learns everything about it.
  * @why: receives one line on failure: object, cause, way out.
  *
  * Each call opens its own descriptions of device and lock file: a dup of a description
@@ -34,22 +34,22 @@ struct file_handle {
  * lock file is LOCK_DIR/BACKINGDEV-INODE; a loop device uses its backing file's.
  * Return: 0; -errno of open; -EREMOTE; -ENOTBLK neither file nor block device.
  */
-int file_handle_open(const char *path, unsigned int flags, struct file_handle *h, char *why,
+int blkfile_handle_open(const char *path, unsigned int flags, struct blkfile_handle *h, char *why,
 		     size_t why_size);
 
-/** file_handle_close() - closes the descriptors of a handle that became no blkdev. */
-void file_handle_close(struct file_handle *h);
+/** blkfile_handle_close() - closes the descriptors of a handle that became no blkdev. */
+void blkfile_handle_close(struct blkfile_handle *h);
 
 /**
- * file_blkdev_new() - a blkdev on @h, whose descriptors it takes over on success.
+ * blkfile_new() - a blkdev on @h, whose descriptors it takes over on success.
  * Needs no privilege.  Return: 0 or -errno.
  */
-int file_blkdev_new(struct env *env, const struct file_handle *h, struct blkdev **out);
+int blkfile_new(struct env *env, const struct blkfile_handle *h, struct blkdev **out);
 
-/** file_blkdev_open() - both steps at once, for tools. */
-int file_blkdev_open(struct env *env, const char *path, unsigned int flags,
+/** blkfile_open() - both steps at once, for tools. */
+int blkfile_open(struct env *env, const char *path, unsigned int flags,
 		     struct blkdev **out, char *why, size_t why_size);
 
-#define FILE_LOCK_DIR	"/run/lock/lunfs"	/* LUNFS_LOCK_DIR in the environment overrides, for tests */
+#define BLKFILE_LOCK_DIR	"/run/lock/lunfs"	/* LUNFS_LOCK_DIR in the environment overrides, for tests */
 
 #endif
