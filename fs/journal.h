@@ -79,13 +79,14 @@ bool journal_lookup(struct fs *fs, uint64_t addr, void *data);
 
 /**
  * journal_replay() - replays the journal of @slot through @dev and moves its tail past it.
- * Idempotent; reads every image before writing; verifies all (R6); ends with a flush.
+ * Idempotent; reads every image before writing; verifies all (R6); ends with a flush.  The
+ * next sequence is skipped, so that remains of an attempt cut off by the crash never count.
  * @replayed: if not NULL, receives the number of transactions.
  */
 int journal_replay(struct env *env, struct blkdev *dev, const struct super *s, uint32_t slot,
 		   unsigned int *replayed);
 
-/** journal_format() - writes an empty journal for @slot (mkfs). */
+/** journal_format() - writes an empty journal for @slot (mkfs, which flushes). */
 int journal_format(struct env *env, struct blkdev *dev, const struct super *s, uint32_t slot);
 
 /**

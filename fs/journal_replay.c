@@ -1,0 +1,553 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "fs/journal_ring.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/crc32c.h"
+#include "base/table.h"
+#include "fs/journal.h"
+#include "fs/super.h"
+
+/* ---- the ring ---- */
+
+void ring_init(struct ring *r, struct blkdev *dev, const struct super *s, uint32_t slot)
+{
+	memset(r, 0, sizeof(*r));
+	r->dev = dev;
+	r->volume_size = s->size;
+	r->journals_start = s->journals_addr;
+	r->journals_end = s->journals_addr + s->slot_count * s->journal_size;
+	memcpy(r->volume, s->volume, sizeof(r->volume));
+	r->slot = slot;
+	r->addr = super_journal_addr(s, slot);
+	r->blocks = s->journal_size / BLOCK_SIZE - JOURNAL_TAIL_BLOCKS;
+}
+
+int ring_rw(const struct ring *r, enum blk_op op, uint64_t block, void *buf, uint64_t count)
+{
+	uint64_t first = r->blocks - block;
+	int err;
+
+	assert(block < r->blocks && count <= r->blocks);
+	if (first > count)
+		first = count;
+	err = blkdev_rw(r->dev, op, 0, ring_addr(r, block), buf, first * BLOCK_SIZE);
+	if (err || first == count)
+		return err;
+	return blkdev_rw(r->dev, op, 0, ring_addr(r, 0), (uint8_t *)buf + first * BLOCK_SIZE,
+			 (count - first) * BLOCK_SIZE);
+}
+
+static struct meta_expect ring_expect(const struct ring *r, enum meta_type type, uint64_t addr)
+{
+	return (struct meta_expect){
+		.type = type, .volume = r->volume, .addr = addr, .owner = r->slot };
+}
+
+void ring_seal(const struct ring *r, enum meta_type type, uint64_t block, uint64_t sequence,
+	       void *data)
+{
+	struct meta_expect e = ring_expect(r, type, ring_addr(r, block));
+
+	meta_seal(data, &e, sequence);
+}
+
+/* ---- the tail ---- */
+
+static uint64_t tail_addr(const struct ring *r, uint64_t version)
+{
+	return r->addr + version % JOURNAL_TAIL_BLOCKS * BLOCK_SIZE;
+}
+
+static void tail_encode(const struct ring *r, struct journal_tail_disk *d, uint64_t sequence,
+			uint64_t block, uint64_t version)
+{
+	struct meta_expect e = ring_expect(r, META_TAIL, tail_addr(r, version));
+
+	memset(d, 0, sizeof(*d));
+	d->sequence = cpu_to_le64(sequence);
+	d->block = cpu_to_le64(block);
+	meta_seal(d, &e, version);
+}
+
+static int tail_decode(struct ring *r, const struct journal_tail_disk *d, unsigned int index,
+		       char *why, size_t why_size)
+{
+	struct meta_expect e = ring_expect(r, META_TAIL, r->addr + index * BLOCK_SIZE);
+	uint64_t version;
+	int err;
+
+	err = meta_verify(d, &e, why, why_size);
+	if (err)
+		return err;
+	version = meta_version(d);
+	if (version % JOURNAL_TAIL_BLOCKS != index || le64_to_cpu(d->block) >= r->blocks ||
+	    !le64_to_cpu(d->sequence)) {
+		if (why)
+			snprintf(why, why_size, "journal tail at 0x%llx: values out of range",
+				 (unsigned long long)e.addr);
+		return -EUCLEAN;
+	}
+	if (version > r->version) {
+		r->version = version;
+		r->sequence = le64_to_cpu(d->sequence);
+		r->block = le64_to_cpu(d->block);
+	}
+	return 0;
+}
+
+int ring_read_tail(struct ring *r, char *why, size_t why_size)
+{
+	struct journal_tail_disk *d = blkdev_alloc(JOURNAL_TAIL_BLOCKS * BLOCK_SIZE);
+	unsigned int i, good = 0;
+	int err, bad = 0;
+
+	if (!d)
+		return -ENOMEM;
+	r->version = 0;
+	err = blkdev_read(r->dev, r->addr, d, JOURNAL_TAIL_BLOCKS * BLOCK_SIZE);
+	for (i = 0; !err && i < JOURNAL_TAIL_BLOCKS; i++) {
+		bad = tail_decode(r, &d[i], i, good ? NULL : why, why_size);
+		good += bad == 0;
+	}
+	if (err && why)
+		snprintf(why, why_size, "journal of slot %u at 0x%llx cannot be read: %s", r->slot,
+			 (unsigned long long)r->addr, strerror(-err));
+	/* One bad block is what a crash amid ring_write_tail() leaves; two are damage. */
+	if (!err && !r->version)
+		err = bad ? bad : -EUCLEAN;
+	free(d);
+	return err;
+}
+
+int ring_write_tail(struct ring *r, uint64_t sequence, uint64_t block)
+{
+	struct journal_tail_disk *d = blkdev_alloc(BLOCK_SIZE);
+	uint64_t version = r->version + 1;
+	int err;
+
+	if (!d)
+		return -ENOMEM;
+	tail_encode(r, d, sequence, block, version);
+	err = blkdev_write(r->dev, tail_addr(r, version), d, BLOCK_SIZE);
+	if (!err) {
+		r->version = version;
+		r->sequence = sequence;
+		r->block = block;
+	}
+	free(d);
+	return err;
+}
+
+int journal_format(struct env *env, struct blkdev *dev, const struct super *s, uint32_t slot)
+{
+	struct journal_tail_disk *d = blkdev_alloc(JOURNAL_TAIL_BLOCKS * BLOCK_SIZE);
+	uint64_t sequence = 1 + env_random_below(env, 1ULL << 31);
+	struct ring r;
+	int err;
+
+	if (!d)
+		return -ENOMEM;
+	ring_init(&r, dev, s, slot);
+	tail_encode(&r, &d[0], sequence, 0, 2);
+	tail_encode(&r, &d[1], sequence, 0, 1);
+	err = blkdev_write(dev, r.addr, d, JOURNAL_TAIL_BLOCKS * BLOCK_SIZE);
+	free(d);
+	return err;
+}
+
+/* ---- reading transactions ---- */
+
+/* Memory for one transaction: descriptor, images, commit record. */
+struct txn_blocks {
+	struct journal_desc_disk *desc;
+	uint8_t *images;
+	uint64_t count;		/* images; 0: the descriptor itself does not verify */
+};
+
+static bool desc_check(const struct ring *r, const struct journal_desc_disk *d, uint64_t sequence,
+		       uint64_t block, uint64_t room)
+{
+	struct meta_expect e = ring_expect(r, META_DESC, ring_addr(r, block));
+	uint32_t count = le32_to_cpu(d->count);
+
+	return !meta_verify(d, &e, NULL, 0) && le64_to_cpu(d->sequence) == sequence &&
+	       meta_version(d) == sequence && count > 0 && count <= JOURNAL_ENTRIES &&
+	       count + 2 <= room;
+}
+
+static bool commit_check(const struct ring *r, const struct txn_blocks *t, uint64_t sequence,
+			 uint64_t block)
+{
+	const struct journal_commit_disk *c =
+		(const void *)(t->images + t->count * BLOCK_SIZE);
+	uint64_t index = (block + t->count + 1) % r->blocks;
+	struct meta_expect e = ring_expect(r, META_COMMIT, ring_addr(r, index));
+
+	return !meta_verify(c, &e, NULL, 0) && le64_to_cpu(c->sequence) == sequence &&
+	       meta_version(c) == sequence && le32_to_cpu(c->count) == t->count &&
+	       le32_to_cpu(c->desc_crc) == crc32c(0, t->desc, BLOCK_SIZE);
+}
+
+static bool images_check(const struct txn_blocks *t)
+{
+	uint64_t i;
+
+	for (i = 0; i < t->count; i++)
+		if (crc32c(0, t->images + i * BLOCK_SIZE, BLOCK_SIZE) !=
+		    le32_to_cpu(t->desc->entries[i].crc))
+			return false;
+	return true;
+}
+
+/*
+ * The transaction @sequence at ring index @block, if it is complete there.
+ * @room: ring blocks that are not taken by older transactions.
+ * Return: 1 complete; 0 not; negative errno.
+ */
+static int txn_read(const struct ring *r, uint64_t sequence, uint64_t block, uint64_t room,
+		    struct txn_blocks *t)
+{
+	int err;
+
+	t->count = 0;
+	if (room < 3)
+		return 0;
+	err = ring_rw(r, BLK_READ, block, t->desc, 1);
+	if (err)
+		return err;
+	if (!desc_check(r, t->desc, sequence, block, room))
+		return 0;
+	t->count = le32_to_cpu(t->desc->count);
+	err = ring_rw(r, BLK_READ, (block + 1) % r->blocks, t->images, t->count + 1);
+	if (err)
+		return err;
+	return commit_check(r, t, sequence, block) && images_check(t);
+}
+
+/* Blocks that lie at home only by other means than the journal: never written by a replay. */
+static bool type_is_journalled(uint32_t type)
+{
+	switch (type) {
+	case META_SUPER:
+	case META_AG:
+	case META_BITMAP:
+	case META_ITABLE:
+	case META_INODE:
+	case META_MAP_NODE:
+	case META_MAP_LEAF:
+	case META_DIR_NODE:
+	case META_DIR_LEAF:
+	case META_XATTR:
+	case META_ORPHAN:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* A committed image is ours, but disk bytes are hostile all the same (R9). */
+static int image_check(const struct ring *r, uint64_t addr, const void *image, char *why,
+		       size_t why_size)
+{
+	const struct meta_hdr_disk *h = image;
+	struct meta_expect e = { .volume = r->volume, .addr = addr };
+
+	e.type = le32_to_cpu(h->magic);
+	e.owner = le64_to_cpu(h->owner);
+	e.birth = le32_to_cpu(h->birth);
+	if (addr % BLOCK_SIZE || addr < SUPER_ADDR || addr > r->volume_size - BLOCK_SIZE ||
+	    (addr >= r->journals_start && addr < r->journals_end) ||
+	    !type_is_journalled(e.type)) {
+		if (why)
+			snprintf(why, why_size, "journal of slot %u: image of type 0x%08x for 0x%llx",
+				 r->slot, (unsigned int)e.type, (unsigned long long)addr);
+		return -EUCLEAN;
+	}
+	return meta_verify(image, &e, why, why_size);
+}
+
+static int txn_emit(const struct ring *r, const struct txn_blocks *t, ring_image_fn image,
+		    void *arg, char *why, size_t why_size)
+{
+	uint64_t i, addr;
+	int err;
+
+	for (i = 0; i < t->count; i++) {
+		addr = le64_to_cpu(t->desc->entries[i].addr);
+		err = image_check(r, addr, t->images + i * BLOCK_SIZE, why, why_size);
+		if (!err && image)
+			err = image(arg, addr, t->images + i * BLOCK_SIZE);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/*
+ * A transaction that does not count is the last one, cut off by a crash: the next is only
+ * written after it is durable.  If the next one is there, what we cannot read was durable
+ * once, and leaving it out would silently undo it.
+ */
+static int end_check(const struct ring *r, const struct ring_head *head, uint64_t room,
+		     struct txn_blocks *t, char *why, size_t why_size)
+{
+	uint64_t skip = t->count + 2;
+	int found;
+
+	if (!t->count)
+		return 0;
+	found = txn_read(r, head->sequence + 1, (head->block + skip) % r->blocks, room - skip, t);
+	if (found <= 0)
+		return found;
+	if (why)
+		snprintf(why, why_size,
+			 "journal of slot %u: transaction %llu at 0x%llx is damaged, its successor is not",
+			 r->slot, (unsigned long long)head->sequence,
+			 (unsigned long long)ring_addr(r, head->block));
+	return -EBADMSG;
+}
+
+static int scan_txns(const struct ring *r, struct txn_blocks *t, ring_image_fn image, void *arg,
+		     struct ring_head *head, char *why, size_t why_size)
+{
+	uint64_t room = r->blocks;
+	int found, err;
+
+	while ((found = txn_read(r, head->sequence, head->block, room, t)) == 1) {
+		err = txn_emit(r, t, image, arg, why, why_size);
+		if (err)
+			return err;
+		room -= t->count + 2;
+		head->block = (head->block + t->count + 2) % r->blocks;
+		head->sequence++;
+		head->transactions++;
+	}
+	if (found == 0)
+		found = end_check(r, head, room, t, why, why_size);
+	if (found < 0 && found != -EBADMSG && why)
+		snprintf(why, why_size, "journal of slot %u cannot be read: %s", r->slot,
+			 strerror(-found));
+	return found;
+}
+
+int ring_scan(struct ring *r, ring_image_fn image, void *arg, struct ring_head *head,
+	      char *why, size_t why_size)
+{
+	struct txn_blocks t;
+	int err;
+
+	err = ring_read_tail(r, why, why_size);
+	if (err)
+		return err;
+	t.desc = blkdev_alloc((JOURNAL_ENTRIES + 2) * BLOCK_SIZE);
+	if (!t.desc)
+		return -ENOMEM;
+	t.images = (uint8_t *)t.desc + BLOCK_SIZE;
+	head->sequence = r->sequence;
+	head->block = r->block;
+	head->transactions = 0;
+	err = scan_txns(r, &t, image, arg, head, why, why_size);
+	free(t.desc);
+	return err;
+}
+
+int journal_scan(struct env *env, struct blkdev *dev, const struct super *s, uint32_t slot,
+		 int (*image)(void *arg, uint64_t addr, const void *block), void *arg,
+		 unsigned int *transactions, char *why, size_t why_size)
+{
+	struct ring_head head;
+	struct ring r;
+	int err;
+
+	(void)env;
+	ring_init(&r, dev, s, slot);
+	err = ring_scan(&r, image, arg, &head, why, why_size);
+	if (!err && transactions)
+		*transactions = head.transactions;
+	return err;
+}
+
+/* ---- writing home ---- */
+
+#define HOME_IOV	64u	/* blocks a request */
+#define HOME_IOS	32u	/* requests a batch */
+
+static bool home_is_inode(const struct home_block *b)
+{
+	return le32_to_cpu(((const struct meta_hdr_disk *)b->data)->magic) == META_INODE;
+}
+
+/* Inodes after everything else, each part by address. */
+static int home_cmp(const void *a, const void *b)
+{
+	const struct home_block *x = a, *y = b;
+
+	if (home_is_inode(x) != home_is_inode(y))
+		return home_is_inode(x) ? 1 : -1;
+	return x->addr < y->addr ? -1 : x->addr > y->addr;
+}
+
+/* A run of adjacent blocks from @blocks[0] as one request; returns how many. */
+static size_t home_prepare(const struct home_block *blocks, size_t count, struct iovec *iov,
+			   struct blk_io *io)
+{
+	size_t n;
+
+	for (n = 0; n < count && n < HOME_IOV; n++) {
+		if (blocks[n].addr != blocks[0].addr + n * BLOCK_SIZE)
+			break;
+		iov[n].iov_base = (void *)(uintptr_t)blocks[n].data;
+		iov[n].iov_len = BLOCK_SIZE;
+	}
+	memset(io, 0, sizeof(*io));
+	io->op = BLK_WRITE;
+	io->off = blocks[0].addr;
+	io->len = n * BLOCK_SIZE;
+	io->iov = iov;
+	io->iovcnt = (int)n;
+	return n;
+}
+
+static int home_write_wave(struct blkdev *dev, const struct home_block *blocks, size_t count)
+{
+	struct iovec (*iov)[HOME_IOV] = calloc(HOME_IOS, sizeof(*iov));
+	struct blk_io *ios = calloc(HOME_IOS, sizeof(*ios));
+	unsigned int n;
+	size_t i = 0;
+	int err = iov && ios ? 0 : -ENOMEM;
+
+	while (!err && i < count) {
+		for (n = 0; n < HOME_IOS && i < count; n++)
+			i += home_prepare(blocks + i, count - i, iov[n], &ios[n]);
+		err = blkdev_rw_batch(dev, ios, n);
+	}
+	free(iov);
+	free(ios);
+	return err;
+}
+
+int home_write(struct blkdev *dev, struct home_block *blocks, size_t count)
+{
+	size_t others = 0;
+	int err;
+
+	if (!count)
+		return 0;
+	qsort(blocks, count, sizeof(*blocks), home_cmp);
+	while (others < count && !home_is_inode(&blocks[others]))
+		others++;
+	err = home_write_wave(dev, blocks, others);
+	if (err)
+		return err;
+	return home_write_wave(dev, blocks + others, count - others);
+}
+
+/* ---- replay ---- */
+
+struct replay_image {
+	struct table_node node;		/* key: address */
+	void *data;
+};
+
+struct replay {
+	struct table images;		/* newest of each block */
+	struct home_block *blocks;
+	size_t count;
+};
+
+static int replay_add(void *arg, uint64_t addr, const void *block)
+{
+	struct replay *rp = arg;
+	struct table_node *n = table_find(&rp->images, addr);
+	struct replay_image *im;
+
+	if (n) {
+		im = container_of(n, struct replay_image, node);
+		memcpy(im->data, block, BLOCK_SIZE);
+		return 0;
+	}
+	im = calloc(1, sizeof(*im));
+	if (!im)
+		return -ENOMEM;
+	im->data = blkdev_alloc(BLOCK_SIZE);
+	if (!im->data || table_insert(&rp->images, &im->node, addr)) {
+		free(im->data);
+		free(im);
+		return -ENOMEM;
+	}
+	memcpy(im->data, block, BLOCK_SIZE);
+	return 0;
+}
+
+static void replay_list(struct table_node *n, void *arg)
+{
+	struct replay *rp = arg;
+
+	rp->blocks[rp->count].addr = n->key;
+	rp->blocks[rp->count++].data = container_of(n, struct replay_image, node)->data;
+}
+
+static void replay_free(struct table_node *n, void *arg)
+{
+	struct replay_image *im = container_of(n, struct replay_image, node);
+	struct replay *rp = arg;
+
+	table_remove(&rp->images, n);
+	free(im->data);
+	free(im);
+}
+
+/*
+ * Even an empty journal gets a new tail: the remains of a transaction that a crash cut off
+ * carry the sequence that the next one would have had, so it is skipped.
+ */
+static int replay_write(struct ring *r, struct replay *rp, const struct ring_head *head)
+{
+	int err = 0;
+
+	if (rp->images.count) {
+		rp->blocks = calloc(rp->images.count, sizeof(*rp->blocks));
+		if (!rp->blocks)
+			return -ENOMEM;
+		table_each(&rp->images, replay_list, rp);
+		err = home_write(r->dev, rp->blocks, rp->count);
+		if (!err)
+			err = blkdev_flush(r->dev);
+	}
+	if (!err)
+		err = ring_write_tail(r, head->sequence + 1, head->block);
+	if (!err)
+		err = blkdev_flush(r->dev);
+	return err;
+}
+
+int journal_replay(struct env *env, struct blkdev *dev, const struct super *s, uint32_t slot,
+		   unsigned int *replayed)
+{
+	struct replay rp = { .blocks = NULL };
+	char why[200] = "", object[32];
+	struct ring_head head;
+	struct ring r;
+	int err;
+
+	snprintf(object, sizeof(object), "journal of slot %u", slot);
+	table_init(&rp.images);
+	ring_init(&r, dev, s, slot);
+	err = ring_scan(&r, replay_add, &rp, &head, why, sizeof(why));
+	if (!err)
+		err = replay_write(&r, &rp, &head);
+	if (err)
+		log_error(env, object, "cannot be replayed: %s", why[0] ? why : strerror(-err));
+	else if (head.transactions)
+		log_info(env, object, "replayed %u transactions, %zu blocks", head.transactions,
+			 rp.count);
+	if (!err && replayed)
+		*replayed = head.transactions;
+	table_each(&rp.images, replay_free, &rp);
+	table_fini(&rp.images);
+	free(rp.blocks);
+	return err;
+}
