@@ -237,7 +237,7 @@ struct inode_disk {
 	le32	nlink;			/*  80 */
 	le32	flags;			/*  84  enum inode_flags */
 	le64	rdev;			/*  88 */
-	le64	size;			/*  96  bytes; directory: of its names */
+	le64	size;			/*  96  bytes; directory: of its entries */
 	le64	blocks;			/* 104  4 KiB blocks allocated, metadata included */
 	le64	atime;			/* 112  ns since 1970, signed */
 	le64	mtime;			/* 120 */
@@ -286,8 +286,11 @@ static_assert(sizeof(struct map_node_disk) == BLOCK_SIZE, "a map node");
 
 /*
  * A B+tree by the SipHash of the name, top bit clear.  Inline: packed entries in the root
- * area, preceded by nothing; root_count is the number of bytes used.  depth d > 0: root_count
- * node entries, sorted, the first with hash 0.
+ * area, sorted by hash, preceded by nothing; root_count is the number of bytes used.  depth
+ * d > 0: root_count node entries, sorted, the first with hash 0; they point to nodes of level
+ * d - 1, level 0 being leaves.  A child's hashes are at least its entry's and below the next
+ * entry's.  A leaf may be empty (count 0); a node never is.  The inode's size is the sum of
+ * all entries' bytes, its block count that of leaves, nodes and attribute block.
  */
 struct dir_entry_disk {		/* packed, followed by the name */
 	le64	id;		/* inode id */

@@ -33,7 +33,14 @@ struct fs {
 	char		label[LABEL_MAX + 1];	/* for log lines */
 	bool		read_only;
 	bool		rescue;		/* takes no locks, reads home blocks only */
-	bool		lost;		/* our slot is gone */
+	bool		lost;		/* our slot is gone: read it with fs_is_lost() */
+	struct cover	super_cover;	/* the superblock's lock: directories that change parents */
+	struct env_mutex rename_mutex;	/* the same among this host's threads, before it */
+	struct env_mutex open_mutex;	/* every inode's opens and delete_on_close; a leaf */
+	struct env_mutex attach_mutex;	/* attached; a leaf */
+	struct env_cond	attach_changed;
+	enum { FS_ATTACHING, FS_ATTACHED, FS_DETACHING } attached;
+	struct env_rwlock settle_lock;	/* journal may not go away while lockd settles */
 	/* Told when what the kernel may have cached of an inode is no longer covered. */
 	void		(*invalidate)(void *arg, uint64_t id);
 	void		*invalidate_arg;
@@ -77,7 +84,11 @@ uint64_t fs_root(const struct fs *fs);
 
 /* ---- names (namei.c) ---- */
 
-struct fs_cred { uint32_t uid, gid; uint32_t pid; char comm[25]; };
+/*
+ * Who asks.  @umask: applied to new objects unless the directory has a default ACL, which
+ * takes its place (front ends that mask themselves pass 0).
+ */
+struct fs_cred { uint32_t uid, gid; uint32_t pid; uint32_t umask; char comm[25]; };
 
 int fs_lookup(struct fs *fs, uint64_t dir, const char *name, struct fs_attr *attr);
 /** fs_resolve() - "/a/b/c" from the root, not following symbolic links. */
@@ -107,6 +118,10 @@ int fs_rename(struct fs *fs, uint64_t dir, const char *name, uint64_t new_dir,
 int fs_readdir(struct fs *fs, uint64_t dir, uint64_t from, dir_emit_fn emit, void *arg);
 /** fs_parent() - the directory that holds @id's name (for ".."). */
 int fs_parent(struct fs *fs, uint64_t id, uint64_t *parent);
+
+/** fs_path() - "/vm1/disk.img", by the names that lead back; "inode N" where they do not.
+ * For people: takes no lock and may be a moment old.  Returns @buf. */
+char *fs_path(struct fs *fs, uint64_t id, char *buf, size_t size);
 
 /* ---- open files ---- */
 

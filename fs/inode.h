@@ -25,7 +25,7 @@ struct inode {
 	uint64_t	version;
 	uint64_t	txn_id;		/* newest transaction that changed it: fsync */
 
-	/* Opens of this host; guarded by the cache's mutex. */
+	/* Opens of this host; guarded by fs->open_mutex. */
 	unsigned int	opens;
 	bool		delete_on_close;	/* nlink 0: the last close deletes it */
 };
