@@ -106,7 +106,7 @@ struct super {
 
 #define BITMAP_BYTES	(BLOCK_SIZE - 64)
 #define BITMAP_BITS	(BITMAP_BYTES * 8)	/* 32256 blocks, 126 MiB */
-#define BITMAPS_MAX	256
+#define BITMAPS_MAX	1024	/* groups up to 64 GiB, volumes up to 256 TiB */
 
 struct ag_disk {
 	struct meta_hdr_disk hdr;	/*   0  META_AG, owner = AG number */
@@ -119,7 +119,7 @@ struct ag_disk {
 	le32	zero0;			/*  92 */
 	uint8_t	bitmap_ready[BITMAPS_MAX / 8];	/* 96  bit set: block is initialised;
 						 * unset: all its space is free, contents unknown */
-	uint8_t	zero[4096 - 128];
+	uint8_t	zero[4096 - 96 - BITMAPS_MAX / 8];
 };
 static_assert(sizeof(struct ag_disk) == BLOCK_SIZE, "a group header fills its block");
 static_assert(offsetof(struct ag_disk, bitmap_ready) == 96, "FORMAT.md, Allocation group");

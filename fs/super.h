@@ -24,6 +24,12 @@ int super_decode(const void *block, uint64_t addr, struct super *s, char *why, s
  */
 int super_read(struct blkdev *dev, struct super *s, char *why, size_t why_size);
 
+/**
+ * super_find() - as super_read() without comparing with the device: what mkfs must destroy
+ * and fsck must tell about.
+ */
+int super_find(struct blkdev *dev, struct super *s, char *why, size_t why_size);
+
 /** super_write() - writes every copy, flushing before the first one is touched and after. */
 int super_write(struct blkdev *dev, const struct super *s);
 
@@ -31,6 +37,25 @@ int super_write(struct blkdev *dev, const struct super *s);
 static inline uint64_t super_ag_addr(const struct super *s, uint32_t ag)
 {
 	return s->ag_addr + (uint64_t)ag * s->ag_size;
+}
+
+/** super_end_addr() - of the copy in the volume's last block; groups end before it. */
+static inline uint64_t super_end_addr(const struct super *s)
+{
+	return ALIGN_DOWN(s->size, (uint64_t)BLOCK_SIZE) - BLOCK_SIZE;
+}
+
+/**
+ * super_copy_place() - where the middle copy lies: at half the size, moved on by 1 MiB while
+ * that is a group's own metadata or the place of its first inode cluster.
+ */
+uint64_t super_copy_place(const struct super *s);
+
+/** super_copy_candidate() - the @i-th place to look for it on a device of @size bytes. */
+#define SUPER_CANDIDATES	6u
+static inline uint64_t super_copy_candidate(uint64_t size, unsigned int i)
+{
+	return ALIGN_DOWN(size / 2, (uint64_t)BLOCK_SIZE) + i * MIB;
 }
 
 /** super_ag_blocks() - blocks in group @ag; only the last may be short. */
@@ -60,5 +85,15 @@ static inline uint32_t ag_meta_blocks(uint32_t blocks)
 {
 	return AG_BITMAP_BLOCK + ag_bitmap_count(blocks);
 }
+
+/**
+ * ag_bitmap_fresh() - bitmap block @index of group @ag while nothing is allocated: the
+ * group's own metadata, a superblock copy and everything past the group's end are in use.
+ */
+void ag_bitmap_fresh(const struct super *s, uint32_t ag, uint32_t index,
+		     uint8_t bits[BITMAP_BYTES]);
+
+/** ag_new_free() - free blocks of a group in which nothing is allocated yet. */
+uint32_t ag_new_free(const struct super *s, uint32_t ag);
 
 #endif
