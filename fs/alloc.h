@@ -58,6 +58,11 @@ struct alloc_pin { struct ag *ag; };
 int alloc_pin(struct fs *fs, uint64_t block, struct alloc_pin *pin);
 void alloc_unpin(struct fs *fs, struct alloc_pin *pin);
 
+/** alloc_pin_try() - alloc_pin() that never waits for another host (LOCK_TRY), and so may be
+ * called while another group is pinned.  A group that we have pinned may be pinned again.
+ * Return: as alloc_pin(); -EAGAIN. */
+int alloc_pin_try(struct fs *fs, uint64_t block, struct alloc_pin *pin);
+
 /** alloc_pin_covers() - whether @block lies in the pinned group. */
 bool alloc_pin_covers(struct fs *fs, const struct alloc_pin *pin, uint64_t block);
 

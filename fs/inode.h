@@ -12,6 +12,7 @@
 
 struct inode {
 	struct cover	cover;		/* first: lock.owner is the inode */
+	struct fs	*fs;
 	struct table_node node;		/* in the cache, by inode number */
 	struct list	lru;
 	unsigned int	refs;
@@ -24,6 +25,11 @@ struct inode {
 	uint64_t	id;
 	uint64_t	version;
 	uint64_t	txn_id;		/* newest transaction that changed it: fsync */
+	uint64_t	data_txn_id;	/* the same without changes of times only: fdatasync */
+
+	/* Times of writes that changed nothing else go into the inode late; atomic. */
+	uint64_t	write_ns;	/* realtime of the newest such write; 0: none */
+	uint64_t	times_put_ns;	/* env_now_ns() when they last went in */
 
 	/* Opens of this host; guarded by fs->open_mutex. */
 	unsigned int	opens;
@@ -45,7 +51,11 @@ struct inode_cache;
 int inode_cache_new(struct fs *fs, struct inode_cache **out);
 void inode_cache_free(struct inode_cache *c);
 
-/** inode_get() - a reference to the object for @number, not locked, perhaps not loaded. */
+/**
+ * inode_get() - a reference to the object for @number, not locked, perhaps not loaded.
+ * No handle may be open: a full cache gives another inode's lock up.  -EUCLEAN a number
+ * that no inode can have.
+ */
 int inode_get(struct fs *fs, uint64_t number, struct inode **out);
 void inode_put(struct fs *fs, struct inode *ino);
 
@@ -84,6 +94,17 @@ struct inode_disk *inode_change(struct txn *txn, struct inode *ino);
 /** inode_touch() - inode_change() plus ctime (and mtime if @mtime) of now. */
 struct inode_disk *inode_touch(struct txn *txn, struct inode *ino, bool mtime);
 
+/**
+ * inode_flush_times() - mtime and ctime of overwrites, kept in memory so far, go into the inode
+ * (a transaction, not committed).  Before an open for write is closed; not inode_lock()ed.
+ * inode_flush_times_all(): of every inode of this host, for sync and about once a second.
+ */
+int inode_flush_times(struct fs *fs, struct inode *ino);
+int inode_flush_times_all(struct fs *fs);
+
+/** inode_load() - contents of an inode whose cluster lock is in use, rwlock not held. */
+int inode_load(struct fs *fs, struct inode *ino);
+
 /** inode_birth() - a new birth stamp for a block of @ino, 1…65535; inode_change()d before. */
 uint32_t inode_birth(struct inode *ino, struct inode_disk *di);
 
@@ -111,7 +132,8 @@ int inode_stat(struct fs *fs, uint64_t id, struct fs_attr *attr);
  * seqlock readers and rescue mounts.  -ESTALE if free or another generation than @id. */
 int inode_read_unlocked(struct fs *fs, uint64_t id, void *data);
 
-/** inode_forget() - the cluster lock goes: drop buffers and contents.  From lockd's forget(). */
+/** inode_forget() - the cluster lock goes: drop buffers and contents.  From lockd's forget(),
+ * for locks whose cover is_inode.  Tells fs->invalidate. */
 void inode_forget(struct fs *fs, struct inode *ino);
 
 /** inode_decode_check() - ranges of a verified inode block (R9): flags, depth, counts, names.
