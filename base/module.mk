@@ -1,11 +1,11 @@
 # base/: integers, lists, clocks and threads, block headers: what every module stands on.
 base_srcs  := base/crc32c.c base/env.c base/env_posix.c base/meta.c base/siphash.c base/table.c base/text.c
-base_tests := tests/base/meta_test.c tests/base/table_test.c tests/base/text_test.c tests/base/env_sim_test.c tests/base/siphash_test.c
+base_tests := $(wildcard tests/base/*_test.c)
 base_test_uses := sim
 $(eval $(call library,base))
 
 # sim: the deterministic world for tests (env_sim.c) and its LUN (simdev.c).
-sim_srcs := base/env_sim.c block/simdev.c
+sim_srcs := $(wildcard base/env_sim.c block/simdev.c)
 sim_uses := block base
 $(eval $(call library,sim))
 $(eval $(call unit_tests,base))

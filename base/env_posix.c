@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The real environment: POSIX threads, the kernel's clocks, stderr. */
+#include "base/env.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/text.h"
+
+#define LOG_LINE_MAX	1024
+#define THREAD_NAME_MAX	15	/* the kernel's limit, without the NUL */
+
+/*
+ * The longest single wait.  pthreads know no CLOCK_BOOTTIME, and CLOCK_MONOTONIC stands still
+ * in suspend: a deadline that passes meanwhile is noticed this long after resume.
+ */
+#define WAIT_NS_MAX	NSEC_PER_SEC
+
+struct env_thread {
+	pthread_t id;
+	char name[THREAD_NAME_MAX + 1];
+	void (*fn)(void *arg);
+	void *arg;
+};
+
+static_assert(sizeof(pthread_mutex_t) <= sizeof(struct env_mutex), "fits its storage");
+static_assert(sizeof(pthread_cond_t) <= sizeof(struct env_cond), "fits its storage");
+
+static enum log_level log_level_max = LOG_LEVEL_INFO;
+static bool log_to_journal;
+static pthread_once_t log_once = PTHREAD_ONCE_INIT;
+
+static pthread_mutex_t *mutex_of(struct env_mutex *m)
+{
+	return (pthread_mutex_t *)m->opaque;
+}
+
+static pthread_cond_t *cond_of(struct env_cond *c)
+{
+	return (pthread_cond_t *)c->opaque;
+}
+
+/* A failing pthread call here means a bug of ours: a lock not held, a condition in use. */
+static void must(int err)
+{
+	if (err)
+		abort();
+}
+
+static uint64_t clock_ns(clockid_t clock)
+{
+	struct timespec t;
+
+	must(clock_gettime(clock, &t));
+	return (uint64_t)t.tv_sec * NSEC_PER_SEC + (uint64_t)t.tv_nsec;
+}
+
+static uint64_t posix_now_ns(struct env *env)
+{
+	(void)env;
+	return clock_ns(CLOCK_BOOTTIME);
+}
+
+static uint64_t posix_realtime_ns(struct env *env)
+{
+	(void)env;
+	return clock_ns(CLOCK_REALTIME);
+}
+
+static void posix_random(struct env *env, void *buf, size_t len)
+{
+	uint8_t *p = buf;
+
+	(void)env;
+	while (len) {
+		ssize_t n = getrandom(p, len, 0);
+
+		if (n < 0) {
+			must(errno != EINTR);
+			continue;
+		}
+		p += n;
+		len -= (size_t)n;
+	}
+}
+
+static void posix_mutex_init(struct env *env, struct env_mutex *m)
+{
+	(void)env;
+	must(pthread_mutex_init(mutex_of(m), NULL));
+}
+
+static void posix_mutex_fini(struct env *env, struct env_mutex *m)
+{
+	(void)env;
+	must(pthread_mutex_destroy(mutex_of(m)));
+}
+
+static void posix_mutex_lock(struct env *env, struct env_mutex *m)
+{
+	(void)env;
+	must(pthread_mutex_lock(mutex_of(m)));
+}
+
+static void posix_mutex_unlock(struct env *env, struct env_mutex *m)
+{
+	(void)env;
+	must(pthread_mutex_unlock(mutex_of(m)));
+}
+
+static void posix_cond_init(struct env *env, struct env_cond *c)
+{
+	pthread_condattr_t attr;
+
+	(void)env;
+	must(pthread_condattr_init(&attr));
+	must(pthread_condattr_setclock(&attr, CLOCK_MONOTONIC));
+	must(pthread_cond_init(cond_of(c), &attr));
+	must(pthread_condattr_destroy(&attr));
+}
+
+static void posix_cond_fini(struct env *env, struct env_cond *c)
+{
+	(void)env;
+	must(pthread_cond_destroy(cond_of(c)));
+}
+
+static bool posix_cond_wait(struct env *env, struct env_cond *c, struct env_mutex *m,
+			    uint64_t deadline_ns)
+{
+	uint64_t now, until;
+	struct timespec t;
+	int err;
+
+	if (deadline_ns == ENV_FOREVER) {
+		must(pthread_cond_wait(cond_of(c), mutex_of(m)));
+		return true;
+	}
+	now = posix_now_ns(env);
+	if (now >= deadline_ns)
+		return false;
+	until = deadline_ns - now < WAIT_NS_MAX ? deadline_ns - now : WAIT_NS_MAX;
+	until += clock_ns(CLOCK_MONOTONIC);
+	t.tv_sec = (time_t)(until / NSEC_PER_SEC);
+	t.tv_nsec = (long)(until % NSEC_PER_SEC);
+	err = pthread_cond_timedwait(cond_of(c), mutex_of(m), &t);
+	if (err != ETIMEDOUT) {
+		must(err);
+		return true;
+	}
+	/*
+	 * Not waiting on: a broadcast between the timeout and our taking the mutex would be
+	 * lost.  To the caller it is a spurious wake-up.
+	 */
+	return posix_now_ns(env) < deadline_ns;
+}
+
+static void posix_cond_broadcast(struct env *env, struct env_cond *c)
+{
+	(void)env;
+	must(pthread_cond_broadcast(cond_of(c)));
+}
+
+static void *thread_main(void *arg)
+{
+	struct env_thread *t = arg;
+
+	pthread_setname_np(pthread_self(), t->name);
+	t->fn(t->arg);
+	return NULL;
+}
+
+static int posix_thread_start(struct env *env, const char *name, void (*fn)(void *arg), void *arg,
+			      struct env_thread **out)
+{
+	struct env_thread *t = calloc(1, sizeof(*t));
+
+	(void)env;
+	if (!t)
+		return -ENOMEM;
+	t->fn = fn;
+	t->arg = arg;
+	memcpy(t->name, name, strnlen(name, THREAD_NAME_MAX));
+	if (pthread_create(&t->id, NULL, thread_main, t)) {
+		free(t);
+		return -EAGAIN;
+	}
+	*out = t;
+	return 0;
+}
+
+static void posix_thread_join(struct env *env, struct env_thread *t)
+{
+	(void)env;
+	must(pthread_join(t->id, NULL));
+	free(t);
+}
+
+/* Whether stderr is the journal's stream, which reads a "<N>" before a line as its priority. */
+static void log_find_journal(void)
+{
+	const char *stream = getenv("JOURNAL_STREAM");
+	uintmax_t dev, ino;
+	struct stat st;
+
+	log_to_journal = stream && sscanf(stream, "%ju:%ju", &dev, &ino) == 2 &&
+			 fstat(STDERR_FILENO, &st) == 0 && st.st_dev == dev && st.st_ino == ino;
+}
+
+static void posix_log(struct env *env, enum log_level level, const char *object, const char *fmt,
+		      va_list ap)
+{
+	static const char *const names[] = { "error", "warning", "info", "debug" };
+	static const char *const priorities[] = { "<3>", "<4>", "<6>", "<7>" };
+	char text[LOG_LINE_MAX], line[LOG_LINE_MAX + 32], raw[LOG_LINE_MAX];
+	int len;
+
+	(void)env;
+	if (level > log_level_max)
+		return;
+	pthread_once(&log_once, log_find_journal);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	snprintf(raw, sizeof(raw), "%s: %s", object, text);
+	/* Names from disk and peers may be in it; they must not forge lines (R9). */
+	text_printable(raw, sizeof(raw), text, sizeof(text));
+	len = snprintf(line, sizeof(line), "%slunfs: %s: %s\n",
+		       log_to_journal ? priorities[level] : "", names[level], text);
+	/* One write, so that lines of several threads do not mix; nobody to tell if it fails. */
+	if (write(STDERR_FILENO, line, (size_t)len) < 0)
+		return;
+}
+
+static const struct env_ops posix_ops = {
+	.now_ns = posix_now_ns,
+	.realtime_ns = posix_realtime_ns,
+	.random = posix_random,
+	.mutex_init = posix_mutex_init,
+	.mutex_fini = posix_mutex_fini,
+	.mutex_lock = posix_mutex_lock,
+	.mutex_unlock = posix_mutex_unlock,
+	.cond_init = posix_cond_init,
+	.cond_fini = posix_cond_fini,
+	.cond_wait = posix_cond_wait,
+	.cond_broadcast = posix_cond_broadcast,
+	.thread_start = posix_thread_start,
+	.thread_join = posix_thread_join,
+	.log = posix_log,
+};
+
+struct env *env_posix(void)
+{
+	static struct env env = { .ops = &posix_ops };
+
+	return &env;
+}
+
+void env_posix_log_level(enum log_level level)
+{
+	log_level_max = level;
+}
