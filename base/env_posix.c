@@ -219,15 +219,18 @@ static void posix_log(struct env *env, enum log_level level, const char *object,
 {
 	static const char *const names[] = { "error", "warning", "info", "debug" };
 	static const char *const priorities[] = { "<3>", "<4>", "<6>", "<7>" };
-	char text[LOG_LINE_MAX], line[LOG_LINE_MAX + 32], raw[LOG_LINE_MAX];
+	char raw[LOG_LINE_MAX], text[LOG_LINE_MAX], line[LOG_LINE_MAX + 32];
 	int len;
 
 	(void)env;
 	if (level > log_level_max)
 		return;
 	pthread_once(&log_once, log_find_journal);
-	vsnprintf(text, sizeof(text), fmt, ap);
-	snprintf(raw, sizeof(raw), "%s: %s", object, text);
+	len = snprintf(raw, sizeof(raw) / 2, "%s", object);
+	if (len >= (int)sizeof(raw) / 2)
+		len = (int)sizeof(raw) / 2 - 1;
+	len += snprintf(raw + len, 3, ": ");
+	vsnprintf(raw + len, sizeof(raw) - (size_t)len, fmt, ap);
 	/* Names from disk and peers may be in it; they must not forge lines (R9). */
 	text_printable(raw, sizeof(raw), text, sizeof(text));
 	len = snprintf(line, sizeof(line), "%slunfs: %s: %s\n",
