@@ -16,6 +16,33 @@ struct peer {
 	uint64_t last_scan_ns;
 };
 
+/* A want of ours or of a peer, and since when we know of it. */
+struct want {
+	struct slot_want w;	/* addr 0: none */
+	uint64_t since_ns;
+	bool	denied;		/* ours: a holder refused it */
+	uint32_t denier;	/* its slot */
+	bool	examined;		/* a peer's: the record was checked for a stray of ours */
+};
+
+/* cache.c's: set up by cache_start(). */
+struct lock_cache {
+	struct table locks;	/* struct lock by address */
+	struct list lru;	/* held and unused, least recently used first */
+	struct list drops;	/* to be looked at by the drop thread at once */
+	struct list unclear;	/* not used, but the record may name us */
+	size_t	held_max;	/* more locks cached than that: the oldest are dropped */
+	unsigned int seekers;	/* local threads waiting for other hosts */
+	uint64_t often_until_ns;	/* scan often until then: somebody wanted a lock of ours */
+	uint64_t retry_ns;	/* settle() or a release failed: not again before */
+	bool	settle_failed;	/* and that was logged */
+	bool	running, stopping;
+	struct want wants[SLOT_WANTS];	/* beside ld->self.wants */
+	struct want peer_wants[SLOT_COUNT_MAX][SLOT_WANTS];
+	struct lock stray;	/* an address whose record may name us though no lock here does */
+	struct env_thread *drop_thread;
+};
+
 struct lockd {
 	struct lockd_params p;
 	char	datastore[80];
@@ -37,10 +64,7 @@ struct lockd {
 	struct env_thread *observe_thread;
 
 	/* lock.c, cache.c: known locks by address; all states under mutex. */
-	struct table locks;
-	struct list lru;
-	bool	drop_now;
-	struct env_thread *drop_thread;
+	struct lock_cache cache;
 	uint64_t caw_retries, caw_unclear, takeovers, lock_acquires, lock_releases, lock_waits;
 
 	/* recover.c: one recovery at a time on this host. */
@@ -100,12 +124,73 @@ enum fence_rung fence_choose_rung(const struct lockd_params *p);
 int caw_sector(struct lockd *ld, struct blkdev *dev, uint64_t addr, const void *expected,
 	       const void *desired);
 
+/* ---- lock.c: lock records on disk, used by cache.c.  All block; mutex not held. ---- */
+
+/* A record as read or written, and its image for the next compare-and-write. */
+struct record {
+	struct lockrec rec;
+	uint8_t	image[META_SECTOR_SIZE];
+};
+
+/* Who keeps us from taking a lock. */
+struct blocker {
+	uint32_t slot;		/* SLOT_NONE: nobody in particular, the command cannot be tried */
+	uint32_t generation;
+	struct record found;
+};
+
+/** record_read() - reads and believes the record at @addr, or logs why not (-EUCLEAN). */
+int record_read(struct lockd *ld, uint64_t addr, struct record *r);
+
+/** record_names_us() - whether our slot and generation hold it, in whatever mode. */
+bool record_names_us(const struct lockd *ld, const struct lockrec *r);
+
+/**
+ * record_take() - one read and one compare-and-write: "Acquire" in LOCKING.md, without waiting.
+ * @user:    goes into the record.
+ * @r:       on success the record as it is now; on an unclear failure as it was read.
+ * @found:   on success the sequence that was read.
+ * @b:       on -EBUSY, who holds it.
+ * @unclear: whether one of the compare-and-writes may still be under way or have succeeded.
+ * Return: 0; -EBUSY; -EAGAIN lost too many races; -EUCLEAN; -ESTALE; the device's.
+ */
+int record_take(struct lockd *ld, uint64_t addr, enum lock_mode mode,
+		const struct lock_user *user, struct record *r, uint64_t *found,
+		struct blocker *b, bool *unclear);
+
+/**
+ * record_change() - what is ours becomes @mode: LOCK_FREE to release, SHARED or MULTI to
+ * downgrade, the same to write @user.
+ * @r:     the record if known (saves the read), else r->rec.sequence is 0; as record_take().
+ * Return: 0, also if the record does not name us (any more); as record_take().
+ */
+int record_change(struct lockd *ld, uint64_t addr, enum lock_mode mode,
+		  const struct lock_user *user, struct record *r, bool *unclear);
+
+/** record_settle_fate() - after an unclear change that expected @sequence: makes certain that
+ * the record does not name us and that no earlier compare-and-write can still land. */
+int record_settle_fate(struct lockd *ld, uint64_t addr, uint64_t sequence, struct record *r);
+
+/** record_holder() - for messages: @slot at @generation as found in @r.  mutex held. */
+void record_holder(struct lockd *ld, const struct lockrec *r, uint32_t slot,
+		   uint32_t generation, struct lock_holder *holder);
+
 /* ---- cache.c, used by observe.c and host.c ---- */
 
-/** cache_peer_wants() - a scan saw @slot's wants and denials: note what we must drop.  mutex held. */
+/**
+ * cache_peer_wants() - a scan saw @s: note which of our locks it waits for, what it refuses
+ * us, and keep ld->scan_often up to date.  Call for every peer whose block could be believed,
+ * whatever its state.  mutex held.
+ */
 void cache_peer_wants(struct lockd *ld, const struct slot *s);
-/** cache_start()/cache_stop() - the drop thread. */
+
+/** cache_start() - sets up ld->cache and starts the drop thread; before the first scan. */
 int cache_start(struct lockd *ld);
+
+/**
+ * cache_stop() - ends the drop thread and forgets every lock without touching its record:
+ * retiring our generation makes them all stale.  After the last scan; no lock is in use.
+ */
 void cache_stop(struct lockd *ld);
 
 #endif

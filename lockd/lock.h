@@ -27,27 +27,55 @@ enum lock_flags {
 	LOCK_OPEN	= 1 << 1,	/* use by an open: others get -EBUSY while it lasts */
 };
 
+/* For people: on whose behalf this host holds a lock. */
+struct lock_user {
+	uint32_t pid;			/* 0: nobody in particular */
+	char	comm[25];
+};
+
+enum lock_state {
+	LOCK_IDLE,
+	LOCK_ACQUIRING,			/* one local thread reads or writes the record */
+	LOCK_DROPPING,			/* the drop thread settles, forgets, writes the record */
+};
+
 /* Embedded in what it covers; zeroed and lock_init()ed by its owner.  Private to lockd. */
 struct lock {
-	struct table_node node;		/* in ld->locks, by addr, while known to lockd */
+	struct table_node node;		/* in ld->locks, by addr, while known */
+	bool	known;
 	uint64_t addr;
 	void	*owner;			/* the client's object */
 	enum lock_mode mode;		/* that we hold on disk; LOCK_FREE: none */
-	uint64_t sequence;		/* the record's, while mode != LOCK_FREE */
+	enum lock_mode target;		/* what a change under way makes of it */
+	uint64_t sequence;		/* the record's, as last written by us */
+	uint64_t since;			/* the record's */
+	struct lock_user recorded;	/* in the record */
+	struct lock_user user;		/* the latest lock_set_user() */
 	uint64_t forgotten_sequence;	/* record's sequence when we released; R4's exception */
+	bool	unchanged;		/* it was still that when we took the lock again */
 	unsigned int users[4];		/* by enum lock_mode: granted and not yet put */
-	unsigned int opens;		/* of these, with LOCK_OPEN */
-	unsigned int waiters;		/* local threads inside lock_get() */
-	unsigned int state;		/* private: idle, acquiring, dropping */
-	bool	wanted;			/* another host waits: drop at the next chance */
-	enum lock_mode wanted_mode;
+	unsigned int opens[4];		/* of these, with LOCK_OPEN */
+	unsigned int waiters;		/* local threads inside lock_get() and lock_evict() */
+	enum lock_state state;
+	bool	seeking;		/* one of the waiters is negotiating with other hosts */
+	bool	evict;			/* the owner wants to be rid of it */
+	bool	deny;			/* refuse the wants for it once the record names the user */
+	unsigned int wanted;		/* 1 << mode of what other hosts wait for */
+	uint64_t wanted_ns;		/* since when */
+	uint64_t yield_until_ns;	/* another host's turn: not asked for again before */
 	bool	unclear;		/* last CAW's fate unknown: neither held nor free */
 	uint64_t last_use_ns;
-	struct list lru;		/* cached and unused */
+	struct list lru;		/* cached and unused, or to be dropped, or unclear */
 };
 
 /** lock_init() - @addr of the lock block; @owner is handed back by the client's forget(). */
 void lock_init(struct lock *lock, uint64_t addr, void *owner);
+
+/**
+ * lock_set_user() - who is about to open @lock: other hosts that are refused see it.
+ * Call before lock_get() with LOCK_OPEN; the latest call counts.  Costs no I/O.
+ */
+void lock_set_user(struct lockd *ld, struct lock *lock, uint32_t pid, const char *comm);
 
 /**
  * lock_get() - grants @mode to one more user of this host.
@@ -60,6 +88,9 @@ void lock_init(struct lock *lock, uint64_t addr, void *owner);
  * caches it, publishes a want and waits (bounded, below 5 s while the holder lives); when the
  * holder is silent, waits out the lease and recovers that host first (R3).  After a change
  * of holder everything cached of the object has been forgotten before this returns.
+ *
+ * Two hosts whose users hold SHARED and wait for EXCLUSIVE at the same time keep each other
+ * waiting until -EBUSY: put SHARED first, or use LOCK_TRY.
  * Context: blocks; not within a transaction handle, not from client callbacks.
  * Return: 0; -EBUSY in use by an open elsewhere; -EAGAIN (LOCK_TRY); -ESTALE our slot is
  * lost; -EUCLEAN no valid record; -EIO; -EHOSTDOWN the holder is dead but cannot be fenced
@@ -75,8 +106,17 @@ void lock_put(struct lockd *ld, struct lock *lock, enum lock_mode mode, unsigned
 enum lock_mode lock_held(struct lockd *ld, struct lock *lock);
 
 /**
- * lock_evict() - the owner wants to free the memory of an unused @lock: releases it on disk
- * (through settle()) and forgets it.  Return: 0; -EBUSY in use after all.  Blocks.
+ * lock_unchanged() - whether nobody else has held the lock since this host last gave it up
+ * (R4's exception): only meaningful for a user of it.
+ */
+bool lock_unchanged(struct lockd *ld, struct lock *lock);
+
+/**
+ * lock_evict() - the owner wants to free the memory of an unused @lock: has it released on
+ * disk (settle() and forget() run in the drop thread, one settle() for all that are evicted
+ * at the time) and forgets it.  Nothing of lockd refers to @lock after success.  Costs no I/O
+ * if lock_held() says LOCK_FREE.
+ * Return: 0; -EBUSY in use after all; as settle() and the device.  Blocks.
  */
 int lock_evict(struct lockd *ld, struct lock *lock);
 
@@ -86,6 +126,13 @@ int lock_evict(struct lockd *ld, struct lock *lock);
  * Return: 0 (holder->mode LOCK_FREE when nobody or a stale owner has it); -EUCLEAN; -EIO.
  */
 int lock_show(struct lockd *ld, uint64_t addr, struct lock_holder *holder);
+
+/**
+ * lock_show_dev() - lock_show() without a slot of our own: reads @dev only.  Ages are not
+ * known (0, UINT64_MAX).
+ */
+int lock_show_dev(struct blkdev *dev, const uint8_t volume[16], uint64_t slots_addr,
+		  uint32_t slot_count, uint64_t addr, struct lock_holder *holder);
 
 /**
  * lock_break() - gives up on behalf of a holder whose death is proven, by recovering its

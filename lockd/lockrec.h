@@ -17,7 +17,7 @@ enum lock_mode {
 };
 
 struct lockrec_disk {
-	struct meta_hdr_disk hdr;	/*   0  META_LOCK, length 512, owner = kind of object */
+	struct meta_hdr_disk hdr;	/*   0  META_LOCK, length 512, owner 0 */
 	le64	sequence;		/*  64  +1 each change, random start */
 	le32	mode;			/*  72  enum lock_mode */
 	le32	owner;			/*  76  exclusive: slot; else SLOT_NONE */
