@@ -31,6 +31,7 @@ int journal_close(struct journal *j);
 
 /* A handle: blocks changed between begin and end land in one transaction, atomically. */
 struct txn {
+	struct fs	*fs;
 	struct journal	*journal;
 	unsigned int	credits;	/* blocks it may still make dirty */
 	uint64_t	id;		/* of the running transaction it belongs to */
