@@ -14,8 +14,11 @@ struct gate;
  * gate_new() - a closed gate in front of @lower (borrowed).
  *
  * While the lease is not valid, submitted requests wait in order; a completed read is
- * repeated and a completed write's success is held back until it is valid again (R2).  After
- * gate_fail() everything, waiting or new, completes with -ESTALE.
+ * repeated, and the result of anything else, good or bad, is held back until it is valid
+ * again (R2).  After gate_fail() everything, waiting or new, completes with -ESTALE.
+ *
+ * The way through with a valid lease costs one clock and two atomics, no lock, no memory:
+ * what the gate must remember lies in the request (blk_io.gate_priv).
  */
 int gate_new(struct env *env, struct blkdev *lower, struct gate **out);
 void gate_free(struct gate *g);
@@ -37,6 +40,21 @@ bool gate_has_failed(struct gate *g);
 
 /** gate_until_ns() - end of the lease as last renewed. */
 uint64_t gate_until_ns(struct gate *g);
+
+/**
+ * gate_take_conflict() - whether a command met a reservation conflict since the last call.
+ *
+ * Such a command was not executed.  The gate closes itself and repeats it after the next
+ * renewal: either the slot is lost, or the host registers again first.
+ */
+bool gate_take_conflict(struct gate *g);
+
+/**
+ * gate_drain() - waits until no command is inside the lower device; call it with the gate
+ * closed or failed, or nobody submitting.
+ * Return: 0; -ETIMEDOUT.  Blocks.
+ */
+int gate_drain(struct gate *g, uint64_t deadline_ns);
 
 /** gate_stalls() - how many requests had to wait so far. */
 uint64_t gate_stalls(struct gate *g);
