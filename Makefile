@@ -11,9 +11,6 @@ comma := ,
 # One build tree per sanitizer, so that switching rebuilds nothing.
 B := build$(if $(SAN),-$(subst $(comma),-,$(SAN)))
 
-pkgs := libaio libisal jansson fuse3 libseccomp blkid uuid libcrypto
-pkg_names := libaio-dev libisal-dev libjansson-dev libfuse3-dev libseccomp-dev libblkid-dev uuid-dev libssl-dev
-
 CPPFLAGS_ALL = -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DLUNFS_VERSION='"$(VERSION)"' $(CPPFLAGS)
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wpointer-arith \
 	-Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition -Wvla -Werror
@@ -73,6 +70,18 @@ $(B)/%.o: %.c
 	@echo "  CC    $<"
 	@$(CC) $(CPPFLAGS_ALL) $(PKG_CFLAGS) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
+# Names what is missing instead of letting the compiler guess; `make deps` and others that
+# build nothing go on.
+quiet_goals := help deps check demo bench clean
+ifneq ($(filter-out $(quiet_goals),$(or $(MAKECMDGOALS),all)),)
+missing := $(strip $(foreach p,libisal:libisal-dev jansson:libjansson-dev fuse3:libfuse3-dev \
+	libseccomp:libseccomp-dev blkid:libblkid-dev uuid:uuid-dev libcrypto:libssl-dev,\
+	$(shell pkg-config --exists $(firstword $(subst :, ,$(p))) || echo $(lastword $(subst :, ,$(p))))))
+ifneq ($(missing),)
+$(error missing Debian packages: $(missing); install them, or run `make deps`)
+endif
+endif
+
 # ---- modules, lowest first ----
 include base/module.mk
 include block/module.mk
@@ -82,9 +91,48 @@ include fs/module.mk
 -include fuse/module.mk
 -include tools/module.mk
 
-.PHONY: unit clean
+# ---- what people call ----
+.PHONY: help deps check demo bench unit unit_programs print_unit_programs install clean
+help:
+	@echo "make                build into build/ (SAN=address,undefined or thread: build-…)"
+	@echo "make deps           install what is needed, on Debian 12"
+	@echo "make check          all tests (installs what they need first)"
+	@echo "make demo           two hosts on one machine: share a LUN, crash one, take over"
+	@echo "make bench          measure, against the raw device and peers in the same run"
+	@echo "make install        DESTDIR= PREFIX=$(PREFIX)"
+	@echo "make unit           only the unit tests of this build tree"
+
+deps:
+	@tools/deps.sh
+
+# A second make, because the first one read the Makefile before pkg-config knew everything.
+check: deps
+	@tests/check.sh
+
+demo: deps
+	@$(MAKE) -s -j2 all
+	@tests/demo.sh
+
+bench: deps
+	@$(MAKE) -s -j2 all
+	@tests/bench.sh
+
 unit: $(unit_progs)
 	@set -e; for t in $(unit_progs); do echo "== $$t"; $$t; done
+
+unit_programs: $(unit_progs)
+print_unit_programs:
+	@echo $(unit_progs)
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/share/man/man5 \
+		$(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)/sbin $(DESTDIR)/lib/systemd/system
+	install -m 755 $(programs) $(DESTDIR)$(PREFIX)/sbin
+	ln -sf $(PREFIX)/sbin/mount.lunfs $(DESTDIR)/sbin/mount.lunfs
+	install -m 644 docs/man/*.5 $(DESTDIR)$(PREFIX)/share/man/man5
+	install -m 644 docs/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8
+	sed 's|@SBINDIR@|$(PREFIX)/sbin|' daemon/lunfsd.service \
+		>$(DESTDIR)/lib/systemd/system/lunfsd.service
 
 clean:
 	rm -rf build build-*

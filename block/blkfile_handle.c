@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "block/blkfile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#define LOOP_MAJOR	7
+
+/* Filesystems on which another machine may write the file behind our lock file's back. */
+static const struct { unsigned long magic; const char *name; } network_filesystems[] = {
+	{ NFS_SUPER_MAGIC, "NFS" },
+	{ SMB_SUPER_MAGIC, "SMB" },
+	{ 0xff534d42, "CIFS" },
+	{ 0xfe534d42, "SMB2" },
+	{ V9FS_MAGIC, "9p" },
+	{ 0x00c36400, "Ceph" },
+	{ AFS_SUPER_MAGIC, "AFS" },
+	{ CODA_SUPER_MAGIC, "Coda" },
+	{ OCFS2_SUPER_MAGIC, "OCFS2" },
+	{ 0x01161970, "GFS2" },
+	{ 0x0bd00bd0, "Lustre" },
+	{ 0x47504653, "GPFS" },
+	{ FUSE_SUPER_MAGIC, "FUSE (which may be a network filesystem)" },
+};
+
+static int refuse_network_filesystem(int fd, const char *path, char *why, size_t why_size)
+{
+	struct statfs st;
+	size_t i;
+
+	if (fstatfs(fd, &st))
+		return -errno;
+	for (i = 0; i < ARRAY_SIZE(network_filesystems); i++) {
+		if ((unsigned long)st.f_type != network_filesystems[i].magic)
+			continue;
+		snprintf(why, why_size, "%s: lies on %s, where locks of one machine protect "
+			 "nothing; use a local file, a loop device or a shared LUN", path,
+			 network_filesystems[i].name);
+		return -EREMOTE;
+	}
+	return 0;
+}
+
+/* One line of a sysfs attribute of the block device @rdev; "" if there is none. */
+static void sysfs_line(dev_t rdev, const char *attribute, char *buf, size_t size)
+{
+	char path[128];
+	FILE *file;
+
+	buf[0] = '\0';
+	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%s", major(rdev), minor(rdev),
+		 attribute);
+	file = fopen(path, "re");
+	if (!file)
+		return;
+	if (!fgets(buf, (int)size, file))
+		buf[0] = '\0';
+	fclose(file);
+	buf[strcspn(buf, "\n")] = '\0';
+}
+
+/* What backs the device in the end: a file's own stat, a loop device's file's. */
+static int backing_stat(const struct stat *st, struct stat *backing, const char *path,
+			char *why, size_t why_size)
+{
+	char file[4096];
+
+	*backing = *st;
+	if (!S_ISBLK(st->st_mode) || major(st->st_rdev) != LOOP_MAJOR)
+		return 0;
+	sysfs_line(st->st_rdev, "loop/backing_file", file, sizeof(file));
+	if (!file[0] || stat(file, backing)) {
+		snprintf(why, why_size, "%s: cannot find the file behind this loop device; "
+			 "attach it again with losetup", path);
+		return -ENXIO;
+	}
+	return 0;
+}
+
+/* "file:INODE:BIRTH" survives a reboot and a rename, and differs in every copy. */
+static void file_identity(int fd, struct blkdev_info *info)
+{
+	struct statx sx;
+
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_INO | STATX_BTIME, &sx))
+		return;
+	if (!(sx.stx_mask & STATX_BTIME))
+		return;
+	snprintf(info->identity, sizeof(info->identity), "file:%llu:%lld.%09u",
+		 (unsigned long long)sx.stx_ino, (long long)sx.stx_btime.tv_sec,
+		 sx.stx_btime.tv_nsec);
+}
+
+static void block_identity(const struct stat *st, struct blkdev_info *info)
+{
+	static const char *const attributes[] = { "wwid", "device/wwid", "dm/uuid", "serial" };
+	char file[4096];
+	size_t i;
+
+	if (major(st->st_rdev) == LOOP_MAJOR) {
+		int fd;
+
+		sysfs_line(st->st_rdev, "loop/backing_file", file, sizeof(file));
+		fd = open(file, O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			return;
+		file_identity(fd, info);
+		close(fd);
+		return;
+	}
+	for (i = 0; i < ARRAY_SIZE(attributes) && !info->identity[0]; i++)
+		sysfs_line(st->st_rdev, attributes[i], info->identity, sizeof(info->identity));
+}
+
+static int file_geometry(unsigned int flags, const struct stat *st,
+			 struct blkdev_info *info)
+{
+	info->sector = flags & BLKFILE_SECTOR_4K ? 4096 : 512;
+	info->size = ALIGN_DOWN((uint64_t)st->st_size, info->sector);
+	info->discard_granularity = 4096;
+	info->caw = BLK_CAW_LOCAL;
+	return 0;
+}
+
+/*
+ * A loop device is the machine's own.  Any other block device may be a LUN that other
+ * machines see too, and the lock file would not keep them out: only mkfs --caw=local, by
+ * which the administrator says that no other machine sees it, makes it usable.
+ */
+static int block_geometry(int fd, unsigned int flags, const struct stat *st,
+			  struct blkdev_info *info)
+{
+	uint64_t size;
+	int sector, read_only;
+	char line[64];
+
+	if (ioctl(fd, BLKGETSIZE64, &size) || ioctl(fd, BLKSSZGET, &sector) ||
+	    ioctl(fd, BLKROGET, &read_only))
+		return -errno;
+	if (sector != 512 && sector != 4096)
+		return -EMEDIUMTYPE;
+	info->sector = (uint32_t)sector;
+	info->size = ALIGN_DOWN(size, info->sector);
+	info->read_only = info->read_only || read_only;
+	sysfs_line(st->st_rdev, "queue/discard_granularity", line, sizeof(line));
+	info->discard_granularity = (uint32_t)strtoul(line, NULL, 10);
+	sysfs_line(st->st_rdev, "queue/discard_max_bytes", line, sizeof(line));
+	if (strtoull(line, NULL, 10) == 0)
+		info->discard_granularity = 0;
+	if (major(st->st_rdev) == LOOP_MAJOR || (flags & BLKFILE_CAW_LOCAL))
+		info->caw = BLK_CAW_LOCAL;
+	return 0;
+}
+
+/* Opens with O_DIRECT, or without where the filesystem refuses it (tmpfs before Linux 6.6). */
+static int open_device(const char *path, unsigned int flags, bool *direct)
+{
+	int mode = (flags & BLKFILE_READ_ONLY ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK;
+	int fd = -1;
+
+	*direct = !(flags & BLKFILE_BUFFERED);
+	if (*direct) {
+		fd = open(path, mode | O_DIRECT);
+		if (fd >= 0 || errno != EINVAL)
+			return fd < 0 ? -errno : fd;
+		*direct = false;
+	}
+	fd = open(path, mode);
+	return fd < 0 ? -errno : fd;
+}
+
+/* A small container may lack /run/lock itself. */
+static int make_lock_dir(const char *dir)
+{
+	char parent[4096];
+	char *slash;
+
+	if (!mkdir(dir, 0755) || errno == EEXIST)
+		return 0;
+	if (errno != ENOENT)
+		return -1;
+	snprintf(parent, sizeof(parent), "%s", dir);
+	slash = strrchr(parent, '/');
+	if (!slash || slash == parent)
+		return -1;
+	*slash = '\0';
+	if (mkdir(parent, 0755) && errno != EEXIST)
+		return -1;
+	return mkdir(dir, 0755) && errno != EEXIST ? -1 : 0;
+}
+
+/* The lock file of the backing's compare-and-write: one per machine, whatever path names it. */
+static int open_lock_file(const struct stat *backing, char *why, size_t why_size)
+{
+	const char *dir = getenv("LUNFS_LOCK_DIR");
+	char path[4200];
+	int fd;
+
+	if (!dir || !*dir)
+		dir = BLKFILE_LOCK_DIR;
+	if (make_lock_dir(dir)) {
+		int err = -errno;
+
+		snprintf(why, why_size, "%s: cannot make the directory of lock files: %s", dir,
+			 strerror(-err));
+		return err;
+	}
+	if (S_ISBLK(backing->st_mode))
+		snprintf(path, sizeof(path), "%s/b%u-%u", dir, major(backing->st_rdev),
+			 minor(backing->st_rdev));
+	else
+		snprintf(path, sizeof(path), "%s/%u-%u-%llu", dir, major(backing->st_dev),
+			 minor(backing->st_dev), (unsigned long long)backing->st_ino);
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0) {
+		int err = -errno;
+
+		snprintf(why, why_size, "%s: cannot open the lock file: %s", path, strerror(errno));
+		return err;
+	}
+	return fd;
+}
+
+static int learn_geometry(struct blkfile_handle *h, unsigned int flags, const struct stat *st,
+			  const char *path, char *why, size_t why_size)
+{
+	int err;
+
+	if (S_ISBLK(st->st_mode)) {
+		err = block_geometry(h->fd, flags, st, &h->info);
+		block_identity(st, &h->info);
+	} else {
+		err = refuse_network_filesystem(h->fd, path, why, why_size);
+		if (err)
+			return err;
+		err = file_geometry(flags, st, &h->info);
+		file_identity(h->fd, &h->info);
+	}
+	if (err)
+		snprintf(why, why_size, "%s: cannot learn the device's geometry: %s", path,
+			 strerror(-err));
+	return err;
+}
+
+static int open_locks(struct blkfile_handle *h, const struct stat *st, const char *path,
+		      char *why, size_t why_size)
+{
+	struct stat backing;
+	int fd;
+
+	h->lock_fd = -1;
+	if (h->info.caw != BLK_CAW_LOCAL || h->info.read_only)
+		return 0;
+	fd = backing_stat(st, &backing, path, why, why_size);
+	if (!fd)
+		fd = open_lock_file(&backing, why, why_size);
+	if (fd < 0)
+		return fd;
+	h->lock_fd = fd;
+	return 0;
+}
+
+int blkfile_handle_open(const char *path, unsigned int flags, struct blkfile_handle *h, char *why,
+			size_t why_size)
+{
+	struct stat st;
+	bool direct;
+	int err;
+
+	memset(h, 0, sizeof(*h));
+	h->lock_fd = -1;
+	h->fd = open_device(path, flags, &direct);
+	if (h->fd < 0) {
+		snprintf(why, why_size, "%s: cannot open: %s", path, strerror(-h->fd));
+		return h->fd;
+	}
+	snprintf(h->info.name, sizeof(h->info.name), "%s", path);
+	h->info.direct = direct;
+	h->info.read_only = flags & BLKFILE_READ_ONLY;
+	h->info.mem_align = 4096;
+	h->info.io_max = MIB;
+	err = fstat(h->fd, &st) ? -errno : 0;
+	if (!err && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
+		snprintf(why, why_size, "%s: neither a file nor a block device", path);
+		err = -ENOTBLK;
+	}
+	if (!err)
+		err = learn_geometry(h, flags, &st, path, why, why_size);
+	if (!err)
+		err = open_locks(h, &st, path, why, why_size);
+	if (err)
+		blkfile_handle_close(h);
+	return err;
+}
+
+void blkfile_handle_close(struct blkfile_handle *h)
+{
+	if (h->fd >= 0)
+		close(h->fd);
+	if (h->lock_fd >= 0)
+		close(h->lock_fd);
+	h->fd = -1;
+	h->lock_fd = -1;
+}

@@ -1,0 +1,53 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# `make check`: every part in turn, its time, and one line of totals at the end.
+#
+# A part is a command that prints "PASS: name", "FAIL: name" and "SKIP: name: why" lines; one
+# that exits non-zero counts as a failure even if it printed none.
+set -u
+cd "$(dirname "$0")/.."
+
+log=build/check.log
+mkdir -p build
+: >"$log"
+failed_parts=0
+times=
+
+# part NAME COMMAND…: runs it, shows its result lines, keeps the whole in the log.
+part() {
+	local name=$1 start=$SECONDS status
+	shift
+	echo "--- $name"
+	"$@" 2>&1 | tee -a "$log" | grep -E --line-buffered '^(PASS|FAIL|SKIP):|^  note:'
+	status=${PIPESTATUS[0]}
+	times="$times$(printf '%-28s %4d s' "$name" $((SECONDS - start)))"$'\n'
+	if [ "$status" -ne 0 ]; then
+		failed_parts=$((failed_parts + 1))
+		echo "FAIL: part $name (exit status $status); the end of its output:" | tee -a "$log"
+		tail -n 40 "$log"
+	fi
+}
+
+part build              make -s -j"$(nproc)" all
+part unit               tests/unit.sh build
+part unit-asan-ubsan    tests/unit.sh build-address-undefined
+part unit-tsan          tests/unit.sh build-thread
+part static             tests/static.sh
+part man                tests/man.sh
+for script in tests/e2e/*.sh; do
+	case $script in */lib.sh) continue ;; esac
+	part "e2e/$(basename "$script" .sh)" "$script"
+done
+part bench              tests/bench_smoke.sh
+
+passed=$(grep -c '^PASS:' "$log")
+failed=$(grep -c '^FAIL:' "$log")
+skipped=$(grep -c '^SKIP:' "$log")
+echo "--- time of each part"
+printf '%s' "$times"
+if [ "$failed_parts" -gt 0 ] && [ "$failed" -eq 0 ]; then
+	failed=$failed_parts
+fi
+grep '^SKIP:' "$log"
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

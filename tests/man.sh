@@ -1,0 +1,39 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Manual pages: one for every program, clean under mandoc, options as --help prints them.
+set -u
+cd "$(dirname "$0")/.."
+bad=0
+
+check() {	# check NAME COMMAND…
+	local name=$1 out
+	shift
+	if out=$("$@" 2>&1); then
+		echo "PASS: man $name"
+	else
+		echo "FAIL: man $name"
+		echo "$out"
+		bad=1
+	fi
+}
+
+# Every long option that --help names is in the page, and the other way round.
+same_options() {
+	local program=$1 page=$2 help
+	help=$("$program" --help 2>&1 | grep -oE -- '--[a-z][a-z-]+' | sort -u)
+	[ -n "$help" ] || { echo "$program --help names no option"; return 1; }
+	diff <(echo "$help") \
+	     <(mandoc -T ascii "$page" | col -b | tr -d '\255' |
+	       grep -oE -- '--[a-z][a-z-]+' | sort -u)
+}
+
+for page in docs/man/*.[1-8]; do
+	check "$(basename "$page") lint" mandoc -T lint -W style,stop "$page"
+done
+for program in build/bin/*; do
+	name=$(basename "$program")
+	page=$(ls docs/man/"$name".[1-8] 2>/dev/null)
+	check "$name has a page" test -n "$page"
+	[ -z "$page" ] || check "$name options" same_options "$program" "$page"
+done
+exit $bad

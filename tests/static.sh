@@ -1,0 +1,39 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# What can be said of the source without running it.
+set -u
+cd "$(dirname "$0")/.."
+bad=0
+
+report() {	# report NAME OUTPUT: passes when OUTPUT is empty
+	if [ -z "$2" ]; then
+		echo "PASS: static $1"
+	else
+		echo "FAIL: static $1"
+		echo "$2"
+		bad=1
+	fi
+}
+
+sources=$(git ls-files '*.c' '*.h' 2>/dev/null || find . -name '*.[ch]' -not -path './build*')
+
+report "SPDX on line 1" "$(for f in $sources; do
+	head -n 1 "$f" | grep -q 'SPDX-License-Identifier: Apache-2.0' || echo "$f"; done)"
+report "files under 1,000 lines" "$(for f in $sources; do
+	n=$(wc -l <"$f"); [ "$n" -le 1000 ] || echo "$f: $n lines"; done)"
+report "headers compile alone" "$(for f in $(echo "$sources" | grep '\.h$'); do
+	echo "#include \"$f\"" | gcc -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Wall -Wextra \
+		-Werror -I. $(pkg-config --cflags fuse3 jansson 2>/dev/null) \
+		-xc -fsyntax-only - 2>&1; done)"
+
+# Includes point downward only: a module includes itself and what its module.mk names.
+report "includes point downward" "$(for m in base block lockd fs; do
+	uses=$(sed -n "s/^${m}_uses *:= *//p" $m/module.mk)
+	for f in $m/*.[ch] $m/*/*.[ch]; do
+		[ -e "$f" ] || continue
+		case $f in block/simdev.*|base/env_sim.*) continue ;; esac
+		for i in $(sed -n 's/^#include "\([a-z]*\)\/.*/\1/p' "$f" | sort -u); do
+			case " $m $uses " in *" $i "*) ;; *) echo "$f includes $i/" ;; esac
+		done
+	done; done)"
+exit $bad

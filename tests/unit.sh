@@ -1,0 +1,30 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Builds and runs the unit tests of one build tree: tests/unit.sh build-address-undefined
+set -u
+cd "$(dirname "$0")/.."
+
+tree=$1
+case $tree in
+build) san= ;;
+build-thread) san=thread ;;
+build-address-undefined) san=address,undefined ;;
+*) echo "unit.sh: unknown build tree $tree" >&2; exit 2 ;;
+esac
+
+make -s -j"$(nproc)" SAN="$san" unit_programs || exit 1
+bad=0
+for t in $(make -s SAN="$san" print_unit_programs); do
+	name=${t#"$tree"/tests/}
+	if [ "$san" = thread ] && ! grep -q "$name" tests/threaded.txt; then
+		continue
+	fi
+	if timeout 120 "$t" >"$t.log" 2>&1; then
+		echo "PASS: $tree $name"
+	else
+		echo "FAIL: $tree $name (exit status $?)"
+		tail -n 60 "$t.log"
+		bad=1
+	fi
+done
+exit $bad
