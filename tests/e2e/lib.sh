@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+# What the end-to-end tests share: hosts on one machine, each with a daemon and a mount.
+#
+# A test sources this, calls `story NAME` for each claim it is about to prove, uses the
+# helpers, and ends with `finish`.  Everything lives in one temporary directory; only
+# processes that were started here are ever signalled.
+
+set -u
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+bin=$top/${BUILD:-build}/bin
+work=$(mktemp -d "${E2E_DIR:-/var/tmp}/lunfs-e2e-XXXXXX")
+export LUNFS_LOCK_DIR=$work/locks
+lun=$work/lun.img
+declare -A pid_of=()
+declare -a mounts=()
+current=
+failures=0
+
+note() { echo "  note: $*"; }
+
+story() {
+	[ -z "$current" ] || echo "PASS: $current"
+	current=$*
+}
+
+fail() {
+	echo "FAIL: ${current:-set-up}: $*"
+	failures=$((failures + 1))
+	for log in "$work"/*.log; do
+		[ -e "$log" ] && { echo "== $log"; tail -n 25 "$log"; }
+	done
+	current=
+	finish
+}
+
+skip_all() {	# skip_all TEST WHY
+	echo "SKIP: $1: $2"
+	rm -rf "$work"
+	trap - EXIT
+	exit 0
+}
+
+need_fuse() {	# need_fuse TEST
+	[ "$(id -u)" -eq 0 ] || skip_all "$1" "needs root"
+	[ -c /dev/fuse ] || skip_all "$1" "no /dev/fuse"
+	# Mounts need CAP_SYS_ADMIN, which a container may lack although it is root.
+	unshare -m true 2>/dev/null || skip_all "$1" "may not mount"
+}
+
+host_start() {	# host_start NAME [lunfsd option…]
+	local name=$1
+	shift
+	mkdir -p "$work/run-$name" "$work/mnt-$name"
+	# The worker is unprivileged and must reach its own run directory.
+	chmod 755 "$work"
+	"$bin/lunfsd" --run-dir "$work/run-$name" --host-name "$name" "$@" \
+		>>"$work/$name.log" 2>&1 &
+	pid_of[$name]=$!
+	wait_for 10 ctl "$name" status || fail "$name: lunfsd does not answer"
+}
+
+ctl() {		# ctl NAME lunfs-arguments…
+	local name=$1
+	shift
+	"$bin/lunfs" --run-dir "$work/run-$name" "$@" >/dev/null 2>>"$work/$name.ctl.log"
+}
+
+host_mount() {	# host_mount NAME [options]
+	local name=$1 options=run-dir=$work/run-$1${2:+,$2}
+	"$bin/mount.lunfs" "$lun" "$work/mnt-$name" -o "$options" ||
+		fail "$name: mount.lunfs failed"
+	mounts+=("$work/mnt-$name")
+}
+
+host_umount() {
+	umount "$work/mnt-$1" || fail "$1: umount failed"
+}
+
+worker_of() {	# the process that does the I/O: the daemon's child
+	pgrep -P "${pid_of[$1]}" | head -n 1
+}
+
+host_kill() {	# host_kill NAME [SIGNAL]: a crash, by default
+	kill "-${2:-KILL}" "${pid_of[$1]}" 2>/dev/null
+	[ "${2:-KILL}" != KILL ] || wait "${pid_of[$1]}" 2>/dev/null
+	return 0
+}
+
+host_stop() {	# a clean shutdown
+	kill -TERM "${pid_of[$1]}" 2>/dev/null
+	wait "${pid_of[$1]}"
+	local status=$?
+	unset "pid_of[$1]"
+	return $status
+}
+
+mnt() { echo "$work/mnt-$1"; }
+
+wait_for() {	# wait_for SECONDS COMMAND…: until it succeeds
+	local deadline=$(($(date +%s%N) + $1 * 1000000000))
+	shift
+	while ! "$@"; do
+		[ "$(date +%s%N)" -lt "$deadline" ] || return 1
+		sleep 0.05
+	done
+}
+
+make_volume() {	# make_volume SIZE [mkfs option…]
+	local size=$1
+	shift
+	"$bin/mkfs.lunfs" -q -L ds1 "$lun" --size "$size" "$@" || fail "mkfs.lunfs failed"
+}
+
+check_volume() {
+	"$bin/fsck.lunfs" -n "$lun" >"$work/fsck.log" 2>&1 || {
+		cat "$work/fsck.log"
+		fail "fsck.lunfs -n found damage"
+	}
+}
+
+cleanup() {
+	local m name
+	for m in "${mounts[@]}"; do
+		umount -l "$m" 2>/dev/null
+	done
+	for name in "${!pid_of[@]}"; do
+		kill -CONT "${pid_of[$name]}" 2>/dev/null
+		kill -KILL "${pid_of[$name]}" 2>/dev/null
+	done
+	rm -rf "$work"
+}
+trap cleanup EXIT
+
+finish() {
+	[ -z "$current" ] || echo "PASS: $current"
+	exit $((failures > 0))
+}
