@@ -245,7 +245,7 @@ static void caw_of_another_sector_passes_a_held_one(void)
 /* A copy of a LUN must be told from the original; a moved or reopened one must not. */
 static void identity_survives_a_rename_and_differs_in_a_copy(void)
 {
-	char command[320], first[128];
+	char command[512], first[128];
 	struct blkfile_handle h;
 
 	make_file("/var/tmp");
