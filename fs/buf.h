@@ -6,6 +6,9 @@
  * orphan list) whose cluster lock covers the block.  When the lock is given up, all of the
  * cover's buffers are forgotten (R4).  Contents are read and changed only while the cover's
  * own in-memory lock is held; the cache's mutex guards only its own tables.
+ *
+ * A buffer may be evicted once its image is committed, even before the image is at home: the
+ * journal keeps the image in memory until then, and buf_get() asks it before the device.
  */
 #ifndef LUNFS_FS_BUF_H
 #define LUNFS_FS_BUF_H
@@ -28,15 +31,15 @@ struct buf {
 	struct cover	*cover;
 	struct list	cover_node;
 	struct list	txn_node;	/* on the running transaction, if dirty */
+	struct list	lru;		/* refs == 0 */
 	uint64_t	addr;
 	enum meta_type	type;
 	uint64_t	owner;
 	uint32_t	birth;
 	uint64_t	version;	/* goes into the header at commit */
-	unsigned int	refs;
-	bool		dirty;		/* in the running transaction */
-	unsigned int	logged;		/* committed images that are not yet at home */
-	struct list	lru;		/* refs == 0, clean and not logged */
+	unsigned int	refs;		/* the running transaction holds one on what is dirty */
+	bool		dirty;		/* in the running transaction; guarded by the journal */
+	bool		loading;	/* being read: wait */
 	void		*data;		/* BLOCK_SIZE bytes, header included */
 };
 
@@ -55,17 +58,20 @@ int buf_get(struct fs *fs, struct cover *cover, const struct meta_expect *e, str
 
 /**
  * buf_new() - a buffer for a block just allocated: zeroed, nothing read, header to be made
- * from @e at commit.  The caller makes it dirty before it puts it.
+ * from @e at commit.  The caller makes it dirty before it puts it.  What an earlier life of
+ * the address left in the cache is forgotten.
  */
 int buf_new(struct fs *fs, struct cover *cover, const struct meta_expect *e, struct buf **out);
 
+/** buf_ref() - one more reference to a buffer that the caller has one to. */
+void buf_ref(struct fs *fs, struct buf *buf);
 void buf_put(struct fs *fs, struct buf *buf);	/* NULL is allowed */
 
 /** buf_drop() - the block was freed: forget the buffer, in the running transaction too (its
  * image must not be logged any more).  Takes over the caller's reference. */
 void buf_drop(struct fs *fs, struct txn *txn, struct buf *buf);
 
-/** buf_forget_cover() - after settle(): frees every buffer of @cover; none is dirty or logged. */
+/** buf_forget_cover() - after settle(): frees every buffer of @cover; none is in use or dirty. */
 void buf_forget_cover(struct fs *fs, struct cover *cover);
 
 /** buf_shrink() - frees clean unused buffers above the cache's limit. */

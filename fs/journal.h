@@ -42,13 +42,16 @@ struct txn {
 /**
  * txn_begin() - opens a handle for at most @credits changed blocks.
  * Waits for a commit or checkpoint when the running transaction or the journal is full.
- * Return: 0; -ESTALE/-EIO the journal is dead.
+ * Return: 0; -EIO the journal is dead or our slot is lost; -ENOMEM.
  */
 int txn_begin(struct fs *fs, unsigned int credits, struct txn *txn);
 
 /** txn_dirty() - before changing @buf, whose cover is locked exclusively: it joins the
  * transaction and takes @version for its header. */
 void txn_dirty(struct txn *txn, struct buf *buf, uint64_t version);
+
+/** txn_forget() - takes @buf out of the transaction, if it is in (buf_drop()). */
+void txn_forget(struct txn *txn, struct buf *buf);
 
 /** txn_quarantine() - [@addr, +@len) was freed in this transaction: fs calls
  * alloc_release(addr, len) once the tail is durably past it (after a discard). */
