@@ -16,7 +16,10 @@ struct sim;
 /** sim_new() - a world whose every choice follows from @seed; aborts when out of memory. */
 struct sim *sim_new(uint64_t seed);
 
-/** sim_free() - ends the world; every thread must have ended or its host been crashed. */
+/**
+ * sim_free() - ends the world, after its devices were freed; every thread must have ended or
+ * its host been crashed.  Threads that ended but were not joined are lost memory.
+ */
 void sim_free(struct sim *sim);
 
 /** sim_host() - a new host's env, owned by the world; @name appears in log lines. */
@@ -34,13 +37,36 @@ bool sim_run(struct sim *sim, uint64_t until_ns);
 /** sim_now_ns() - true virtual time (hosts' clocks drift around it). */
 uint64_t sim_now_ns(struct sim *sim);
 
-/** sim_at() - calls @fn(@arg) at true time @when_ns, on the scheduler's own stack. */
+/**
+ * sim_at() - calls @fn(@arg) at true time @when_ns; equal times in the order of the calls.
+ *
+ * It runs in a thread of its own that belongs to no host, so it may take an env's mutex.
+ * Events that are due after the last thread has ended stay for the next sim_run().
+ */
 void sim_at(struct sim *sim, uint64_t when_ns, void (*fn)(void *arg), void *arg);
+
+/** sim_cancel() - forgets every event of @fn and @arg that is still to come. */
+void sim_cancel(struct sim *sim, void (*fn)(void *arg), void *arg);
+
+/**
+ * sim_interrupt() - runs @fn(@arg) as soon as @env's host can, in a thread of that host:
+ * a frozen host later, a crashed one never.  Devices complete requests with it.
+ */
+void sim_interrupt(struct env *env, void (*fn)(void *arg), void *arg);
+
+/**
+ * sim_preempt() - lets a thread lose the processor when it takes a mutex, @permille times in
+ * a thousand (0, the default: it runs until it waits).
+ */
+void sim_preempt(struct sim *sim, unsigned int permille);
 
 /** sim_random() - the world's own random stream (faults, latencies). */
 uint64_t sim_random(struct sim *sim);
 
-/** sim_host_crash() - the host's threads never run again; its memory is leaked to the world. */
+/**
+ * sim_host_crash() - the host's threads never run again; a thread of its own does not return.
+ * What they had allocated leaks, so the leak check of this process is off from here on.
+ */
 void sim_host_crash(struct env *env);
 
 /** sim_host_crashed() - whether sim_host_crash() was called: devices drop its completions. */
@@ -55,7 +81,10 @@ void sim_host_drift(struct env *env, int64_t ppm);
 /** sim_host_jump() - the host's real-time clock jumps by @ns (a restored snapshot: R2). */
 void sim_host_jump(struct env *env, int64_t ns);
 
-/** sim_host_log() - log lines of @env since the last call go to @fn too (tests read them). */
+/**
+ * sim_host_log() - from now on log lines ("object: text") of @env go to @fn (NULL: nowhere).
+ * With LUNFS_SIM_LOG in the environment all lines go to stderr as well.
+ */
 void sim_host_log(struct env *env, void (*fn)(void *arg, enum log_level level,
 					      const char *line), void *arg);
 
