@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Superblocks, host slots, lock records, journals. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/crc32c.h"
+#include "base/text.h"
+#include "fs/check/internal.h"
+#include "fs/journal.h"
+
+/* ---- superblocks ---- */
+
+static void check_super(struct check *c, uint64_t addr, const char *which)
+{
+	void *block = c->levels[0];
+	struct super s;
+	char why[300];
+
+	if (chk_read(c, addr, block, 1))
+		return;
+	if (super_decode(block, addr, &s, why, sizeof(why))) {
+		chk_report(c, CHECK_SUPER_DAMAGED, addr, "%s: %s", which, why);
+		return;
+	}
+	if (memcmp(s.volume, c->s->volume, 16) != 0)
+		chk_report(c, CHECK_SUPER_DIFFERS, addr, "%s: belongs to another volume", which);
+	else if (s.version != c->s->version)
+		chk_report(c, CHECK_SUPER_DIFFERS, addr, "%s: version: expected %llu, found %llu",
+			   which, (unsigned long long)c->s->version,
+			   (unsigned long long)s.version);
+}
+
+/* The chosen superblock and its copies, and the lock blocks beside it. */
+void chk_supers(struct check *c)
+{
+	uint8_t *block = c->levels[0];
+
+	check_super(c, SUPER_ADDR, "first superblock");
+	check_super(c, c->s->copy_addr, "superblock copy in the middle");
+	check_super(c, super_end_addr(c->s), "superblock copy at the end");
+	if (chk_read(c, c->s->lock_addr, block, 1) == 0)
+		chk_lock(c, block, c->s->lock_addr, "superblock");
+}
+
+/* ---- slots ---- */
+
+static uint64_t slot_addr(const struct check *c, uint32_t index)
+{
+	return c->s->slots_addr + (uint64_t)index * BLOCK_SIZE;
+}
+
+void chk_slots(struct check *c)
+{
+	uint8_t *block = c->levels[0];
+	char why[300];
+
+	for (uint32_t i = 0; i < c->s->slot_count; i++) {
+		struct slot *slot = &c->slots[i];
+		uint64_t addr = slot_addr(c, i);
+
+		if (chk_read(c, addr, block, 1))
+			continue;
+		if (slot_decode(block, c->s->volume, addr, i, slot, why, sizeof(why))) {
+			chk_report(c, CHECK_SLOT_DAMAGED, addr, "slot %u: %s", i, why);
+			continue;
+		}
+		c->slot_valid[i] = true;
+		if (slot->state == SLOT_RECOVERING && slot->recoverer >= c->s->slot_count)
+			chk_report(c, CHECK_SLOT_RECOVERER, addr, "slot %u: is being recovered by "
+				   "slot %u, of %u", i, slot->recoverer, c->s->slot_count);
+		if (slot->generation >= SLOT_GENERATION_LAST)
+			chk_report(c, CHECK_SLOT_USED_UP, addr, "slot %u: generation %u", i,
+				   slot->generation);
+	}
+}
+
+/* ---- lock records ---- */
+
+/* A host may have joined since the slots were read: look again before calling it wrong. */
+static bool generation_is_future(struct check *c, uint32_t slot, uint32_t generation)
+{
+	uint64_t addr = slot_addr(c, slot);
+	struct slot now;
+	uint8_t *block;
+	bool future;
+
+	if (!c->slot_valid[slot] || generation <= c->slots[slot].generation)
+		return false;
+	block = blkdev_alloc(BLOCK_SIZE);
+	if (!block) {
+		c->no_memory = true;
+		return false;
+	}
+	future = blkdev_read(c->dev, addr, block, BLOCK_SIZE) == 0 &&
+		 slot_decode(block, c->s->volume, addr, slot, &now, NULL, 0) == 0 &&
+		 generation > now.generation;
+	free(block);
+	return future;
+}
+
+static void check_holder(struct check *c, uint64_t addr, const char *who, uint32_t slot,
+			 uint32_t generation)
+{
+	if (slot >= c->s->slot_count)
+		chk_report(c, CHECK_LOCK_HOLDER, addr, "lock of %s: held by slot %u, of %u", who,
+			   slot, c->s->slot_count);
+	else if (generation_is_future(c, slot, generation))
+		chk_report(c, CHECK_LOCK_FUTURE, addr,
+			   "lock of %s: held by slot %u at generation %u, the slot is at %u", who,
+			   slot, generation, c->slots[slot].generation);
+}
+
+void chk_lock(struct check *c, const void *block, uint64_t addr, const char *who)
+{
+	unsigned int sharers = 0;
+	struct lockrec r;
+	char why[300];
+
+	if (lockrec_decode(block, c->s->volume, addr, &r, why, sizeof(why))) {
+		chk_report(c, CHECK_LOCK_DAMAGED, addr, "lock of %s: %s", who, why);
+		return;
+	}
+	if (r.mode == LOCK_EXCLUSIVE)
+		check_holder(c, addr, who, r.owner, r.owner_generation);
+	for (uint32_t i = 0; i < SLOT_COUNT_MAX; i++)
+		if (r.sharers[i]) {
+			check_holder(c, addr, who, i, r.sharers[i]);
+			sharers++;
+		}
+	if ((r.mode == LOCK_SHARED || r.mode == LOCK_MULTI) && !sharers)
+		chk_report(c, CHECK_LOCK_HOLDER, addr, "lock of %s: %s, but held by nobody", who,
+			   lock_mode_name(r.mode));
+}
+
+/* ---- journals ---- */
+
+/* Whether a journal may hold an image of @addr: orphan lists, superblock, groups' metadata. */
+static bool target_ok(const struct check *c, uint64_t addr)
+{
+	const struct super *s = c->s;
+	uint64_t orphans_end = s->orphans_addr +
+			       (uint64_t)s->slot_count * s->orphan_blocks * BLOCK_SIZE;
+	uint32_t ag;
+
+	if (addr % BLOCK_SIZE)
+		return false;
+	if (addr >= s->orphans_addr && addr < orphans_end)
+		return true;
+	if (super_ag_of(s, addr, &ag))
+		return false;
+	return addr != super_ag_addr(s, ag) && addr != s->copy_addr;
+}
+
+static void digest_add(struct check *c, uint64_t addr, const void *block)
+{
+	c->journals_digest = crc32c(c->journals_digest, &c->scanning, sizeof(c->scanning));
+	c->journals_digest = crc32c(c->journals_digest, &addr, sizeof(addr));
+	c->journals_digest = crc32c(c->journals_digest, block, sizeof(struct meta_hdr_disk));
+}
+
+/* Called oldest first: a later image takes the place of an earlier one. */
+static int keep_image(void *arg, uint64_t addr, const void *block)
+{
+	struct check *c = arg;
+	struct table_node *n = table_find(&c->images, addr);
+	struct chk_image *image;
+
+	digest_add(c, addr, block);
+	if (!target_ok(c, addr)) {
+		chk_report(c, CHECK_JOURNAL_TARGET, addr, "journal of slot %u: holds an image of "
+			   "this block", c->scanning);
+		return 0;
+	}
+	if (n) {
+		image = container_of(n, struct chk_image, node);
+		if (image->slot != c->scanning)
+			chk_report(c, CHECK_JOURNAL_TWICE, addr,
+				   "journals of slots %u and %u hold images of it", image->slot,
+				   c->scanning);
+	} else {
+		image = malloc(sizeof(*image));
+		if (!image || table_insert(&c->images, &image->node, addr)) {
+			free(image);
+			return -ENOMEM;
+		}
+	}
+	image->slot = c->scanning;
+	memcpy(image->data, block, BLOCK_SIZE);
+	return 0;
+}
+
+static int check_journal(struct check *c, uint32_t slot)
+{
+	char why[300] = "";
+	int err;
+
+	c->scanning = slot;
+	err = journal_scan(c->p->env, c->dev, c->s, slot, keep_image, c, &c->transactions[slot],
+			   why, sizeof(why));
+	if (err == -ENOMEM)
+		return err;
+	if (err)
+		chk_report(c, err == -EUCLEAN || err == -EBADMSG ? CHECK_JOURNAL_DAMAGED :
+			   CHECK_UNREADABLE, super_journal_addr(c->s, slot),
+			   "journal of slot %u: %s", slot, why[0] ? why : strerror(-err));
+	else
+		c->r->transactions += c->transactions[slot];
+	return 0;
+}
+
+int chk_journals(struct check *c)
+{
+	int err = 0;
+
+	for (uint32_t i = 0; i < c->s->slot_count && !err; i++) {
+		err = check_journal(c, i);
+		chk_progress(c, "journals", i + 1, c->s->slot_count);
+	}
+	return err;
+}
+
+static int only_digest(void *arg, uint64_t addr, const void *block)
+{
+	digest_add(arg, addr, block);
+	return 0;
+}
+
+/* Whether the journals are still as chk_journals() found them: nobody changed metadata. */
+static bool journals_unchanged(struct check *c)
+{
+	uint32_t before = c->journals_digest;
+	unsigned int transactions;
+	bool same = true;
+
+	c->journals_digest = 0;
+	for (c->scanning = 0; c->scanning < c->s->slot_count; c->scanning++)
+		if (journal_scan(c->p->env, c->dev, c->s, c->scanning, only_digest, c,
+				 &transactions, NULL, 0) == 0 &&
+		    transactions != c->transactions[c->scanning])
+			same = false;
+	return same && before == c->journals_digest;
+}
+
+/* ---- who lives ---- */
+
+static bool slot_moved(struct check *c, uint32_t i)
+{
+	uint64_t addr = slot_addr(c, i);
+	struct slot now;
+
+	return blkdev_read(c->dev, addr, c->levels[0], BLOCK_SIZE) == 0 &&
+	       slot_decode(c->levels[0], c->s->volume, addr, i, &now, NULL, 0) == 0 &&
+	       now.sequence != c->slots[i].sequence;
+}
+
+static void check_host(struct check *c, uint32_t i)
+{
+	if (slot_moved(c, i)) {
+		c->r->hosts_live++;
+		return;
+	}
+	if (c->slots[i].state != SLOT_FREE)
+		c->r->hosts_silent++;
+	if (c->transactions[i])
+		chk_report(c, CHECK_JOURNAL_REPLAY, super_journal_addr(c->s, i),
+			   "slot %u: %u transactions: the check saw the volume as after their "
+			   "replay", i, c->transactions[i]);
+}
+
+void chk_hosts_after(struct check *c, uint64_t began_ns)
+{
+	bool taken = false;
+
+	for (uint32_t i = 0; i < c->s->slot_count; i++)
+		taken = taken || (c->slot_valid[i] && c->slots[i].state != SLOT_FREE);
+	if (taken)
+		env_sleep_until(c->p->env, began_ns + 2 * NSEC_PER_MSEC * c->s->timing.beat_ms);
+	for (uint32_t i = 0; i < c->s->slot_count; i++)
+		if (c->slot_valid[i])
+			check_host(c, i);
+	c->r->quiet = c->r->hosts_live == 0 || journals_unchanged(c);
+}

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the parts of the check share. */
+#ifndef LUNFS_FS_CHECK_INTERNAL_H
+#define LUNFS_FS_CHECK_INTERNAL_H
+
+#include "base/table.h"
+#include "fs/check.h"
+#include "fs/super.h"
+#include "lockd/slot.h"
+
+/* What is remembered of each inode in use, from the clusters to the count of its names. */
+struct chk_inode {
+	uint64_t number;
+	uint64_t parent;		/* as the inode states it */
+	uint64_t name_hash;		/* of the name that it states */
+	uint32_t generation;
+	uint32_t nlink;
+	uint32_t names;			/* directory entries found */
+	uint32_t subdirs;
+	uint8_t	type;			/* DT_*, 0: its block is damaged, nothing is known */
+	uint8_t	flags;			/* enum chk_inode_flags */
+};
+
+enum chk_inode_flags {
+	CHK_LINKED	= 1 << 0,	/* INODE_LINKED */
+	CHK_ORPHAN	= 1 << 1,	/* INODE_ORPHAN */
+	CHK_LISTED	= 1 << 2,	/* on an orphan list */
+	CHK_LED_BACK	= 1 << 3,	/* found under the parent and name that it states */
+	CHK_REACHED	= 1 << 4,	/* a path from the root leads to it */
+	CHK_ON_PATH	= 1 << 5,	/* links.c, while it looks for loops */
+};
+
+/*
+ * What is claimed of the part of a group that one bitmap block describes.  Once that is all
+ * of it the bits are given back: guests' disks are mostly that.
+ */
+struct chk_part {
+	uint32_t count;			/* of blocks claimed; BITMAP_BITS: no bits follow */
+	uint8_t	bits[];			/* BITMAP_BYTES */
+};
+
+struct chk_group {
+	struct chk_part **parts;	/* one a bitmap block, or NULL: nothing claimed */
+	uint32_t inodes_used, inodes_free;
+};
+
+/* The newest image of a block in any journal. */
+struct chk_image {
+	struct table_node node;		/* key: home address */
+	uint32_t slot;
+	uint8_t	data[BLOCK_SIZE];
+};
+
+struct check {
+	const struct check_params *p;
+	struct check_result *r;
+	const struct super *s;
+	struct blkdev *dev;
+	struct slot slots[SLOT_COUNT_MAX];
+	bool	slot_valid[SLOT_COUNT_MAX];
+	unsigned int transactions[SLOT_COUNT_MAX];	/* that a replay would write */
+	uint32_t journals_digest;
+	struct table images;
+	uint32_t scanning;		/* slot whose journal is being read */
+	struct chk_group *groups;
+	struct chk_inode *inodes;	/* sorted by number once all clusters are read */
+	size_t	inode_count, inode_room;
+	uint8_t	*cluster;		/* CLUSTER_BLOCKS blocks, for I/O */
+	uint8_t	*levels[DEPTH_MAX + 1];	/* a block for each level of a tree */
+	bool	no_memory;
+};
+
+/* ---- check.c ---- */
+
+void chk_report(struct check *c, enum check_code code, uint64_t addr, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+
+/** chk_read() - @blocks blocks as they would be after replay; errors are reported. */
+int chk_read(struct check *c, uint64_t addr, void *buf, uint32_t blocks);
+
+/** chk_verify() - believes @block or reports @code, naming @who. */
+int chk_verify(struct check *c, const void *block, const struct meta_expect *e,
+	       enum check_code code, const char *who);
+
+/** chk_block() - both. */
+int chk_block(struct check *c, const struct meta_expect *e, void *block, enum check_code code,
+	      const char *who);
+
+void chk_progress(struct check *c, const char *phase, uint64_t done, uint64_t total);
+
+/* ---- host.c: superblocks, slots, lock records, journals ---- */
+
+void chk_supers(struct check *c);
+void chk_slots(struct check *c);
+void chk_lock(struct check *c, const void *block, uint64_t addr, const char *who);
+int chk_journals(struct check *c);
+/** chk_hosts_after() - who lives, who needs replay, and whether anything changed meanwhile. */
+void chk_hosts_after(struct check *c, uint64_t began_ns);
+
+/* ---- space.c: claims and bitmaps ---- */
+
+/** chk_space_ok() - whether a file can have blocks [@block, +@count). */
+bool chk_space_ok(struct check *c, uint64_t block, uint64_t count);
+/** chk_claim() - they are referred to by @who; each claim but the first is reported. */
+void chk_claim(struct check *c, uint64_t block, uint32_t count, const char *who);
+void chk_bitmaps(struct check *c);
+void chk_space_free(struct check *c);
+
+/* ---- itable.c: groups' headers, indices, clusters ---- */
+
+void chk_groups(struct check *c);
+struct chk_inode *chk_find(struct check *c, uint64_t id);
+
+/* ---- inode.c: one inode, its map and attributes ---- */
+
+void chk_inode(struct check *c, uint64_t number, const struct inode_disk *d);
+
+/* ---- dir.c: directories, second pass ---- */
+
+void chk_directories(struct check *c);
+
+/* ---- links.c: what only all names together tell ---- */
+
+void chk_orphans(struct check *c);
+void chk_links(struct check *c);
+
+#endif

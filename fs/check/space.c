@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which blocks are referred to, and whether the bitmaps say the same. */
+#include <stdlib.h>
+
+#include "fs/check/internal.h"
+
+static bool all_claimed(const struct chk_part *part)
+{
+	return part->count == BITMAP_BITS;
+}
+
+static uint32_t group_block(const struct check *c, uint32_t ag, uint64_t block)
+{
+	return (uint32_t)(block - (super_ag_addr(c->s, ag) >> BLOCK_SHIFT));
+}
+
+bool chk_space_ok(struct check *c, uint64_t block, uint64_t count)
+{
+	uint64_t copy = c->s->copy_addr >> BLOCK_SHIFT;
+	uint32_t ag, blocks, first;
+
+	if (count == 0 || block >= c->s->size >> BLOCK_SHIFT ||
+	    super_ag_of(c->s, block << BLOCK_SHIFT, &ag))
+		return false;
+	blocks = super_ag_blocks(c->s, ag);
+	first = group_block(c, ag, block);
+	if (first < ag_meta_blocks(blocks) || count > blocks - first)
+		return false;
+	return copy < block || copy >= block + count;
+}
+
+static struct chk_part *part_get(struct check *c, uint32_t ag, uint32_t index)
+{
+	struct chk_group *g = &c->groups[ag];
+
+	if (!g->parts) {
+		g->parts = calloc(ag_bitmap_count(super_ag_blocks(c->s, ag)), sizeof(*g->parts));
+		if (!g->parts)
+			return NULL;
+	}
+	if (!g->parts[index])
+		g->parts[index] = calloc(1, sizeof(**g->parts) + BITMAP_BYTES);
+	return g->parts[index];
+}
+
+/* Claims what of the run lies in one part; returns how many blocks that was. */
+static uint32_t claim_in_part(struct check *c, uint32_t ag, uint32_t first, uint32_t count,
+			      const char *who)
+{
+	uint32_t index = first / BITMAP_BITS, bit = first % BITMAP_BITS;
+	struct chk_part *part = part_get(c, ag, index);
+	uint64_t start = super_ag_addr(c->s, ag) >> BLOCK_SHIFT;
+	uint32_t end = BITMAP_BITS - bit < count ? BITMAP_BITS : bit + count;
+
+	if (!part) {
+		c->no_memory = true;
+		return count;
+	}
+	for (uint32_t i = bit; i < end; i++) {
+		if (all_claimed(part) || part->bits[i / 8] & 1u << i % 8) {
+			chk_report(c, CHECK_BLOCK_TWICE,
+				   (start + (uint64_t)index * BITMAP_BITS + i) << BLOCK_SHIFT,
+				   "%s refers to it, and so does something before", who);
+			continue;
+		}
+		part->bits[i / 8] |= (uint8_t)(1u << i % 8);
+		part->count++;
+	}
+	if (all_claimed(part)) {
+		part = realloc(part, sizeof(*part));
+		if (part)
+			c->groups[ag].parts[index] = part;
+	}
+	return end - bit;
+}
+
+void chk_claim(struct check *c, uint64_t block, uint32_t count, const char *who)
+{
+	uint32_t ag, first;
+
+	if (super_ag_of(c->s, block << BLOCK_SHIFT, &ag))
+		return;
+	first = group_block(c, ag, block);
+	while (count && !c->no_memory) {
+		uint32_t done = claim_in_part(c, ag, first, count, who);
+
+		first += done;
+		count -= done;
+	}
+}
+
+void chk_space_free(struct check *c)
+{
+	for (uint32_t ag = 0; c->groups && ag < c->s->ag_count; ag++) {
+		uint32_t count = ag_bitmap_count(super_ag_blocks(c->s, ag));
+
+		for (uint32_t i = 0; c->groups[ag].parts && i < count; i++)
+			free(c->groups[ag].parts[i]);
+		free(c->groups[ag].parts);
+	}
+	free(c->groups);
+}
+
+/* ---- comparison with the bitmaps ---- */
+
+/* Reports runs of blocks for which @want and @have differ, one finding a run. */
+static void compare_bits(struct check *c, uint32_t ag, uint32_t index, const uint8_t *want,
+			 const uint8_t *have, bool ready)
+{
+	uint64_t start = (super_ag_addr(c->s, ag) >> BLOCK_SHIFT) + (uint64_t)index * BITMAP_BITS;
+
+	for (uint32_t i = 0; i < BITMAP_BITS; i++) {
+		uint32_t first = i;
+		bool wanted;
+
+		if (want[i / 8] == have[i / 8]) {
+			i |= 7;
+			continue;
+		}
+		if (!((want[i / 8] ^ have[i / 8]) & 1u << i % 8))
+			continue;
+		wanted = want[i / 8] & 1u << i % 8;
+		while (i + 1 < BITMAP_BITS &&
+		       (want[(i + 1) / 8] ^ have[(i + 1) / 8]) & 1u << (i + 1) % 8 &&
+		       !!(want[(i + 1) / 8] & 1u << (i + 1) % 8) == wanted)
+			i++;
+		chk_report(c, !wanted ? CHECK_BITMAP_LEAK :
+			   ready ? CHECK_BITMAP_FREE : CHECK_BITMAP_NOT_READY,
+			   (start + first) << BLOCK_SHIFT,
+			   "group %u, bitmap block %u: %u blocks from here: expected %s, found %s",
+			   ag, index, i - first + 1, wanted ? "in use" : "free",
+			   wanted ? "free" : "in use");
+	}
+}
+
+static uint32_t bits_free(const uint8_t *bits)
+{
+	uint32_t used = 0;
+
+	for (uint32_t i = 0; i < BITMAP_BYTES; i += 8) {
+		uint64_t word;
+
+		memcpy(&word, bits + i, 8);
+		used += (uint32_t)__builtin_popcountll(word);
+	}
+	return BITMAP_BITS - used;
+}
+
+/* What the bitmap block should say: what the group itself uses, and the claims. */
+static void expected_bits(struct check *c, uint32_t ag, uint32_t index, uint8_t *bits)
+{
+	struct chk_part **parts = c->groups[ag].parts;
+	const struct chk_part *part = parts ? parts[index] : NULL;
+
+	ag_bitmap_fresh(c->s, ag, index, bits);
+	if (part && all_claimed(part))
+		memset(bits, 0xff, BITMAP_BYTES);
+	else if (part)
+		for (uint32_t i = 0; i < BITMAP_BYTES; i++)
+			bits[i] |= part->bits[i];
+}
+
+/* One bitmap block; *@free_blocks grows by what it calls free. */
+static void check_bitmap(struct check *c, uint32_t ag, uint32_t index, bool ready,
+			 uint32_t *free_blocks, uint8_t *buf)
+{
+	uint64_t addr = super_ag_addr(c->s, ag) + (uint64_t)(AG_BITMAP_BLOCK + index) * BLOCK_SIZE;
+	struct meta_expect e = { META_BITMAP, c->s->volume, addr, ag, 0 };
+	uint8_t want[BITMAP_BYTES], have[BITMAP_BYTES];
+
+	expected_bits(c, ag, index, want);
+	c->r->blocks_used += BITMAP_BITS - bits_free(want);
+	if (!ready) {
+		ag_bitmap_fresh(c->s, ag, index, have);
+	} else if (chk_block(c, &e, buf, CHECK_BITMAP_DAMAGED, "bitmap") == 0) {
+		memcpy(have, ((struct bitmap_disk *)buf)->bits, BITMAP_BYTES);
+	} else {
+		*free_blocks += bits_free(want);
+		return;
+	}
+	*free_blocks += bits_free(have);
+	compare_bits(c, ag, index, want, have, ready);
+}
+
+static void check_group_space(struct check *c, uint32_t ag)
+{
+	uint64_t addr = super_ag_addr(c->s, ag) + AG_HEADER_BLOCK * BLOCK_SIZE;
+	struct meta_expect e = { META_AG, c->s->volume, addr, ag, 0 };
+	const struct ag_disk *d = (const void *)c->levels[0];
+	uint32_t blocks = super_ag_blocks(c->s, ag), free_blocks = 0;
+	uint32_t count = ag_bitmap_count(blocks);
+
+	/* The header was verified, and damage reported, when the clusters were read. */
+	if (chk_read(c, addr, c->levels[0], 1) || meta_verify(d, &e, NULL, 0))
+		return;
+	for (uint32_t i = 0; i < count; i++) {
+		bool ready = d->bitmap_ready[i / 8] & 1u << i % 8;
+
+		check_bitmap(c, ag, i, ready, &free_blocks, c->levels[1]);
+	}
+	/* Bits past the end of the group count as used, and are none of its blocks. */
+	c->r->blocks_used -= (uint64_t)count * BITMAP_BITS - blocks;
+	c->r->blocks += blocks;
+	if (free_blocks != le32_to_cpu(d->free_blocks))
+		chk_report(c, CHECK_AG_FREE, addr, "group %u: free blocks: expected %u, found %u",
+			   ag, free_blocks, le32_to_cpu(d->free_blocks));
+}
+
+void chk_bitmaps(struct check *c)
+{
+	for (uint32_t ag = 0; ag < c->s->ag_count; ag++) {
+		check_group_space(c, ag);
+		chk_progress(c, "bitmaps", ag + 1, c->s->ag_count);
+	}
+}
