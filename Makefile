@@ -87,8 +87,8 @@ include base/module.mk
 include block/module.mk
 include lockd/module.mk
 include fs/module.mk
--include daemon/module.mk
 -include fuse/module.mk
+-include daemon/module.mk
 -include tools/module.mk
 
 # ---- what people call ----

@@ -45,6 +45,7 @@ struct fs_attr {
 	uint64_t rdev, size, blocks;	/* blocks of 4096 */
 	int64_t atime_ns, mtime_ns, ctime_ns, btime_ns;
 	uint64_t version;
+	bool	covered;	/* read under our cluster lock: nobody else changed it meanwhile */
 };
 
 struct inode_cache;

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Requests about open files. */
+#include "fuse/internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fuse.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static struct mnt_file *mnt_file(const struct fuse_file_info *fi)
+{
+	return (struct mnt_file *)(uintptr_t)fi->fh;
+}
+
+static unsigned int open_flags(int flags)
+{
+	unsigned int out = 0;
+
+	if ((flags & O_ACCMODE) != O_RDONLY)
+		out |= FS_OPEN_WRITE;
+	if (flags & O_TRUNC)
+		out |= FS_OPEN_WRITE | FS_OPEN_TRUNCATE;
+	return out;
+}
+
+static int file_open(fuse_req_t req, uint64_t id, int flags, struct mnt_file **out)
+{
+	struct mnt *m = mnt_of(req);
+	struct mnt_file *f;
+	struct fs_cred cred;
+	int err;
+
+	if (m->o.read_only && (open_flags(flags) & FS_OPEN_WRITE))
+		return -EROFS;
+	f = calloc(1, sizeof(*f));
+	if (!f)
+		return -ENOMEM;
+	mnt_cred(req, true, &cred);
+	err = fs_open(m->fs, id, open_flags(flags), &cred, &f->file, NULL);
+	if (err) {
+		free(f);
+		return err;
+	}
+	pthread_mutex_lock(&m->mutex);
+	list_add_tail(&m->files, &f->node);
+	pthread_mutex_unlock(&m->mutex);
+	atomic_fetch_add(&m->open_files, 1);
+	*out = f;
+	return 0;
+}
+
+void mnt_file_close(struct mnt *m, struct mnt_file *f)
+{
+	pthread_mutex_lock(&m->mutex);
+	list_del(&f->node);
+	pthread_mutex_unlock(&m->mutex);
+	fs_close(m->fs, f->file);
+	atomic_fetch_sub(&m->open_files, 1);
+	free(f);
+}
+
+/*
+ * How the kernel is to treat an open file.  O_DIRECT goes past its cache, and writes to
+ * different places of one file at a time (libfuse 3.14 has no name for that flag).  So does
+ * O_APPEND: the kernel's idea of where the file ends may be older than the lock that we have
+ * just taken, and its cache would hold the data at the wrong place; we append at the end
+ * that is true.
+ */
+static uint32_t open_reply_flags(const struct mnt_file *f, int flags)
+{
+	uint32_t out = 0;
+
+	if (flags & (O_DIRECT | O_APPEND))
+		out |= FOPEN_DIRECT_IO;
+	if (flags & O_DIRECT)
+		out |= FOPEN_PARALLEL_DIRECT_WRITES;
+	if (f->file->kept)
+		out |= FOPEN_KEEP_CACHE;
+	return out;
+}
+
+static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct mnt *m = mnt_of(req);
+	struct fuse_open_out out = { 0 };
+	struct iovec iov = { &out, sizeof(out) };
+	struct mnt_file *f;
+	int err;
+
+	err = file_open(req, mnt_id(m, ino), fi->flags, &f);
+	if (err) {
+		mnt_error(req, err);
+		return;
+	}
+	out.fh = (uintptr_t)f;
+	out.open_flags = open_reply_flags(f, fi->flags);
+	if (fuse_reply_iov(req, &iov, 1))
+		mnt_file_close(m, f);	/* the open was interrupted: no release will come */
+}
+
+static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+		      struct fuse_file_info *fi)
+{
+	struct mnt *m = mnt_of(req);
+	struct fuse_entry_param e;
+	struct mnt_file *f;
+	struct fs_cred cred;
+	struct fs_attr attr;
+	int err;
+
+	if (!mnt_writable(req))
+		return;
+	mnt_cred(req, false, &cred);
+	err = fs_create(m->fs, mnt_id(m, parent), name, (mode & ~(mode_t)S_IFMT) | S_IFREG, 0,
+			&cred, &attr);
+	/* Another host may have been first, with an entry that the kernel did not know. */
+	if (err == -EEXIST && !(fi->flags & O_EXCL))
+		err = fs_lookup(m->fs, mnt_id(m, parent), name, &attr);
+	if (!err)
+		err = file_open(req, attr.id, fi->flags, &f);
+	if (err) {
+		mnt_error(req, err);
+		return;
+	}
+	mnt_entry(m, &attr, &e);
+	fi->fh = (uintptr_t)f;
+	fi->direct_io = (fi->flags & (O_DIRECT | O_APPEND)) != 0;
+	if (fuse_reply_create(req, &e, fi))
+		mnt_file_close(m, f);
+}
+
+static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	(void)ino;
+	mnt_file_close(mnt_of(req), mnt_file(fi));
+	fuse_reply_err(req, 0);
+}
+
+static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+		    struct fuse_file_info *fi)
+{
+	struct mnt *m = mnt_of(req);
+	size_t done = 0;
+	int err;
+
+	(void)ino;
+	atomic_fetch_add_explicit(&m->reads, 1, memory_order_relaxed);
+	if (size > MNT_IO_MAX)
+		size = MNT_IO_MAX;
+	err = fs_read(m->fs, mnt_file(fi)->file, (uint64_t)off, mnt_data(), size, &done);
+	if (err)
+		mnt_error(req, err);
+	else
+		fuse_reply_buf(req, (const char *)mnt_data(), done);
+}
+
+static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
+		     struct fuse_file_info *fi)
+{
+	struct mnt *m = mnt_of(req);
+	size_t done = 0;
+	int err;
+
+	(void)ino;
+	atomic_fetch_add_explicit(&m->writes, 1, memory_order_relaxed);
+	/* Dirty pages of an mmap may be written back after the file was opened to append. */
+	err = fs_write(m->fs, mnt_file(fi)->file, (uint64_t)off, buf, size,
+		       (fi->flags & O_APPEND) && !fi->writepage, &done);
+	if (err)
+		mnt_error(req, err);
+	else
+		fuse_reply_write(req, done);
+}
+
+static void op_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi)
+{
+	(void)ino;
+	mnt_error(req, fs_fsync(mnt_of(req)->fs, mnt_file(fi)->file, data_only));
+}
+
+static void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
+			 struct fuse_file_info *fi)
+{
+	struct mnt *m = mnt_of(req);
+	unsigned int flags = 0;
+
+	(void)ino;
+	if (!mnt_writable(req))
+		return;
+	if (mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) {
+		fuse_reply_err(req, EOPNOTSUPP);
+		return;
+	}
+	if (mode & FALLOC_FL_KEEP_SIZE)
+		flags |= FILE_KEEP_SIZE;
+	if (mode & FALLOC_FL_PUNCH_HOLE)
+		flags |= FILE_PUNCH;
+	if (mode & FALLOC_FL_ZERO_RANGE)
+		flags |= FILE_ZERO;
+	mnt_error(req, fs_fallocate(m->fs, mnt_file(fi)->file, flags, (uint64_t)off,
+				    (uint64_t)len));
+}
+
+static void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence,
+		     struct fuse_file_info *fi)
+{
+	uint64_t found = 0;
+	int err;
+
+	(void)ino;
+	err = fs_seek(mnt_of(req)->fs, mnt_file(fi)->file, (uint64_t)off, whence, &found);
+	if (err)
+		mnt_error(req, err);
+	else
+		fuse_reply_lseek(req, (off_t)found);
+}
+
+void mnt_file_ops(struct fuse_lowlevel_ops *ops)
+{
+	ops->open = op_open;
+	ops->create = op_create;
+	ops->release = op_release;
+	ops->read = op_read;
+	ops->write = op_write;
+	ops->fsync = op_fsync;
+	ops->fallocate = op_fallocate;
+	ops->lseek = op_lseek;
+}

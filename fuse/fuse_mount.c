@@ -1,0 +1,464 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "fuse/internal.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/*
+ * A request of the kernel is received into memory laid out so that the data of a WRITE begins
+ * at a page boundary: it goes to the device from there.  The data of a READ is fetched into
+ * the same pages, which a READ request leaves unused.
+ */
+#define REQUEST_HEADER	80u	/* struct fuse_in_header and struct fuse_write_in */
+#define THREADS_DEFAULT	32u	/* before more are started for requests that wait for locks */
+#define THREADS_MAX	192u
+#define MEMORY_SIZE	(MNT_IO_MAX + 64 * KIB)
+
+static __thread uint8_t *thread_data;
+
+uint8_t *mnt_data(void)
+{
+	return thread_data;
+}
+
+void mnt_error(fuse_req_t req, int err)
+{
+	struct mnt *m = mnt_of(req);
+
+	switch (err) {
+	case -EUCLEAN:		/* damage: logged where it was found */
+	case -EBADMSG:
+	case -EBADE:
+	case -ETIMEDOUT:
+	case -EHOSTDOWN:
+		err = -EIO;
+		break;
+	case -ESTALE:
+		if (fs_is_lost(m->fs))
+			err = -EIO;
+		break;
+	default:
+		break;
+	}
+	fuse_reply_err(req, -err);
+}
+
+bool mnt_writable(fuse_req_t req)
+{
+	if (!mnt_of(req)->o.read_only)
+		return true;
+	fuse_reply_err(req, EROFS);
+	return false;
+}
+
+/* The name of process @pid, remembered for a moment: asking costs a round trip. */
+static void comm_of(struct mnt *m, uint32_t pid, char comm[25])
+{
+	struct mnt_comm *c = &m->comms[pid % MNT_COMMS];
+	uint64_t now = env_now_ns(m->fs->env);
+	bool known;
+
+	comm[0] = '\0';
+	if (!m->o.comm_of)
+		return;
+	pthread_mutex_lock(&m->mutex);
+	known = c->pid == pid && now < c->until_ns;
+	if (known)
+		memcpy(comm, c->comm, sizeof(c->comm));
+	pthread_mutex_unlock(&m->mutex);
+	if (known)
+		return;
+	m->o.comm_of(m->o.arg, pid, comm);
+	pthread_mutex_lock(&m->mutex);
+	c->pid = pid;
+	c->until_ns = now + 2 * NSEC_PER_SEC;
+	memcpy(c->comm, comm, sizeof(c->comm));
+	pthread_mutex_unlock(&m->mutex);
+}
+
+void mnt_cred(fuse_req_t req, bool comm, struct fs_cred *cred)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+
+	memset(cred, 0, sizeof(*cred));
+	cred->uid = ctx->uid;
+	cred->gid = ctx->gid;
+	cred->pid = (uint32_t)ctx->pid;
+	cred->umask = ctx->umask;
+	if (comm)
+		comm_of(mnt_of(req), cred->pid, cred->comm);
+}
+
+static struct timespec timespec_of(int64_t ns)
+{
+	struct timespec ts = { .tv_sec = ns / (int64_t)NSEC_PER_SEC,
+			       .tv_nsec = ns % (int64_t)NSEC_PER_SEC };
+
+	if (ts.tv_nsec < 0) {
+		ts.tv_nsec += (long)NSEC_PER_SEC;
+		ts.tv_sec--;
+	}
+	return ts;
+}
+
+void mnt_stat(const struct fs_attr *attr, struct stat *st)
+{
+	memset(st, 0, sizeof(*st));
+	st->st_ino = attr->ino;
+	st->st_mode = attr->mode;
+	st->st_nlink = attr->nlink;
+	st->st_uid = attr->uid;
+	st->st_gid = attr->gid;
+	st->st_rdev = attr->rdev;
+	st->st_size = (off_t)attr->size;
+	st->st_blksize = BLOCK_SIZE;
+	st->st_blocks = (blkcnt_t)(attr->blocks * (BLOCK_SIZE / 512));
+	st->st_atim = timespec_of(attr->atime_ns);
+	st->st_mtim = timespec_of(attr->mtime_ns);
+	st->st_ctim = timespec_of(attr->ctime_ns);
+}
+
+double mnt_timeout(const struct fs_attr *attr)
+{
+	return attr->covered ? COVERED_TIMEOUT_S : UNCOVERED_TIMEOUT_S;
+}
+
+void mnt_entry(const struct mnt *m, const struct fs_attr *attr, struct fuse_entry_param *e)
+{
+	memset(e, 0, sizeof(*e));
+	e->ino = mnt_nodeid(m, attr->id);
+	e->generation = attr->generation;
+	e->attr_timeout = mnt_timeout(attr);
+	e->entry_timeout = NAME_TIMEOUT_S;
+	mnt_stat(attr, &e->attr);
+}
+
+/* ---- session ---- */
+
+static void op_init(void *arg, struct fuse_conn_info *conn)
+{
+	static const unsigned int wanted =
+		FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_ATOMIC_O_TRUNC |
+		FUSE_CAP_DONT_MASK | FUSE_CAP_POSIX_ACL | FUSE_CAP_PARALLEL_DIROPS |
+		FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_EXPORT_SUPPORT;
+
+	(void)arg;
+	/* Locks of flock(2) and fcntl(2) are kept by the kernel, for this host. */
+	conn->want = conn->capable & wanted;
+	conn->max_write = MNT_IO_MAX;
+	conn->max_readahead = MNT_IO_MAX;
+	conn->max_background = 128;
+	conn->congestion_threshold = 96;
+	conn->time_gran = 1;
+}
+
+static void op_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+	struct statvfs st;
+	int err;
+
+	(void)ino;
+	err = fs_statfs(mnt_of(req)->fs, &st);
+	if (err)
+		mnt_error(req, err);
+	else
+		fuse_reply_statfs(req, &st);
+}
+
+static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
+{
+	/* Inodes are found again by their id: nothing is kept for the kernel's sake. */
+	(void)ino;
+	(void)nlookup;
+	fuse_reply_none(req);
+}
+
+static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
+{
+	(void)count;
+	(void)forgets;
+	fuse_reply_none(req);
+}
+
+static int session_new(struct mnt *m, int fuse_fd)
+{
+	static char *argv[] = { (char *)"lunfs", NULL };
+	struct fuse_args args = FUSE_ARGS_INIT(1, argv);
+	struct fuse_lowlevel_ops ops = {
+		.init = op_init,
+		.statfs = op_statfs,
+		.forget = op_forget,
+		.forget_multi = op_forget_multi,
+	};
+	char path[32];
+
+	mnt_name_ops(&ops);
+	mnt_file_ops(&ops);
+	mnt_readdir_ops(&ops);
+	m->se = fuse_session_new(&args, &ops, sizeof(ops), m);
+	fuse_opt_free_args(&args);
+	if (!m->se)
+		return -ENOMEM;
+	/* libfuse takes a descriptor that is mounted already by this name. */
+	snprintf(path, sizeof(path), "/dev/fd/%d", fuse_fd);
+	if (fuse_session_mount(m->se, path)) {
+		fuse_session_destroy(m->se);
+		return -EPROTO;
+	}
+	return 0;
+}
+
+/* ---- threads ---- */
+
+static void *mnt_thread_main(void *arg);
+
+/* mutex held. */
+static int thread_add(struct mnt *m)
+{
+	struct mnt_thread *t = calloc(1, sizeof(*t));
+	int err;
+
+	if (!t)
+		return -ENOMEM;
+	t->mnt = m;
+	t->memory = mmap(NULL, MEMORY_SIZE, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (t->memory == MAP_FAILED) {
+		free(t);
+		return -ENOMEM;
+	}
+	err = pthread_create(&t->thread, NULL, mnt_thread_main, t);
+	if (err) {
+		munmap(t->memory, MEMORY_SIZE);
+		free(t);
+		return -err;
+	}
+	t->next = m->threads;
+	m->threads = t;
+	m->thread_count++;
+	m->idle++;
+	return 0;
+}
+
+/* A request has come: if nobody else waits for the next one, somebody must be found. */
+static void thread_busy(struct mnt *m)
+{
+	pthread_mutex_lock(&m->mutex);
+	m->idle--;
+	if (!m->idle && !m->stopping && m->thread_count < THREADS_MAX)
+		thread_add(m);
+	pthread_mutex_unlock(&m->mutex);
+}
+
+static void thread_idle(struct mnt *m)
+{
+	pthread_mutex_lock(&m->mutex);
+	m->idle++;
+	pthread_mutex_unlock(&m->mutex);
+}
+
+static bool mnt_stopping(struct mnt *m)
+{
+	bool stopping;
+
+	pthread_mutex_lock(&m->mutex);
+	stopping = m->stopping;
+	pthread_mutex_unlock(&m->mutex);
+	return stopping;
+}
+
+/* The first thread to see the end of the connection tells the owner. */
+static void connection_ended(struct mnt *m)
+{
+	bool first;
+
+	pthread_mutex_lock(&m->mutex);
+	first = !m->ended && !m->stopping;
+	m->ended = true;
+	pthread_mutex_unlock(&m->mutex);
+	if (first && m->o.unmounted)
+		m->o.unmounted(m->o.arg);
+}
+
+static void *mnt_thread_main(void *arg)
+{
+	struct mnt_thread *t = arg;
+	struct mnt *m = t->mnt;
+	struct fuse_buf buf = { .mem = t->memory + BLOCK_SIZE - REQUEST_HEADER };
+
+	thread_data = t->memory + BLOCK_SIZE;
+	while (!mnt_stopping(m) && !fuse_session_exited(m->se)) {
+		int n = fuse_session_receive_buf(m->se, &buf);
+
+		if (n == -EINTR || n == -EAGAIN)
+			continue;
+		if (n <= 0)
+			break;
+		thread_busy(m);
+		atomic_fetch_add_explicit(&m->requests, 1, memory_order_relaxed);
+		fuse_session_process_buf(m->se, &buf);
+		thread_idle(m);
+	}
+	connection_ended(m);
+	return NULL;
+}
+
+static void on_wakeup(int signal)
+{
+	(void)signal;	/* its only purpose is to end a read(2) with EINTR */
+}
+
+/* ---- what the kernel should forget ---- */
+
+void mnt_invalidate(struct mnt *m, uint64_t id)
+{
+	pthread_mutex_lock(&m->mutex);
+	/* A full ring loses a notice: then the kernel believes for COVERED_TIMEOUT_S more. */
+	if (m->stale_count < ARRAY_SIZE(m->stale)) {
+		m->stale[(m->stale_head + m->stale_count++) % ARRAY_SIZE(m->stale)] = id;
+		pthread_cond_broadcast(&m->changed);
+	}
+	pthread_mutex_unlock(&m->mutex);
+}
+
+static void *notifier_main(void *arg)
+{
+	struct mnt *m = arg;
+
+	pthread_mutex_lock(&m->mutex);
+	while (!m->stopping) {
+		uint64_t id;
+
+		if (!m->stale_count) {
+			pthread_cond_wait(&m->changed, &m->mutex);
+			continue;
+		}
+		id = m->stale[m->stale_head];
+		m->stale_head = (m->stale_head + 1) % ARRAY_SIZE(m->stale);
+		m->stale_count--;
+		if (m->ended)
+			continue;
+		pthread_mutex_unlock(&m->mutex);
+		fuse_lowlevel_notify_inval_inode(m->se, mnt_nodeid(m, id), 0, 0);
+		pthread_mutex_lock(&m->mutex);
+	}
+	pthread_mutex_unlock(&m->mutex);
+	return NULL;
+}
+
+/* ---- life ---- */
+
+static int start_threads(struct mnt *m)
+{
+	struct sigaction wakeup = { .sa_handler = on_wakeup };
+	unsigned int i;
+	int err = 0;
+
+	sigaction(SIGUSR1, &wakeup, NULL);
+	err = pthread_create(&m->notifier, NULL, notifier_main, m);
+	if (err)
+		return -err;
+	pthread_mutex_lock(&m->mutex);
+	for (i = 0; i < m->threads_max && !err; i++)
+		err = thread_add(m);
+	if (m->thread_count)
+		err = 0;	/* fewer than wished for serve as well */
+	pthread_mutex_unlock(&m->mutex);
+	return err;
+}
+
+static void free_threads(struct mnt *m)
+{
+	struct mnt_thread *t;
+
+	while ((t = m->threads)) {
+		/* A signal may come just before the read(2): again until it has ended. */
+		while (pthread_tryjoin_np(t->thread, NULL) == EBUSY) {
+			pthread_kill(t->thread, SIGUSR1);
+			usleep(1000);
+		}
+		m->threads = t->next;
+		munmap(t->memory, MEMORY_SIZE);
+		free(t);
+	}
+}
+
+static struct mnt *mnt_alloc(struct fs *fs, const struct mnt_options *o)
+{
+	struct mnt *m = calloc(1, sizeof(*m));
+
+	if (!m)
+		return NULL;
+	m->fs = fs;
+	m->o = *o;
+	m->o.read_only = o->read_only || fs->read_only;
+	snprintf(m->dir, sizeof(m->dir), "%s", o->dir);
+	m->o.dir = m->dir;
+	m->threads_max = o->threads ? o->threads : THREADS_DEFAULT;
+	pthread_mutex_init(&m->mutex, NULL);
+	pthread_cond_init(&m->changed, NULL);
+	list_init(&m->files);
+	return m;
+}
+
+static void mnt_free(struct mnt *m)
+{
+	pthread_cond_destroy(&m->changed);
+	pthread_mutex_destroy(&m->mutex);
+	free(m);
+}
+
+int mnt_start(struct fs *fs, int fuse_fd, const struct mnt_options *o, struct mnt **out)
+{
+	struct mnt *m = mnt_alloc(fs, o);
+	unsigned int i;
+	int err;
+
+	if (!m)
+		return -ENOMEM;
+	err = session_new(m, fuse_fd);
+	if (err)
+		goto free_mnt;
+	err = start_threads(m);
+	if (err)
+		goto free_session;
+	for (i = 0; i < o->clone_count; i++)
+		close(o->clone_fds[i]);
+	*out = m;
+	return 0;
+
+free_session:
+	fuse_session_destroy(m->se);	/* closes fuse_fd */
+free_mnt:
+	mnt_free(m);
+	return err;
+}
+
+void mnt_stop(struct mnt *m)
+{
+	struct mnt_file *f, *next;
+
+	pthread_mutex_lock(&m->mutex);
+	m->stopping = true;
+	pthread_cond_broadcast(&m->changed);
+	pthread_mutex_unlock(&m->mutex);
+	fuse_session_exit(m->se);
+	free_threads(m);
+	pthread_join(m->notifier, NULL);
+	list_for_each(f, next, &m->files, node)
+		mnt_file_close(m, f);
+	fuse_session_destroy(m->se);
+	mnt_free(m);
+}
+
+void mnt_status(struct mnt *m, struct mnt_status *st)
+{
+	st->requests = atomic_load(&m->requests);
+	st->reads = atomic_load(&m->reads);
+	st->writes = atomic_load(&m->writes);
+	st->open_files = atomic_load(&m->open_files);
+}

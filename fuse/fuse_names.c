@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Requests about names and attributes. */
+#include "fuse/internal.h"
+
+#include <errno.h>
+#include <linux/limits.h>
+#include <stdlib.h>
+
+static void reply_entry(fuse_req_t req, const struct fs_attr *attr)
+{
+	struct fuse_entry_param e;
+
+	mnt_entry(mnt_of(req), attr, &e);
+	fuse_reply_entry(req, &e);
+}
+
+static void reply_attr(fuse_req_t req, const struct fs_attr *attr)
+{
+	struct stat st;
+
+	mnt_stat(attr, &st);
+	fuse_reply_attr(req, &st, mnt_timeout(attr));
+}
+
+static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct mnt *m = mnt_of(req);
+	struct fs_attr attr;
+	int err;
+
+	/* Export over NFS asks by handle. */
+	if (strcmp(name, ".") == 0)
+		err = fs_getattr(m->fs, mnt_id(m, parent), &attr);
+	else if (strcmp(name, "..") == 0) {
+		uint64_t up;
+
+		err = fs_parent(m->fs, mnt_id(m, parent), &up);
+		if (!err)
+			err = fs_getattr(m->fs, up, &attr);
+	} else {
+		err = fs_lookup(m->fs, mnt_id(m, parent), name, &attr);
+	}
+	if (err)
+		mnt_error(req, err);
+	else
+		reply_entry(req, &attr);
+}
+
+static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct mnt *m = mnt_of(req);
+	struct fs_attr attr;
+	int err;
+
+	(void)fi;
+	err = fs_getattr(m->fs, mnt_id(m, ino), &attr);
+	if (err)
+		mnt_error(req, err);
+	else
+		reply_attr(req, &attr);
+}
+
+static int64_t time_of(const struct timespec *ts, bool now, struct env *env)
+{
+	if (now)
+		return (int64_t)env_realtime_ns(env);
+	return (int64_t)ts->tv_sec * (int64_t)NSEC_PER_SEC + ts->tv_nsec;
+}
+
+static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
+		       struct fuse_file_info *fi)
+{
+	static const struct { int fuse; unsigned int ours; } flags[] = {
+		{ FUSE_SET_ATTR_MODE, FS_SET_MODE }, { FUSE_SET_ATTR_UID, FS_SET_UID },
+		{ FUSE_SET_ATTR_GID, FS_SET_GID }, { FUSE_SET_ATTR_SIZE, FS_SET_SIZE },
+		{ FUSE_SET_ATTR_ATIME, FS_SET_ATIME }, { FUSE_SET_ATTR_ATIME_NOW, FS_SET_ATIME },
+		{ FUSE_SET_ATTR_MTIME, FS_SET_MTIME }, { FUSE_SET_ATTR_MTIME_NOW, FS_SET_MTIME },
+		{ FUSE_SET_ATTR_CTIME, FS_SET_CTIME },
+	};
+	struct mnt *m = mnt_of(req);
+	struct env *env = m->fs->env;
+	struct fs_attr attr = {
+		.mode = st->st_mode, .uid = st->st_uid, .gid = st->st_gid,
+		.size = (uint64_t)st->st_size,
+		.atime_ns = time_of(&st->st_atim, to_set & FUSE_SET_ATTR_ATIME_NOW, env),
+		.mtime_ns = time_of(&st->st_mtim, to_set & FUSE_SET_ATTR_MTIME_NOW, env),
+		.ctime_ns = time_of(&st->st_ctim, false, env),
+	};
+	unsigned int set = 0;
+	size_t i;
+	int err;
+
+	(void)fi;
+	if (!mnt_writable(req))
+		return;
+	for (i = 0; i < ARRAY_SIZE(flags); i++)
+		if (to_set & flags[i].fuse)
+			set |= flags[i].ours;
+	err = fs_setattr(m->fs, mnt_id(m, ino), set, &attr);
+	if (err)
+		mnt_error(req, err);
+	else
+		reply_attr(req, &attr);
+}
+
+static void create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+		   dev_t rdev)
+{
+	struct mnt *m = mnt_of(req);
+	struct fs_cred cred;
+	struct fs_attr attr;
+	int err;
+
+	if (!mnt_writable(req))
+		return;
+	mnt_cred(req, false, &cred);
+	err = fs_create(m->fs, mnt_id(m, parent), name, mode, rdev, &cred, &attr);
+	if (err)
+		mnt_error(req, err);
+	else
+		reply_entry(req, &attr);
+}
+
+static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+		     dev_t rdev)
+{
+	create(req, parent, name, mode & S_IFMT ? mode : mode | S_IFREG, rdev);
+}
+
+static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+	create(req, parent, name, (mode & ~(mode_t)S_IFMT) | S_IFDIR, 0);
+}
+
+static void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent,
+		       const char *name)
+{
+	struct mnt *m = mnt_of(req);
+	struct fs_cred cred;
+	struct fs_attr attr;
+	int err;
+
+	if (!mnt_writable(req))
+		return;
+	mnt_cred(req, false, &cred);
+	err = fs_symlink(m->fs, mnt_id(m, parent), name, target, &cred, &attr);
+	if (err)
+		mnt_error(req, err);
+	else
+		reply_entry(req, &attr);
+}
+
+static void op_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+	struct mnt *m = mnt_of(req);
+	char target[PATH_MAX];
+	int err;
+
+	err = fs_readlink(m->fs, mnt_id(m, ino), target, sizeof(target));
+	if (err)
+		mnt_error(req, err);
+	else
+		fuse_reply_readlink(req, target);
+}
+
+static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
+{
+	struct mnt *m = mnt_of(req);
+	struct fs_attr attr;
+	int err;
+
+	if (!mnt_writable(req))
+		return;
+	err = fs_link(m->fs, mnt_id(m, ino), mnt_id(m, parent), name, &attr);
+	if (err)
+		mnt_error(req, err);
+	else
+		reply_entry(req, &attr);
+}
+
+static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct mnt *m = mnt_of(req);
+
+	if (mnt_writable(req))
+		mnt_error(req, fs_unlink(m->fs, mnt_id(m, parent), name));
+}
+
+static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct mnt *m = mnt_of(req);
+
+	if (mnt_writable(req))
+		mnt_error(req, fs_rmdir(m->fs, mnt_id(m, parent), name));
+}
+
+static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name,
+		      fuse_ino_t new_parent, const char *new_name, unsigned int flags)
+{
+	struct mnt *m = mnt_of(req);
+
+	if (mnt_writable(req))
+		mnt_error(req, fs_rename(m->fs, mnt_id(m, parent), name,
+					 mnt_id(m, new_parent), new_name, flags));
+}
+
+/* ---- extended attributes ---- */
+
+static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
+			size_t size, int flags)
+{
+	struct mnt *m = mnt_of(req);
+
+	if (mnt_writable(req))
+		mnt_error(req, xattr_set(m->fs, mnt_id(m, ino), name, value, size, flags));
+}
+
+/* The answer to a question for bytes: their number if @size is 0, else the bytes. */
+static void reply_bytes(fuse_req_t req, int err, const void *bytes, size_t len, size_t size)
+{
+	if (err)
+		mnt_error(req, err);
+	else if (size)
+		fuse_reply_buf(req, bytes, len);
+	else
+		fuse_reply_xattr(req, len);
+}
+
+static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+	struct mnt *m = mnt_of(req);
+	char *value = (char *)mnt_data();
+	size_t len = 0;
+	int err;
+
+	if (size > MNT_IO_MAX)
+		size = MNT_IO_MAX;
+	err = xattr_get(m->fs, mnt_id(m, ino), name, value, size, &len);
+	reply_bytes(req, err, value, len, size);
+}
+
+static void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
+{
+	struct mnt *m = mnt_of(req);
+	char *names = (char *)mnt_data();
+	size_t len = 0;
+	int err;
+
+	if (size > MNT_IO_MAX)
+		size = MNT_IO_MAX;
+	err = xattr_list(m->fs, mnt_id(m, ino), names, size, &len);
+	reply_bytes(req, err, names, len, size);
+}
+
+static void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
+{
+	struct mnt *m = mnt_of(req);
+
+	if (mnt_writable(req))
+		mnt_error(req, xattr_remove(m->fs, mnt_id(m, ino), name));
+}
+
+void mnt_name_ops(struct fuse_lowlevel_ops *ops)
+{
+	ops->lookup = op_lookup;
+	ops->getattr = op_getattr;
+	ops->setattr = op_setattr;
+	ops->mknod = op_mknod;
+	ops->mkdir = op_mkdir;
+	ops->symlink = op_symlink;
+	ops->readlink = op_readlink;
+	ops->link = op_link;
+	ops->unlink = op_unlink;
+	ops->rmdir = op_rmdir;
+	ops->rename = op_rename;
+	ops->setxattr = op_setxattr;
+	ops->getxattr = op_getxattr;
+	ops->listxattr = op_listxattr;
+	ops->removexattr = op_removexattr;
+}

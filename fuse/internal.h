@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of fuse/ share. */
+#ifndef LUNFS_FUSE_INTERNAL_H
+#define LUNFS_FUSE_INTERNAL_H
+
+#define FUSE_USE_VERSION 312
+
+#include <fuse_lowlevel.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "fuse/fuse_mount.h"
+
+#define MNT_IO_MAX	(1 * MIB)	/* largest read or write */
+#define MNT_COMMS	64		/* process names remembered */
+
+/*
+ * How long the kernel may believe what it was told, in seconds.  Attributes that this host's
+ * locks cover: until we say otherwise (mnt_invalidate()), but not much longer than a moment,
+ * in case a notice is late; others not at all, because another host may change them.  Names:
+ * a moment; the id behind an old one is recognised as stale, and the kernel asks again.
+ */
+#define COVERED_TIMEOUT_S	0.5
+#define UNCOVERED_TIMEOUT_S	0.0
+#define NAME_TIMEOUT_S		0.25
+
+struct mnt_comm {
+	uint32_t pid;
+	uint64_t until_ns;
+	char	comm[25];
+};
+
+struct mnt_thread {
+	struct mnt	*mnt;
+	struct mnt_thread *next;
+	pthread_t	thread;
+	uint8_t		*memory;	/* request and data, see mnt_thread_main() */
+};
+
+struct mnt {
+	struct fs	*fs;
+	struct fuse_session *se;
+	struct mnt_options o;
+	char		dir[256];
+	unsigned int	threads_max;
+
+	pthread_mutex_t	mutex;		/* everything below but the counters */
+	pthread_cond_t	changed;
+	struct mnt_thread *threads;
+	unsigned int	thread_count;
+	unsigned int	idle;		/* threads that wait for a request */
+	bool		stopping;
+	bool		ended;		/* unmounted() was or is being called */
+	struct list	files;		/* open: struct mnt_file.node */
+	struct mnt_comm	comms[MNT_COMMS];
+
+	/* Inodes to tell the kernel about; a ring that drops to "all" is not needed: timeouts. */
+	uint64_t	stale[1024];
+	unsigned int	stale_head, stale_count;
+	pthread_t	notifier;
+
+	atomic_ulong	requests, reads, writes, open_files;
+};
+
+/* An open file: what fi->fh points to. */
+struct mnt_file {
+	struct list	node;
+	struct fs_file	*file;
+};
+
+static inline struct mnt *mnt_of(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
+}
+
+/* The kernel calls the root 1; LunFS calls it by its inode id. */
+static inline uint64_t mnt_id(const struct mnt *m, fuse_ino_t ino)
+{
+	return ino == FUSE_ROOT_ID ? fs_root(m->fs) : ino;
+}
+
+static inline fuse_ino_t mnt_nodeid(const struct mnt *m, uint64_t id)
+{
+	return id == fs_root(m->fs) ? FUSE_ROOT_ID : id;
+}
+
+/** mnt_error() - answers @req with @err (negative errno); what only we know becomes EIO. */
+void mnt_error(fuse_req_t req, int err);
+
+/** mnt_cred() - who asks; with the process's name only if @comm, since that costs a call. */
+void mnt_cred(fuse_req_t req, bool comm, struct fs_cred *cred);
+
+/** mnt_stat() - @attr as the kernel wants it. */
+void mnt_stat(const struct fs_attr *attr, struct stat *st);
+
+/** mnt_entry() - the answer to a lookup, a creation or a directory entry. */
+void mnt_entry(const struct mnt *m, const struct fs_attr *attr, struct fuse_entry_param *e);
+
+/** mnt_timeout() - for how long @attr may be believed. */
+double mnt_timeout(const struct fs_attr *attr);
+
+/** mnt_data() - the calling thread's aligned buffer of MNT_IO_MAX bytes. */
+uint8_t *mnt_data(void);
+
+/** mnt_writable() - answers EROFS and returns false on a read-only mount. */
+bool mnt_writable(fuse_req_t req);
+
+/* fuse_files.c */
+void mnt_file_ops(struct fuse_lowlevel_ops *ops);
+void mnt_file_close(struct mnt *m, struct mnt_file *f);
+/* fuse_names.c */
+void mnt_name_ops(struct fuse_lowlevel_ops *ops);
+/* fuse_readdir.c */
+void mnt_readdir_ops(struct fuse_lowlevel_ops *ops);
+
+#endif
