@@ -54,7 +54,7 @@ static uint64_t default_ag_size(uint64_t size)
 {
 	uint64_t ag = AG_SIZE_MIN;
 
-	while (size / ag >= AG_COUNT_MAX)
+	while (DIV_ROUND_UP(size, ag) > AG_COUNT_MAX)
 		ag *= 2;
 	return ag;
 }
@@ -72,15 +72,15 @@ static int check_label(const char *label, char *why, size_t why_size)
 	return 0;
 }
 
-static int check_device(const struct mkfs_params *p, char *why, size_t why_size)
+static int check_device(const struct mkfs_params *p, uint64_t size, char *why, size_t why_size)
 {
 	const struct blkdev_info *info = &p->dev->info;
 	char text[24];
 
-	if (info->size < VOLUME_SIZE_MIN)
+	if (size < VOLUME_SIZE_MIN)
 		return refuse(-ENOSPC, why, why_size,
 			      "%s: %s is too small: a volume has 64 MiB at least", info->name,
-			      text_format_size(info->size, text, sizeof(text)));
+			      text_format_size(size, text, sizeof(text)));
 	if (info->read_only)
 		return refuse(-EROFS, why, why_size, "%s: is read-only", info->name);
 	if (info->caw == BLK_CAW_NONE)
@@ -150,12 +150,16 @@ int mkfs_layout(const struct mkfs_params *p, struct super *s, char *why, size_t 
 	static const struct lockd_timing timing_default = { 1000, 5000, 1000 };
 	const struct blkdev_info *info = &p->dev->info;
 	const char *label = p->label ? p->label : "";
-	struct super l = { .size = ALIGN_DOWN(info->size, (uint64_t)BLOCK_SIZE) };
+	struct super l = { .size = p->size ? p->size : info->size };
 	int err;
+
+	if (l.size > info->size)
+		l.size = info->size;
+	l.size = ALIGN_DOWN(l.size, (uint64_t)BLOCK_SIZE);
 
 	err = check_label(label, why, why_size);
 	if (!err)
-		err = check_device(p, why, why_size);
+		err = check_device(p, l.size, why, why_size);
 	if (err)
 		return err;
 	l.version = 1;
@@ -190,6 +194,15 @@ int mkfs_layout(const struct mkfs_params *p, struct super *s, char *why, size_t 
 	if (!err)
 		*s = l;
 	return err;
+}
+
+uint64_t mkfs_free_bytes(const struct super *s)
+{
+	uint64_t blocks = 0;
+
+	for (uint32_t ag = 0; ag < s->ag_count; ag++)
+		blocks += ag_new_free(s, ag) - (ag == 0 ? ROOT_BLOCKS : 0);
+	return blocks << BLOCK_SHIFT;
 }
 
 /* ---- writing, many blocks at a time ---- */
@@ -420,7 +433,7 @@ static int write_contents(struct env *env, struct blkdev *dev, const struct supe
  */
 static int destroy_old(struct blkdev *dev)
 {
-	uint64_t places[4 + SUPER_CANDIDATES];
+	uint64_t places[4 + SUPER_CANDIDATES];	/* all that are added below */
 	unsigned int count = 0;
 	struct super old;
 	struct batch *b;
@@ -475,7 +488,7 @@ int mkfs(const struct mkfs_params *p, struct super *s, char *why, size_t why_siz
 	err = destroy_old(dev);
 	if (!err && p->discard && dev->info.discard_granularity)
 		/* Only a courtesy to thin devices: whether it worked does not matter. */
-		(void)blkdev_discard(dev, 0, ALIGN_DOWN(dev->info.size, (uint64_t)BLOCK_SIZE));
+		(void)blkdev_discard(dev, 0, l.size);
 	if (!err)
 		err = write_contents(p->env, dev, &l);
 	if (!err)

@@ -8,6 +8,7 @@
 struct mkfs_params {
 	struct env *env;
 	struct blkdev *dev;
+	uint64_t size;			/* 0: all of the device; else at most that */
 	const char *label;		/* at most LABEL_MAX bytes of UTF-8 */
 	const uint8_t *volume_id;	/* NULL: random */
 	uint32_t slot_count;		/* 0: by size: 64, fewer below 10 GiB */
@@ -23,6 +24,9 @@ struct mkfs_params {
  * Return: 0; -EINVAL/-ENOSPC/-E2BIG with @why.
  */
 int mkfs_layout(const struct mkfs_params *p, struct super *s, char *why, size_t why_size);
+
+/** mkfs_free_bytes() - what files can have of a new volume laid out like @s. */
+uint64_t mkfs_free_bytes(const struct super *s);
 
 /**
  * mkfs() - writes an empty volume; relies on nothing that the device held before.  The

@@ -370,7 +370,7 @@ static void read_newer(struct blkdev *dev, void *block, struct super *s)
 			*s = got;
 }
 
-static const char *caw_name(enum blk_caw caw)
+const char *super_caw_name(enum blk_caw caw)
 {
 	switch (caw) {
 	case BLK_CAW_LOCAL:	return "local (lock files of one machine)";
@@ -401,7 +401,7 @@ static int fits_device(const struct blkdev *dev, const struct super *s, char *wh
 		return refuse(-EMEDIUMTYPE, why, why_size,
 			      "%s: the volume's hosts use compare-and-write \"%s\", here it is "
 			      "\"%s\": attach it in the way the other hosts do", dev->info.name,
-			      caw_name(s->caw), caw_name(dev->info.caw));
+			      super_caw_name(s->caw), super_caw_name(dev->info.caw));
 	return 0;
 }
 

@@ -30,6 +30,9 @@ int super_read(struct blkdev *dev, struct super *s, char *why, size_t why_size);
  */
 int super_find(struct blkdev *dev, struct super *s, char *why, size_t why_size);
 
+/** super_caw_name() - for people. */
+const char *super_caw_name(enum blk_caw caw);
+
 /** super_write() - writes every copy, flushing before the first one is touched and after. */
 int super_write(struct blkdev *dev, const struct super *s);
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/text.h"
 #include "fs/check/internal.h"
 
 #define TEXT_SIZE	640
@@ -139,6 +140,22 @@ static int check_run(struct check *c)
 	return 0;
 }
 
+/* Only reading: how the hosts do their compare-and-write does not matter here. */
+static int read_super(struct blkdev *dev, struct super *s, char *why, size_t why_size)
+{
+	char a[24], b[24];
+	int err = super_find(dev, s, why, why_size);
+
+	if (err || s->size <= dev->info.size)
+		return err;
+	if (why && why_size)
+		snprintf(why, why_size, "%s: the volume has %s, the device only %s: the device "
+			 "shrank; give it its size back", dev->info.name,
+			 text_format_size(s->size, a, sizeof(a)),
+			 text_format_size(dev->info.size, b, sizeof(b)));
+	return -ENOSPC;
+}
+
 int check_volume(const struct check_params *p, struct check_result *r, char *why,
 		 size_t why_size)
 {
@@ -146,7 +163,7 @@ int check_volume(const struct check_params *p, struct check_result *r, char *why
 	int err;
 
 	memset(r, 0, sizeof(*r));
-	err = super_read(p->dev, &r->super, why, why_size);
+	err = read_super(p->dev, &r->super, why, why_size);
 	if (err)
 		return err;
 	c = calloc(1, sizeof(*c));
