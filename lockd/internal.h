@@ -27,6 +27,8 @@ struct want {
 
 /* cache.c's: set up by cache_start(). */
 struct lock_cache {
+	uint32_t slot, generation;	/* our own, for use without the mutex */
+	struct env_cond wake;	/* for the drop thread: drops, unclear, stray, stopping */
 	struct table locks;	/* struct lock by address */
 	struct list lru;	/* held and unused, least recently used first */
 	struct list drops;	/* to be looked at by the drop thread at once */
@@ -161,8 +163,9 @@ int record_take(struct lockd *ld, uint64_t addr, enum lock_mode mode,
 /**
  * record_change() - what is ours becomes @mode: LOCK_FREE to release, SHARED or MULTI to
  * downgrade, the same to write @user.
- * @r:     the record if known (saves the read), else r->rec.sequence is 0; as record_take().
- * Return: 0, also if the record does not name us (any more); as record_take().
+ * @r:     the record and its image if known (saves the read), else r->rec.sequence is 0; as
+ *         record_take().  Sequence 0 on success: released by an unclear attempt, then changed.
+ * Return: 0; as record_take(); -ESTALE also if the record does not name us: lockd_fail()ed.
  */
 int record_change(struct lockd *ld, uint64_t addr, enum lock_mode mode,
 		  const struct lock_user *user, struct record *r, bool *unclear);
@@ -175,6 +178,64 @@ int record_settle_fate(struct lockd *ld, uint64_t addr, uint64_t sequence, struc
 void record_holder(struct lockd *ld, const struct lockrec *r, uint32_t slot,
 		   uint32_t generation, struct lock_holder *holder);
 
+/** record_generation() - the generation at which @slot holds @r, or 0. */
+uint32_t record_generation(const struct lockrec *r, uint32_t slot);
+
+/** lock_modes_exclude() - whether two hosts cannot hold @a and @b at the same time. */
+bool lock_modes_exclude(enum lock_mode a, enum lock_mode b);
+
+/* ---- cache.c, want.c, drop.c: what they share.  mutex held for all. ---- */
+
+/* One local thread inside lock_get(). */
+struct seek {
+	struct lock *lock;
+	enum lock_mode mode;
+	unsigned int flags;
+	struct lock_holder holder;	/* found in the way; mode LOCK_FREE: nobody yet */
+	bool	acquired;	/* took the lock itself: has its turn whoever wants it */
+	bool	final;		/* this attempt is the last */
+	int	want;		/* index into cache.wants, or -1 */
+	uint64_t start_ns;
+	uint64_t poll_ns;	/* next attempt */
+	uint64_t blocked_ns;	/* when it was last found blocked */
+	uint64_t alive_ns;	/* how long by holders that were alive */
+	uint64_t yielded_ns;	/* to hosts that have waited longer */
+	uint64_t idle_ns;	/* how long commands could not even be tried */
+};
+
+static inline uint64_t lockd_beat_ns(const struct lockd *ld)
+{
+	return ld->p.timing.beat_ms * NSEC_PER_MSEC;
+}
+
+/** lock_needed() - the mode that suffices for all local users and one of @extra. */
+enum lock_mode lock_needed(const struct lock *lock, enum lock_mode extra);
+bool lock_mode_suffices(enum lock_mode held, enum lock_mode needed);
+bool lock_is_unused(const struct lock *lock);
+
+/** lock_place() - after any change of @lock: on the list where it belongs now, or forgotten. */
+void lock_place(struct lockd *ld, struct lock *lock);
+
+/** lock_find() - the known lock at @addr or NULL. */
+struct lock *lock_find(const struct lockd *ld, uint64_t addr);
+
+/** lock_drop_target() - whether @lock can be given up or downgraded now for who wants it. */
+bool lock_drop_target(const struct lock *lock, enum lock_mode *target);
+
+/** want_publish() - tells the other hosts, if there is room in our slot. */
+void want_publish(struct lockd *ld, struct seek *sk, enum lock_mode mode);
+void want_withdraw(struct lockd *ld, struct seek *sk);
+bool want_is_denied(const struct lockd *ld, const struct seek *sk, uint32_t *denier);
+/** want_older() - whether another host waited for @addr before @since_ns. */
+bool want_older(const struct lockd *ld, uint64_t addr, enum lock_mode mode, uint64_t since_ns);
+/** want_deny() - refuses every known want that @lock's opens exclude. */
+void want_deny(struct lockd *ld, struct lock *lock);
+/** want_scan_often() - sets ld->scan_often as waiters and wants ask for. */
+void want_scan_often(struct lockd *ld);
+
+/** drop_thread_main() - settles, forgets and releases what is wanted or idle. */
+void drop_thread_main(void *arg);
+
 /* ---- cache.c, used by observe.c and host.c ---- */
 
 /**
@@ -184,7 +245,8 @@ void record_holder(struct lockd *ld, const struct lockrec *r, uint32_t slot,
  */
 void cache_peer_wants(struct lockd *ld, const struct slot *s);
 
-/** cache_start() - sets up ld->cache and starts the drop thread; before the first scan. */
+/** cache_start() - sets up ld->cache and starts the drop thread; when our slot and generation
+ * are certain, and before the first scan. */
 int cache_start(struct lockd *ld);
 
 /**

@@ -47,7 +47,7 @@ struct lock {
 	void	*owner;			/* the client's object */
 	enum lock_mode mode;		/* that we hold on disk; LOCK_FREE: none */
 	enum lock_mode target;		/* what a change under way makes of it */
-	uint64_t sequence;		/* the record's, as last written by us */
+	uint64_t sequence;		/* the record's, as last written by us; 0: not known */
 	uint64_t since;			/* the record's */
 	struct lock_user recorded;	/* in the record */
 	struct lock_user user;		/* the latest lock_set_user() */
@@ -57,8 +57,10 @@ struct lock {
 	unsigned int opens[4];		/* of these, with LOCK_OPEN */
 	unsigned int waiters;		/* local threads inside lock_get() and lock_evict() */
 	enum lock_state state;
-	bool	seeking;		/* one of the waiters is negotiating with other hosts */
-	bool	evict;			/* the owner wants to be rid of it */
+	struct seek *seeker;		/* the one waiter that negotiates with other hosts */
+	bool	evict;			/* to be given up as soon as nobody uses it */
+	int	drop_err;		/* why the last attempt at that failed */
+	uint64_t retry_ns;		/* and when to try again */
 	bool	deny;			/* refuse the wants for it once the record names the user */
 	unsigned int wanted;		/* 1 << mode of what other hosts wait for */
 	uint64_t wanted_ns;		/* since when */

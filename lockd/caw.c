@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Compare-and-write with the rule of LOCKING.md, "An unclear compare-and-write". */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "lockd/internal.h"
+
+#define BOUNCE_SIZE	META_BLOCK_SIZE	/* the largest sector, and enough alignment for any device */
+#define READ_BACK_TRIES	3
+
+/* Whether @err leaves open if the command was, or will yet be, carried out. */
+static bool result_is_unclear(int err)
+{
+	return err == -EIO || err == -ETIMEDOUT;
+}
+
+/*
+ * Reads the sector until it can be told what became of the command.  -EAGAIN: not landed,
+ * but it may yet.
+ */
+static int read_back(struct lockd *ld, struct blkdev *dev, uint64_t addr, const void *expected,
+		     const void *desired, void *buf, int caw_err)
+{
+	uint64_t pause_ns = ld->p.timing.beat_ms * NSEC_PER_MSEC / 16;
+	int err = caw_err;
+
+	for (unsigned int i = 0; i < READ_BACK_TRIES; i++) {
+		if (i > 0)
+			env_sleep_until(ld->p.env, env_now_ns(ld->p.env) + pause_ns);
+		err = blkdev_read(dev, addr, buf, dev->info.sector);
+		if (!result_is_unclear(err))
+			break;
+	}
+	if (err)
+		return result_is_unclear(err) ? caw_err : err;
+	if (memcmp(buf, desired, dev->info.sector) == 0)
+		return 0;
+	return memcmp(buf, expected, dev->info.sector) == 0 ? -EAGAIN : -EILSEQ;
+}
+
+static void count_caw(struct lockd *ld, int err, bool unclear)
+{
+	env_mutex_lock(ld->p.env, &ld->mutex);
+	ld->caw_unclear += unclear;
+	ld->caw_retries += err == -EAGAIN || err == -EILSEQ || err == -EBUSY;
+	env_mutex_unlock(ld->p.env, &ld->mutex);
+}
+
+int caw_sector(struct lockd *ld, struct blkdev *dev, uint64_t addr, const void *expected,
+	       const void *desired)
+{
+	uint8_t *old_image, *new_image, *buf = blkdev_alloc(3 * BOUNCE_SIZE);
+	bool unclear;
+	int err;
+
+	assert(dev->info.sector <= BOUNCE_SIZE);
+	if (!buf)
+		return -ENOMEM;
+	old_image = buf;
+	new_image = buf + BOUNCE_SIZE;
+	memcpy(old_image, expected, META_SECTOR_SIZE);
+	memcpy(new_image, desired, META_SECTOR_SIZE);
+	err = blkdev_caw(dev, addr, old_image, new_image);
+	unclear = result_is_unclear(err);
+	if (unclear)
+		err = read_back(ld, dev, addr, old_image, new_image, buf + 2 * BOUNCE_SIZE, err);
+	free(buf);
+	if (err)
+		count_caw(ld, err, unclear);
+	return err;
+}

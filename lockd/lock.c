@@ -1,0 +1,511 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Lock records on disk: who holds what, taking and giving back.  LOCKING.md, "Acquire" and
+ * "Release"; what this host remembers of its locks is cache.c's.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "lockd/internal.h"
+
+#define ROUNDS_MAX	16	/* lost races, unclear answers */
+#define WHY_SIZE	200
+
+/* ---- reading ---- */
+
+/* A valid record of this volume whose holders can exist: all of the sector is looked at. */
+static int record_believe(const uint8_t *sector, uint32_t sector_size, const uint8_t volume[16],
+			  uint32_t slot_count, uint64_t addr, struct record *r, char *why)
+{
+	int err = lockrec_decode(sector, volume, addr, &r->rec, why, WHY_SIZE);
+
+	if (err)
+		return -EUCLEAN;
+	for (uint32_t i = META_SECTOR_SIZE; i < sector_size; i++) {
+		if (!sector[i])
+			continue;
+		snprintf(why, WHY_SIZE, "lock record at 0x%llx: byte %u of its sector is 0x%02x,"
+			 " expected zeros", (unsigned long long)addr, i, sector[i]);
+		return -EUCLEAN;
+	}
+	for (uint32_t i = 0; i < SLOT_COUNT_MAX; i++) {
+		if (i < slot_count || (!r->rec.sharers[i] && r->rec.owner != i))
+			continue;
+		snprintf(why, WHY_SIZE, "lock record at 0x%llx: held by slot %u, expected a slot"
+			 " below %u", (unsigned long long)addr, i, slot_count);
+		return -EUCLEAN;
+	}
+	memcpy(r->image, sector, META_SECTOR_SIZE);
+	return 0;
+}
+
+static int record_load(struct blkdev *dev, const uint8_t volume[16], uint32_t slot_count,
+		       uint64_t addr, struct record *r, char *why)
+{
+	uint8_t *buf = blkdev_alloc(META_BLOCK_SIZE);
+	int err;
+
+	if (!buf)
+		return -ENOMEM;
+	/* A bit that fell over on the way is not believed, but worth a second look. */
+	for (unsigned int i = 0; i < 2; i++) {
+		err = blkdev_read(dev, addr, buf, dev->info.sector);
+		if (err)
+			break;
+		err = record_believe(buf, dev->info.sector, volume, slot_count, addr, r, why);
+		if (!err)
+			break;
+	}
+	free(buf);
+	return err;
+}
+
+int record_read(struct lockd *ld, uint64_t addr, struct record *r)
+{
+	char why[WHY_SIZE];
+	int err = record_load(lockd_dev(ld), ld->p.volume, ld->p.slot_count, addr, r, why);
+
+	if (err == -EUCLEAN)
+		log_error(ld->p.env, ld->datastore, "%s; run fsck.lunfs", why);
+	return err;
+}
+
+/* ---- holders ---- */
+
+uint32_t record_generation(const struct lockrec *r, uint32_t slot)
+{
+	if (r->mode == LOCK_EXCLUSIVE)
+		return r->owner == slot ? r->owner_generation : 0;
+	return r->sharers[slot];
+}
+
+bool record_names_us(const struct lockd *ld, const struct lockrec *r)
+{
+	return record_generation(r, ld->cache.slot) == ld->cache.generation;
+}
+
+/* Seen beating lately, so not stale: saves reading its slot.  The reverse is never concluded. */
+static bool owner_is_beating(struct lockd *ld, uint32_t slot, uint32_t generation)
+{
+	uint64_t now = env_now_ns(ld->p.env);
+	const struct peer *p = &ld->peers[slot];
+	bool beating;
+
+	env_mutex_lock(ld->p.env, &ld->mutex);
+	beating = p->valid && p->slot.state == SLOT_LIVE && p->slot.generation == generation &&
+		  now - p->seen_ns < 2 * lockd_beat_ns(ld);
+	env_mutex_unlock(ld->p.env, &ld->mutex);
+	return beating;
+}
+
+/* R5 for a record read before this call: 1 stale; 0 not; negative errno. */
+static int owner_is_stale(struct lockd *ld, uint32_t slot, uint32_t generation)
+{
+	if (slot == ld->cache.slot) {
+		if (generation <= ld->cache.generation)
+			return generation < ld->cache.generation;
+		log_error(ld->p.env, ld->datastore,
+			  "a lock names a later owner of our own slot %u: the slot is lost", slot);
+		return -ESTALE;
+	}
+	if (owner_is_beating(ld, slot, generation))
+		return 0;
+	return observe_owner_is_stale(ld, slot, generation);
+}
+
+bool lock_modes_exclude(enum lock_mode a, enum lock_mode b)
+{
+	return a != LOCK_FREE && b != LOCK_FREE && (a != b || a == LOCK_EXCLUSIVE);
+}
+
+/* 0: nobody but us and stale owners is in the way of @mode; -EBUSY: @b is. */
+static int record_blocked(struct lockd *ld, const struct record *r, enum lock_mode mode,
+			  struct blocker *b)
+{
+	if (!lock_modes_exclude(r->rec.mode, mode))
+		return 0;
+	for (uint32_t i = 0; i < ld->p.slot_count; i++) {
+		uint32_t generation = record_generation(&r->rec, i);
+		int stale;
+
+		if (!generation || (i == ld->cache.slot && generation == ld->cache.generation))
+			continue;
+		stale = owner_is_stale(ld, i, generation);
+		if (stale < 0)
+			return stale;
+		if (stale)
+			continue;
+		*b = (struct blocker){ .slot = i, .generation = generation, .found = *r };
+		return -EBUSY;
+	}
+	return 0;
+}
+
+/* ---- changing ---- */
+
+/*
+ * What follows @old when we hold it in @mode (LOCK_FREE: no more).  @attempt: unclear
+ * attempts on the same old image; each image differs, and a reader tells them apart.
+ */
+static void record_next(struct lockd *ld, const struct lockrec *old, enum lock_mode mode,
+			const struct lock_user *user, unsigned int attempt,
+			struct lockrec *next)
+{
+	bool others = false;
+
+	*next = *old;
+	next->sequence = old->sequence + 1 + attempt;
+	next->since = env_realtime_ns(ld->p.env);
+	next->pid = user ? user->pid : 0;
+	memset(next->comm, 0, sizeof(next->comm));
+	if (user)
+		memcpy(next->comm, user->comm, sizeof(next->comm));
+	next->owner = SLOT_NONE;
+	next->owner_generation = 0;
+	next->sharers[ld->cache.slot] = 0;
+	for (uint32_t i = 0; i < SLOT_COUNT_MAX; i++)
+		others |= next->sharers[i] != 0;
+	if (mode == LOCK_FREE && others)
+		return;
+	if (mode != old->mode || mode == LOCK_EXCLUSIVE)
+		memset(next->sharers, 0, sizeof(next->sharers));
+	next->mode = mode;
+	if (mode == LOCK_EXCLUSIVE) {
+		next->owner = ld->cache.slot;
+		next->owner_generation = ld->cache.generation;
+	} else if (mode != LOCK_FREE) {
+		next->sharers[ld->cache.slot] = ld->cache.generation;
+	}
+}
+
+/* One compare-and-write of @r to @next; @r is @next on success. */
+static int record_write(struct lockd *ld, uint64_t addr, struct record *r,
+			const struct lockrec *next)
+{
+	uint8_t image[META_SECTOR_SIZE];
+	int err;
+
+	lockrec_encode(next, ld->p.volume, addr, image, sizeof(image));
+	err = caw_sector(ld, lockd_dev(ld), addr, r->image, image);
+	if (err)
+		return err;
+	r->rec = *next;
+	memcpy(r->image, image, sizeof(image));
+	return 0;
+}
+
+/*
+ * The attempts at changing one record.  While the old image of an unclear attempt is on disk
+ * that attempt may still land; once the sequence has moved it cannot.
+ */
+struct attempts {
+	unsigned int rounds;
+	unsigned int unclear_count;
+	bool	unclear;
+	uint64_t unclear_sequence;
+};
+
+static void attempts_saw(struct attempts *a, const struct lockrec *r)
+{
+	if (a->unclear && r->sequence != a->unclear_sequence)
+		a->unclear = false;
+}
+
+/* Whether @err of record_write() means to read again and go on. */
+static bool attempts_go_on(struct attempts *a, const struct lockrec *expected, int err)
+{
+	if (!err) {
+		a->unclear = false;
+	} else if (err == -EILSEQ) {
+		a->unclear = false;
+	} else if (err == -EAGAIN || err == -EIO || err == -ETIMEDOUT) {
+		a->unclear = true;
+		a->unclear_sequence = expected->sequence;
+		a->unclear_count++;
+	}
+	return (err == -EILSEQ || err == -EAGAIN) && ++a->rounds < ROUNDS_MAX;
+}
+
+int record_take(struct lockd *ld, uint64_t addr, enum lock_mode mode,
+		const struct lock_user *user, struct record *r, uint64_t *found,
+		struct blocker *b, bool *unclear)
+{
+	struct attempts a = { 0 };
+	bool ours = false;
+	struct record now;
+	struct lockrec next;
+	int err;
+
+	do {
+		err = record_read(ld, addr, &now);
+		if (err)
+			break;
+		*r = now;
+		ours = record_names_us(ld, &r->rec);
+		attempts_saw(&a, &r->rec);
+		err = record_blocked(ld, r, mode, b);
+		if (err)
+			break;
+		*found = r->rec.sequence;
+		record_next(ld, &r->rec, mode, user, a.unclear_count, &next);
+		err = record_write(ld, addr, r, &next);
+		if (err == -EBUSY)
+			*b = (struct blocker){ .slot = SLOT_NONE, .found = *r };
+	} while (attempts_go_on(&a, &r->rec, err));
+	*unclear = err && (a.unclear || ours);
+	return err == -EILSEQ ? -EAGAIN : err;
+}
+
+/*
+ * The record is not ours.  Fine if an unclear attempt of ours has released it; otherwise two
+ * hosts believe that they hold it (R1), and we are the one without proof.
+ */
+static int record_gone(struct lockd *ld, uint64_t addr, const struct attempts *a,
+		       struct record *r)
+{
+	r->rec.sequence = 0;
+	if (a->unclear_count)
+		return 0;
+	log_error(ld->p.env, ld->datastore, "lock record at 0x%llx: we hold it, and it names"
+		  " somebody else", (unsigned long long)addr);
+	lockd_fail(ld, "a lock of this host was taken from it");
+	return -ESTALE;
+}
+
+/* As record_take() for a record that is ours.  Nobody else takes it from a living host. */
+int record_change(struct lockd *ld, uint64_t addr, enum lock_mode mode,
+		  const struct lock_user *user, struct record *r, bool *unclear)
+{
+	bool known = r->rec.sequence != 0;
+	struct attempts a = { 0 };
+	struct record now;
+	struct lockrec next;
+	int err;
+
+	do {
+		if (!known) {
+			err = record_read(ld, addr, &now);
+			if (err)
+				break;
+			*r = now;
+			attempts_saw(&a, &r->rec);
+		}
+		known = false;
+		err = 0;
+		if (!record_names_us(ld, &r->rec)) {
+			err = record_gone(ld, addr, &a, r);
+			break;
+		}
+		record_next(ld, &r->rec, mode, user, a.unclear_count, &next);
+		err = record_write(ld, addr, r, &next);
+	} while (attempts_go_on(&a, &r->rec, err));
+	*unclear = err && a.unclear;
+	return err == -EILSEQ ? -EAGAIN : err;
+}
+
+int record_settle_fate(struct lockd *ld, uint64_t addr, uint64_t sequence, struct record *r)
+{
+	struct attempts a = { 0 };
+	struct lockrec next;
+	bool unclear;
+	int err;
+
+	do {
+		err = record_read(ld, addr, r);
+		if (err)
+			break;
+		if (record_names_us(ld, &r->rec))
+			return record_change(ld, addr, LOCK_FREE, NULL, r, &unclear);
+		if (r->rec.sequence != sequence)
+			return 0;
+		/* Whoever holds it keeps it: only what may still be under way has to miss. */
+		next = r->rec;
+		next.sequence += 1 + a.unclear_count;
+		err = record_write(ld, addr, r, &next);
+	} while (attempts_go_on(&a, &r->rec, err));
+	return err == -EILSEQ ? -EAGAIN : err;
+}
+
+/* ---- showing and breaking ---- */
+
+static void holder_fill(const struct lockrec *r, uint32_t slot, uint32_t generation,
+			const char *host_name, struct lock_holder *holder)
+{
+	memset(holder, 0, sizeof(*holder));
+	holder->slot = slot;
+	holder->generation = generation;
+	holder->mode = r->mode;
+	snprintf(holder->host_name, sizeof(holder->host_name), "%s", host_name);
+	holder->pid = r->pid;
+	memcpy(holder->comm, r->comm, sizeof(holder->comm));
+	holder->since = r->since;
+	holder->breakable_ms = UINT64_MAX;
+}
+
+static void holder_none(struct lock_holder *holder)
+{
+	memset(holder, 0, sizeof(*holder));
+	holder->slot = SLOT_NONE;
+	holder->breakable_ms = UINT64_MAX;
+}
+
+void record_holder(struct lockd *ld, const struct lockrec *r, uint32_t slot,
+		   uint32_t generation, struct lock_holder *holder)
+{
+	const struct peer *p;
+
+	if (slot >= ld->p.slot_count) {
+		holder_none(holder);
+		return;
+	}
+	if (slot == ld->cache.slot) {
+		holder_fill(r, slot, generation, ld->p.host_name, holder);
+		return;
+	}
+	p = &ld->peers[slot];
+	holder_fill(r, slot, generation,
+		    p->valid && p->slot.generation == generation ? p->slot.host_name : "",
+		    holder);
+	observe_silent(ld, slot, generation, &holder->silent_ms, &holder->breakable_ms);
+}
+
+/* The first holder that is not stale: 1 and who; 0 nobody; negative errno. */
+static int record_first_holder(struct lockd *ld, const struct lockrec *r, uint32_t *slot,
+			       uint32_t *generation)
+{
+	for (uint32_t i = 0; i < ld->p.slot_count; i++) {
+		uint32_t g = record_generation(r, i);
+		int stale = g ? owner_is_stale(ld, i, g) : 1;
+
+		if (stale < 0)
+			return stale;
+		if (stale)
+			continue;
+		*slot = i;
+		*generation = g;
+		return 1;
+	}
+	return 0;
+}
+
+int lock_show(struct lockd *ld, uint64_t addr, struct lock_holder *holder)
+{
+	uint32_t slot, generation;
+	struct record r;
+	int err;
+
+	err = record_read(ld, addr, &r);
+	if (err)
+		return err;
+	err = record_first_holder(ld, &r.rec, &slot, &generation);
+	if (err < 0)
+		return err;
+	if (!err) {
+		holder_none(holder);
+		return 0;
+	}
+	env_mutex_lock(ld->p.env, &ld->mutex);
+	record_holder(ld, &r.rec, slot, generation, holder);
+	env_mutex_unlock(ld->p.env, &ld->mutex);
+	return 0;
+}
+
+/* Without lockd: the slot as it is now.  1: it holds what names @generation; 0 stale. */
+static int slot_load(struct blkdev *dev, const uint8_t volume[16], uint64_t slots_addr,
+		     uint32_t index, uint32_t generation, struct slot *s)
+{
+	uint64_t addr = slots_addr + (uint64_t)index * META_BLOCK_SIZE;
+	uint8_t *buf = blkdev_alloc(META_BLOCK_SIZE);
+	int err;
+
+	if (!buf)
+		return -ENOMEM;
+	err = blkdev_read(dev, addr, buf, META_BLOCK_SIZE);
+	if (!err)
+		err = slot_decode(buf, volume, addr, index, s, NULL, 0);
+	free(buf);
+	if (err)
+		return err == -EBADMSG ? -EUCLEAN : err;
+	return s->generation == generation && s->state != SLOT_FREE;
+}
+
+int lock_show_dev(struct blkdev *dev, const uint8_t volume[16], uint64_t slots_addr,
+		  uint32_t slot_count, uint64_t addr, struct lock_holder *holder)
+{
+	char why[WHY_SIZE];
+	struct record r;
+	struct slot s;
+	int err;
+
+	err = record_load(dev, volume, slot_count, addr, &r, why);
+	if (err)
+		return err;
+	for (uint32_t i = 0; i < slot_count; i++) {
+		uint32_t generation = record_generation(&r.rec, i);
+
+		err = 0;
+		if (generation)
+			err = slot_load(dev, volume, slots_addr, i, generation, &s);
+		if (err < 0)
+			return err;
+		if (!err)
+			continue;
+		holder_fill(&r.rec, i, generation, s.host_name, holder);
+		return 0;
+	}
+	holder_none(holder);
+	return 0;
+}
+
+/* Every holder of @r is stale: the record says free again. */
+static int record_free_stale(struct lockd *ld, uint64_t addr, struct record *r)
+{
+	struct lockrec next = r->rec;
+
+	if (next.mode == LOCK_FREE)
+		return 0;
+	next.sequence++;
+	next.since = env_realtime_ns(ld->p.env);
+	next.mode = LOCK_FREE;
+	next.owner = SLOT_NONE;
+	next.owner_generation = 0;
+	next.pid = 0;
+	memset(next.comm, 0, sizeof(next.comm));
+	memset(next.sharers, 0, sizeof(next.sharers));
+	return record_write(ld, addr, r, &next);
+}
+
+int lock_break(struct lockd *ld, uint64_t addr, struct lock_holder *holder)
+{
+	uint32_t slot, generation;
+	struct record r;
+	int err;
+
+	/* A shared lock may have a dead holder in every slot, and lose a race for each. */
+	for (unsigned int i = 0; i < SLOT_COUNT_MAX + ROUNDS_MAX; i++) {
+		err = record_read(ld, addr, &r);
+		if (err)
+			return err;
+		err = record_first_holder(ld, &r.rec, &slot, &generation);
+		if (err < 0)
+			return err;
+		if (!err) {
+			err = record_free_stale(ld, addr, &r);
+			if (err == -EILSEQ || err == -EAGAIN)
+				continue;
+			return err;
+		}
+		if (holder) {
+			env_mutex_lock(ld->p.env, &ld->mutex);
+			record_holder(ld, &r.rec, slot, generation, holder);
+			env_mutex_unlock(ld->p.env, &ld->mutex);
+		}
+		if (slot == ld->cache.slot)
+			return -EBUSY;
+		err = recover_slot(ld, slot, generation);
+		if (err)
+			return err == -EAGAIN ? -EBUSY : err;
+	}
+	return -EBUSY;
+}
