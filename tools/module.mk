@@ -2,3 +2,9 @@
 mkfs.lunfs_main := tools/mkfs_main.c
 mkfs.lunfs_uses := fs
 $(eval $(call program,mkfs.lunfs))
+
+ifneq ($(wildcard fs/inode.c),)
+fsck.lunfs_main := tools/fsck_main.c
+fsck.lunfs_uses := fs
+$(eval $(call program,fsck.lunfs))
+endif

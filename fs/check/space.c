@@ -160,6 +160,17 @@ static void expected_bits(struct check *c, uint32_t ag, uint32_t index, uint8_t 
 			bits[i] |= part->bits[i];
 }
 
+/* What is free in a bitmap block that was never initialised; the copy never lies there. */
+static uint32_t fresh_free(const struct check *c, uint32_t ag, uint32_t index)
+{
+	uint32_t blocks = super_ag_blocks(c->s, ag);
+	uint32_t here = blocks - index * BITMAP_BITS;
+
+	if (here > BITMAP_BITS)
+		here = BITMAP_BITS;
+	return here - (index == 0 ? ag_meta_blocks(blocks) : 0);
+}
+
 /* One bitmap block; *@free_blocks grows by what it calls free. */
 static void check_bitmap(struct check *c, uint32_t ag, uint32_t index, bool ready,
 			 uint32_t *free_blocks, uint8_t *buf)
@@ -168,6 +179,11 @@ static void check_bitmap(struct check *c, uint32_t ag, uint32_t index, bool read
 	struct meta_expect e = { META_BITMAP, c->s->volume, addr, ag, 0 };
 	uint8_t want[BITMAP_BYTES], have[BITMAP_BYTES];
 
+	if (!ready && (!c->groups[ag].parts || !c->groups[ag].parts[index])) {
+		*free_blocks += fresh_free(c, ag, index);
+		c->r->blocks_used += BITMAP_BITS - fresh_free(c, ag, index);
+		return;
+	}
 	expected_bits(c, ag, index, want);
 	c->r->blocks_used += BITMAP_BITS - bits_free(want);
 	if (!ready) {
