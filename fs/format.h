@@ -246,7 +246,8 @@ struct inode_disk {
 	le64	parent;			/* 144  id of the directory that holds its (newest) name */
 	le64	xattr;			/* 152  block pointer, 0: none */
 	le64	entries;		/* 160  directory: names in it; else 0 */
-	le64	shrink_to;		/* 168  INODE_ORPHAN and nlink > 0: bytes beyond go */
+	le64	shrink_to;		/* 168  INODE_ORPHAN and nlink > 0: bytes beyond go;
+				 * FILE_SIZE_MAX: they are gone */
 	le64	image_parent;		/* 176  parent image's inode id, 0 (snapshots, later) */
 	le64	birth_counter;		/* 184  last birth stamp given out */
 	le32	depth;			/* 192  levels of blocks below the root: 0…3 */

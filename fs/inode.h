@@ -16,6 +16,7 @@ struct inode {
 	struct table_node node;		/* in the cache, by inode number */
 	struct list	lru;
 	unsigned int	refs;
+	uint64_t	uses;		/* references ever taken: was it used meanwhile? */
 	uint64_t	number;
 	struct env_rwlock rwlock;	/* contents; taken by inode_lock() with the cluster lock */
 

@@ -52,6 +52,21 @@ int super_ag_of(const struct super *s, uint64_t addr, uint32_t *ag)
 	return 0;
 }
 
+bool super_is_space(const struct super *s, uint64_t block, uint64_t count)
+{
+	uint64_t copy = s->copy_addr >> BLOCK_SHIFT, first;
+	uint32_t ag, blocks;
+
+	if (!count || count > s->ag_size >> BLOCK_SHIFT || block >= s->size >> BLOCK_SHIFT ||
+	    super_ag_of(s, block << BLOCK_SHIFT, &ag))
+		return false;
+	blocks = super_ag_blocks(s, ag);
+	first = block - (super_ag_addr(s, ag) >> BLOCK_SHIFT);
+	if (first < ag_meta_blocks(blocks) || first + count > blocks)
+		return false;
+	return copy < block || copy >= block + count;
+}
+
 uint64_t super_copy_place(const struct super *s)
 {
 	uint64_t addr = 0;

@@ -99,4 +99,10 @@ void ag_bitmap_fresh(const struct super *s, uint32_t ag, uint32_t index,
 /** ag_new_free() - free blocks of a group in which nothing is allocated yet. */
 uint32_t ag_new_free(const struct super *s, uint32_t ag);
 
+/**
+ * super_is_space() - whether blocks [@block, +@count) lie in one group outside its own metadata
+ * and the superblock copy: where an inode, map or directory may point to (R9).
+ */
+bool super_is_space(const struct super *s, uint64_t block, uint64_t count);
+
 #endif
