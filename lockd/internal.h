@@ -11,9 +11,45 @@
 struct peer {
 	struct slot slot;
 	bool	valid;
+	bool	moved;		/* its sequence has changed since we first saw it: it lives */
 	uint64_t seen_ns;	/* when its sequence was last seen to change, our clock */
 	uint64_t observed_ns;	/* time since then in which our own I/O succeeded (R3a) */
-	uint64_t last_scan_ns;
+	uint64_t last_scan_ns;	/* observed time runs from here; 0: our last scan failed */
+};
+
+/* An image of our slot: on disk, or perhaps on its way there. */
+struct beat_image {
+	uint8_t	bytes[META_SECTOR_SIZE];
+	uint64_t sequence;
+	uint64_t t0_ns;		/* just before its compare-and-write was issued; 0: no lease */
+	uint64_t change;	/* the newest heartbeat.change that it publishes */
+};
+
+#define BEAT_UNCLEAR_MAX	8
+
+/* heartbeat.c's.  Only the heartbeat thread touches what is not marked "mutex". */
+struct heartbeat {
+	struct env_cond wake;		/* mutex: beat_now, stopping, lost */
+	uint64_t change, published;	/* mutex: see heartbeat_publish_wait() */
+	uint8_t *expected, *desired, *found;	/* I/O buffers, one sector each */
+	struct beat_image disk;		/* what lies on disk as far as we know */
+	struct beat_image attempt;
+	struct beat_image unclear[BEAT_UNCLEAR_MAX];	/* may land, or have landed, since */
+	unsigned int unclear_next;
+	bool	doubt;			/* an unclear attempt could not be read back yet */
+	uint64_t sequence;		/* the newest attempt's */
+	uint64_t boot_ns, real_ns;	/* both clocks at the last look */
+	uint64_t garbage_ns;		/* since when our slot cannot be decoded; 0: it can */
+	bool	lapse_logged;
+};
+
+/* recover.c's, for each slot; under mutex. */
+struct recovery {
+	uint64_t due_ns;	/* after a random delay, so that hosts do not all race; 0: none */
+	uint64_t retry_ns;	/* not again before: the last try failed */
+	uint64_t backoff_ns;
+	int	err;		/* how it failed */
+	bool	urgent;		/* somebody waits: without the delay */
 };
 
 /* A want of ours or of a peer, and since when we know of it. */
@@ -57,20 +93,29 @@ struct lockd {
 	/* heartbeat.c: our slot as last written by us, and what the next beat publishes. */
 	struct slot self;
 	bool	beat_now;	/* publish at once: a want or a denial changed */
-	bool	lost, stopping;
+	bool	lost, stopping;	/* stopping: recovery and observation end */
+	bool	beat_stopping;
+	bool	member;		/* joined: the cache runs, the client hears of a loss */
+	struct heartbeat hb;
 	struct env_thread *beat_thread;
 
 	/* observe.c */
 	struct peer peers[SLOT_COUNT_MAX];
 	bool	scan_often;	/* somebody waits for locks: look every beat / 4 */
+	uint8_t	*scan_buf;	/* the slot region */
 	struct env_thread *observe_thread;
 
 	/* lock.c, cache.c: known locks by address; all states under mutex. */
 	struct lock_cache cache;
 	uint64_t caw_retries, caw_unclear, takeovers, lock_acquires, lock_releases, lock_waits;
 
-	/* recover.c: one recovery at a time on this host. */
+	/* recover.c: one recovery at a time on this host, in one thread. */
 	bool	recovering;
+	struct recovery recovery[SLOT_COUNT_MAX];
+	struct env_thread *recover_thread;
+
+	/* fence.c */
+	uint64_t hb_key;	/* what hb_dev is registered with, 0: nothing */
 };
 
 /* Where slot @index lies. */
@@ -81,11 +126,50 @@ static inline uint64_t slot_addr(const struct lockd *ld, uint32_t index)
 
 /* ---- host.c / heartbeat.c / observe.c / recover.c, used by lock.c and cache.c ---- */
 
+static inline uint64_t beat_ns(const struct lockd *ld)
+{
+	return ld->p.timing.beat_ms * NSEC_PER_MSEC;
+}
+
+/* R3a: a peer silent for longer than this is suspected. */
+static inline uint64_t suspicion_ns(const struct lockd *ld)
+{
+	return ((uint64_t)ld->p.timing.lease_ms + ld->p.timing.margin_ms) * NSEC_PER_MSEC;
+}
+
+/** slot_name() - "ds1: slot 3 (alpha)", the object of log lines. */
+const char *slot_name(const struct lockd *ld, const struct slot *s, char buf[160]);
+
+/** slot_read_image() - slot_read() that also hands out the sector, to be compared later. */
+int slot_read_image(struct lockd *ld, struct blkdev *dev, uint32_t index, struct slot *s,
+		    uint8_t image[META_SECTOR_SIZE]);
+
 /** slot_read() - reads and decodes one slot now, through @dev.  Blocks. */
 int slot_read(struct lockd *ld, struct blkdev *dev, uint32_t index, struct slot *s);
 
 /** heartbeat_publish() - the next beat comes at once.  mutex held. */
 void heartbeat_publish(struct lockd *ld);
+
+/**
+ * heartbeat_publish_wait() - publishes what the caller changed in ld->self and waits until it
+ * is on disk.  mutex held; blocks.  Return: 0; -ESTALE the slot is lost.
+ */
+int heartbeat_publish_wait(struct lockd *ld);
+
+/** heartbeat_start() - our slot as just claimed: @image is on disk, its sequence in ld->self. */
+int heartbeat_start(struct lockd *ld, const uint8_t image[META_SECTOR_SIZE]);
+/** heartbeat_stop() - no beat is under way afterwards; harmless if it never started. */
+void heartbeat_stop(struct lockd *ld);
+/** heartbeat_lost() - the slot is gone, or given up: the gate fails, the client hears of it. */
+void heartbeat_lost(struct lockd *ld, const char *cause);
+
+/** observe_scan() - reads the slot region once.  Blocks; one caller at a time. */
+int observe_scan(struct lockd *ld);
+int observe_start(struct lockd *ld);
+/** slot_is_retired() - R5: whether @s shows that @generation of its slot is retired. */
+bool slot_is_retired(const struct slot *s, uint32_t generation);
+
+int recover_start(struct lockd *ld);
 
 /**
  * observe_owner_is_stale() - R5: whether (slot, generation) is retired, by reading its slot
@@ -109,8 +193,24 @@ bool observe_silent(struct lockd *ld, uint32_t slot, uint32_t generation,
  */
 int recover_slot(struct lockd *ld, uint32_t slot, uint32_t generation);
 
-/** fence_slot() - R3c: proves that @victim can no longer write.  Blocks. */
+/**
+ * fence_slot() - R3c: proves that @victim can no longer write.  Blocks.
+ * Return: 0; -EHOSTDOWN it cannot be proved (logged with the way out); -ESTALE we are lost or
+ * leaving; the device's.
+ */
 int fence_slot(struct lockd *ld, const struct slot *victim);
+/** fence_check() - the proof once more, just before @victim's generation is retired. */
+int fence_check(struct lockd *ld, const struct slot *victim);
+/** fence_key() - the reservation key of (slot, generation); never 0. */
+uint64_t fence_key(uint32_t slot, uint32_t generation);
+/** fence_prepare() - rung A: registers the heartbeat's path, with a key of no slot, so that
+ * the slot itself can be claimed under a reservation. */
+int fence_prepare(struct lockd *ld);
+/** fence_register() - rung A: our key, which the slot shows already, on every path, and the
+ * reservation.  The gate is closed or nobody submits. */
+int fence_register(struct lockd *ld);
+/** fence_unregister() - rung A: takes our keys away. */
+void fence_unregister(struct lockd *ld);
 /** fence_choose_rung() - what this device and host are capable of. */
 enum fence_rung fence_choose_rung(const struct lockd_params *p);
 
