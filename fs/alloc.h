@@ -16,12 +16,15 @@ struct alloc;
 struct ag;
 
 int alloc_open(struct fs *fs, struct alloc **out);
+
+/** alloc_close() - after journal_close() and lockd_leave(), before buf_cache_free(). */
 void alloc_close(struct alloc *a);
 
 /* Space held for an operation: pinned groups and reserved runs. */
 struct alloc_run {
 	uint64_t block;		/* block number on the volume */
 	uint32_t count;
+	bool	taken;		/* alloc_take() was called */
 };
 
 #define ALLOC_RUNS_MAX	8u
@@ -39,7 +42,9 @@ struct alloc_hold {
  *
  * Groups whose locks we have come first, then free ones, then those that other hosts cache.
  * Context: blocks, may wait for another host's cached lock; no handle open.
- * Return: 0; -ENOSPC in no group; -ESTALE, -EIO.
+ * Space that only our own quarantine holds is waited for (a checkpoint).
+ * Return: 0; -ENOSPC in no group; -EIO, also when our slot is lost; -EUCLEAN, -EBADMSG,
+ * -EHOSTDOWN the only groups that might do cannot be used.
  */
 int alloc_reserve(struct fs *fs, const uint32_t *counts, unsigned int run_count, uint64_t goal,
 		  struct alloc_hold *hold);

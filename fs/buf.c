@@ -151,6 +151,12 @@ static bool addr_is_on_volume(struct fs *fs, uint64_t addr)
 	       addr <= fs->super.size - BLOCK_SIZE;
 }
 
+/* Our slot's loss is -EIO here: -ESTALE says to callers that an inode is gone. */
+static int read_error(int err)
+{
+	return err == -ESTALE ? -EIO : err;
+}
+
 static int block_read(struct fs *fs, const struct meta_expect *e, void *data, char *why,
 		      size_t why_size)
 {
@@ -164,8 +170,10 @@ static int block_read(struct fs *fs, const struct meta_expect *e, void *data, ch
 	if (!fs->journal || !journal_lookup(fs, e->addr, data))
 		err = blkdev_read(fs->dev, e->addr, data, BLOCK_SIZE);
 	if (err) {
-		snprintf(why, why_size, "cannot be read: %s", strerror(-err));
-		return err;
+		/* The loss of our slot is reported by who noticed it, not by every reader. */
+		snprintf(why, why_size, "%s%s", err == -ESTALE ? "" : "cannot be read: ",
+			 err == -ESTALE ? "" : strerror(-err));
+		return read_error(err);
 	}
 	return meta_verify(data, &full, why, why_size);
 }
@@ -178,7 +186,7 @@ static int buf_load(struct fs *fs, struct buf *b, const struct meta_expect *e)
 	err = block_read(fs, e, b->data, why, sizeof(why));
 	if (!err)
 		b->version = meta_version(b->data);
-	else if (err != -ESTALE)
+	else if (why[0])
 		report(fs, e, why);
 	return err;
 }
@@ -378,6 +386,6 @@ int buf_read_unlocked(struct fs *fs, const struct meta_expect *e, void *data)
 		return -EUCLEAN;
 	err = blkdev_read(fs->dev, e->addr, data, BLOCK_SIZE);
 	if (err)
-		return err;
+		return read_error(err);
 	return meta_verify(data, &full, NULL, 0);
 }
