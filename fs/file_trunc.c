@@ -36,7 +36,7 @@ static bool batch_add(struct fs *fs, struct free_batch *b, uint64_t unit,
 	} else if (last && last->block + last->count == e->block) {
 		last->count += count;
 	} else if (b->run_count < FREE_RUNS_MAX) {
-		b->runs[b->run_count++] = (struct alloc_run){ e->block, count };
+		b->runs[b->run_count++] = (struct alloc_run){ .block = e->block, .count = count };
 	} else {
 		return false;
 	}
