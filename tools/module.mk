@@ -3,7 +3,7 @@ mkfs.lunfs_main := tools/mkfs_main.c
 mkfs.lunfs_uses := fs
 $(eval $(call program,mkfs.lunfs))
 
-ifneq ($(wildcard fs/inode.c),)
+ifneq ($(and $(wildcard fs/inode.c),$(wildcard lockd/host.c),$(wildcard lockd/recover.c)),)
 fsck.lunfs_main := tools/fsck_main.c
 fsck.lunfs_uses := fs
 $(eval $(call program,fsck.lunfs))
