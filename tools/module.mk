@@ -8,3 +8,9 @@ fsck.lunfs_main := tools/fsck_main.c
 fsck.lunfs_uses := fs
 $(eval $(call program,fsck.lunfs))
 endif
+
+# Measures locks; built by `make bench`, not installed.
+bench_objs := $(B)/tools/bench/lock_bench.o
+all_objs += $(bench_objs)
+$(B)/tools/bench/lock_bench: $(bench_objs) $(call archives,fs)
+	@$(CC) $(LDFLAGS_ALL) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS)
