@@ -5,7 +5,7 @@
  *
  * struct simdisk is the LUN; simdisk_open() gives one host's path to it.  Contents are sparse
  * pages.  A write is in the volatile cache until a flush that was begun after it completed,
- * or FUA; simdisk_power_cut() keeps any subset of what is volatile, torn at 512 bytes.
+ * or FUA; simdisk_power_cut() keeps any subset of what is volatile, torn between sectors.
  */
 #ifndef LUNFS_BLOCK_SIMDEV_H
 #define LUNFS_BLOCK_SIMDEV_H
@@ -26,17 +26,25 @@ struct simdisk_params {
 };
 
 struct simdisk *simdisk_new(struct sim *sim, const struct simdisk_params *p);
+
+/** simdisk_free() - before sim_free(); paths that crashed hosts left open go with it. */
 void simdisk_free(struct simdisk *disk);
 
-/** simdisk_open() - @host's path to the LUN; closed with blkdev_close(). */
+/**
+ * simdisk_open() - @host's path to the LUN; closed with blkdev_close().
+ *
+ * All paths of one env are one initiator: one registration, aborted together.  When the host
+ * has crashed its commands in flight are applied, torn or lost by seeded choice, those that a
+ * rule struck as the rule says; completions are dropped.
+ */
 struct blkdev *simdisk_open(struct simdisk *disk, struct env *host);
 
 /* What the next matching commands suffer. */
 enum simdisk_fault {
 	SIMDISK_FAIL,		/* not applied, -EIO */
 	SIMDISK_FAIL_APPLIED,	/* applied, -EIO */
-	SIMDISK_TIMEOUT,	/* not applied, -ETIMEDOUT */
-	SIMDISK_TIMEOUT_APPLIED,/* applied, -ETIMEDOUT */
+	SIMDISK_TIMEOUT,	/* not applied, -ETIMEDOUT after @delay_ns */
+	SIMDISK_TIMEOUT_APPLIED,/* applied, -ETIMEDOUT after @delay_ns */
 	SIMDISK_TIMEOUT_LATE,	/* -ETIMEDOUT now, applied @delay_ns later unless aborted */
 	SIMDISK_DELAY,		/* applied and completed @delay_ns later */
 	SIMDISK_CORRUPT,	/* reads: one bit flipped, success */
@@ -62,12 +70,16 @@ void simdisk_stall(struct simdisk *disk, struct env *host, uint64_t until_ns);
 
 /**
  * simdisk_power_cut() - what is volatile survives or not, sector by sector, by seeded choice;
- * @keep_all/@keep_none force it.  Commands in flight are gone.
+ * SIMDISK_KEEP_ALL and _NONE force it.  Commands in flight end with -EIO (in the seeded case
+ * they may have been applied, in part or whole); late ones are gone.
  */
 enum simdisk_keep { SIMDISK_KEEP_RANDOM, SIMDISK_KEEP_ALL, SIMDISK_KEEP_NONE };
 void simdisk_power_cut(struct simdisk *disk, enum simdisk_keep keep);
 
-/** simdisk_snapshot()/simdisk_restore() - the durable and volatile contents, copied. */
+/**
+ * simdisk_snapshot()/simdisk_restore() - the durable and volatile contents, copied.
+ * Commands in flight are not part of it: they go on over what was restored.
+ */
 struct simdisk_image;
 struct simdisk_image *simdisk_snapshot(struct simdisk *disk);
 void simdisk_restore(struct simdisk *disk, const struct simdisk_image *image);
