@@ -67,6 +67,14 @@ int fence_prepare(struct lockd *ld)
 	env_random(ld->p.env, &nonce, sizeof(nonce));
 	key = FENCE_KEY_MAGIC << 48 | FENCE_KEY_NO_SLOT << 32 | nonce;
 	err = fence_register_path(ld->p.hb_dev, 0, key);
+	/* The path may still be registered for an older life of this host. */
+	for (uint32_t i = 0; err && i < ld->p.slot_count; i++) {
+		const struct slot *s = &ld->peers[i].slot;
+
+		if (ld->peers[i].valid && s->key &&
+		    memcmp(s->host_id, ld->p.host_id, sizeof(s->host_id)) == 0)
+			err = fence_register_path(ld->p.hb_dev, s->key, key);
+	}
 	if (!err)
 		ld->hb_key = key;
 	return err;

@@ -500,6 +500,9 @@ static int join_run(struct join *j)
 	err = join_check(j);
 	if (err)
 		return err;
+	err = observe_scan(ld);
+	if (err)
+		return join_fail_errno(j, err, "cannot read the host slots");
 	err = fence_prepare(ld);
 	if (err)
 		return join_fail_errno(j, err, "cannot register with the device");
