@@ -230,12 +230,33 @@ static int open_lock_file(const struct stat *backing, char *why, size_t why_size
 	return fd;
 }
 
+/* A loop device is no more this machine's own than the file behind it. */
+static int refuse_network_backing(const struct stat *st, const char *path, char *why,
+				  size_t why_size)
+{
+	char file[4096];
+	int err, fd;
+
+	if (major(st->st_rdev) != LOOP_MAJOR)
+		return 0;
+	sysfs_line(st->st_rdev, "loop/backing_file", file, sizeof(file));
+	fd = open(file, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;	/* backing_stat() tells what is wrong with it */
+	err = refuse_network_filesystem(fd, path, why, why_size);
+	close(fd);
+	return err;
+}
+
 static int learn_geometry(struct blkfile_handle *h, unsigned int flags, const struct stat *st,
 			  const char *path, char *why, size_t why_size)
 {
 	int err;
 
 	if (S_ISBLK(st->st_mode)) {
+		err = refuse_network_backing(st, path, why, why_size);
+		if (err)
+			return err;
 		err = block_geometry(h->fd, flags, st, &h->info);
 		block_identity(st, &h->info);
 	} else {
