@@ -92,7 +92,7 @@ include fs/module.mk
 -include tools/module.mk
 
 # ---- what people call ----
-.PHONY: help deps check demo bench unit unit_programs print_unit_programs install clean
+.PHONY: help deps check demo bench lint unit unit_programs print_unit_programs install clean
 help:
 	@echo "make                build into build/ (SAN=address,undefined or thread: build-…)"
 	@echo "make deps           install what is needed, on Debian 12"
@@ -100,6 +100,7 @@ help:
 	@echo "make demo           two hosts on one machine: share a LUN, crash one, take over"
 	@echo "make bench          measure, against the raw device and peers in the same run"
 	@echo "make install        DESTDIR= PREFIX=$(PREFIX)"
+	@echo "make lint           clang-tidy over everything"
 	@echo "make unit           only the unit tests of this build tree"
 
 deps:
@@ -116,6 +117,10 @@ demo: deps
 bench: deps
 	@$(MAKE) -s -j2 all
 	@tests/bench.sh
+
+# Slower than what `make check` looks for; wants Debian's clang-tidy.
+lint:
+	clang-tidy --quiet $(sort $(all_objs:$(B)/%.o=%.c)) -- $(CPPFLAGS_ALL) $(PKG_CFLAGS) -std=gnu11
 
 unit: $(unit_progs)
 	@set -e; for t in $(unit_progs); do echo "== $$t"; $$t; done

@@ -104,7 +104,7 @@ static void waited_done(struct blk_io *io, int err)
 /* One request from beginning to end in the calling thread, or submitted and waited for. */
 static int run_io(struct blkdev *dev, struct blk_io *io)
 {
-	struct waited_io wi;
+	struct waited_io wi = { .err = -EIO };
 	struct waiter w;
 	int err;
 
@@ -119,6 +119,7 @@ static int run_io(struct blkdev *dev, struct blk_io *io)
 	io->done = waited_done;
 	blkdev_submit(dev, &io, 1);
 	waiter_wait(&w);
+	io->arg = NULL;
 	return wi.err;
 }
 

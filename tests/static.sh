@@ -26,6 +26,10 @@ report "headers compile alone" "$(for f in $(echo "$sources" | grep '\.h$'); do
 		-Werror -I. $(pkg-config --cflags fuse3 jansson 2>/dev/null) \
 		-xc -fsyntax-only - 2>&1; done)"
 
+report "cppcheck" "$(cppcheck --quiet --enable=warning,performance,portability --inline-suppr \
+	--suppress=missingIncludeSystem -I. -D_GNU_SOURCE -j"$(nproc)" \
+	base block lockd fs fuse daemon tools 2>&1)"
+
 # Includes point downward only: a module includes itself and what its module.mk names.
 report "includes point downward" "$(for m in base block lockd fs; do
 	uses=$(sed -n "s/^${m}_uses *:= *//p" $m/module.mk)

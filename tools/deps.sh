@@ -6,7 +6,7 @@ set -eu
 
 packages="gcc make pkg-config libaio-dev libisal-dev libjansson-dev libfuse3-dev fuse3
 	libseccomp-dev libblkid-dev uuid-dev libssl-dev libcunit1-dev
-	acl attr e2fsprogs xfsprogs fio jq mandoc procps psmisc python3 qemu-utils
+	acl attr cppcheck e2fsprogs xfsprogs fio jq mandoc procps psmisc python3 qemu-utils
 	qemu-system-common util-linux mount bsdextrautils strace"
 
 missing=

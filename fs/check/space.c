@@ -67,9 +67,10 @@ static uint32_t claim_in_part(struct check *c, uint32_t ag, uint32_t first, uint
 		part->count++;
 	}
 	if (all_claimed(part)) {
-		part = realloc(part, sizeof(*part));
-		if (part)
-			c->groups[ag].parts[index] = part;
+		struct chk_part *smaller = realloc(part, sizeof(*part));
+
+		if (smaller)
+			c->groups[ag].parts[index] = smaller;
 	}
 	return end - bit;
 }
