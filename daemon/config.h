@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What lunfsd is told by its configuration file and command line.  lunfsd.conf(5). */
+#ifndef LUNFS_DAEMON_CONFIG_H
+#define LUNFS_DAEMON_CONFIG_H
+
+#include <limits.h>
+#include <stdio.h>
+
+#include "base/env.h"
+
+#define CONFIG_DEFAULT_FILE	"/etc/lunfs/lunfsd.conf"
+#define CONFIG_DEFAULT_RUN_DIR	"/run/lunfs"
+#define CONFIG_NAME_MAX		32	/* bytes of a host name, as a slot holds it */
+#define CONFIG_THREADS_MAX	64
+
+struct config {
+	char	run_dir[PATH_MAX];
+	char	host_name[CONFIG_NAME_MAX + 1];	/* "": the machine's */
+	uint8_t	host_id[16];
+	bool	has_host_id;
+	char	user[64];		/* of the worker; "": lunfs if it exists, else nobody */
+	char	group[64];		/* who may ask for status; "": root only */
+	enum log_level log_level;
+	unsigned int threads;		/* that serve a mount; 0: chosen */
+};
+
+/** config_init() - the defaults. */
+void config_init(struct config *c);
+
+/**
+ * config_set() - one setting, as the file or the command line names it.
+ * @why: on failure, what is wrong with it.
+ * Return: 0; -ENOENT no such setting; -EINVAL a value that it cannot have.
+ */
+int config_set(struct config *c, const char *key, const char *value, char *why, size_t why_size);
+
+/**
+ * config_read() - settings from @in, of which @name tells messages.
+ * @why: on failure "NAME:LINE:COLUMN: what is wrong".
+ * Return: 0; -EINVAL, with @c half changed; -EIO.
+ */
+int config_read(struct config *c, FILE *in, const char *name, char *why, size_t why_size);
+
+#endif

@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/ctl.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+#define GROUPS_MAX	256
+
+/* One connection, served by a thread of its own from accept to close. */
+struct client {
+	struct ctl	*ctl;
+	int		fd;
+	bool		is_root;
+	size_t		filled;
+	char		buf[CTL_LINE_MAX];
+};
+
+/* ---- replies ---- */
+
+json_t *ctl_text(const char *s)
+{
+	json_t *text = json_string(s);
+	char *copy;
+
+	if (text)
+		return text;
+	copy = strdup(s);
+	if (!copy)
+		return NULL;
+	for (char *p = copy; *p; p++)
+		if ((unsigned char)*p >= 0x80)
+			*p = '?';
+	text = json_string(copy);
+	free(copy);
+	return text;
+}
+
+char *ctl_reply_line(const struct ctl_request *rq, int err, json_t *result, const char *why)
+{
+	json_t *reply = json_object();
+	const char *name = err ? strerrorname_np(-err) : NULL;
+	char *text, *line;
+	size_t len;
+
+	if (rq->id)
+		json_object_set(reply, "id", rq->id);
+	json_object_set_new(reply, "ok", json_boolean(!err));
+	if (err)
+		json_object_set_new(reply, "error", json_pack("{s:s, s:o}", "name", name ? name : "EIO",
+							      "message", ctl_text(why)));
+	else
+		json_object_set(reply, "result", result);
+	text = json_dumps(reply, JSON_COMPACT);
+	json_decref(reply);
+	if (!text)
+		return NULL;
+	len = strlen(text);
+	line = realloc(text, len + 2);
+	if (!line) {
+		free(text);
+		return NULL;
+	}
+	strcpy(line + len, "\n");
+	return line;
+}
+
+static int send_all(int fd, const char *data, size_t len)
+{
+	while (len) {
+		ssize_t n = send(fd, data, len, MSG_NOSIGNAL);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EPIPE;
+		data += n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+/* ---- requests ---- */
+
+static int serve_line(struct client *cl, const char *line, size_t len)
+{
+	char why[STORE_WHY_SIZE] = "";
+	struct ctl_request rq;
+	json_t *result = NULL;
+	char *reply;
+	int err;
+
+	err = ctl_request_parse(line, len, cl->is_root, &rq, why, sizeof(why));
+	if (!err)
+		err = ctl_run(cl->ctl, &rq, cl->fd, &result, why, sizeof(why));
+	if (err && !why[0])
+		snprintf(why, sizeof(why), "%s", strerror(-err));
+	reply = ctl_reply_line(&rq, err, result, why);
+	json_decref(result);
+	ctl_request_free(&rq);
+	if (!reply)
+		return -ENOMEM;
+	err = send_all(cl->fd, reply, strlen(reply));
+	free(reply);
+	return err;
+}
+
+/* All complete lines in the buffer; what is left of an incomplete one moves to its start. */
+static int serve_lines(struct client *cl)
+{
+	char *start = cl->buf, *end;
+	size_t left = cl->filled;
+	int err = 0;
+
+	while (!err && (end = memchr(start, '\n', left))) {
+		err = serve_line(cl, start, (size_t)(end - start));
+		left -= (size_t)(end + 1 - start);
+		start = end + 1;
+	}
+	memmove(cl->buf, start, left);
+	cl->filled = left;
+	return err;
+}
+
+static void refuse_long_line(struct client *cl)
+{
+	struct ctl_request none = { 0 };
+	char why[64], *reply;
+
+	snprintf(why, sizeof(why), "the request is longer than %d bytes", CTL_LINE_MAX);
+	reply = ctl_reply_line(&none, -EMSGSIZE, NULL, why);
+	if (reply)
+		send_all(cl->fd, reply, strlen(reply));
+	free(reply);
+}
+
+static void count_client(struct ctl *c, bool is_root, int by)
+{
+	pthread_mutex_lock(&c->mutex);
+	c->clients += (unsigned int)by;
+	if (!is_root)
+		c->others += (unsigned int)by;
+	pthread_mutex_unlock(&c->mutex);
+}
+
+static void *serve_client(void *arg)
+{
+	struct client *cl = arg;
+	ssize_t n;
+
+	/* The timeout of the socket ends a client that sends nothing, or takes no reply. */
+	while ((n = recv(cl->fd, cl->buf + cl->filled, sizeof(cl->buf) - cl->filled, 0)) > 0) {
+		cl->filled += (size_t)n;
+		if (serve_lines(cl))
+			break;
+		if (cl->filled == sizeof(cl->buf)) {
+			refuse_long_line(cl);
+			break;
+		}
+	}
+	close(cl->fd);
+	count_client(cl->ctl, cl->is_root, -1);
+	free(cl);
+	return NULL;
+}
+
+/* ---- connections ---- */
+
+bool ctl_peer_allowed(const struct rpc_hello *h, const struct ucred *cred, const gid_t *groups,
+		      unsigned int group_count)
+{
+	if (cred->uid == 0)
+		return true;
+	if (!h->has_control_group)
+		return false;
+	if (cred->gid == h->control_gid)
+		return true;
+	for (unsigned int i = 0; i < group_count; i++)
+		if (groups[i] == h->control_gid)
+			return true;
+	return false;
+}
+
+static bool learn_peer(const struct ctl *c, int fd, bool *is_root)
+{
+	struct ucred cred;
+	gid_t groups[GROUPS_MAX];
+	socklen_t len = sizeof(cred), groups_len = sizeof(groups);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len))
+		return false;
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &groups_len))
+		groups_len = 0;
+	*is_root = cred.uid == 0;
+	return ctl_peer_allowed(c->hello, &cred, groups,
+				(unsigned int)(groups_len / sizeof(groups[0])));
+}
+
+static bool has_room(struct ctl *c, bool is_root)
+{
+	bool room;
+
+	pthread_mutex_lock(&c->mutex);
+	room = c->clients < CTL_CLIENTS_MAX && (is_root || c->others < CTL_OTHERS_MAX);
+	pthread_mutex_unlock(&c->mutex);
+	return room;
+}
+
+static int start_client(struct ctl *c, int fd)
+{
+	struct timeval idle = { .tv_sec = CTL_IDLE_S };
+	struct client *cl;
+	pthread_attr_t attr;
+	pthread_t thread;
+	bool is_root;
+	int err;
+
+	if (!learn_peer(c, fd, &is_root) || !has_room(c, is_root))
+		return -EPERM;
+	cl = calloc(1, sizeof(*cl));
+	if (!cl)
+		return -ENOMEM;
+	cl->ctl = c;
+	cl->fd = fd;
+	cl->is_root = is_root;
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &idle, sizeof(idle));
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &idle, sizeof(idle));
+	count_client(c, is_root, 1);
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	err = pthread_create(&thread, &attr, serve_client, cl);
+	pthread_attr_destroy(&attr);
+	if (!err)
+		return 0;
+	count_client(c, is_root, -1);
+	free(cl);
+	return -err;
+}
+
+static void *accept_clients(void *arg)
+{
+	struct ctl *c = arg;
+	struct timespec pause = { .tv_nsec = 100000000 };
+
+	for (;;) {
+		int fd = accept4(c->sock, NULL, NULL, SOCK_CLOEXEC);
+
+		if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM))
+			nanosleep(&pause, NULL);	/* until some have gone */
+		if (fd >= 0 && start_client(c, fd))
+			close(fd);
+	}
+	return NULL;
+}
+
+int ctl_start(struct ctl *c, int sock, struct stores *stores, const struct rpc_hello *hello)
+{
+	memset(c, 0, sizeof(*c));
+	c->sock = sock;
+	c->stores = stores;
+	c->hello = hello;
+	pthread_mutex_init(&c->mutex, NULL);
+	return -pthread_create(&c->acceptor, NULL, accept_clients, c);
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The control socket: one JSON object a line, a reply for each.  docs/CONTROL.md.
+ *
+ * Clients are other processes and not to be trusted (R9): sizes, depths, numbers of
+ * connections and idle times are bounded, and every request is checked against the table of
+ * ctl_request.c before a command sees it.
+ */
+#ifndef LUNFS_DAEMON_CTL_H
+#define LUNFS_DAEMON_CTL_H
+
+#include <jansson.h>
+#include <sys/socket.h>
+
+#include "daemon/store.h"
+
+#define CTL_LINE_MAX	(32 * 1024)	/* bytes of a request */
+#define CTL_CLIENTS_MAX	32		/* connections at a time */
+#define CTL_OTHERS_MAX	24		/* of these, of others than root */
+#define CTL_IDLE_S	60		/* without a complete request */
+#define CTL_LIST_MAX	1000		/* names in one reply */
+
+struct ctl {
+	int		sock;
+	struct stores	*stores;
+	const struct rpc_hello *hello;
+	pthread_t	acceptor;
+	pthread_mutex_t	mutex;		/* the numbers below */
+	unsigned int	clients, others;
+};
+
+/** ctl_start() - accepts connections on @sock, which listens already.  Return: 0 or -errno. */
+int ctl_start(struct ctl *c, int sock, struct stores *stores, const struct rpc_hello *hello);
+
+/** ctl_peer_allowed() - whether a peer with @cred and @groups may ask at all. */
+bool ctl_peer_allowed(const struct rpc_hello *h, const struct ucred *cred, const gid_t *groups,
+		      unsigned int group_count);
+
+/* ---- ctl_request.c ---- */
+
+enum ctl_cmd {
+	CTL_PING, CTL_STATUS, CTL_HOSTS, CTL_ATTACH, CTL_DETACH, CTL_MOUNT, CTL_LOCK_SHOW,
+	CTL_LOCK_BREAK, CTL_DF, CTL_LS, CTL_INFO,
+};
+
+/* A request that is well-formed and permitted; texts live as long as @json. */
+struct ctl_request {
+	json_t		*json;
+	json_t		*id;		/* to be repeated in the reply, or NULL */
+	enum ctl_cmd	cmd;
+	const char	*ds, *device, *dir, *path, *source;
+	uint64_t	from;		/* where a listing goes on */
+	unsigned int	attach_flags;	/* enum fs_attach_flags */
+	unsigned long	mount_flags;	/* of mount(2) */
+	bool		read_only;	/* one of them */
+};
+
+/**
+ * ctl_request_parse() - @line of @len bytes, as it came from a client.
+ * @is_root: whether the client may change things.
+ * Return: 0, to be given to ctl_request_free(); -EINVAL, -EPERM, -ENOMEM with @why; @rq->id
+ * may be set then too and is freed in the same way.
+ */
+int ctl_request_parse(const char *line, size_t len, bool is_root, struct ctl_request *rq,
+		      char *why, size_t why_size);
+void ctl_request_free(struct ctl_request *rq);
+
+/* ---- ctl_commands.c ---- */
+
+/**
+ * ctl_run() - does what @rq says.
+ * @asker: the client's connection.
+ * @out:   receives the result, a new reference, on success.
+ * Return: 0 or negative errno with @why.
+ */
+int ctl_run(struct ctl *c, const struct ctl_request *rq, int asker, json_t **out, char *why,
+	    size_t why_size);
+
+/** ctl_reply_line() - the reply as one line, with its newline; NULL when out of memory.
+ * @result: borrowed; used when @err is 0. */
+char *ctl_reply_line(const struct ctl_request *rq, int err, json_t *result, const char *why);
+
+/** ctl_text() - a JSON string of bytes that may be anything: '?' where they are not UTF-8. */
+json_t *ctl_text(const char *s);
+
+#endif

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Our structs as JSON, field by field as docs/CONTROL.md names them. */
+#ifndef LUNFS_DAEMON_CTL_JSON_H
+#define LUNFS_DAEMON_CTL_JSON_H
+
+#include <jansson.h>
+
+#include "fs/fs.h"
+#include "lockd/lock.h"
+
+void put_text(json_t *o, const char *key, const char *value);
+void put_int(json_t *o, const char *key, uint64_t value);	/* over 2^63: null, "never" */
+void put_bool(json_t *o, const char *key, bool value);
+void put_uuid(json_t *o, const char *key, const uint8_t uuid[16]);
+
+/** put_lockd() - slot, lease, fencing, counters. */
+void put_lockd(json_t *o, struct lockd *ld);
+void put_attr(json_t *o, const struct fs_attr *attr);
+
+json_t *peers_json(const struct lockd_peer *peers, uint32_t count);	/* free slots left out */
+json_t *holder_json(const struct lock_holder *h);
+json_t *super_json(const struct super *s, const struct blkdev_info *info);
+
+/** type_name() - "file", "directory", … of a mode's S_IFMT. */
+const char *type_name(uint32_t mode);
+
+#endif

@@ -1,0 +1,17 @@
+# daemon/: lunfsd, its privileged parent and its worker, and the control protocol.
+daemon_srcs  := daemon/config.c daemon/ctl.c daemon/ctl_commands.c daemon/ctl_json.c \
+		daemon/ctl_request.c daemon/mountinfo.c daemon/notify.c daemon/parent.c \
+		daemon/parent_kill.c daemon/parent_ops.c daemon/parent_volume.c daemon/rpc.c \
+		daemon/rpc_client.c daemon/sandbox.c daemon/store.c daemon/store_mount.c \
+		daemon/worker.c
+daemon_uses  := fuse fs lockd block base
+daemon_tests := $(wildcard tests/daemon/*_test.c)
+$(eval $(call library,daemon))
+$(eval $(call unit_tests,daemon))
+
+# Linked once all of fs/ is there.
+ifneq ($(and $(wildcard fs/fs.c),$(wildcard fs/namei.c)),)
+lunfsd_main := daemon/lunfsd_main.c
+lunfsd_uses := daemon
+$(eval $(call program,lunfsd))
+endif

@@ -1,0 +1,543 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/parent.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <poll.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/machine.h"
+#include "daemon/notify.h"
+
+#define OPERATIONS_MAX	64	/* child processes at a time */
+#define WORKER_NOBODY	65534
+
+/* A mount that this daemon made: what it may unmount. */
+struct mount_entry {
+	bool	used;
+	uint32_t dev_minor;
+	char	dir[PATH_MAX];
+};
+
+/* What a child process tells its parent when it has mounted or unmounted. */
+struct result {
+	uint32_t op;
+	uint32_t dev_minor;
+	char	dir[PATH_MAX];
+};
+
+struct state {
+	struct parent p;
+	int	lock_fd;	/* the run directory is ours */
+	int	life;		/* closes with us: the worker ends then; carries "stop" */
+	int	signals;
+	int	worker_pidfd;
+	int	results[2];	/* from our child processes */
+	unsigned int operations;
+	bool	ready, stopping;
+	struct mount_entry mounts[PARENT_MOUNTS_MAX];
+};
+
+#define SAY(level, ...)	env_log(env_posix(), level, "lunfsd", __VA_ARGS__)
+
+/* ---- before the worker exists ---- */
+
+static int find_worker_user(const struct config *c, struct rpc_hello *h)
+{
+	struct passwd *pw = getpwnam(c->user[0] ? c->user : "lunfs");
+
+	if (!pw && c->user[0]) {
+		SAY(LOG_LEVEL_ERROR, "there is no user \"%s\" for the worker to run as", c->user);
+		return -ENOENT;
+	}
+	if (!pw)
+		pw = getpwnam("nobody");
+	h->uid = pw ? pw->pw_uid : WORKER_NOBODY;
+	h->gid = pw ? pw->pw_gid : WORKER_NOBODY;
+	if (h->uid)
+		return 0;
+	SAY(LOG_LEVEL_ERROR, "the worker may not run as root; name another user");
+	return -EINVAL;
+}
+
+static int find_control_group(const struct config *c, struct rpc_hello *h)
+{
+	struct group *gr;
+
+	if (!c->group[0])
+		return 0;
+	gr = getgrnam(c->group);
+	if (!gr) {
+		SAY(LOG_LEVEL_ERROR, "there is no group \"%s\" for the control socket", c->group);
+		return -ENOENT;
+	}
+	h->control_gid = gr->gr_gid;
+	h->has_control_group = true;
+	return 0;
+}
+
+/* A name of its own makes a host of its own: several can be played on one machine. */
+static int find_host(const struct config *c, struct rpc_hello *h)
+{
+	char name[256] = "", why[128];
+	struct config checked;
+	int err = machine_id(h->machine_id);
+
+	if (!err)
+		err = machine_boot_id(h->boot_id);
+	if (err) {
+		SAY(LOG_LEVEL_ERROR, "this machine has no identity (/etc/machine-id, "
+		    "/proc/sys/kernel/random/boot_id): %s", strerror(-err));
+		return err;
+	}
+	if (c->host_name[0]) {
+		snprintf(name, sizeof(name), "%s", c->host_name);
+		machine_derive_id(h->machine_id, name, h->host_id);
+	} else {
+		gethostname(name, sizeof(name) - 1);
+		name[strcspn(name, ".")] = '\0';
+		name[CONFIG_NAME_MAX] = '\0';
+		config_init(&checked);
+		if (config_set(&checked, "host-name", name, why, sizeof(why)))
+			snprintf(name, sizeof(name), "unnamed");
+		memcpy(h->host_id, h->machine_id, sizeof(h->host_id));
+	}
+	if (c->has_host_id)
+		memcpy(h->host_id, c->host_id, sizeof(h->host_id));
+	memcpy(h->host_name, name, sizeof(h->host_name));
+	h->host_name[sizeof(h->host_name) - 1] = '\0';
+	return 0;
+}
+
+static int take_run_dir(struct state *s)
+{
+	char path[PATH_MAX + 8];
+
+	if (mkdir(s->p.hello.run_dir, 0755) && errno != EEXIST) {
+		SAY(LOG_LEVEL_ERROR, "%s: cannot make the run directory: %s", s->p.hello.run_dir,
+		    strerror(errno));
+		return -1;
+	}
+	snprintf(path, sizeof(path), "%s/lock", s->p.hello.run_dir);
+	s->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (s->lock_fd < 0) {
+		SAY(LOG_LEVEL_ERROR, "%s: %s", path, strerror(errno));
+		return -1;
+	}
+	if (flock(s->lock_fd, LOCK_EX | LOCK_NB) == 0)
+		return 0;
+	SAY(LOG_LEVEL_ERROR, "another lunfsd uses %s; give this one a --run-dir of its own",
+	    s->p.hello.run_dir);
+	return -1;
+}
+
+static int bind_control(const struct state *s)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	mode_t mask;
+	int fd, err;
+
+	if (strlen(s->p.control_path) >= sizeof(addr.sun_path)) {
+		SAY(LOG_LEVEL_ERROR, "%s: too long for a socket", s->p.control_path);
+		return -1;
+	}
+	strcpy(addr.sun_path, s->p.control_path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -1;
+	unlink(addr.sun_path);	/* of a daemon that has died: we hold the lock */
+	mask = umask(0177);
+	err = bind(fd, (struct sockaddr *)&addr, sizeof(addr));
+	umask(mask);
+	if (!err && s->p.hello.has_control_group)
+		err = chown(addr.sun_path, 0, s->p.hello.control_gid) ||
+		      chmod(addr.sun_path, 0660);
+	if (!err && !listen(fd, 16))
+		return fd;
+	SAY(LOG_LEVEL_ERROR, "%s: cannot listen: %s", addr.sun_path, strerror(errno));
+	close(fd);
+	return -1;
+}
+
+/* ---- the worker ---- */
+
+/* The worker is this program anew, so that the two share no address layout. */
+static void exec_worker(int rpc, int life, int control)
+{
+	static const char *const kept[] = { "LUNFS_SECCOMP", "JOURNAL_STREAM", "ASAN_OPTIONS",
+					    "UBSAN_OPTIONS", "TSAN_OPTIONS" };
+	char *argv[] = { "lunfsd", "--role=worker", NULL };
+	char text[ARRAY_SIZE(kept)][512], *env[ARRAY_SIZE(kept) + 1];
+	unsigned int n = 0;
+	sigset_t none;
+	int null = open("/dev/null", O_RDONLY);
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(kept); i++) {
+		const char *value = getenv(kept[i]);
+
+		if (!value)
+			continue;
+		snprintf(text[n], sizeof(text[n]), "%s=%s", kept[i], value);
+		env[n] = text[n];
+		n++;
+	}
+	env[n] = NULL;
+	if (null < 0 || dup2(null, 0) < 0 || dup2(rpc, WORKER_FD_RPC) < 0 ||
+	    dup2(life, WORKER_FD_LIFE) < 0 || dup2(control, WORKER_FD_CONTROL) < 0)
+		_exit(1);
+	if (syscall(SYS_close_range, WORKER_FD_CONTROL + 1, ~0u, 0))
+		_exit(1);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	execve("/proc/self/exe", argv, env);
+	_exit(1);
+}
+
+/* Descriptors out of the way of the numbers that the worker gets them at. */
+static int high_fd(int fd)
+{
+	int high = fcntl(fd, F_DUPFD_CLOEXEC, 32);
+
+	close(fd);
+	return high;
+}
+
+static int start_worker(struct state *s, int control)
+{
+	int rpc[2], life[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, rpc) ||
+	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, life))
+		return -errno;
+	rpc[1] = high_fd(rpc[1]);
+	life[1] = high_fd(life[1]);
+	control = high_fd(control);
+	s->p.worker = fork();
+	if (s->p.worker < 0)
+		return -errno;
+	if (s->p.worker == 0) {
+		/* Until the worker asks for it itself, after it has changed its user. */
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		exec_worker(rpc[1], life[1], control);
+	}
+	close(rpc[1]);
+	close(life[1]);
+	close(control);
+	s->p.rpc = rpc[0];
+	s->life = life[0];
+	s->worker_pidfd = (int)syscall(SYS_pidfd_open, s->p.worker, 0);
+	if (s->worker_pidfd < 0)
+		return -errno;
+	return rpc_send(s->p.rpc, &s->p.hello, sizeof(s->p.hello), NULL, 0);
+}
+
+/* ---- requests ---- */
+
+static void note_results(struct state *s)
+{
+	struct result r;
+
+	while (recv(s->results[0], &r, sizeof(r), MSG_DONTWAIT) == sizeof(r)) {
+		for (unsigned int i = 0; i < PARENT_MOUNTS_MAX; i++) {
+			struct mount_entry *m = &s->mounts[i];
+
+			if (r.op == RPC_MOUNT ? m->used :
+			    !m->used || m->dev_minor != r.dev_minor)
+				continue;
+			m->used = r.op == RPC_MOUNT;
+			m->dev_minor = r.dev_minor;
+			memcpy(m->dir, r.dir, sizeof(m->dir));
+			break;
+		}
+	}
+}
+
+static bool is_our_mount(const struct state *s, const struct rpc_umount *rq)
+{
+	for (unsigned int i = 0; i < PARENT_MOUNTS_MAX; i++) {
+		const struct mount_entry *m = &s->mounts[i];
+
+		if (m->used && m->dev_minor == rq->dev_minor && !strcmp(m->dir, rq->dir))
+			return true;
+	}
+	return false;
+}
+
+static bool mounts_full(const struct state *s)
+{
+	for (unsigned int i = 0; i < PARENT_MOUNTS_MAX; i++)
+		if (!s->mounts[i].used)
+			return false;
+	return true;
+}
+
+static int run_operation(struct state *s, const struct rpc_request *rq, const int *fds,
+			 struct rpc_reply *reply, int *out, unsigned int *out_count)
+{
+	struct result r = { .op = rq->op };
+	int err;
+
+	switch (rq->op) {
+	case RPC_OPEN:
+		return parent_open(&s->p, &rq->open, fds, reply, out, out_count);
+	case RPC_MOUNT:
+		err = parent_mount(&s->p, &rq->mount, fds, reply, out, out_count);
+		r.dev_minor = reply->mount.dev_minor;
+		memcpy(r.dir, reply->mount.dir, sizeof(r.dir));
+		break;
+	case RPC_UMOUNT:
+		err = parent_umount(&rq->umount, reply);
+		r.dev_minor = rq->umount.dev_minor;
+		break;
+	default:
+		return parent_kill(&s->p, &rq->kill, fds, reply);
+	}
+	/* Before the reply: the worker's next request may build on it. */
+	if (!err)
+		send(s->results[1], &r, sizeof(r), MSG_NOSIGNAL);
+	return err;
+}
+
+static void finish(struct state *s, const struct rpc_request *rq, struct rpc_reply *reply, int err,
+		   const int *out, unsigned int out_count)
+{
+	reply->magic = RPC_MAGIC;
+	reply->id = rq->id;
+	reply->err = err;
+	if (err && !reply->why[0])
+		snprintf(reply->why, sizeof(reply->why), "%s", strerror(-err));
+	rpc_send(s->p.rpc, reply, sizeof(*reply), out, err ? 0 : out_count);
+}
+
+/* A process for each request: an open or umount that hangs holds up nobody's fencing. */
+static int fork_operation(struct state *s, const struct rpc_request *rq, const int *fds)
+{
+	static struct rpc_reply reply;	/* large; zero in every child process */
+	int out[RPC_FDS_MAX];
+	unsigned int out_count = 0;
+	pid_t me = getpid(), pid = fork();
+	int err;
+
+	if (pid)
+		return pid < 0 ? -errno : 0;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != me)
+		_exit(1);
+	close(s->life);
+	err = run_operation(s, rq, fds, &reply, out, &out_count);
+	finish(s, rq, &reply, err, out, out_count);
+	_exit(0);
+}
+
+static void read_comm(uint32_t pid, char comm[25])
+{
+	char path[32];
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%u/comm", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	n = read(fd, comm, 24);
+	close(fd);
+	comm[n > 0 ? n : 0] = '\0';
+	comm[strcspn(comm, "\n")] = '\0';
+}
+
+/* What may be asked now; the rest is judged where it is done. */
+static int admit(struct state *s, const struct rpc_request *rq, unsigned int fd_count,
+		 struct rpc_reply *reply)
+{
+	int err = rpc_request_check(rq, fd_count, reply->why, sizeof(reply->why));
+
+	if (err)
+		return err;
+	note_results(s);
+	if (rq->op == RPC_UMOUNT && !is_our_mount(s, &rq->umount)) {
+		snprintf(reply->why, sizeof(reply->why), "%.300s: not mounted by this daemon",
+			 rq->umount.dir);
+		return -EPERM;
+	}
+	if (rq->op == RPC_MOUNT && mounts_full(s)) {
+		snprintf(reply->why, sizeof(reply->why), "this daemon has %d mounts already",
+			 PARENT_MOUNTS_MAX);
+		return -EMFILE;
+	}
+	return s->operations >= OPERATIONS_MAX ? -EAGAIN : 0;
+}
+
+static void worker_ready(struct state *s)
+{
+	s->ready = true;
+	notify_send("READY=1");
+	SAY(LOG_LEVEL_INFO, "version %s serves as host %s on %s", LUNFS_VERSION,
+	    s->p.hello.host_name, s->p.control_path);
+}
+
+static void handle_request(struct state *s)
+{
+	static struct rpc_request rq;
+	struct rpc_reply reply;
+	int fds[RPC_FDS_MAX];
+	unsigned int fd_count;
+	int err = rpc_recv(s->p.rpc, &rq, sizeof(rq), fds, &fd_count);
+
+	if (err)
+		return;	/* its end is reported by the pidfd; a malformed packet is dropped */
+	memset(&reply, 0, sizeof(reply));
+	err = admit(s, &rq, fd_count, &reply);
+	if (err) {
+		SAY(LOG_LEVEL_WARNING, "refused the worker's request %u: %s", rq.op, reply.why);
+		finish(s, &rq, &reply, err, NULL, 0);
+	} else if (rq.op == RPC_READY) {
+		worker_ready(s);
+	} else if (rq.op == RPC_COMM) {
+		read_comm(rq.comm_pid, reply.comm);
+		finish(s, &rq, &reply, 0, NULL, 0);
+	} else {
+		err = fork_operation(s, &rq, fds);
+		if (err)
+			finish(s, &rq, &reply, err, NULL, 0);
+		else
+			s->operations++;
+	}
+	rpc_close_fds(fds, fd_count);
+}
+
+/* ---- the loop ---- */
+
+static void handle_signal(struct state *s)
+{
+	struct signalfd_siginfo si;
+
+	if (read(s->signals, &si, sizeof(si)) != sizeof(si))
+		return;
+	if (si.ssi_signo == SIGCHLD) {
+		while (s->operations) {
+			siginfo_t info = { 0 };
+
+			/* The worker stays to be waited for by worker_status(). */
+			if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) || !info.si_pid ||
+			    info.si_pid == s->p.worker)
+				break;
+			waitpid(info.si_pid, NULL, 0);
+			s->operations--;
+		}
+	} else if (!s->stopping && si.ssi_signo != SIGHUP) {
+		s->stopping = true;
+		notify_send("STOPPING=1");
+		SAY(LOG_LEVEL_INFO, "%s: unmounting and giving the datastores back",
+		    strsignal((int)si.ssi_signo));
+		send(s->life, "s", 1, MSG_NOSIGNAL);
+	}
+}
+
+static int worker_status(struct state *s)
+{
+	int status = 0;
+
+	waitpid(s->p.worker, &status, 0);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0 && s->stopping)
+		return 0;
+	if (WIFSIGNALED(status))
+		SAY(LOG_LEVEL_ERROR, "the worker was ended by signal %d (%s)%s", WTERMSIG(status),
+		    strsignal(WTERMSIG(status)), WTERMSIG(status) == SIGSYS ?
+		    ": it made a system call that it may not make" : "");
+	else if (s->ready)
+		SAY(LOG_LEVEL_ERROR, "the worker ended with status %d", WEXITSTATUS(status));
+	return 1;
+}
+
+static int loop(struct state *s)
+{
+	struct pollfd pfd[] = {
+		{ .fd = s->worker_pidfd, .events = POLLIN },
+		{ .fd = s->signals, .events = POLLIN },
+		{ .fd = s->p.rpc, .events = POLLIN },
+	};
+
+	for (;;) {
+		if (poll(pfd, ARRAY_SIZE(pfd), -1) < 0 && errno != EINTR)
+			return 1;
+		/* First: once it is dead nothing of it counts any more. */
+		if (pfd[0].revents)
+			return worker_status(s);
+		if (pfd[1].revents)
+			handle_signal(s);
+		if (pfd[2].revents & POLLIN)
+			handle_request(s);
+		else if (pfd[2].revents)
+			pfd[2].fd = -1;	/* closed: the pidfd follows */
+	}
+}
+
+static int open_signals(struct state *s)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	s->signals = signalfd(-1, &set, SFD_CLOEXEC);
+	return s->signals < 0 ? -errno : 0;
+}
+
+static int prepare(struct state *s, const struct config *c)
+{
+	struct rpc_hello *h = &s->p.hello;
+
+	h->magic = RPC_MAGIC;
+	h->parent = getpid();
+	h->log_level = (uint32_t)c->log_level;
+	h->threads = c->threads;
+	strcpy(h->run_dir, c->run_dir);
+	snprintf(s->p.control_path, sizeof(s->p.control_path), "%.*s/%s",
+		 PATH_MAX - 32, c->run_dir, PARENT_CONTROL_SOCKET);
+	if (geteuid()) {
+		SAY(LOG_LEVEL_ERROR, "has to be started by root: it opens devices and mounts");
+		return -EPERM;
+	}
+	if (find_worker_user(c, h) || find_control_group(c, h) || find_host(c, h) ||
+	    take_run_dir(s))
+		return -EINVAL;
+	return 0;
+}
+
+int parent_run(const struct config *c)
+{
+	static struct state s;	/* large, and one a process */
+	int control, err, status;
+
+	if (prepare(&s, c))
+		return 1;
+	control = bind_control(&s);
+	if (control < 0)
+		return 1;
+	err = open_signals(&s);
+	if (!err && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, s.results))
+		err = -errno;
+	if (!err)
+		err = start_worker(&s, control);
+	if (err)
+		SAY(LOG_LEVEL_ERROR, "cannot start the worker: %s", strerror(-err));
+	status = err ? 1 : loop(&s);
+	unlink(s.p.control_path);
+	return status;
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * lunfsd's privileged half.  It opens devices, mounts, unmounts and kills, when the worker
+ * asks and only what may be asked for; it reads nothing from the network, the disk's contents
+ * or a client beyond the requests of rpc.h.
+ */
+#ifndef LUNFS_DAEMON_PARENT_H
+#define LUNFS_DAEMON_PARENT_H
+
+#include "daemon/config.h"
+#include "daemon/rpc.h"
+
+#define PARENT_MOUNTS_MAX	256
+#define PARENT_CONTROL_SOCKET	"control"	/* in the run directory */
+
+/* What the parent's child processes need to know of it. */
+struct parent {
+	struct rpc_hello hello;
+	pid_t	worker;
+	int	rpc;		/* to the worker; replies go out here */
+	char	control_path[PATH_MAX];
+};
+
+/** parent_run() - the daemon: returns its exit status when it has ended. */
+int parent_run(const struct config *c);
+
+/* ---- parent_ops.c: in a child process of its own each, so that none can hold up another ---- */
+
+/**
+ * parent_open() - RPC_OPEN.  @fds: what came with the request.
+ * @out: descriptors for the reply, at most RPC_FDS_MAX; *@out_count of them.
+ * Return: 0 or negative errno with @reply->why.  The same for the others.
+ */
+int parent_open(const struct parent *p, const struct rpc_open *rq, const int *fds,
+		struct rpc_reply *reply, int *out, unsigned int *out_count);
+int parent_mount(const struct parent *p, const struct rpc_mount *rq, const int *fds,
+		 struct rpc_reply *reply, int *out, unsigned int *out_count);
+int parent_umount(const struct rpc_umount *rq, struct rpc_reply *reply);
+
+/* ---- parent_volume.c ---- */
+
+/**
+ * parent_check_volume() - a worker gets nothing but volumes into its hands, even if root asks
+ * for something else by mistake.  Whether the superblock is whole, the worker finds out.
+ * @flags: enum blkfile_flags with which the volume wants its device opened are added.
+ */
+int parent_check_volume(const struct blkfile_handle *h, const char *dev, unsigned int *flags,
+			struct rpc_reply *reply);
+
+/* ---- parent_kill.c ---- */
+int parent_kill(const struct parent *p, const struct rpc_kill *rq, const int *fds,
+		struct rpc_reply *reply);
+
+/**
+ * parent_lock_path() - the host lock of @host_id for the device that @fd, or its lock file
+ * @lock_fd where that is not -1, is open on.
+ * Return: 0 or negative errno.
+ */
+int parent_lock_path(int fd, int lock_fd, const uint8_t host_id[16], char *path, size_t size);
+
+#endif

@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/parent.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/text.h"
+#include "daemon/mountinfo.h"
+
+#define PROBE_MS	2000	/* for a mount to answer; longer: alive, if not well */
+#define STACKED_MAX	8	/* dead mounts on one directory, cleaned away in one go */
+
+/*
+ * The worker faces clients and may have been taken over by one.  A connection that root made
+ * to our control socket is what it cannot make itself: the kernel vouches for both ends.
+ */
+static int check_root_asked(const struct parent *p, int fd, struct rpc_reply *reply)
+{
+	struct sockaddr_un addr = { 0 };
+	socklen_t addr_len = sizeof(addr) - 1, cred_len = sizeof(struct ucred);
+	struct ucred cred = { 0 };
+
+	if (getsockname(fd, (struct sockaddr *)&addr, &addr_len) || addr.sun_family != AF_UNIX ||
+	    strcmp(addr.sun_path, p->control_path) ||
+	    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &cred_len) || cred.uid != 0) {
+		snprintf(reply->why, sizeof(reply->why), "only root may ask for this");
+		return -EPERM;
+	}
+	return 0;
+}
+
+/* ---- open ---- */
+
+int parent_lock_path(int fd, int lock_fd, const uint8_t host_id[16], char *path, size_t size)
+{
+	char uuid[UUID_TEXT_SIZE], link[64], target[PATH_MAX], dir[PATH_MAX] = BLKFILE_LOCK_DIR;
+	struct stat st;
+	ssize_t n;
+
+	if (fstat(fd, &st))
+		return -errno;
+	if (S_ISBLK(st.st_mode))
+		snprintf(target, sizeof(target), "b%u-%u", major(st.st_rdev), minor(st.st_rdev));
+	else
+		snprintf(target, sizeof(target), "%u-%u-%llu", major(st.st_dev), minor(st.st_dev),
+			 (unsigned long long)st.st_ino);
+	if (lock_fd >= 0) {	/* beside it: the same name for every path to the device */
+		char *slash;
+
+		snprintf(link, sizeof(link), "/proc/self/fd/%d", lock_fd);
+		n = readlink(link, dir, sizeof(dir) - 1);
+		if (n < 0)
+			return -errno;
+		dir[n] = '\0';
+		slash = strrchr(dir, '/');
+		if (!slash)
+			return -EINVAL;
+		*slash = '\0';
+		snprintf(target, sizeof(target), "%s", slash + 1);
+	}
+	n = snprintf(path, size, "%s/host-%s-%s", dir, text_format_uuid(host_id, uuid), target);
+	return n < (ssize_t)size ? 0 : -ENAMETOOLONG;
+}
+
+static int take_host_lock(const struct parent *p, const struct blkfile_handle *h, const char *dev,
+			  int *out, struct rpc_reply *reply)
+{
+	char path[PATH_MAX], text[32] = "", uuid[UUID_TEXT_SIZE];
+	int fd, n, err = parent_lock_path(h->fd, h->lock_fd, p->hello.host_id, path, sizeof(path));
+
+	if (err)
+		return err;
+	mkdir(BLKFILE_LOCK_DIR, 0755);	/* where a device has no lock file, nobody has made it */
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0) {
+		err = -errno;
+		snprintf(reply->why, sizeof(reply->why), "%.300s: %s", path, strerror(-err));
+		return err;
+	}
+	if (flock(fd, LOCK_EX | LOCK_NB)) {
+		if (pread(fd, text, sizeof(text) - 1, 0) < 0)
+			text[0] = '\0';
+		snprintf(reply->why, sizeof(reply->why),
+			 "%.200s: process %ld has it attached as host %s already; stop that one, or "
+			 "give this daemon a --host-id of its own", dev, atol(text),
+			 text_format_uuid(p->hello.host_id, uuid));
+		close(fd);
+		return -EALREADY;
+	}
+	n = snprintf(text, sizeof(text), "%d\n", (int)p->worker);
+	if (ftruncate(fd, 0) || pwrite(fd, text, (size_t)n, 0) != n) {
+		/* Only for messages: an empty file locks as well. */
+	}
+	*out = fd;
+	return 0;
+}
+
+/* Between the two opens the path may have come to name something else. */
+static int check_same(const struct blkfile_handle *a, const struct blkfile_handle *b,
+		      struct rpc_reply *reply)
+{
+	struct stat sa, sb;
+
+	if (fstat(a->fd, &sa) || fstat(b->fd, &sb))
+		return -errno;
+	if (sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino && sa.st_rdev == sb.st_rdev)
+		return 0;
+	snprintf(reply->why, sizeof(reply->why), "the device was replaced while it was opened");
+	return -EAGAIN;
+}
+
+static int fill_open_reply(const struct blkfile_handle h[2], struct rpc_reply *reply, int *out,
+			   unsigned int *out_count)
+{
+	struct stat st;
+
+	if (fstat(h[0].lock_fd >= 0 ? h[0].lock_fd : h[0].fd, &st))
+		return -errno;
+	reply->open.info = h[0].info;
+	reply->open.has_locks = h[0].lock_fd >= 0;
+	reply->open.backing_dev = S_ISBLK(st.st_mode) ? st.st_rdev : st.st_dev;
+	reply->open.backing_ino = S_ISBLK(st.st_mode) ? 0 : st.st_ino;
+	out[(*out_count)++] = h[0].fd;
+	out[(*out_count)++] = h[1].fd;
+	if (reply->open.has_locks) {
+		out[(*out_count)++] = h[0].lock_fd;
+		out[(*out_count)++] = h[1].lock_fd;
+	}
+	return 0;
+}
+
+/* Opened twice, in the way that the volume was made for: its superblock tells. */
+static int open_volume(const char *path, unsigned int flags, struct blkfile_handle h[2],
+		       struct rpc_reply *reply)
+{
+	int err = blkfile_handle_open(path, BLKFILE_READ_ONLY, &h[0], reply->why,
+				      sizeof(reply->why));
+
+	if (err)
+		return err;
+	err = parent_check_volume(&h[0], path, &flags, reply);
+	blkfile_handle_close(&h[0]);
+	for (unsigned int i = 0; i < 2 && !err; i++)
+		err = blkfile_handle_open(path, flags, &h[i], reply->why, sizeof(reply->why));
+	return err ? err : check_same(&h[0], &h[1], reply);
+}
+
+/* The process ends right after the reply: that closes what was opened. */
+int parent_open(const struct parent *p, const struct rpc_open *rq, const int *fds,
+		struct rpc_reply *reply, int *out, unsigned int *out_count)
+{
+	unsigned int flags = rq->flags & RPC_OPEN_READ_ONLY ? BLKFILE_READ_ONLY : 0;
+	struct blkfile_handle h[2];
+	int host_lock = -1, err;
+
+	err = check_root_asked(p, fds[0], reply);
+	if (!err)
+		err = open_volume(rq->path, flags, h, reply);
+	if (!err)
+		err = fill_open_reply(h, reply, out, out_count);
+	if (!err && !(rq->flags & RPC_OPEN_NO_HOST_LOCK)) {
+		err = take_host_lock(p, &h[0], rq->path, &host_lock, reply);
+		reply->open.has_host_lock = !err;
+		out[(*out_count)++] = host_lock;
+	}
+	return err;
+}
+
+/* ---- mount ---- */
+
+/* Whether the mount at @path answers, asked by a process that may hang in our place. */
+static bool mount_is_dead(const char *path)
+{
+	struct pollfd pfd = { .events = POLLIN };
+	struct stat st;
+	int status = 0;
+	pid_t pid = fork();
+
+	if (pid < 0)
+		return false;
+	if (pid == 0)
+		_exit(stat(path, &st) && errno == ENOTCONN ? 1 : 0);
+	pfd.fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (pfd.fd < 0 || poll(&pfd, 1, PROBE_MS) <= 0)
+		kill(pid, SIGKILL);
+	close(pfd.fd);
+	waitpid(pid, &status, 0);
+	return WIFEXITED(status) && WEXITSTATUS(status) == 1;
+}
+
+/* Opens @dir and says how the kernel calls it; O_PATH does not ask what is mounted there. */
+static int open_dir(const char *dir, char real[PATH_MAX], struct rpc_reply *reply)
+{
+	char link[64];
+	ssize_t n;
+	int fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0) {
+		int err = -errno;
+
+		snprintf(reply->why, sizeof(reply->why), "%.300s: %s", dir, strerror(-err));
+		return err;
+	}
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, real, PATH_MAX - 1);
+	if (n > 0 && n < PATH_MAX - 1) {
+		real[n] = '\0';
+		return fd;
+	}
+	close(fd);
+	return -ENAMETOOLONG;
+}
+
+/* A daemon that was killed leaves its mount behind, answering ENOTCONN: away with it. */
+static int open_clean_dir(const char *dir, char real[PATH_MAX], struct rpc_reply *reply)
+{
+	for (unsigned int i = 0; i < STACKED_MAX; i++) {
+		uint32_t minor;
+		int fd = open_dir(dir, real, reply);
+
+		if (fd < 0 || mountinfo_find_now(real, &minor))
+			return fd;
+		close(fd);
+		if (!mount_is_dead(real))
+			break;
+		log_info(env_posix(), real, "unmounting what a LunFS daemon that died left here");
+		if (umount2(real, MNT_DETACH | UMOUNT_NOFOLLOW))
+			break;
+	}
+	snprintf(reply->why, sizeof(reply->why),
+		 "%.300s: a LunFS volume is mounted there already; umount it first", dir);
+	return -EBUSY;
+}
+
+static int mount_fuse(const struct rpc_mount *rq, int dir_fd, int fuse_fd, struct rpc_reply *reply)
+{
+	char target[64], opts[256];
+	int err;
+
+	/* By descriptor: nobody can swap the directory under us. */
+	snprintf(target, sizeof(target), "/proc/self/fd/%d", dir_fd);
+	snprintf(opts, sizeof(opts), "fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other,"
+		 "default_permissions,max_read=%u", fuse_fd, rq->max_read);
+	if (!mount(rq->source, target, MOUNT_TYPE, rq->flags, opts))
+		return 0;
+	err = -errno;
+	snprintf(reply->why, sizeof(reply->why), "%.300s: mount: %s", rq->dir, strerror(-err));
+	return err;
+}
+
+static void clone_connection(int fuse_fd, uint32_t wanted, int *out, unsigned int *out_count)
+{
+	for (uint32_t i = 0; i < wanted; i++) {
+		uint32_t source = (uint32_t)fuse_fd;
+		int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+
+		if (fd < 0)
+			return;
+		if (ioctl(fd, FUSE_DEV_IOC_CLONE, &source)) {
+			close(fd);
+			return;	/* slower, not wrong */
+		}
+		out[(*out_count)++] = fd;
+	}
+}
+
+int parent_mount(const struct parent *p, const struct rpc_mount *rq, const int *fds,
+		 struct rpc_reply *reply, int *out, unsigned int *out_count)
+{
+	int dir_fd, fuse_fd, err = check_root_asked(p, fds[0], reply);
+
+	if (err)
+		return err;
+	dir_fd = open_clean_dir(rq->dir, reply->mount.dir, reply);
+	if (dir_fd < 0)
+		return dir_fd;
+	fuse_fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+	if (fuse_fd < 0) {
+		err = -errno;
+		snprintf(reply->why, sizeof(reply->why),
+			 "/dev/fuse: %s; is the kernel module loaded (modprobe fuse)?", strerror(-err));
+		return err;
+	}
+	err = mount_fuse(rq, dir_fd, fuse_fd, reply);
+	if (err)
+		return err;
+	err = mountinfo_find_now(reply->mount.dir, &reply->mount.dev_minor);
+	if (err) {
+		snprintf(reply->why, sizeof(reply->why), "%.300s: mounted, but not to be found: %s",
+			 rq->dir, strerror(-err));
+		umount2(reply->mount.dir, MNT_DETACH | UMOUNT_NOFOLLOW);
+		return -EIO;
+	}
+	out[(*out_count)++] = fuse_fd;
+	clone_connection(fuse_fd, rq->clones, out, out_count);
+	return 0;
+}
+
+int parent_umount(const struct rpc_umount *rq, struct rpc_reply *reply)
+{
+	uint32_t top;
+	int err;
+
+	if (!mountinfo_has_minor(rq->dir, rq->dev_minor))
+		return 0;	/* umount(8) was faster */
+	if (mountinfo_find_now(rq->dir, &top) || top != rq->dev_minor) {
+		snprintf(reply->why, sizeof(reply->why), "%.300s: something else is mounted on top",
+			 rq->dir);
+		return -EBUSY;
+	}
+	if (!umount2(rq->dir, UMOUNT_NOFOLLOW | (rq->lazy ? MNT_DETACH : 0)))
+		return 0;
+	err = -errno;
+	snprintf(reply->why, sizeof(reply->why), "%.300s: umount: %s", rq->dir, strerror(-err));
+	return err;
+}

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/rpc.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* MS_* flags that a mount may ask for. */
+#define MOUNT_FLAGS	(MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME | \
+			 MS_RELATIME | MS_STRICTATIME | MS_LAZYTIME | MS_SYNCHRONOUS | MS_DIRSYNC)
+
+static const struct { const char *name; unsigned long set, clear; } mount_options[] = {
+	{ "ro", MS_RDONLY, 0 },			{ "rw", 0, MS_RDONLY },
+	{ "nosuid", MS_NOSUID, 0 },		{ "suid", 0, MS_NOSUID },
+	{ "nodev", MS_NODEV, 0 },		{ "dev", 0, MS_NODEV },
+	{ "noexec", MS_NOEXEC, 0 },		{ "exec", 0, MS_NOEXEC },
+	{ "noatime", MS_NOATIME, 0 },		{ "atime", 0, MS_NOATIME },
+	{ "nodiratime", MS_NODIRATIME, 0 },	{ "diratime", 0, MS_NODIRATIME },
+	{ "relatime", MS_RELATIME, 0 },		{ "norelatime", 0, MS_RELATIME },
+	{ "strictatime", MS_STRICTATIME, 0 },	{ "nostrictatime", 0, MS_STRICTATIME },
+	{ "lazytime", MS_LAZYTIME, 0 },		{ "nolazytime", 0, MS_LAZYTIME },
+	{ "sync", MS_SYNCHRONOUS, 0 },		{ "async", 0, MS_SYNCHRONOUS },
+	{ "dirsync", MS_DIRSYNC, 0 },
+	{ "defaults", 0, 0 },
+};
+
+int rpc_mount_option(const char *name, unsigned long *flags)
+{
+	for (unsigned int i = 0; i < ARRAY_SIZE(mount_options); i++) {
+		if (strcmp(name, mount_options[i].name))
+			continue;
+		*flags = (*flags | mount_options[i].set) & ~mount_options[i].clear;
+		return 0;
+	}
+	return -ENOENT;
+}
+
+/* Space for RPC_FDS_MAX descriptors, aligned as the kernel wants it. */
+union control_buf {
+	char bytes[CMSG_SPACE(RPC_FDS_MAX * sizeof(int))];
+	struct cmsghdr align;
+};
+
+int rpc_send(int sock, const void *msg, size_t len, const int *fds, unsigned int fd_count)
+{
+	union control_buf control;
+	struct iovec iov = { (void *)(uintptr_t)msg, len };
+	struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1 };
+	struct cmsghdr *cm;
+	ssize_t n;
+
+	assert(fd_count <= RPC_FDS_MAX);
+	if (fd_count) {
+		memset(&control, 0, sizeof(control));
+		mh.msg_control = control.bytes;
+		mh.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
+		cm = CMSG_FIRSTHDR(&mh);
+		cm->cmsg_level = SOL_SOCKET;
+		cm->cmsg_type = SCM_RIGHTS;
+		cm->cmsg_len = CMSG_LEN(fd_count * sizeof(int));
+		memcpy(CMSG_DATA(cm), fds, fd_count * sizeof(int));
+	}
+	do {
+		n = sendmsg(sock, &mh, MSG_NOSIGNAL);
+	} while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return -errno;
+	return (size_t)n == len ? 0 : -EPROTO;
+}
+
+void rpc_close_fds(const int *fds, unsigned int count)
+{
+	for (unsigned int i = 0; i < count; i++)
+		close(fds[i]);
+}
+
+static void take_fds(struct msghdr *mh, int fds[RPC_FDS_MAX], unsigned int *fd_count)
+{
+	for (struct cmsghdr *cm = CMSG_FIRSTHDR(mh); cm; cm = CMSG_NXTHDR(mh, cm)) {
+		unsigned int n;
+
+		if (cm->cmsg_level != SOL_SOCKET || cm->cmsg_type != SCM_RIGHTS)
+			continue;
+		n = (unsigned int)((cm->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+		if (n > RPC_FDS_MAX - *fd_count)	/* the buffer holds no more */
+			n = RPC_FDS_MAX - *fd_count;
+		memcpy(fds + *fd_count, CMSG_DATA(cm), n * sizeof(int));
+		*fd_count += n;
+	}
+}
+
+int rpc_recv(int sock, void *msg, size_t len, int fds[RPC_FDS_MAX], unsigned int *fd_count)
+{
+	union control_buf control;
+	struct iovec iov = { msg, len };
+	struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes,
+			     .msg_controllen = sizeof(control.bytes) };
+	ssize_t n;
+
+	*fd_count = 0;
+	do {
+		n = recvmsg(sock, &mh, MSG_CMSG_CLOEXEC);
+	} while (n < 0 && errno == EINTR);
+	if (n <= 0)
+		return n < 0 && errno != ECONNRESET ? -errno : -EPIPE;
+	take_fds(&mh, fds, fd_count);
+	if ((size_t)n == len && !(mh.msg_flags & (MSG_TRUNC | MSG_CTRUNC)))
+		return 0;
+	rpc_close_fds(fds, *fd_count);
+	*fd_count = 0;
+	return -EPROTO;
+}
+
+/* ---- what a request must look like ---- */
+
+/* A path that the kernel would take as it stands: absolute, terminated, no "." or "..". */
+static bool path_is_plain(const char *path)
+{
+	const char *p = path;
+
+	if (strnlen(path, PATH_MAX) == PATH_MAX || path[0] != '/')
+		return false;
+	while (*p) {
+		size_t len;
+
+		p++;
+		len = strcspn(p, "/");
+		if ((len == 1 && p[0] == '.') || (len == 2 && p[0] == '.' && p[1] == '.'))
+			return false;
+		p += len;
+	}
+	return true;
+}
+
+static const char *mount_wrong(const struct rpc_mount *m)
+{
+	if (!path_is_plain(m->dir))
+		return "the directory is not a plain absolute path";
+	if (strnlen(m->source, PATH_MAX) == PATH_MAX || !m->source[0])
+		return "the source is empty or not terminated";
+	if (m->flags & ~(uint64_t)MOUNT_FLAGS)
+		return "a mount flag that is not allowed";
+	if (m->clones > RPC_CLONES_MAX)
+		return "too many descriptors asked for";
+	if (m->max_read < 4096 || m->max_read > (1u << 20))
+		return "max_read out of range";
+	return NULL;
+}
+
+static const char *request_wrong(const struct rpc_request *rq, unsigned int *fds_wanted)
+{
+	*fds_wanted = 0;
+	switch (rq->op) {
+	case RPC_OPEN:
+		*fds_wanted = 1;
+		if (!path_is_plain(rq->open.path))
+			return "the device is not a plain absolute path";
+		if (rq->open.flags & ~(RPC_OPEN_READ_ONLY | RPC_OPEN_NO_HOST_LOCK))
+			return "an unknown flag";
+		return NULL;
+	case RPC_MOUNT:
+		*fds_wanted = 1;
+		return mount_wrong(&rq->mount);
+	case RPC_UMOUNT:
+		return path_is_plain(rq->umount.dir) ? NULL :
+		       "the directory is not a plain absolute path";
+	case RPC_KILL:
+		*fds_wanted = 1;
+		return rq->kill.pid > 1 && rq->kill.pid <= INT_MAX ? NULL :
+		       "not the number of a process that can be killed";
+	case RPC_COMM:
+		return rq->comm_pid >= 1 && rq->comm_pid <= INT_MAX ? NULL :
+		       "not the number of a process";
+	case RPC_READY:
+		return NULL;
+	default:
+		return "an unknown operation";
+	}
+}
+
+int rpc_request_check(const struct rpc_request *rq, unsigned int fd_count, char *why,
+		      size_t why_size)
+{
+	unsigned int fds_wanted = 0;
+	const char *wrong;
+
+	if (rq->magic != RPC_MAGIC)
+		wrong = "no magic number";
+	else
+		wrong = request_wrong(rq, &fds_wanted);
+	if (!wrong && fd_count != fds_wanted)
+		wrong = "a wrong number of descriptors";
+	if (!wrong)
+		return 0;
+	snprintf(why, why_size, "malformed request %u: %s", rq->op, wrong);
+	return -EINVAL;
+}

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the unprivileged worker asks of its privileged parent, over one SOCK_SEQPACKET pair.
+ *
+ * Both ends are the same executable, so the structs travel as they are; each packet is one of
+ * them, with descriptors beside it.  The parent believes nothing that it reads (R9): see
+ * rpc_request_check() and what parent_ops.c verifies before it acts.  docs/CONTROL.md tells
+ * who may ask for what.
+ */
+#ifndef LUNFS_DAEMON_RPC_H
+#define LUNFS_DAEMON_RPC_H
+
+#include <limits.h>
+#include <sys/types.h>
+
+#include "block/blkfile.h"
+#include "lockd/slot.h"
+
+#define RPC_WHY_SIZE	512
+#define RPC_FDS_MAX	20
+#define RPC_CLONES_MAX	16
+#define RPC_MAGIC	0x4c524643u
+
+enum rpc_op {
+	RPC_READY = 1,	/* the worker serves; no reply */
+	RPC_OPEN,	/* open a device twice (data, heartbeat) and take its host lock */
+	RPC_MOUNT,	/* mount FUSE on a directory */
+	RPC_UMOUNT,	/* unmount what RPC_MOUNT mounted */
+	RPC_KILL,	/* end the process that a slot names */
+	RPC_COMM,	/* the name of a process */
+};
+
+enum rpc_open_flags {
+	RPC_OPEN_READ_ONLY	= 1 << 0,
+	RPC_OPEN_NO_HOST_LOCK	= 1 << 1,	/* rescue: takes no slot */
+};
+
+/* Beside it: the root client's connection to the control socket, as proof that root asked. */
+struct rpc_open {
+	char	path[PATH_MAX];
+	uint32_t flags;
+};
+
+/* Beside it: as in struct rpc_open. */
+struct rpc_mount {
+	char	source[PATH_MAX];	/* shown by mount(8) */
+	char	dir[PATH_MAX];
+	uint64_t flags;			/* MS_* of mount(2), a subset */
+	uint32_t clones;		/* further descriptors of the connection */
+	uint32_t max_read;
+};
+
+/* The mount that RPC_MOUNT reported, in the parent's mountinfo. */
+struct rpc_umount {
+	char	dir[PATH_MAX];
+	uint32_t dev_minor;
+	bool	lazy;
+};
+
+/* Beside it: our lock file of the device, so that only users of that device can be killed. */
+struct rpc_kill {
+	uint8_t	host_id[16];
+	uint8_t	boot_id[16];
+	uint32_t pid;
+	uint64_t pid_start;
+};
+
+struct rpc_request {
+	uint32_t magic;
+	uint32_t op;		/* enum rpc_op */
+	uint64_t id;		/* the reply repeats it */
+	union {
+		struct rpc_open	open;
+		struct rpc_mount mount;
+		struct rpc_umount umount;
+		struct rpc_kill	kill;
+		uint32_t	comm_pid;
+	};
+};
+
+struct rpc_reply {
+	uint32_t magic;
+	int32_t	err;		/* 0 or negative errno */
+	uint64_t id;
+	char	why[RPC_WHY_SIZE];
+	union {
+		/* fds: data, heartbeat[, data's lock, heartbeat's lock][, host lock] */
+		struct {
+			struct blkdev_info info;
+			bool	has_locks, has_host_lock;
+			uint64_t backing_dev, backing_ino;	/* the same for every path to it */
+		} open;
+		/* fds: /dev/fuse, its clones */
+		struct {
+			char	dir[PATH_MAX];	/* as the kernel names it */
+			uint32_t dev_minor;	/* names the mount to RPC_UMOUNT */
+		} mount;
+		char	comm[25];
+	};
+};
+
+/* What the worker needs to know and cannot find out for itself; the first packet it gets. */
+struct rpc_hello {
+	uint32_t magic;
+	pid_t	parent;
+	uint8_t	host_id[16], boot_id[16], machine_id[16];
+	char	host_name[33];
+	char	run_dir[PATH_MAX];
+	uid_t	uid;
+	gid_t	gid;
+	gid_t	control_gid;
+	bool	has_control_group;
+	uint32_t log_level;
+	uint32_t threads;
+};
+
+/* Descriptors at which the worker finds its world after the exec. */
+enum { WORKER_FD_RPC = 3, WORKER_FD_LIFE = 4, WORKER_FD_CONTROL = 5 };
+
+/** rpc_send() - one packet with @fd_count descriptors.  Return: 0 or -errno. */
+int rpc_send(int sock, const void *msg, size_t len, const int *fds, unsigned int fd_count);
+
+/**
+ * rpc_recv() - one packet of exactly @len bytes and at most RPC_FDS_MAX descriptors, which
+ * the caller then owns; they are close-on-exec.
+ * Return: 0; -EPIPE the other end is gone; -EPROTO another length, descriptors closed.
+ */
+int rpc_recv(int sock, void *msg, size_t len, int fds[RPC_FDS_MAX], unsigned int *fd_count);
+
+/**
+ * rpc_request_check() - whether a request is well-formed, before anything is done about it.
+ * @fd_count: descriptors that came with it.
+ * Return: 0 or -EINVAL with @why.
+ */
+int rpc_request_check(const struct rpc_request *rq, unsigned int fd_count, char *why,
+		      size_t why_size);
+
+/** rpc_close_fds() - closes what rpc_recv() returned. */
+void rpc_close_fds(const int *fds, unsigned int count);
+
+/**
+ * rpc_mount_option() - adds what mount option @name means to @flags of mount(2).
+ * Return: 0; -ENOENT it is none that is passed to the kernel.
+ */
+int rpc_mount_option(const char *name, unsigned long *flags);
+
+#endif

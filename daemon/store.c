@@ -1,0 +1,476 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/text.h"
+#include "daemon/store_internal.h"
+
+/* ---- finding ---- */
+
+static struct store *find_device(struct stores *all, const char *device, bool rescue)
+{
+	struct store *s, *tmp;
+
+	list_for_each(s, tmp, &all->list, node)
+		if (!strcmp(s->device, device) && !(s->flags & FS_RESCUE) == !rescue)
+			return s;
+	return NULL;
+}
+
+/* Another store of the same device as @new, whatever path it was given. */
+static struct store *find_backing(struct store *new)
+{
+	struct store *s, *tmp;
+
+	list_for_each(s, tmp, &new->all->list, node)
+		if (s != new && s->backing_dev == new->backing_dev &&
+		    s->backing_ino == new->backing_ino &&
+		    (s->backing_dev || s->backing_ino) &&
+		    !(s->flags & FS_RESCUE) == !(new->flags & FS_RESCUE))
+			return s;
+	return NULL;
+}
+
+static bool is_called(const struct store *s, const char *name)
+{
+	uint8_t id[16];
+
+	if (s->state != STORE_ATTACHED)
+		return false;
+	if (!strcmp(s->device, name) || !strcmp(s->fs->super.label, name))
+		return true;
+	return !text_parse_uuid(name, id) && !memcmp(id, s->fs->super.volume_id, sizeof(id));
+}
+
+static bool same_volume(const struct store *a, const struct store *b)
+{
+	return !memcmp(a->fs->super.volume_id, b->fs->super.volume_id, 16);
+}
+
+static int say_ambiguous(const char *name, const struct store *a, const struct store *b, char *why,
+			 size_t why_size)
+{
+	char ua[UUID_TEXT_SIZE], ub[UUID_TEXT_SIZE];
+
+	snprintf(why, why_size, "%.100s: several attached volumes have this label: %s (%.100s) and "
+		 "%s (%.100s); name one by its UUID", name,
+		 text_format_uuid(a->fs->super.volume_id, ua), a->device,
+		 text_format_uuid(b->fs->super.volume_id, ub), b->device);
+	return -ENOTUNIQ;
+}
+
+int store_get(struct stores *all, const char *name, struct store **out, char *why, size_t why_size)
+{
+	struct store *s, *tmp, *found = NULL;
+	int err = 0;
+
+	pthread_mutex_lock(&all->mutex);
+	list_for_each(s, tmp, &all->list, node) {
+		if (!is_called(s, name))
+			continue;
+		if (found && !same_volume(s, found)) {
+			err = say_ambiguous(name, found, s, why, why_size);
+			break;
+		}
+		/* A rescue mount of a volume that is attached too: the latter is meant. */
+		if (!found || (found->flags & FS_RESCUE))
+			found = s;
+	}
+	if (!err && !found) {
+		snprintf(why, why_size, "%.200s: no datastore of that label, UUID or device is "
+			 "attached; \"lunfs status\" lists them", name);
+		err = -ENOENT;
+	}
+	if (!err) {
+		found->refs++;
+		*out = found;
+	}
+	pthread_mutex_unlock(&all->mutex);
+	return err;
+}
+
+/* ---- attaching ---- */
+
+/* mutex held. */
+static void forget_store(struct store *s)
+{
+	list_del(&s->node);
+	s->all->count--;
+	pthread_cond_broadcast(&s->all->changed);
+	pthread_mutex_destroy(&s->mounts_mutex);
+	free(s);
+}
+
+/* mutex held. */
+static struct store *new_store(struct stores *all, const char *device, unsigned int flags,
+			       bool implicit)
+{
+	struct store *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return NULL;
+	s->all = all;
+	snprintf(s->device, sizeof(s->device), "%s", device);
+	s->flags = flags & ~STORE_READ_ONLY_WILL_DO;
+	s->state = STORE_ATTACHING;
+	s->implicit = implicit;
+	s->refs = 1;
+	s->lock_fd = -1;
+	s->host_lock_fd = -1;
+	list_init(&s->mounts);
+	pthread_mutex_init(&s->mounts_mutex, NULL);
+	list_add_tail(&all->list, &s->node);
+	all->count++;
+	return s;
+}
+
+static void close_devices(struct store *s)
+{
+	blkdev_close(s->dev);
+	blkdev_close(s->hb_dev);
+	if (s->lock_fd >= 0)
+		close(s->lock_fd);
+	/* Last: who gets it next may skip the wait for our lease. */
+	if (s->host_lock_fd >= 0)
+		close(s->host_lock_fd);
+	s->dev = NULL;
+	s->hb_dev = NULL;
+	s->lock_fd = -1;
+	s->host_lock_fd = -1;
+}
+
+static int take_devices(struct store *s, const struct rpc_reply *reply, const int *fds,
+			unsigned int fd_count, char *why, size_t why_size)
+{
+	struct blkfile_handle h = { .info = reply->open.info, .lock_fd = -1 };
+	unsigned int locks = reply->open.has_locks ? 2 : 0;
+	int err = -EPROTO;
+
+	if (fd_count != 2 + locks + reply->open.has_host_lock)
+		goto close_all;
+	s->info = reply->open.info;
+	if (reply->open.has_host_lock)
+		s->host_lock_fd = fds[2 + locks];
+	/* Only to name the device to the parent: a dup excludes nobody. */
+	if (locks)
+		s->lock_fd = fcntl(fds[2], F_DUPFD_CLOEXEC, 0);
+	h.fd = fds[0];
+	if (locks)
+		h.lock_fd = fds[2];
+	err = blkfile_new(env_posix(), &h, &s->dev);
+	if (err) {
+		blkfile_handle_close(&h);
+		close(fds[1]);
+		if (locks)
+			close(fds[3]);
+		goto fail;
+	}
+	h.fd = fds[1];
+	if (locks)
+		h.lock_fd = fds[3];
+	err = blkfile_new(env_posix(), &h, &s->hb_dev);
+	if (!err)
+		return 0;
+	blkfile_handle_close(&h);
+fail:
+	snprintf(why, why_size, "%.200s: %s", s->device, strerror(-err));
+	return err;
+
+close_all:
+	rpc_close_fds(fds, fd_count);
+	snprintf(why, why_size, "%.200s: the privileged half sent %u descriptors", s->device,
+		 fd_count);
+	return err;
+}
+
+static int kill_peer(void *arg, const struct slot *victim)
+{
+	struct store *s = arg;
+	struct rpc_request rq = { .op = RPC_KILL };
+	struct rpc_reply reply;
+	int err;
+
+	memcpy(rq.kill.host_id, victim->host_id, sizeof(rq.kill.host_id));
+	memcpy(rq.kill.boot_id, victim->boot_id, sizeof(rq.kill.boot_id));
+	rq.kill.pid = victim->pid;
+	rq.kill.pid_start = victim->pid_start;
+	err = rpc_call(s->all->rpc, &rq, s->lock_fd, &reply, NULL, NULL);
+	if (err)
+		log_warning(env_posix(), s->device, "host %.32s in slot %u cannot be fenced: %s",
+			    victim->host_name, victim->index, reply.why);
+	return err == 0 || err == -EPERM || err == -ETIMEDOUT ? err : -EPERM;
+}
+
+/* From any thread of lockd: what the kernel caches of the inode has to go, in every mount. */
+static void invalidate(void *arg, uint64_t id)
+{
+	struct store *s = arg;
+	struct mount *m, *tmp;
+
+	pthread_mutex_lock(&s->mounts_mutex);
+	list_for_each(m, tmp, &s->mounts, node)
+		mnt_invalidate(m->mnt, id);
+	pthread_mutex_unlock(&s->mounts_mutex);
+}
+
+static int attach_fs(struct store *s, char *why, size_t why_size)
+{
+	const struct rpc_hello *h = s->all->hello;
+	struct fs_attach_params p = {
+		.env = env_posix(), .dev = s->dev, .hb_dev = s->hb_dev, .flags = s->flags,
+		.pid = (uint32_t)getpid(), .pid_start = s->all->pid_start,
+		.own_slot_is_dead = s->host_lock_fd >= 0,
+		.kill = s->lock_fd >= 0 ? kill_peer : NULL, .kill_arg = s,
+		.may_beat = s->all->may_beat, .may_beat_arg = s->all->may_beat_arg,
+	};
+	int err;
+
+	memcpy(p.host_id, h->host_id, sizeof(p.host_id));
+	memcpy(p.boot_id, h->boot_id, sizeof(p.boot_id));
+	memcpy(p.machine_id, h->machine_id, sizeof(p.machine_id));
+	memcpy(p.host_name, h->host_name, sizeof(p.host_name));
+	why[0] = '\0';
+	err = fs_attach(&p, &s->fs, why, why_size);
+	if (err) {
+		if (!why[0])
+			snprintf(why, why_size, "%.200s: cannot be attached: %s", s->device,
+				 strerror(-err));
+		return err;
+	}
+	s->fs->invalidate_arg = s;
+	s->fs->invalidate = invalidate;
+	return 0;
+}
+
+static void log_attached(const struct store *s)
+{
+	if (!s->info.direct)
+		log_warning(env_posix(), s->fs->super.label, "%s: O_DIRECT is not in force here: data "
+			    "passes the page cache, a flush is fdatasync", s->device);
+	log_info(env_posix(), s->fs->super.label, "attached %s%s", s->device,
+		 s->flags & FS_RESCUE ? " for rescue, read-only" :
+		 s->flags & FS_READ_ONLY ? " read-only" : "");
+}
+
+/* Return: 0; -EEXIST *@other is the same device; errors. */
+static int attach_new(struct store *s, int asker, struct store **other, char *why, size_t why_size)
+{
+	struct rpc_request rq = { .op = RPC_OPEN };
+	struct rpc_reply reply;
+	int fds[RPC_FDS_MAX], err;
+	unsigned int fd_count = 0;
+
+	snprintf(rq.open.path, sizeof(rq.open.path), "%s", s->device);
+	if (s->flags & FS_RESCUE)
+		rq.open.flags = RPC_OPEN_READ_ONLY | RPC_OPEN_NO_HOST_LOCK;
+	err = rpc_call(s->all->rpc, &rq, asker, &reply, fds, &fd_count);
+	pthread_mutex_lock(&s->all->mutex);
+	s->backing_dev = reply.open.backing_dev;
+	s->backing_ino = reply.open.backing_ino;
+	*other = find_backing(s);
+	pthread_mutex_unlock(&s->all->mutex);
+	if (*other) {
+		rpc_close_fds(fds, fd_count);
+		return -EEXIST;
+	}
+	if (err) {
+		snprintf(why, why_size, "%s", reply.why);
+		return err;
+	}
+	err = take_devices(s, &reply, fds, fd_count, why, why_size);
+	if (!err)
+		err = attach_fs(s, why, why_size);
+	if (err)
+		close_devices(s);
+	else
+		log_attached(s);
+	return err;
+}
+
+/* mutex held; waits while another thread attaches or detaches it. */
+static int join_existing(struct store *s, unsigned int flags, bool implicit, struct store **out,
+			 char *why, size_t why_size)
+{
+	if (s->state != STORE_ATTACHED) {
+		pthread_cond_wait(&s->all->changed, &s->all->mutex);
+		return -EAGAIN;	/* it may be gone: look again */
+	}
+	if (s->flags & FS_READ_ONLY && !(flags & (FS_READ_ONLY | STORE_READ_ONLY_WILL_DO))) {
+		snprintf(why, why_size, "%.200s: attached read-only here; detach it first", s->device);
+		return -EBUSY;
+	}
+	if (fs_is_lost(s->fs)) {
+		snprintf(why, why_size, "%.200s: this host has lost its slot there; unmount what is "
+			 "mounted of it and detach it, then attach it anew", s->device);
+		return -EBUSY;
+	}
+	if (!implicit)
+		s->implicit = false;	/* asked for by name: it stays */
+	s->refs++;
+	*out = s;
+	return 0;
+}
+
+/* mutex held.  Return: 0 *@out is to be attached; 1 it is; negative errno. */
+static int begin_attach(struct stores *all, const char *device, unsigned int flags, bool implicit,
+			struct store **out, char *why, size_t why_size)
+{
+	struct store *s;
+	int err;
+
+	do {
+		if (all->stopping) {
+			snprintf(why, why_size, "the daemon is shutting down");
+			return -ESHUTDOWN;
+		}
+		s = find_device(all, device, flags & FS_RESCUE);
+		err = s ? join_existing(s, flags, implicit, out, why, why_size) : 0;
+	} while (err == -EAGAIN);
+	if (err || s)
+		return err ? err : 1;
+	if (all->count >= STORES_MAX) {
+		snprintf(why, why_size, "this daemon has %d datastores already", STORES_MAX);
+		return -EMFILE;
+	}
+	*out = new_store(all, device, flags, implicit);
+	return *out ? 0 : -ENOMEM;
+}
+
+int store_attach(struct stores *all, const char *device, unsigned int flags, int asker,
+		 bool implicit, struct store **out, char *why, size_t why_size)
+{
+	struct store *s, *other = NULL;
+	int err;
+
+	pthread_mutex_lock(&all->mutex);
+	err = begin_attach(all, device, flags, implicit, &s, why, why_size);
+	pthread_mutex_unlock(&all->mutex);
+	if (err) {
+		*out = err == 1 ? s : NULL;
+		return err == 1 ? 0 : err;
+	}
+	err = attach_new(s, asker, &other, why, why_size);
+	pthread_mutex_lock(&all->mutex);
+	if (err) {
+		forget_store(s);
+		while (err == -EEXIST || err == -EAGAIN) {
+			/* The other one may have gone while the mutex was free or waited with. */
+			err = store_is_listed(all, other) ?
+			      join_existing(other, flags, implicit, out, why, why_size) : -ENXIO;
+		}
+		if (err == -ENXIO)
+			snprintf(why, why_size, "%.200s: it was just detached; try again", device);
+	} else {
+		s->state = STORE_ATTACHED;
+		*out = s;
+		pthread_cond_broadcast(&all->changed);
+	}
+	pthread_mutex_unlock(&all->mutex);
+	return err;
+}
+
+/* ---- detaching ---- */
+
+bool store_is_listed(struct stores *all, const struct store *wanted)
+{
+	struct store *s, *tmp;
+
+	list_for_each(s, tmp, &all->list, node)
+		if (s == wanted)
+			return true;
+	return false;
+}
+
+/* mutex held, and released meanwhile; the last reference is the caller's.  Frees @s. */
+static int detach_now(struct store *s)
+{
+	struct stores *all = s->all;
+	char label[LABEL_MAX + 1];
+	int err;
+
+	s->state = STORE_DETACHING;
+	pthread_mutex_unlock(&all->mutex);
+	strcpy(label, s->fs->super.label);
+	err = fs_detach(s->fs);
+	close_devices(s);
+	if (err)
+		log_warning(env_posix(), label, "detached %s, but not cleanly: %s; other hosts will "
+			    "recover this host's slot", s->device, strerror(-err));
+	else
+		log_info(env_posix(), label, "detached %s", s->device);
+	pthread_mutex_lock(&all->mutex);
+	forget_store(s);
+	return err;
+}
+
+int store_detach(struct store *s, char *why, size_t why_size)
+{
+	struct stores *all = s->all;
+	int err = 0;
+
+	pthread_mutex_lock(&all->mutex);
+	if (!list_empty(&s->mounts)) {
+		snprintf(why, why_size, "%.100s: mounted on %.200s; umount that first",
+			 s->fs->super.label, list_first(&s->mounts, struct mount, node)->dir);
+		err = -EBUSY;
+	} else if (s->refs > 1) {
+		snprintf(why, why_size, "%.100s: another command is using it; try again",
+			 s->fs->super.label);
+		err = -EBUSY;
+	}
+	if (err)
+		s->refs--;
+	else
+		err = detach_now(s);
+	pthread_mutex_unlock(&all->mutex);
+	if (err && err != -EBUSY)
+		snprintf(why, why_size, "detached, but not cleanly: %s; other hosts will recover "
+			 "this host's slot", strerror(-err));
+	return err;
+}
+
+/* mutex held. */
+void store_put_locked(struct store *s)
+{
+	if (s->refs == 1 && s->implicit && list_empty(&s->mounts) && s->state == STORE_ATTACHED) {
+		detach_now(s);
+		return;
+	}
+	s->refs--;
+	pthread_cond_broadcast(&s->all->changed);
+}
+
+void store_put(struct store *s)
+{
+	struct stores *all = s->all;
+
+	pthread_mutex_lock(&all->mutex);
+	store_put_locked(s);
+	pthread_mutex_unlock(&all->mutex);
+}
+
+int store_detach_all(struct stores *all)
+{
+	struct store *s, *tmp;
+	int err = 0, e;
+
+	pthread_mutex_lock(&all->mutex);
+again:
+	list_for_each(s, tmp, &all->list, node) {
+		if (s->state != STORE_ATTACHED || s->refs) {
+			pthread_cond_wait(&all->changed, &all->mutex);
+			goto again;
+		}
+		s->refs++;
+		e = detach_now(s);
+		err = err ? err : e;
+		goto again;
+	}
+	pthread_mutex_unlock(&all->mutex);
+	return err;
+}

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What store.c and store_mount.c share. */
+#ifndef LUNFS_DAEMON_STORE_INTERNAL_H
+#define LUNFS_DAEMON_STORE_INTERNAL_H
+
+#include "daemon/store.h"
+
+/** store_is_listed() - whether @wanted still exists; it is not looked into.  mutex held. */
+bool store_is_listed(struct stores *all, const struct store *wanted);
+
+/** store_put_locked() - store_put() with the mutex held; releases it where it detaches. */
+void store_put_locked(struct store *s);
+
+/** store_detach_all() - waits for commands to end and detaches everything; mounts are gone. */
+int store_detach_all(struct stores *all);
+
+#endif

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Mounts of attached datastores: made on demand, ended when the kernel says so. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "daemon/store_internal.h"
+
+#define MAX_READ	(1u << 20)
+
+static void comm_of(void *arg, uint32_t pid, char comm[25])
+{
+	struct mount *m = arg;
+	struct rpc_request rq = { .op = RPC_COMM, .comm_pid = pid };
+	struct rpc_reply reply;
+
+	comm[0] = '\0';
+	if (!rpc_call(m->store->all->rpc, &rq, -1, &reply, NULL, NULL))
+		memcpy(comm, reply.comm, 24);
+	comm[24] = '\0';
+}
+
+/* From a thread of the mount itself, which cannot wait for its own end: the reaper does. */
+static void unmounted(void *arg)
+{
+	struct mount *m = arg;
+	struct stores *all = m->store->all;
+
+	pthread_mutex_lock(&all->mutex);
+	m->ended = true;
+	pthread_cond_broadcast(&all->changed);
+	pthread_mutex_unlock(&all->mutex);
+}
+
+static int ask_umount(struct stores *all, const char *dir, uint32_t dev_minor, bool lazy)
+{
+	struct rpc_request rq = { .op = RPC_UMOUNT };
+	struct rpc_reply reply;
+
+	snprintf(rq.umount.dir, sizeof(rq.umount.dir), "%s", dir);
+	rq.umount.dev_minor = dev_minor;
+	rq.umount.lazy = lazy;
+	return rpc_call(all->rpc, &rq, -1, &reply, NULL, NULL);
+}
+
+static int ask_mount(struct store *s, const struct store_mount_params *p, struct rpc_reply *reply,
+		     int *fds, unsigned int *fd_count)
+{
+	struct rpc_request rq = { .op = RPC_MOUNT };
+	unsigned int threads = s->all->hello->threads;
+
+	snprintf(rq.mount.source, sizeof(rq.mount.source), "%s", p->source);
+	snprintf(rq.mount.dir, sizeof(rq.mount.dir), "%s", p->dir);
+	rq.mount.flags = p->flags;
+	rq.mount.max_read = MAX_READ;
+	rq.mount.clones = threads > 1 && threads <= MNT_CLONES_MAX ? threads - 1 : 3;
+	return rpc_call(s->all->rpc, &rq, p->asker, reply, fds, fd_count);
+}
+
+static int start_mount(struct mount *m, const struct store_mount_params *p, const int *fds,
+		       unsigned int fd_count)
+{
+	struct mnt_options o = {
+		.dir = m->dir, .threads = m->store->all->hello->threads, .max_read = MAX_READ,
+		.comm_of = comm_of, .unmounted = unmounted, .arg = m,
+		.read_only = p->read_only || m->store->fs->read_only,
+	};
+
+	if (!fd_count || fd_count - 1 > MNT_CLONES_MAX)
+		return -EPROTO;
+	o.clone_count = fd_count - 1;
+	memcpy(o.clone_fds, fds + 1, o.clone_count * sizeof(*fds));
+	return mnt_start(m->store->fs, fds[0], &o, &m->mnt);
+}
+
+/* The mount is known and counted before its first request, which may end it. */
+static int serve_mount(struct mount *m, const struct store_mount_params *p, const int *fds,
+		       unsigned int fd_count)
+{
+	struct store *s = m->store;
+	int err = start_mount(m, p, fds, fd_count);
+
+	if (err) {
+		rpc_close_fds(fds, fd_count);
+		ask_umount(s->all, m->dir, m->dev_minor, true);
+		return err;
+	}
+	pthread_mutex_lock(&s->all->mutex);
+	s->refs++;
+	pthread_mutex_lock(&s->mounts_mutex);
+	list_add_tail(&s->mounts, &m->node);
+	pthread_mutex_unlock(&s->mounts_mutex);
+	pthread_cond_broadcast(&s->all->changed);
+	pthread_mutex_unlock(&s->all->mutex);
+	return 0;
+}
+
+int store_mount(struct store *s, const struct store_mount_params *p, char dir[PATH_MAX],
+		char *why, size_t why_size)
+{
+	struct mount *m = calloc(1, sizeof(*m));
+	struct rpc_reply reply;
+	int fds[RPC_FDS_MAX], err;
+	unsigned int fd_count = 0;
+
+	if (!m)
+		return -ENOMEM;
+	m->store = s;
+	err = ask_mount(s, p, &reply, fds, &fd_count);
+	if (err) {
+		snprintf(why, why_size, "%s", reply.why);
+		goto free_mount;
+	}
+	memcpy(m->dir, reply.mount.dir, sizeof(m->dir));
+	m->dir[sizeof(m->dir) - 1] = '\0';
+	m->dev_minor = reply.mount.dev_minor;
+	err = serve_mount(m, p, fds, fd_count);
+	if (err) {
+		snprintf(why, why_size, "%.200s: cannot be served: %s", p->dir, strerror(-err));
+		goto free_mount;
+	}
+	log_info(env_posix(), s->fs->super.label, "mounted on %s", reply.mount.dir);
+	strcpy(dir, reply.mount.dir);
+	return 0;
+
+free_mount:
+	free(m);
+	return err;
+}
+
+/* ---- the end of a mount ---- */
+
+/* mutex held, and released meanwhile; @m is claimed.  Frees it, and perhaps its store. */
+static void end_mount(struct mount *m)
+{
+	struct store *s = m->store;
+	struct stores *all = s->all;
+
+	/* Off the list first: nobody asks for invalidation of what mnt_stop() frees. */
+	pthread_mutex_lock(&s->mounts_mutex);
+	list_del(&m->node);
+	pthread_mutex_unlock(&s->mounts_mutex);
+	pthread_mutex_unlock(&all->mutex);
+	mnt_stop(m->mnt);
+	/* Most often it is unmounted already: then the parent only forgets it. */
+	ask_umount(all, m->dir, m->dev_minor, true);
+	log_info(env_posix(), s->fs->super.label, "unmounted from %s", m->dir);
+	free(m);
+	pthread_mutex_lock(&all->mutex);
+	store_put_locked(s);
+}
+
+/* mutex held. */
+static struct mount *find_mount(struct stores *all, bool ended)
+{
+	struct store *s, *stmp;
+	struct mount *m, *mtmp;
+
+	list_for_each(s, stmp, &all->list, node)
+		list_for_each(m, mtmp, &s->mounts, node)
+			if (!m->claimed && (m->ended || !ended))
+				return m;
+	return NULL;
+}
+
+static void *reap(void *arg)
+{
+	struct stores *all = arg;
+
+	pthread_mutex_lock(&all->mutex);
+	for (;;) {
+		struct mount *m = find_mount(all, true);
+
+		if (m) {
+			m->claimed = true;
+			end_mount(m);
+		} else {
+			pthread_cond_wait(&all->changed, &all->mutex);
+		}
+	}
+	return NULL;
+}
+
+int stores_init(struct stores *all, struct rpc_client *rpc, const struct rpc_hello *hello,
+		uint64_t pid_start, bool (*may_beat)(void *arg), void *may_beat_arg)
+{
+	memset(all, 0, sizeof(*all));
+	all->rpc = rpc;
+	all->hello = hello;
+	all->pid_start = pid_start;
+	all->may_beat = may_beat;
+	all->may_beat_arg = may_beat_arg;
+	pthread_mutex_init(&all->mutex, NULL);
+	pthread_cond_init(&all->changed, NULL);
+	list_init(&all->list);
+	return -pthread_create(&all->reaper, NULL, reap, all);
+}
+
+int stores_shutdown(struct stores *all)
+{
+	struct mount *m;
+
+	pthread_mutex_lock(&all->mutex);
+	all->stopping = true;
+	pthread_cond_broadcast(&all->changed);
+	while ((m = find_mount(all, false))) {
+		char dir[PATH_MAX];
+		uint32_t dev_minor = m->dev_minor;
+
+		m->claimed = true;
+		strcpy(dir, m->dir);
+		pthread_mutex_unlock(&all->mutex);
+		/* While it is still served: what the kernel has not written yet comes now. */
+		if (ask_umount(all, dir, dev_minor, false)) {
+			log_warning(env_posix(), dir, "in use: its users will see ENOTCONN");
+			ask_umount(all, dir, dev_minor, true);
+		}
+		pthread_mutex_lock(&all->mutex);
+		end_mount(m);
+	}
+	pthread_mutex_unlock(&all->mutex);
+	return store_detach_all(all);
+}

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/worker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/machine.h"
+#include "daemon/ctl.h"
+#include "daemon/sandbox.h"
+#include "daemon/store.h"
+
+#define HEARTBEAT_PRIORITY	5
+
+struct worker {
+	struct rpc_hello hello;
+	struct rpc_client rpc;
+	struct stores	stores;
+	struct ctl	ctl;
+	int		parent_stat;	/* /proc/PARENT/stat */
+	uint64_t	pid_start;
+	int		memory_err;	/* of locking memory, to be logged once there is a log */
+};
+
+#define SAY(level, ...)	env_log(env_posix(), level, "lunfsd", __VA_ARGS__)
+
+/*
+ * Real-time from its first beat on; children of it, if any, are not.  Where the limit does
+ * not allow it the heartbeat competes like everybody, which only load can make fail.
+ */
+static void go_realtime(void)
+{
+	static __thread bool tried;
+	struct sched_param param = { .sched_priority = HEARTBEAT_PRIORITY };
+
+	if (tried)
+		return;
+	tried = true;
+	if (sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &param))
+		SAY(LOG_LEVEL_WARNING, "the heartbeat cannot run in real time: %s; under heavy load "
+		    "it may be late", strerror(errno));
+}
+
+/*
+ * Asked by the heartbeat before each beat.  A daemon whose privileged half is stopped can
+ * neither fence nor unmount: it counts as frozen as a whole, and stops beating.
+ */
+static bool may_beat(void *arg)
+{
+	struct worker *w = arg;
+	char text[1024], state = 0;
+	uint64_t start;
+	ssize_t n = pread(w->parent_stat, text, sizeof(text) - 1, 0);
+
+	go_realtime();
+	if (n <= 0)
+		return false;
+	text[n] = '\0';
+	return !machine_parse_stat(text, &start, &state) && state != 'T' && state != 't';
+}
+
+/* ---- from privileged to not ---- */
+
+static int receive_hello(struct worker *w)
+{
+	int fds[RPC_FDS_MAX];
+	unsigned int fd_count;
+	int err = rpc_recv(WORKER_FD_RPC, &w->hello, sizeof(w->hello), fds, &fd_count);
+
+	if (err)
+		return err;
+	rpc_close_fds(fds, fd_count);
+	return w->hello.magic == RPC_MAGIC ? 0 : -EPROTO;
+}
+
+/* What has to be opened or asked for while it is still allowed. */
+static int open_views(struct worker *w)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)w->hello.parent);
+	w->parent_stat = open(path, O_RDONLY | O_CLOEXEC);
+	if (w->parent_stat < 0)
+		return -errno;
+	return machine_process_start((uint32_t)getpid(), &w->pid_start, NULL);
+}
+
+static int confine(struct worker *w)
+{
+	const char *what = "seccomp";
+	int err;
+
+	sandbox_keep_realtime();
+	err = sandbox_drop(w->hello.uid, w->hello.gid, w->hello.parent, &what);
+	if (!err) {
+		w->memory_err = sandbox_lock_memory();
+		what = "seccomp";
+		err = sandbox_filter();
+	}
+	if (err)
+		SAY(LOG_LEVEL_ERROR, "the worker cannot give its privileges up: %s: %s", what,
+		    strerror(-err));
+	return err;
+}
+
+/* Keyboard and service managers signal the whole group: the parent decides what happens. */
+static void ignore_signals(void)
+{
+	signal(SIGTERM, SIG_IGN);
+	signal(SIGINT, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	signal(SIGPIPE, SIG_IGN);
+}
+
+/* ---- running ---- */
+
+static int serve(struct worker *w)
+{
+	struct rpc_request ready = { .magic = RPC_MAGIC, .op = RPC_READY };
+	int err = rpc_client_start(&w->rpc, WORKER_FD_RPC);
+
+	if (!err)
+		err = stores_init(&w->stores, &w->rpc, &w->hello, w->pid_start, may_beat, w);
+	if (!err)
+		err = ctl_start(&w->ctl, WORKER_FD_CONTROL, &w->stores, &w->hello);
+	return err ? err : rpc_send(WORKER_FD_RPC, &ready, sizeof(ready), NULL, 0);
+}
+
+/* Until the parent says stop, or is no more. */
+static void wait_for_stop(void)
+{
+	struct pollfd pfd = { .fd = WORKER_FD_LIFE, .events = POLLIN };
+	char c;
+
+	while (poll(&pfd, 1, -1) < 0 && errno == EINTR)
+		;
+	if (recv(WORKER_FD_LIFE, &c, 1, 0) != 1)
+		_exit(1);
+}
+
+int worker_run(void)
+{
+	static struct worker w;	/* one a process; outlives the threads that use it */
+	int err;
+
+	ignore_signals();
+	err = receive_hello(&w);
+	if (err)
+		return 1;
+	env_posix_log_level((enum log_level)w.hello.log_level);
+	err = open_views(&w);
+	if (err) {
+		SAY(LOG_LEVEL_ERROR, "/proc cannot be read: %s", strerror(-err));
+		return 1;
+	}
+	if (confine(&w))
+		return 1;
+	if (w.memory_err)
+		SAY(LOG_LEVEL_WARNING, "memory cannot be locked: %s; the heartbeat may be late when "
+		    "the machine swaps", strerror(-w.memory_err));
+	err = serve(&w);
+	if (err) {
+		SAY(LOG_LEVEL_ERROR, "the worker cannot start: %s", strerror(-err));
+		return 1;
+	}
+	wait_for_stop();
+	err = stores_shutdown(&w.stores);
+	/* Not exit(): threads that serve connections are still there. */
+	fflush(NULL);
+	_exit(err ? 1 : 0);
+}
