@@ -51,7 +51,7 @@ static void batch_add(struct drop_batch *b, struct lock *lock, enum lock_mode ta
 static void batch_collect(struct lockd *ld, struct drop_batch *b)
 {
 	struct lock_cache *c = &ld->cache;
-	uint64_t now = env_now_ns(ld->p.env);
+	uint64_t now = env_now_ns(ld->p.env), idle_ns = IDLE_NS;
 	struct lock *lock, *next;
 	enum lock_mode target;
 
@@ -70,9 +70,11 @@ static void batch_collect(struct lockd *ld, struct drop_batch *b)
 		size_t left = c->locks.count - b->count;
 
 		if (b->count == BATCH_MAX ||
-		    (left <= c->held_max && now < lock->last_use_ns + IDLE_NS))
+		    (left <= c->held_max && now < lock->last_use_ns + idle_ns))
 			return;
 		batch_add(b, lock, LOCK_FREE);
+		/* What would be next in a moment goes along: one settle() for all. */
+		idle_ns = IDLE_NS - lockd_beat_ns(ld);
 	}
 }
 
