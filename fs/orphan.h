@@ -15,15 +15,18 @@ struct orphans;
 int orphan_open(struct fs *fs, struct orphans **out);
 void orphan_close(struct orphans *o);
 
-/** orphan_reserve() - a free place, before txn_begin(); -ENOSPC the list is full.
- * orphan_unreserve() gives it back unused. */
+/** orphan_reserve() - a free place, before any lock is taken: waits while the list is filling
+ * up and the reaper gets on with it.  -ENOSPC the list is full.  orphan_unreserve() gives it
+ * back unused. */
 int orphan_reserve(struct fs *fs);
 void orphan_unreserve(struct fs *fs);
 
-/** orphan_add() - within @txn, uses a reservation; 1 credit.  Sets INODE_ORPHAN in @di. */
+/** orphan_add() - within @txn, uses up a reservation; 1 credit.  Sets INODE_ORPHAN in @di.
+ * An inode that is on our list already stays there once. */
 int orphan_add(struct txn *txn, struct inode *ino, struct inode_disk *di);
 
-/** orphan_remove() - within @txn; 1 credit.  Clears INODE_ORPHAN in @di. */
+/** orphan_remove() - within @txn; 1 credit.  Clears INODE_ORPHAN in @di.  If it stands on
+ * another slot's list (adopted elsewhere), that entry means nothing from now on. */
 int orphan_remove(struct txn *txn, struct inode *ino, struct inode_disk *di);
 
 /** orphan_kick() - @id may now be deleted or shrunk: the reaper does it. */
@@ -32,6 +35,14 @@ void orphan_kick(struct fs *fs, uint64_t id);
 /** orphan_finish() - does it now, in chains of bounded transactions: frees everything beyond
  * shrink_to, or all and the inode itself when nlink is 0. */
 int orphan_finish(struct fs *fs, uint64_t id);
+
+/** orphan_settle_shrink() - @ino, exclusively locked, has a truncation that a crash cut short:
+ * finishes it, before anything else is done with its size. */
+int orphan_settle_shrink(struct fs *fs, struct inode *ino);
+
+/** orphan_wait() - until the reaper has done what it can now, at most @ms: for callers that
+ * found the volume full.  Return: true if anything was deleted meanwhile. */
+bool orphan_wait(struct fs *fs, unsigned int ms);
 
 /** orphan_adopt() - during recovery of @slot: its entries become ours; what does not fit
  * stays for the slot's next owner.  Through our own journal, settled on return. */

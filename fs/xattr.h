@@ -15,6 +15,14 @@ int xattr_set(struct fs *fs, uint64_t id, const char *name, const void *value, s
 int xattr_list(struct fs *fs, uint64_t id, char *names, size_t size, size_t *len);
 int xattr_remove(struct fs *fs, uint64_t id, const char *name);
 
+/** xattr_drop() - within @txn: the attribute block goes, into the pinned group that holds it;
+ * 4 credits, the inode's included. */
+void xattr_drop(struct txn *txn, struct inode *ino, struct inode_disk *di,
+		struct alloc_pin *pin);
+
+/* trusted.lunfs.multiwriter = "1": several hosts may write the file at once (R1). */
+#define XATTR_MULTI	"trusted.lunfs.multiwriter"
+
 /** xattr_block() - the block number of the attribute block, 0: none (deletion frees it). */
 uint64_t xattr_block(const struct inode *ino);
 

@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The reaper: deletes and shrinks what stands on the orphan list, in bounded transactions. */
+#include <errno.h>
+#include <stdio.h>
+
+#include "fs/cluster.h"
+#include "fs/dir_tree.h"
+#include "fs/orphan_list.h"
+
+#define REAPER_RETRY_NS	NSEC_PER_SEC	/* an inode that another host holds */
+#define REAPER_TIMES_NS	NSEC_PER_SEC	/* late times of overwrites go into their inodes */
+#define REAPER_GIVE_UP_NS (60 * NSEC_PER_SEC)	/* damaged: fsck's business, but look again */
+
+/* Whether a process of this host still has it open. */
+static bool orphan_is_open(struct fs *fs, struct inode *ino)
+{
+	bool open;
+
+	env_mutex_lock(fs->env, &fs->open_mutex);
+	open = ino->opens > 0;
+	env_mutex_unlock(fs->env, &fs->open_mutex);
+	return open;
+}
+
+static int orphan_free_xattr(struct fs *fs, struct inode *ino)
+{
+	uint64_t block = xattr_block(ino);
+	struct alloc_pin pin;
+	struct inode_disk *di;
+	struct txn txn;
+	int err;
+
+	if (!block)
+		return 0;
+	err = alloc_pin(fs, block, &pin);
+	if (err)
+		return err;
+	err = txn_begin(fs, 8, &txn);
+	if (!err) {
+		di = inode_change(&txn, ino);
+		xattr_drop(&txn, ino, di, &pin);
+		txn_end(&txn);
+	}
+	alloc_unpin(fs, &pin);
+	return err;
+}
+
+/* What the inode points to, all of it. */
+static int orphan_free_contents(struct fs *fs, struct inode *ino)
+{
+	const struct inode_disk *di = inode_disk(ino);
+	int more = 1;
+
+	if (S_ISDIR(le32_to_cpu(di->mode))) {
+		while (more == 1)
+			more = dir_free_step(fs, ino);
+	} else if (!(le32_to_cpu(di->flags) & INODE_INLINE)) {
+		while (more == 1)
+			more = file_free_step(fs, ino, 0);
+	}
+	return more < 0 ? more : orphan_free_xattr(fs, ino);
+}
+
+/* The inode itself becomes free, and leaves the list with the same transaction. */
+static int orphan_free_inode(struct fs *fs, struct inode *ino)
+{
+	struct alloc_pin pin;
+	struct inode_disk *di;
+	struct txn txn;
+	int err;
+
+	err = alloc_pin(fs, ino->number, &pin);
+	if (err)
+		return err;
+	err = txn_begin(fs, 8, &txn);
+	if (err)
+		goto unpin;
+	err = itable_free(&txn, &pin, ino->number);
+	/* Free already, says the index (logged): the list's entry has no further use. */
+	if (err == -EUCLEAN)
+		err = 0;
+	if (!err) {
+		di = inode_change(&txn, ino);
+		orphan_remove(&txn, ino, di);
+		di->mode = cpu_to_le32(0);
+		di->nlink = cpu_to_le32(0);
+		di->flags = cpu_to_le32(0);
+		di->size = cpu_to_le64(0);
+		di->blocks = cpu_to_le64(0);
+		di->entries = cpu_to_le64(0);
+		di->rdev = cpu_to_le64(0);
+		di->parent = cpu_to_le64(0);
+		di->depth = cpu_to_le32(0);
+		di->root_count = cpu_to_le32(0);
+		di->name_len = cpu_to_le16(0);
+		memset(di->name, 0, sizeof(di->name));
+		memset(di->root, 0, sizeof(di->root));
+	}
+	txn_end(&txn);
+unpin:
+	alloc_unpin(fs, &pin);
+	return err;
+}
+
+int orphan_settle_shrink(struct fs *fs, struct inode *ino)
+{
+	const struct inode_disk *di = inode_disk(ino);
+	struct txn txn;
+	int more = 1;
+
+	if (!(le32_to_cpu(di->flags) & INODE_ORPHAN) || le32_to_cpu(di->nlink) == 0)
+		return 0;
+	if (!(le32_to_cpu(di->flags) & INODE_INLINE)) {
+		while (more == 1)
+			more = file_free_step(fs, ino, le64_to_cpu(inode_disk(ino)->shrink_to));
+		if (more < 0)
+			return more;
+	}
+	more = txn_begin(fs, 2, &txn);
+	if (more)
+		return more;
+	orphan_remove(&txn, ino, inode_change(&txn, ino));
+	txn_end(&txn);
+	return 0;
+}
+
+/* The entry means nothing (any more). */
+static int orphan_forget_entry(struct fs *fs, uint64_t id)
+{
+	struct txn txn;
+	int err = txn_begin(fs, ORPHAN_BLOCKS, &txn);
+
+	if (err)
+		return err;
+	orphan_strike(&txn, id);
+	txn_end(&txn);
+	return 0;
+}
+
+/* Return: 1 a process of this host has it open: its close kicks again; 0 done; errors. */
+static int orphan_try(struct fs *fs, struct inode *ino, uint64_t id)
+{
+	const struct inode_disk *di;
+	int err;
+
+	err = inode_lock(fs, ino, id, LOCK_EXCLUSIVE, 0, NULL);
+	if (err == -ESTALE && !fs_is_lost(fs))
+		return orphan_forget_entry(fs, id);
+	if (err)
+		return err;
+	di = inode_disk(ino);
+	if (!(le32_to_cpu(di->flags) & INODE_ORPHAN)) {
+		err = orphan_forget_entry(fs, id);
+	} else if (le32_to_cpu(di->nlink) > 0) {
+		err = orphan_settle_shrink(fs, ino);
+	} else if (orphan_is_open(fs, ino)) {
+		err = 1;
+	} else {
+		err = orphan_free_contents(fs, ino);
+		if (!err)
+			err = orphan_free_inode(fs, ino);
+	}
+	inode_unlock(fs, ino, LOCK_EXCLUSIVE, 0);
+	return err;
+}
+
+static int orphan_do(struct fs *fs, uint64_t id)
+{
+	struct inode *ino;
+	int err;
+
+	err = inode_get(fs, inode_id_number(id), &ino);
+	if (err)
+		return err;
+	err = orphan_try(fs, ino, id);
+	inode_put(fs, ino);
+	return err;
+}
+
+int orphan_finish(struct fs *fs, uint64_t id)
+{
+	int err = orphan_do(fs, id);
+
+	return err == 1 ? -EBUSY : err;
+}
+
+/* ---- the thread ---- */
+
+/* The first entry whose time has come.  *@when receives when the next one's comes.  mutex held. */
+static struct orphan *orphan_due(struct orphans *o, uint64_t *when)
+{
+	uint64_t now = env_now_ns(o->fs->env);
+	struct orphan *entry, *tmp;
+
+	*when = ENV_FOREVER;
+	list_for_each(entry, tmp, &o->queue, link) {
+		if (entry->not_before_ns <= now)
+			return entry;
+		if (entry->not_before_ns < *when)
+			*when = entry->not_before_ns;
+	}
+	return NULL;
+}
+
+bool orphan_has_work(struct orphans *o)
+{
+	uint64_t when;
+
+	return o->busy || orphan_due(o, &when);
+}
+
+static void orphan_report(struct orphans *o, uint64_t id, int err)
+{
+	char object[LABEL_MAX + 64];
+
+	snprintf(object, sizeof(object), "%s: inode %llu", o->fs->label,
+		 (unsigned long long)inode_id_number(id));
+	log_warning(o->fs->env, object, "cannot finish its deletion or truncation (error %d); "
+		    "its space stays allocated: run fsck.lunfs", -err);
+}
+
+/* After a try with @err: when, if at all, comes the next.  mutex held. */
+static void orphan_after(struct orphans *o, uint64_t id, int err)
+{
+	struct orphan *entry = orphan_find(o, id);
+
+	if (err == 0)
+		o->finished++;
+	/* A kick during the try has queued it again already. */
+	if (!entry || err == 0 || err == 1 || !list_empty(&entry->link))
+		return;
+	if (err == -EBUSY || err == -EAGAIN || err == -EHOSTDOWN || err == -ENOMEM) {
+		orphan_queue(o, entry, env_now_ns(o->fs->env) + REAPER_RETRY_NS);
+		return;
+	}
+	if (!fs_is_lost(o->fs))
+		orphan_report(o, id, err);
+	orphan_queue(o, entry, env_now_ns(o->fs->env) + REAPER_GIVE_UP_NS);
+}
+
+/* Takes @entry off the queue and tries it.  mutex held, and released meanwhile. */
+static void orphan_reap(struct orphans *o, struct orphan *entry)
+{
+	struct env *env = o->fs->env;
+	uint64_t id = entry->id;
+	int err;
+
+	list_del(&entry->link);
+	o->busy++;
+	env_mutex_unlock(env, &o->mutex);
+	err = orphan_do(o->fs, id);
+	env_mutex_lock(env, &o->mutex);
+	o->busy--;
+	orphan_after(o, id, err);
+	env_cond_broadcast(env, &o->changed);
+}
+
+void orphan_reaper(void *arg)
+{
+	struct orphans *o = arg;
+	struct env *env = o->fs->env;
+	uint64_t when, times_ns = env_now_ns(env) + REAPER_TIMES_NS;
+	struct orphan *entry;
+
+	env_mutex_lock(env, &o->mutex);
+	while (!o->stopping) {
+		if (env_now_ns(env) >= times_ns) {
+			env_mutex_unlock(env, &o->mutex);
+			inode_flush_times_all(o->fs);
+			env_mutex_lock(env, &o->mutex);
+			times_ns = env_now_ns(env) + REAPER_TIMES_NS;
+		}
+		entry = orphan_due(o, &when);
+		if (entry)
+			orphan_reap(o, entry);
+		else if (!o->stopping)
+			env_cond_wait(env, &o->changed, &o->mutex, when < times_ns ? when : times_ns);
+	}
+	env_mutex_unlock(env, &o->mutex);
+}
+
+bool orphan_wait(struct fs *fs, unsigned int ms)
+{
+	struct orphans *o = fs->orphans;
+	uint64_t deadline = env_now_ns(fs->env) + ms * NSEC_PER_MSEC;
+	uint64_t before;
+	bool progress;
+
+	if (!o)
+		return false;
+	env_mutex_lock(fs->env, &o->mutex);
+	before = o->finished;
+	while (orphan_has_work(o) && !o->stopping)
+		if (!env_cond_wait(fs->env, &o->changed, &o->mutex, deadline))
+			break;
+	progress = o->finished != before;
+	env_mutex_unlock(fs->env, &o->mutex);
+	return progress;
+}
