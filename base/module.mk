@@ -5,7 +5,7 @@ base_test_uses := sim
 $(eval $(call library,base))
 
 # sim: the deterministic world for tests (env_sim.c, sim_fiber.c) and its LUN (simdev.c, simstore.c).
-sim_srcs := base/env_sim.c base/sim_fiber.c block/simdev.c block/simdev_pr.c block/simstore.c
+sim_srcs := base/env_sim.c base/sim_fiber.c block/simdev.c block/simstore.c
 sim_uses := block base
 $(eval $(call library,sim))
 $(eval $(call unit_tests,base))

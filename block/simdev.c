@@ -17,10 +17,71 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "block/simdev_internal.h"
+#include "block/simstore.h"
 
 #define OP_COUNT	ARRAY_SIZE(((struct simdisk_stats *)NULL)->ops)
+#define KEYS_MAX	ARRAY_SIZE(((struct blkdev_pr_state *)NULL)->keys)
 #define POLL_NS_MAX	NSEC_PER_SEC
+
+struct rule {
+	struct list node;
+	struct simdisk_rule is;
+	uint64_t passed;	/* matching commands that were let through */
+	uint64_t hit;
+};
+
+/* A host as the LUN knows it (an I_T nexus): all its paths share one registration. */
+struct nexus {
+	struct list node;
+	struct env *host;
+	bool registered;
+	uint64_t key;
+	uint64_t stall_ns;
+	struct simdisk_stats stats;
+};
+
+struct path {
+	struct blkdev dev;
+	struct list node;
+	struct simdisk *disk;
+	struct nexus *nexus;
+	unsigned int outstanding;	/* requests whose done() has not returned */
+	bool closed;
+};
+
+struct cmd {
+	struct list node;	/* disk->cmds */
+	struct simdisk *disk;
+	struct nexus *nexus;
+	struct path *path;
+	struct blk_io *io;	/* the submitter's, until done() is called */
+	struct blk_io copy;	/* ours, for as long as the command lives */
+	struct iovec iov[2];	/* into data */
+	uint8_t *data;
+	bool faulty, corrupt;	/* a rule struck */
+	int err;		/* what the device says */
+	int err_forced;		/* what a rule, or an abort, makes of it */
+	bool apply_due;		/* its event is under way */
+	bool applying;
+	bool complete_due;	/* not answered yet */
+	bool complete_under_way;	/* its event is under way */
+	bool delivering;	/* the host's interrupt is under way */
+	uint64_t apply_ns, complete_ns;
+	uint64_t covers;	/* a flush: how many writes had completed when it was submitted */
+	uint64_t write_number;	/* in the store; 0: none */
+};
+
+struct simdisk {
+	struct sim *sim;
+	struct simdisk_params params;
+	struct simstore store;
+	struct list cmds, paths, nexuses, rules;
+	uint64_t stall_ns;
+	bool reserved;
+	uint32_t pr_generation;
+	void (*observe)(void *arg, struct env *host, const struct blk_io *io);
+	void *observe_arg;
+};
 
 struct simdisk_image {
 	struct simstore store;
@@ -34,6 +95,11 @@ static void *must_alloc(size_t size)
 	if (!p)
 		abort();
 	return p;
+}
+
+static struct path *path_of(struct blkdev *dev)
+{
+	return container_of(dev, struct path, dev);
 }
 
 /* ---- what a command does to the contents ---- */
@@ -146,11 +212,13 @@ static void cmd_free_if_over(struct cmd *c)
 		cmd_free(c);
 }
 
-uint64_t simdev_stalled_until(const struct simdisk *disk, const struct nexus *n)
+/* When a stall that concerns @c ends; 0: there is none. */
+static uint64_t stalled_until(const struct cmd *c)
 {
-	uint64_t until = disk->stall_ns > n->stall_ns ? disk->stall_ns : n->stall_ns;
+	uint64_t disk_ns = c->disk->stall_ns, host_ns = c->nexus->stall_ns;
+	uint64_t until = disk_ns > host_ns ? disk_ns : host_ns;
 
-	return until > sim_now_ns(disk->sim) ? until : 0;
+	return until > sim_now_ns(c->disk->sim) ? until : 0;
 }
 
 static void stats_add(struct cmd *c, int err)
@@ -189,7 +257,7 @@ static void deliver(void *arg)
 static void complete_event(void *arg)
 {
 	struct cmd *c = arg;
-	uint64_t until = simdev_stalled_until(c->disk, c->nexus);
+	uint64_t until = stalled_until(c);
 
 	if (until) {
 		sim_at(c->disk->sim, until, complete_event, c);
@@ -218,7 +286,7 @@ static void apply_event(void *arg)
 {
 	struct cmd *c = arg;
 	struct sim *sim = c->disk->sim;
-	uint64_t until = simdev_stalled_until(c->disk, c->nexus);
+	uint64_t until = stalled_until(c);
 
 	/* What a stall holds back is the answers; some commands have got through before it. */
 	if (until && sim_random(sim) % 2) {
@@ -261,16 +329,6 @@ static void cmd_abort(struct cmd *c, int err)
 		complete_at(c, sim_now_ns(c->disk->sim));
 	}
 	cmd_free_if_over(c);
-}
-
-void simdev_abort_nexus(struct simdisk *disk, const struct nexus *n)
-{
-	struct cmd *c, *tmp;
-
-	list_for_each(c, tmp, &disk->cmds, node) {
-		if (c->nexus == n)
-			cmd_abort(c, -EIO);
-	}
 }
 
 /* ---- submission ---- */
@@ -404,7 +462,8 @@ static void simdev_submit(struct blkdev *dev, struct blk_io **ios, unsigned int 
 		submit_one(path_of(dev), ios[i]);
 }
 
-void simdev_poll_wait(struct env *env, uint64_t *interval_ns)
+/* Sleeps a little longer each time: what it waits for may take an hour. */
+static void poll_wait(struct env *env, uint64_t *interval_ns)
 {
 	*interval_ns = *interval_ns ? 2 * *interval_ns : NSEC_PER_MSEC;
 	if (*interval_ns > POLL_NS_MAX)
@@ -428,7 +487,7 @@ static int simdev_drain(struct blkdev *dev)
 	uint64_t interval_ns = 0;
 
 	while (has_late_command(path_of(dev)))
-		simdev_poll_wait(dev->env, &interval_ns);
+		poll_wait(dev->env, &interval_ns);
 	return 0;
 }
 
@@ -445,8 +504,134 @@ static void simdev_close(struct blkdev *dev)
 	uint64_t interval_ns = 0;
 
 	while (path->outstanding && !sim_host_crashed(dev->env))
-		simdev_poll_wait(dev->env, &interval_ns);
+		poll_wait(dev->env, &interval_ns);
 	path->closed = true;
+}
+
+/* ---- persistent reservations: write exclusive, all registrants (SPC-4, 5.13) ---- */
+
+/* A service action takes time too, and is stalled like any command. */
+static void pr_travel(struct path *path)
+{
+	struct simdisk *disk = path->disk;
+	struct env *env = path->dev.env;
+	uint64_t interval_ns = 0;
+	struct cmd probe = { .disk = disk, .nexus = path->nexus };
+
+	if (disk->params.latency_max_ns)
+		env_sleep_until(env, env_now_ns(env) + disk->params.latency_max_ns);
+	while (stalled_until(&probe))
+		poll_wait(env, &interval_ns);
+}
+
+static unsigned int pr_key_count(const struct simdisk *disk, uint64_t *keys)
+{
+	unsigned int count = 0;
+	struct nexus *n, *tmp;
+
+	list_for_each(n, tmp, &disk->nexuses, node) {
+		if (n->registered && count < KEYS_MAX)
+			keys[count++] = n->key;
+	}
+	return count;
+}
+
+static void pr_unregister(struct simdisk *disk, struct nexus *n)
+{
+	uint64_t keys[KEYS_MAX];
+
+	n->registered = false;
+	n->key = 0;
+	if (!pr_key_count(disk, keys))
+		disk->reserved = false;	/* the last registrant was the last holder */
+}
+
+static int simdev_pr_register(struct blkdev *dev, uint64_t old_key, uint64_t new_key)
+{
+	struct path *path = path_of(dev);
+	struct nexus *n = path->nexus;
+	uint64_t keys[KEYS_MAX];
+
+	if (!path->disk->params.reservations)
+		return -ENOTSUP;
+	pr_travel(path);
+	if (old_key != n->key)	/* an unregistered nexus has key 0 */
+		return -EBADE;
+	if (new_key && !n->registered && pr_key_count(path->disk, keys) == KEYS_MAX)
+		return -ENOSPC;
+	path->disk->pr_generation++;
+	if (new_key) {
+		n->registered = true;
+		n->key = new_key;
+	} else if (n->registered) {
+		pr_unregister(path->disk, n);
+	}
+	return 0;
+}
+
+static int simdev_pr_reserve(struct blkdev *dev, uint64_t key)
+{
+	struct path *path = path_of(dev);
+
+	if (!path->disk->params.reservations)
+		return -ENOTSUP;
+	pr_travel(path);
+	if (!path->nexus->registered || path->nexus->key != key)
+		return -EBADE;
+	path->disk->reserved = true;
+	return 0;
+}
+
+static void abort_nexus(struct simdisk *disk, const struct nexus *n)
+{
+	struct cmd *c, *tmp;
+
+	list_for_each(c, tmp, &disk->cmds, node) {
+		if (c->nexus == n)
+			cmd_abort(c, -EIO);
+	}
+}
+
+static int simdev_pr_preempt_abort(struct blkdev *dev, uint64_t key, uint64_t victim)
+{
+	struct path *path = path_of(dev);
+	struct simdisk *disk = path->disk;
+	struct nexus *n, *tmp;
+	bool found = false;
+
+	if (!disk->params.reservations)
+		return -ENOTSUP;
+	pr_travel(path);
+	if (!path->nexus->registered || path->nexus->key != key)
+		return -EBADE;
+	if (!victim)
+		return -EINVAL;
+	list_for_each(n, tmp, &disk->nexuses, node) {
+		if (n == path->nexus || !n->registered || n->key != victim)
+			continue;
+		found = true;
+		n->registered = false;	/* we stay registered, so the reservation stays */
+		n->key = 0;
+		abort_nexus(disk, n);
+	}
+	if (!found)
+		return -EBADE;
+	disk->pr_generation++;
+	return 0;
+}
+
+static int simdev_pr_read(struct blkdev *dev, struct blkdev_pr_state *state)
+{
+	struct path *path = path_of(dev);
+
+	if (!path->disk->params.reservations)
+		return -ENOTSUP;
+	pr_travel(path);
+	memset(state, 0, sizeof(*state));
+	state->generation = path->disk->pr_generation;
+	state->held = path->disk->reserved;
+	state->key_count = pr_key_count(path->disk, state->keys);
+	return 0;
 }
 
 static const struct blkdev_ops simdev_ops = {

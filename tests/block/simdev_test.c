@@ -337,85 +337,6 @@ static void flush_covers_only_writes_completed_before(void)
 	world_end(&w);
 }
 
-/* Three writes of one block submitted at once: whose is the last is the device's choice. */
-static void overlap_body(void *arg)
-{
-	struct world *w = arg;
-	int errs[3];
-	struct iovec iov[3];
-	struct blk_io io[3], *ios[3];
-
-	for (int i = 0; i < 3; i++) {
-		memset(w->buf + i * 4096, i + 1, 4096);
-		iov[i] = (struct iovec){ w->buf + i * 4096, 4096 };
-		io[i] = (struct blk_io){ .op = BLK_WRITE, .len = 4096, .iov = &iov[i],
-					 .iovcnt = 1, .done = never_done, .arg = &errs[i] };
-		ios[i] = &io[i];
-	}
-	io[1].flags = BLK_FUA;
-	blkdev_submit(w->a, ios, 3);
-	env_sleep_until(w->alpha, env_now_ns(w->alpha) + SEC);
-	for (int i = 0; i < 3; i++)
-		CU_ASSERT_EQUAL(errs[i], 0);
-}
-
-/* A power cut goes back in time as far as what is durable, never past it. */
-static void durable_write_is_not_undone_by_an_older_one(void)
-{
-	unsigned int last_seen[4] = { 0 }, undone = 0;
-
-	for (uint64_t seed = 0; seed < 60; seed++) {
-		struct world w;
-		int last, after;
-
-		world_begin(&w, seed, 512);
-		world_run(&w, w.alpha, overlap_body);
-		last = peek_byte(&w, 0, 4096);
-		CU_ASSERT_TRUE_FATAL(last >= 1 && last <= 3);
-		last_seen[last]++;
-		simdisk_power_cut(w.disk, SIMDISK_KEEP_NONE);
-		after = peek_byte(&w, 0, 4096);
-		CU_ASSERT_EQUAL(after, 2);	/* what FUA made durable */
-		undone += last != after;
-		world_end(&w);
-
-		world_begin(&w, seed, 512);
-		world_run(&w, w.alpha, overlap_body);
-		simdisk_power_cut(w.disk, SIMDISK_KEEP_ALL);
-		CU_ASSERT_EQUAL(peek_byte(&w, 0, 4096), last);
-		world_end(&w);
-	}
-	CU_ASSERT_TRUE(last_seen[1] && last_seen[2] && last_seen[3] && undone);
-}
-
-static void sum_up(void *arg, struct env *host, const struct blk_io *io)
-{
-	struct world *w = arg;
-
-	w->when_ns = w->when_ns * 31 + sim_now_ns(w->sim) + io->op + (host == w->beta);
-}
-
-static uint64_t sum_of_run(uint64_t seed)
-{
-	struct env_thread *beta;
-	struct world w;
-
-	world_begin(&w, seed, 512);
-	simdisk_observe(w.disk, sum_up, &w);
-	CU_ASSERT_EQUAL(env_thread_start(w.beta, "test", count_beta, &w, &beta), 0);
-	world_run(&w, w.alpha, count_alpha);
-	env_thread_join(w.beta, beta);
-	world_end(&w);
-	return w.when_ns;
-}
-
-/* A failing seed of the cluster simulator must fail again. */
-static void same_seed_gives_the_same_run(void)
-{
-	CU_ASSERT_EQUAL(sum_of_run(7), sum_of_run(7));
-	CU_ASSERT_NOT_EQUAL(sum_of_run(7), sum_of_run(8));
-}
-
 static void one_write_body(void *arg)
 {
 	struct world *w = arg;
@@ -912,8 +833,6 @@ UNIT_MAIN("simdev",
 	UNIT_TEST(power_cut_may_keep_everything),
 	UNIT_TEST(power_cut_keeps_any_subset_torn_at_sectors),
 	UNIT_TEST(flush_covers_only_writes_completed_before),
-	UNIT_TEST(durable_write_is_not_undone_by_an_older_one),
-	UNIT_TEST(same_seed_gives_the_same_run),
 	UNIT_TEST(faults_answer_and_apply_as_named),
 	UNIT_TEST(timed_out_command_may_land_later_until_drained),
 	UNIT_TEST(corruption_flips_one_bit_of_one_read),

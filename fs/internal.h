@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the operations of fs.h share. */
+#ifndef LUNFS_FS_INTERNAL_H
+#define LUNFS_FS_INTERNAL_H
+
+#include <errno.h>
+
+#include "fs/cluster.h"
+#include "fs/fs.h"
+
+#define LOOKUP_TRIES	32u	/* an operation's names may change that often under its hands */
+
+/** fs_may_read()/fs_may_write() - whether an operation may begin: 0, -EIO our slot is lost,
+ * -EROFS. */
+static inline int fs_may_read(struct fs *fs)
+{
+	return fs_is_lost(fs) ? -EIO : 0;
+}
+
+static inline int fs_may_write(struct fs *fs)
+{
+	return fs_is_lost(fs) ? -EIO : fs->read_only || fs->rescue ? -EROFS : 0;
+}
+
+/** fs_result() - what a front end sees of @err: everything is -EIO once our slot is lost. */
+static inline int fs_result(struct fs *fs, int err)
+{
+	return err < 0 && fs_is_lost(fs) ? -EIO : err;
+}
+
+/**
+ * inode_peek() - a copy of an inode's block, consistent in itself: under the cluster lock
+ * if that is to be had without waiting, else from home; where that is doubtful, by waiting.
+ * @di: BLOCK_SIZE bytes, blkdev_alloc()ed.
+ */
+int inode_peek(struct fs *fs, uint64_t id, struct inode_disk *di);
+
+/**
+ * inode_lock_free() - inode_lock(SHARED) if that takes nothing away from another host.
+ * @ino: referenced and locked on success; inode_unlock_free() undoes both.
+ * Return: 0; -EAGAIN another host has the lock, and all that this host ever changed under it
+ * is at home: seqlock readers may read there; as inode_lock().
+ */
+int inode_lock_free(struct fs *fs, uint64_t id, struct inode **ino);
+void inode_unlock_free(struct fs *fs, struct inode *ino);
+
+/** fs_backoff() - waits a random moment below @ms: after a race lost against another host. */
+void fs_backoff(struct fs *fs, unsigned int ms);
+
+/** fs_make_space() - after -ENOSPC, nothing held: waits for deletions and the end of
+ * quarantine.  Return: true if trying again makes sense. */
+bool fs_make_space(struct fs *fs);
+
+/** name_check() - 1 … 255 bytes, no slash, not "." or "..". */
+int name_check(const char *name);
+
+/** inode_leads_back() - whether @di's parent and name are (@dir, @name). */
+bool inode_leads_back(const struct inode_disk *di, uint64_t dir, const char *name);
+
+/** inode_set_name() - they are from now on. */
+void inode_set_name(struct inode_disk *di, uint64_t dir, const char *name);
+
+/** inode_unlinked() - @ino, nlink 0 and on the orphan list, has been unlocked: it is deleted
+ * now, or by the last close of this host. */
+void inode_unlinked(struct fs *fs, struct inode *ino, uint64_t id);
+
+static inline void disk_add32(le32 *v, int32_t n)
+{
+	*v = cpu_to_le32(le32_to_cpu(*v) + (uint32_t)n);
+}
+
+#endif

@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Open files.  An open keeps the file's cluster lock for its life: shared to read, exclusive
+ * to write, multi-writer for files that allow it.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "fs/internal.h"
+
+#define OPEN_TRIES	8u
+
+/* ---- who is in the way ---- */
+
+static void format_time(uint64_t realtime_ns, char *buf, size_t size)
+{
+	time_t seconds = (time_t)(realtime_ns / NSEC_PER_SEC);
+	struct tm tm;
+
+	if (!gmtime_r(&seconds, &tm) || !strftime(buf, size, "%Y-%m-%d %H:%M:%S UTC", &tm))
+		snprintf(buf, size, "an unknown time");
+}
+
+/* "ds1:/vm1/disk.img: held for writing by beta (qemu, pid 77) since …; close it there or wait" */
+static void open_log_busy(struct fs *fs, uint64_t id, const struct lock_holder *h)
+{
+	static const char *const doing[] = {
+		[LOCK_FREE] = "in use", [LOCK_SHARED] = "held for reading",
+		[LOCK_EXCLUSIVE] = "held for writing", [LOCK_MULTI] = "held by several writers",
+	};
+	char path[1024], object[sizeof(path) + LABEL_MAX + 2], since[40];
+
+	fs_path(fs, id, path, sizeof(path));
+	snprintf(object, sizeof(object), "%s:%s", fs->label, path);
+	if (!h->host_name[0]) {
+		log_warning(fs->env, object, "in use by another host; close it there or wait");
+		return;
+	}
+	format_time(h->since, since, sizeof(since));
+	log_warning(fs->env, object, "%s by %s (%s, pid %u) since %s; close it there or wait",
+		    doing[h->mode & 3], h->host_name, h->comm[0] ? h->comm : "unknown", h->pid,
+		    since);
+}
+
+/* ---- opening ---- */
+
+/* Which lock mode an open with @flags needs. */
+static int open_choose_mode(struct fs *fs, uint64_t id, unsigned int flags, enum lock_mode *mode)
+{
+	struct inode_disk *di = blkdev_alloc(BLOCK_SIZE);
+	bool multi;
+	int err;
+
+	if (!di)
+		return -ENOMEM;
+	err = inode_peek(fs, id, di);
+	/* A new file, open elsewhere and not at home yet: the lock says who has it. */
+	if (err == -EBUSY) {
+		memset(di, 0, sizeof(*di));
+		di->mode = cpu_to_le32(S_IFREG);
+		err = 0;
+	}
+	multi = le32_to_cpu(di->flags) & INODE_MULTI;
+	if (!err && S_ISDIR(le32_to_cpu(di->mode)))
+		err = -EISDIR;
+	else if (!err && !S_ISREG(le32_to_cpu(di->mode)))
+		err = -EINVAL;
+	else if (!err && (flags & FS_OPEN_MULTI) && !multi)
+		err = -EPERM;
+	*mode = multi ? LOCK_MULTI : flags & FS_OPEN_WRITE ? LOCK_EXCLUSIVE : LOCK_SHARED;
+	free(di);
+	return err;
+}
+
+/* The lock is ours: is this still the file, and the mode right?  Counts the open. */
+static int open_enter(struct fs *fs, struct inode *ino, uint64_t id, enum lock_mode mode)
+{
+	const struct inode_disk *di;
+	int err;
+
+	err = inode_load(fs, ino);
+	if (err)
+		return err;
+	env_rwlock_rdlock(fs->env, &ino->rwlock);
+	di = ino->loaded ? inode_disk(ino) : NULL;
+	env_mutex_lock(fs->env, &fs->open_mutex);
+	if (!di)
+		err = -ESTALE;	/* our slot was lost this moment */
+	else if (!le32_to_cpu(di->mode) || ino->id != id ||
+	    (le32_to_cpu(di->nlink) == 0 && ino->opens == 0))
+		err = -ESTALE;
+	else if (!!(le32_to_cpu(di->flags) & INODE_MULTI) != (mode == LOCK_MULTI))
+		err = -EAGAIN;
+	else
+		ino->opens++;
+	env_mutex_unlock(fs->env, &fs->open_mutex);
+	env_rwlock_rdunlock(fs->env, &ino->rwlock);
+	return err;
+}
+
+static void open_leave(struct fs *fs, struct inode *ino, uint64_t id)
+{
+	bool kick = false;
+
+	env_mutex_lock(fs->env, &fs->open_mutex);
+	if (--ino->opens == 0) {
+		kick = ino->delete_on_close;
+		ino->delete_on_close = false;
+	}
+	env_mutex_unlock(fs->env, &fs->open_mutex);
+	if (kick)
+		orphan_kick(fs, id);
+}
+
+/* A truncation that a crash cut short ends before anybody writes. */
+static int open_settle_shrink(struct fs *fs, struct inode *ino, uint64_t id)
+{
+	int err;
+
+	err = inode_lock(fs, ino, id, LOCK_EXCLUSIVE, 0, NULL);
+	if (err)
+		return err;
+	err = orphan_settle_shrink(fs, ino);
+	inode_unlock(fs, ino, LOCK_EXCLUSIVE, 0);
+	return err;
+}
+
+static int open_ready_to_write(struct fs *fs, struct fs_file *f)
+{
+	int err = 0;
+
+	if (f->mode == LOCK_MULTI)
+		return f->flags & FS_OPEN_TRUNCATE ? -EPERM : 0;
+	if (f->mode == LOCK_EXCLUSIVE)
+		err = open_settle_shrink(fs, f->ino, f->id);
+	if (!err && (f->flags & FS_OPEN_TRUNCATE))
+		err = file_truncate(fs, f->ino, 0);
+	return err;
+}
+
+static int open_locked(struct fs *fs, struct fs_file *f, const struct fs_cred *cred,
+		       struct lock_holder *holder)
+{
+	struct lock *lock = &f->ino->cover.lock;
+	unsigned int i;
+	int err = -EAGAIN;
+
+	for (i = 0; i < OPEN_TRIES && err == -EAGAIN; i++) {
+		err = open_choose_mode(fs, f->id, f->flags, &f->mode);
+		if (err)
+			return err;
+		if (fs->lockd && cred)
+			lock_set_user(fs->lockd, lock, cred->pid, cred->comm);
+		err = cluster_get(fs, lock, f->mode, LOCK_OPEN, holder);
+		if (err)
+			return err;
+		err = open_enter(fs, f->ino, f->id, f->mode);
+		if (err)
+			cluster_put(fs, lock, f->mode, LOCK_OPEN);
+	}
+	if (err)
+		return err;
+	f->kept = !fs->lockd || lock_unchanged(fs->lockd, lock);
+	err = open_ready_to_write(fs, f);
+	if (err) {
+		open_leave(fs, f->ino, f->id);
+		cluster_put(fs, lock, f->mode, LOCK_OPEN);
+	}
+	return err;
+}
+
+static int open_rescue(struct fs *fs, struct fs_file *f)
+{
+	enum lock_mode mode;
+
+	return open_choose_mode(fs, f->id, f->flags, &mode);
+}
+
+int fs_open(struct fs *fs, uint64_t id, unsigned int flags, const struct fs_cred *cred,
+	    struct fs_file **out, struct lock_holder *holder)
+{
+	struct lock_holder nobody, *h = holder ? holder : &nobody;
+	struct fs_file *f;
+	int err;
+
+	if (flags & FS_OPEN_TRUNCATE)
+		flags |= FS_OPEN_WRITE;
+	err = flags & FS_OPEN_WRITE ? fs_may_write(fs) : fs_may_read(fs);
+	if (err)
+		return err;
+	f = calloc(1, sizeof(*f));
+	if (!f)
+		return -ENOMEM;
+	memset(h, 0, sizeof(*h));
+	f->id = id;
+	f->flags = flags;
+	if (fs->rescue) {
+		err = open_rescue(fs, f);
+	} else {
+		err = inode_get(fs, inode_id_number(id), &f->ino);
+		if (!err) {
+			err = open_locked(fs, f, cred, h);
+			if (err)
+				inode_put(fs, f->ino);
+		}
+	}
+	if (err == -EBUSY && !fs_is_lost(fs))
+		open_log_busy(fs, id, h);
+	if (err)
+		free(f);
+	else
+		*out = f;
+	return fs_result(fs, err);
+}
+
+int fs_close(struct fs *fs, struct fs_file *f)
+{
+	int err = 0;
+
+	if (f->ino) {
+		if (f->mode == LOCK_EXCLUSIVE && !fs_is_lost(fs))
+			err = inode_flush_times(fs, f->ino);
+		cluster_put(fs, &f->ino->cover.lock, f->mode, LOCK_OPEN);
+		open_leave(fs, f->ino, f->id);
+		inode_put(fs, f->ino);
+	}
+	free(f);
+	return fs_result(fs, err);
+}
+
+/* ---- contents ---- */
+
+int fs_read(struct fs *fs, struct fs_file *f, uint64_t off, void *buf, size_t len, size_t *done)
+{
+	int err = fs_may_read(fs);
+
+	if (err)
+		return err;
+	if (fs->rescue)
+		return file_read_unlocked(fs, f->id, off, buf, len, done);
+	return fs_result(fs, file_read(fs, f->ino, off, buf, len, done));
+}
+
+/* Of several writers nobody may change size or map (R1): only what is there is overwritten. */
+static int write_multi(struct fs *fs, struct fs_file *f, uint64_t off, const void *buf,
+		       size_t len, bool append, size_t *done)
+{
+	uint64_t size;
+
+	env_rwlock_rdlock(fs->env, &f->ino->rwlock);
+	size = f->ino->loaded ? le64_to_cpu(inode_disk(f->ino)->size) : 0;
+	env_rwlock_rdunlock(fs->env, &f->ino->rwlock);
+	if (append || off > size || len > size - off)
+		return -EPERM;
+	return file_write(fs, f->ino, off, buf, len, false, done);
+}
+
+int fs_write(struct fs *fs, struct fs_file *f, uint64_t off, const void *buf, size_t len,
+	     bool append, size_t *done)
+{
+	int err;
+
+	err = fs_may_write(fs);
+	if (err)
+		return err;
+	if (!(f->flags & FS_OPEN_WRITE))
+		return -EBADF;
+	if (f->mode == LOCK_MULTI)
+		return fs_result(fs, write_multi(fs, f, off, buf, len, append, done));
+	err = file_write(fs, f->ino, off, buf, len, append, done);
+	if (err == -ENOSPC && fs_make_space(fs))
+		err = file_write(fs, f->ino, off, buf, len, append, done);
+	return fs_result(fs, err);
+}
+
+int fs_fsync(struct fs *fs, struct fs_file *f, bool data_only)
+{
+	int err = fs_may_read(fs);
+
+	if (err || fs->rescue)
+		return err;
+	return fs_result(fs, file_fsync(fs, f->ino, data_only));
+}
+
+int fs_fallocate(struct fs *fs, struct fs_file *f, unsigned int file_flags, uint64_t off,
+		 uint64_t len)
+{
+	int err;
+
+	err = fs_may_write(fs);
+	if (err)
+		return err;
+	if (!(f->flags & FS_OPEN_WRITE))
+		return -EBADF;
+	if (f->mode == LOCK_MULTI)
+		return -EPERM;
+	err = file_allocate(fs, f->ino, file_flags, off, len);
+	if (err == -ENOSPC && fs_make_space(fs))
+		err = file_allocate(fs, f->ino, file_flags, off, len);
+	return fs_result(fs, err);
+}
+
+int fs_seek(struct fs *fs, struct fs_file *f, uint64_t off, int whence, uint64_t *found)
+{
+	int err = fs_may_read(fs);
+
+	if (err)
+		return err;
+	if (fs->rescue)
+		return -EOPNOTSUPP;
+	return fs_result(fs, file_seek(fs, f->ino, off, whence, found));
+}
