@@ -103,6 +103,8 @@ static void filler(void *arg)
 static void crash_beside(struct rig *rig, void (*beside)(void *arg))
 {
 	struct shots *s = calloc(1, sizeof(*s));
+	struct simdisk_rule slow = { .fault = SIMDISK_DELAY, .ops = 1u << BLK_WRITE,
+		.delay_ns = 3 * NSEC_PER_MSEC };
 	struct env_thread *t;
 	uint64_t v, id = 0;
 
@@ -111,6 +113,11 @@ static void crash_beside(struct rig *rig, void (*beside)(void *arg))
 	change(rig, 0, GROUP, 1, true);
 	CU_ASSERT_EQUAL(journal_settle(&rig->fs), 0);
 	s->now_acked = 1;
+	/* Commits take longer than checkpoints, the rarer case. */
+	slow.off = super_journal_addr(&rig->fs.super, 0) + JOURNAL_TAIL_BLOCKS * BLOCK_SIZE;
+	slow.len = rig->fs.super.journal_size - JOURNAL_TAIL_BLOCKS * BLOCK_SIZE;
+	if (beside == filler)
+		simdisk_inject(rig->disk, &slow);
 	simdisk_observe(rig->disk, shoot, s);
 	CU_ASSERT_EQUAL_FATAL(env_thread_start(rig->env, "beside", beside, s, &t), 0);
 	for (v = 2; v <= 60; v++) {
@@ -125,6 +132,7 @@ static void crash_beside(struct rig *rig, void (*beside)(void *arg))
 	env_thread_join(rig->env, t);
 	CU_ASSERT_EQUAL(rig_close(rig), 0);
 	simdisk_observe(rig->disk, NULL, NULL);
+	simdisk_clear_rules(rig->disk);
 	CU_ASSERT(s->count > 60 && s->count < SHOTS_MAX);
 	check_shots(rig, s, v - 1);
 	shots_free(s);
@@ -139,7 +147,7 @@ static void crash_settling_body(struct rig *rig)
 /* Without it a crash leaves half of a rename, or loses an fsync (R7). */
 static void any_power_cut_leaves_whole_transactions(void)
 {
-	rig_run(SMALL, 0, crash_settling_body);
+	rig_run(SMALL, crash_settling_body);
 }
 
 static void crash_filling_body(struct rig *rig)
@@ -150,7 +158,7 @@ static void crash_filling_body(struct rig *rig)
 /* The tail passes an image whose successor is not durable yet: it must have gone home. */
 static void power_cuts_amid_checkpoints_lose_nothing_acknowledged(void)
 {
-	rig_run(SMALL, 0, crash_filling_body);
+	rig_run(SMALL, crash_filling_body);
 }
 
 /* ---- ring ---- */
@@ -189,7 +197,7 @@ static void wrap_body(struct rig *rig)
 /* A ring index off by one at the wrap loses everything committed since. */
 static void transactions_survive_where_the_ring_wraps(void)
 {
-	rig_run(SMALL, 0, wrap_body);
+	rig_run(SMALL, wrap_body);
 }
 
 struct load {
@@ -246,7 +254,7 @@ static void pressure_body(struct rig *rig)
 /* Handles that wait for space which only they could free would hang the host. */
 static void full_ring_makes_handles_wait_and_go_on(void)
 {
-	rig_run(SMALL, 0, pressure_body);
+	rig_run(SMALL, pressure_body);
 }
 
 static void group_body(struct rig *rig)
@@ -265,7 +273,7 @@ static void group_body(struct rig *rig)
 /* A flush for each fsync would make a host with many guests crawl. */
 static void concurrent_commits_share_flushes(void)
 {
-	rig_run(GIB, 0, group_body);
+	rig_run(GIB, group_body);
 }
 
 /* ---- what a replay believes ---- */
@@ -317,7 +325,7 @@ static void remains_body(struct rig *rig)
 /* Sequences must go on after a replay: the same one twice lets remains pass for the new one. */
 static void replay_skips_the_sequence_that_a_crash_cut_off(void)
 {
-	rig_run(SMALL, 0, remains_body);
+	rig_run(SMALL, remains_body);
 }
 
 /* Three durable transactions that are not at home, as a snapshot. */
@@ -382,7 +390,7 @@ static void rot_body(struct rig *rig)
 /* A durable transaction that has rotted must not be taken for the journal's end (R6). */
 static void damage_before_the_last_transaction_is_reported(void)
 {
-	rig_run(SMALL, 0, rot_body);
+	rig_run(SMALL, rot_body);
 }
 
 static void bind_body(struct rig *rig)
@@ -412,7 +420,7 @@ static void bind_body(struct rig *rig)
 /* Two attempts at one place: the commit record of one must not vouch for the other's blocks. */
 static void commit_record_binds_its_own_descriptor_only(void)
 {
-	rig_run(SMALL, 0, bind_body);
+	rig_run(SMALL, bind_body);
 }
 
 static void tail_body(struct rig *rig)
@@ -442,7 +450,7 @@ static void tail_body(struct rig *rig)
 /* The tail is written over the older of two blocks, so one of them is always whole. */
 static void torn_tail_is_survived_and_a_lost_one_reported(void)
 {
-	rig_run(SMALL, 0, tail_body);
+	rig_run(SMALL, tail_body);
 }
 
 /* ---- order ---- */
@@ -496,7 +504,7 @@ static void inode_last_body(struct rig *rig)
 /* Readers without locks believe an inode's blocks by its version: it must come last. */
 static void inodes_go_home_after_what_they_point_to(void)
 {
-	rig_run(SMALL, 0, inode_last_body);
+	rig_run(SMALL, inode_last_body);
 }
 
 static void data_write(struct rig *rig, uint64_t addr, uint64_t value)
@@ -555,7 +563,7 @@ static void data_body(struct rig *rig)
 /* A map entry that is durable before the data it points to shows another file's past (R8). */
 static void data_is_durable_before_what_points_to_it(void)
 {
-	rig_run(SMALL, 0, data_body);
+	rig_run(SMALL, data_body);
 }
 
 /* ---- errors ---- */
@@ -623,7 +631,7 @@ static void failing_body(struct rig *rig)
 /* A failed flush that is retried may "succeed" although what it covered is lost (R7). */
 static void any_failing_write_or_flush_ends_the_journal(void)
 {
-	rig_run(SMALL, 0, failing_body);
+	rig_run(SMALL, failing_body);
 }
 
 /* ---- time ---- */
@@ -646,7 +654,7 @@ static void writeback_body(struct rig *rig)
 /* Other hosts read what is at home: it must get there by itself, and then the LUN rests. */
 static void changes_go_home_by_themselves(void)
 {
-	rig_run(SMALL, 0, writeback_body);
+	rig_run(SMALL, writeback_body);
 }
 
 UNIT_MAIN("journal",

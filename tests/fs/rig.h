@@ -88,14 +88,13 @@ static inline void rig_main(void *arg)
 }
 
 /* Runs @body in a thread of a world of its own, on a volume of @size bytes. */
-static inline void rig_run(uint64_t size, uint32_t discard, void (*body)(struct rig *rig))
+static inline void rig_run(uint64_t size, void (*body)(struct rig *rig))
 {
 	struct simdisk_params p = { .size = size, .sector = 512, .random_contents = true,
 		.latency_min_ns = 50000, .latency_max_ns = 200000 };
 	struct rig *rig = calloc(1, sizeof(*rig));
 	struct env_thread *t;
 
-	(void)discard;
 	rig->sim = sim_new(4711);
 	rig->env = sim_host(rig->sim, "alpha");
 	sim_host_log(rig->env, rig_log, rig);
