@@ -9,6 +9,14 @@ fsck.lunfs_uses := fs
 $(eval $(call program,fsck.lunfs))
 endif
 
+mount.lunfs_main := tools/mount_main.c tools/ctl_client.c
+mount.lunfs_uses := base
+$(eval $(call program,mount.lunfs))
+
+lunfs_main := tools/lunfs_main.c tools/cmd_status.c tools/cmd_files.c tools/ctl_client.c tools/debug_cmd.c
+lunfs_uses := fs
+$(eval $(call program,lunfs))
+
 # Measures locks; built by `make bench`, not installed.
 bench_objs := $(B)/tools/bench/lock_bench.o
 all_objs += $(bench_objs)

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the subcommands of lunfs share. */
+#ifndef LUNFS_TOOLS_CMD_H
+#define LUNFS_TOOLS_CMD_H
+
+#include "tools/ctl_client.h"
+
+struct cmd {
+	const char	*run_dir;
+	bool		json;		/* print the result as it came */
+	const char	*options;	/* of attach -o; NULL: none */
+	struct ctl_client client;	/* connected */
+};
+
+/*
+ * Each: @argc arguments @argv, the subcommand's name not among them; their number was checked
+ * against the table in lunfs_main.c.  Return: enum ctl_exit.
+ */
+int cmd_status(struct cmd *c, int argc, char **argv);
+int cmd_hosts(struct cmd *c, int argc, char **argv);
+int cmd_attach(struct cmd *c, int argc, char **argv);
+int cmd_detach(struct cmd *c, int argc, char **argv);
+int cmd_lock_show(struct cmd *c, int argc, char **argv);
+int cmd_lock_break(struct cmd *c, int argc, char **argv);
+int cmd_df(struct cmd *c, int argc, char **argv);
+int cmd_ls(struct cmd *c, int argc, char **argv);
+int cmd_info(struct cmd *c, int argc, char **argv);
+
+/** cmd_call() - asks the daemon; prints the result itself with --json, *@result is NULL then. */
+int cmd_call(struct cmd *c, json_t *request, json_t **result);
+
+/** cmd_print_json() - @result, readable, and its newline. */
+void cmd_print_json(const json_t *result);
+
+/**
+ * cmd_split() - "DS:/path" into its parts; a device's path may stand for DS.
+ * @ds:   of PATH_MAX bytes.
+ * @path: points into @arg; NULL if there is no ":/".
+ */
+void cmd_split(const char *arg, char *ds, const char **path);
+
+/** cmd_age() - "0.4 s", "12 min"; @buf of 32 bytes; returns it. */
+char *cmd_age(int64_t ms, char *buf);
+
+/** cmd_time() - seconds since 1970 as local time; @buf of 32 bytes; returns it. */
+char *cmd_time(int64_t seconds, char *buf);
+
+/** cmd_size() - a size with its unit; @buf of 24 bytes; returns it. */
+char *cmd_size(int64_t bytes, char *buf);
+
+#endif

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tools/ctl_client.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#define REPLY_MAX	(16u << 20)	/* bytes; the daemon's longest is far below */
+#define RETRY_MS	50
+
+static int connect_once(const struct sockaddr_un *addr)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -errno;
+	if (connect(fd, (const struct sockaddr *)addr, sizeof(*addr))) {
+		int err = -errno;
+
+		close(fd);
+		return err;
+	}
+	return fd;
+}
+
+int ctl_client_open(struct ctl_client *c, const char *program, const char *run_dir,
+		    unsigned int patience_ms)
+{
+	const struct timespec pause = { .tv_nsec = RETRY_MS * 1000000L };
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	unsigned int waited_ms = 0;
+
+	memset(c, 0, sizeof(*c));
+	c->program = program;
+	if (snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/control", run_dir) >=
+	    (int)sizeof(addr.sun_path)) {
+		fprintf(stderr, "%s: %s: too long for a run directory\n", program, run_dir);
+		return CTL_USAGE;
+	}
+	while ((c->fd = connect_once(&addr)) < 0) {
+		if ((c->fd != -ENOENT && c->fd != -ECONNREFUSED) || waited_ms >= patience_ms)
+			break;
+		nanosleep(&pause, NULL);
+		waited_ms += RETRY_MS;
+	}
+	if (c->fd >= 0)
+		return CTL_OK;
+	if (c->fd == -ENOENT || c->fd == -ECONNREFUSED)
+		fprintf(stderr, "%s: no lunfsd is running for %s; start it with "
+			"\"systemctl start lunfsd\" or \"lunfsd --run-dir %s &\", or name another "
+			"--run-dir\n", program, run_dir, run_dir);
+	else
+		fprintf(stderr, "%s: %s: %s%s\n", program, addr.sun_path, strerror(-c->fd),
+			c->fd == -EACCES ? "; only root and the group of lunfsd.conf may ask" : "");
+	return CTL_FAILED;
+}
+
+void ctl_client_close(struct ctl_client *c)
+{
+	if (c->fd >= 0)
+		close(c->fd);
+	free(c->buf);
+	c->fd = -1;
+	c->buf = NULL;
+}
+
+static int send_request(struct ctl_client *c, json_t *request)
+{
+	char *text = json_dumps(request, JSON_COMPACT);
+	size_t len, done = 0;
+
+	json_decref(request);
+	if (!text)
+		return -EINVAL;	/* an argument that is not UTF-8 */
+	len = strlen(text);
+	text[len++] = '\n';	/* in place of the terminator */
+	while (done < len) {
+		ssize_t n = send(c->fd, text + done, len - done, MSG_NOSIGNAL);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			break;
+		done += (size_t)n;
+	}
+	free(text);
+	return done == len ? 0 : -EPIPE;
+}
+
+static int read_line(struct ctl_client *c, json_t **reply)
+{
+	size_t seen = 0;
+
+	for (;;) {
+		char *end = memchr(c->buf + seen, '\n', c->filled - seen);
+		ssize_t n;
+
+		if (end) {
+			*reply = json_loadb(c->buf, (size_t)(end - c->buf), 0, NULL);
+			c->filled -= (size_t)(end + 1 - c->buf);
+			memmove(c->buf, end + 1, c->filled);
+			return *reply ? 0 : -EPROTO;
+		}
+		seen = c->filled;
+		if (c->filled == c->size) {
+			size_t size = c->size ? 2 * c->size : 65536;
+			char *bigger = size <= REPLY_MAX ? realloc(c->buf, size) : NULL;
+
+			if (!bigger)
+				return -EMSGSIZE;
+			c->buf = bigger;
+			c->size = size;
+		}
+		do {
+			n = recv(c->fd, c->buf + c->filled, c->size - c->filled, 0);
+		} while (n < 0 && errno == EINTR);
+		if (n <= 0)
+			return n < 0 ? -errno : -EPIPE;
+		c->filled += (size_t)n;
+	}
+}
+
+static int exit_for(const char *name)
+{
+	static const char *const busy[] = { "EBUSY", "EALREADY", "EUSERS", "EAGAIN", "EHOSTDOWN" };
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(busy); i++)
+		if (!strcmp(name, busy[i]))
+			return CTL_BUSY;
+	return CTL_FAILED;
+}
+
+int ctl_client_call(struct ctl_client *c, json_t *request, json_t **result)
+{
+	json_t *reply = NULL, *error;
+	int err = request ? send_request(c, request) : -EINVAL;
+
+	if (!err)
+		err = read_line(c, &reply);
+	if (err) {
+		fprintf(stderr, "%s: %s\n", c->program, err == -EPIPE ?
+			"lunfsd went away" : err == -EINVAL ?
+			"an argument is not valid UTF-8" : strerror(-err));
+		return CTL_FAILED;
+	}
+	*result = json_incref(json_object_get(reply, "result"));
+	if (ctl_bool(reply, "ok") && *result) {
+		json_decref(reply);
+		return CTL_OK;
+	}
+	error = json_object_get(reply, "error");
+	fprintf(stderr, "%s: %s\n", c->program, *ctl_str(error, "message") ?
+		ctl_str(error, "message") : "lunfsd gave an answer that is not understood");
+	err = exit_for(ctl_str(error, "name"));
+	json_decref(*result);
+	*result = NULL;
+	json_decref(reply);
+	return err;
+}
+
+char *ctl_device_path(const char *name, char *buf)
+{
+	/* A label may contain anything but a slash, a device's path has one. */
+	if (!strchr(name, '/') || !realpath(name, buf))
+		snprintf(buf, PATH_MAX, "%s", name);
+	return buf;
+}
+
+const char *ctl_str(const json_t *o, const char *key)
+{
+	const char *s = json_string_value(json_object_get(o, key));
+
+	return s ? s : "";
+}
+
+int64_t ctl_int(const json_t *o, const char *key)
+{
+	return json_integer_value(json_object_get(o, key));
+}
+
+bool ctl_bool(const json_t *o, const char *key)
+{
+	return json_is_true(json_object_get(o, key));
+}

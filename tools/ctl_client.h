@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A tool's connection to a running lunfsd.  docs/CONTROL.md is the protocol. */
+#ifndef LUNFS_TOOLS_CTL_CLIENT_H
+#define LUNFS_TOOLS_CTL_CLIENT_H
+
+#include <jansson.h>
+
+#include "base/types.h"
+
+#define CTL_DEFAULT_RUN_DIR	"/run/lunfs"
+
+/* Exit statuses of lunfs(8) and mount.lunfs(8). */
+enum ctl_exit { CTL_OK = 0, CTL_FAILED = 1, CTL_USAGE = 2, CTL_BUSY = 3 };
+
+struct ctl_client {
+	const char *program;	/* for messages */
+	int	fd;
+	char	*buf;		/* what was read and not yet used */
+	size_t	filled, size;
+};
+
+/**
+ * ctl_client_open() - connects to the daemon of @run_dir.
+ * @patience_ms: how long to wait for a daemon that is just being started.
+ * Prints why it fails, and how a daemon is started.  Return: enum ctl_exit.
+ */
+int ctl_client_open(struct ctl_client *c, const char *program, const char *run_dir,
+		    unsigned int patience_ms);
+void ctl_client_close(struct ctl_client *c);
+
+/**
+ * ctl_client_call() - sends @request, whose reference it takes, and waits for the reply.
+ * @result: receives the result, a new reference.
+ * Prints the daemon's message when it refuses.  Return: enum ctl_exit; CTL_BUSY where
+ * somebody else has what was asked for.
+ */
+int ctl_client_call(struct ctl_client *c, json_t *request, json_t **result);
+
+/** ctl_device_path() - @name as the daemon finds it again: canonical if it is a path.
+ * @buf: of PATH_MAX bytes.  Return: @buf. */
+char *ctl_device_path(const char *name, char *buf);
+
+/* Fields of results; 0, false or "" where they are missing or of another type. */
+const char *ctl_str(const json_t *o, const char *key);
+int64_t ctl_int(const json_t *o, const char *key);
+bool ctl_bool(const json_t *o, const char *key);
+
+#endif

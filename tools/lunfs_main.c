@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* lunfs: administration of datastores.  lunfs(8). */
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/text.h"
+#include "tools/cmd.h"
+#include "tools/debug_cmd.h"
+
+#define PROGRAM		"lunfs"
+#define ATTACH_PATIENCE_MS	3000	/* for a daemon that was started just before */
+
+static const char usage[] =
+	"usage: lunfs [--run-dir DIR] [--json] COMMAND [ARGUMENT...]\n"
+	"       lunfs --help | --version\n"
+	"\n"
+	"  status                 this host, its datastores, slots, leases and fencing\n"
+	"  hosts DS               every host of a datastore, and how long it has been silent\n"
+	"  lock show DS:/PATH     who holds a file\n"
+	"  lock break DS:/PATH    take a file from a host whose death is proven\n"
+	"  df [DS]                space\n"
+	"  ls DS:/PATH            names, without a mount\n"
+	"  info DS[:/PATH]        a volume, or a file\n"
+	"  attach DEVICE          take part in a datastore, without a mount\n"
+	"     [-o ro,rescue,resignature,force-unsafe]\n"
+	"  detach DS              leave it\n"
+	"  debug DEVICE WHAT...   any metadata block, by name and field\n"
+	"\n"
+	"DS is a label, a UUID or the path of a device.\n"
+	"\n"
+	"  --run-dir DIR          of the lunfsd to ask (default " CTL_DEFAULT_RUN_DIR ")\n"
+	"  --json                 results as JSON\n"
+	"\n"
+	"Exit status: 0 done, 1 failed, 2 wrong usage, 3 somebody else holds it.\n";
+
+static const struct subcommand {
+	const char *name, *second;	/* "lock", "show" */
+	int args_min, args_max;
+	int (*run)(struct cmd *c, int argc, char **argv);
+	unsigned int patience_ms;
+} subcommands[] = {
+	{ "status", NULL, 0, 0, cmd_status, 0 },
+	{ "hosts", NULL, 1, 1, cmd_hosts, 0 },
+	{ "attach", NULL, 1, 1, cmd_attach, ATTACH_PATIENCE_MS },
+	{ "detach", NULL, 1, 1, cmd_detach, 0 },
+	{ "lock", "show", 1, 1, cmd_lock_show, 0 },
+	{ "lock", "break", 1, 1, cmd_lock_break, 0 },
+	{ "df", NULL, 0, 1, cmd_df, 0 },
+	{ "ls", NULL, 1, 1, cmd_ls, 0 },
+	{ "info", NULL, 1, 1, cmd_info, 0 },
+};
+
+/* ---- what the subcommands share ---- */
+
+void cmd_print_json(const json_t *result)
+{
+	json_dumpf(result, stdout, JSON_INDENT(2));
+	putchar('\n');
+}
+
+int cmd_call(struct cmd *c, json_t *request, json_t **result)
+{
+	int err = ctl_client_call(&c->client, request, result);
+
+	if (err || !c->json)
+		return err;
+	cmd_print_json(*result);
+	json_decref(*result);
+	*result = NULL;
+	return CTL_OK;
+}
+
+void cmd_split(const char *arg, char *ds, const char **path)
+{
+	const char *colon = strstr(arg, ":/");
+	char name[PATH_MAX];
+
+	*path = colon ? colon + 1 : NULL;
+	snprintf(name, sizeof(name), "%.*s",
+		 (int)(colon ? (size_t)(colon - arg) : strlen(arg)), arg);
+	ctl_device_path(name, ds);
+}
+
+char *cmd_age(int64_t ms, char *buf)
+{
+	if (ms < 60 * 1000)
+		snprintf(buf, 32, "%.1f s", (double)ms / 1000);
+	else if (ms < 2 * 60 * 60 * 1000)
+		snprintf(buf, 32, "%lld min", (long long)ms / 60000);
+	else
+		snprintf(buf, 32, "%lld h", (long long)ms / 3600000);
+	return buf;
+}
+
+char *cmd_time(int64_t seconds, char *buf)
+{
+	time_t t = (time_t)seconds;
+	struct tm tm;
+
+	if (!localtime_r(&t, &tm) || !strftime(buf, 32, "%Y-%m-%d %H:%M:%S", &tm))
+		strcpy(buf, "?");
+	return buf;
+}
+
+char *cmd_size(int64_t bytes, char *buf)
+{
+	return text_format_size((uint64_t)bytes, buf, 24);
+}
+
+/* ---- which ---- */
+
+static const struct subcommand *find_subcommand(int argc, char **argv, int *used)
+{
+	for (unsigned int i = 0; i < ARRAY_SIZE(subcommands); i++) {
+		const struct subcommand *s = &subcommands[i];
+
+		*used = s->second ? 2 : 1;
+		if (argc >= *used && !strcmp(argv[0], s->name) &&
+		    (!s->second || !strcmp(argv[1], s->second)))
+			return s;
+	}
+	return NULL;
+}
+
+static int run(struct cmd *c, int argc, char **argv)
+{
+	const struct subcommand *s;
+	int used, err;
+
+	if (!argc) {
+		fputs(usage, stderr);
+		return CTL_USAGE;
+	}
+	s = find_subcommand(argc, argv, &used);
+	if (!s || argc - used < s->args_min || argc - used > s->args_max) {
+		fprintf(stderr, PROGRAM ": %s \"%s%s%s\"; see " PROGRAM " --help\n",
+			s ? "wrong number of arguments to" : "unknown command", argv[0],
+			!strcmp(argv[0], "lock") && argc > 1 ? " " : "",
+			!strcmp(argv[0], "lock") && argc > 1 ? argv[1] : "");
+		return CTL_USAGE;
+	}
+	if (c->options && s->run != cmd_attach) {
+		fputs(PROGRAM ": -o is for attach only\n", stderr);
+		return CTL_USAGE;
+	}
+	err = ctl_client_open(&c->client, PROGRAM, c->run_dir, s->patience_ms);
+	if (err)
+		return err;
+	err = s->run(c, argc - used, argv + used);
+	ctl_client_close(&c->client);
+	return err;
+}
+
+static int parse(struct cmd *c, int argc, char **argv, const char *short_options)
+{
+	static const struct option options[] = {
+		{ "run-dir", required_argument, NULL, 'r' },
+		{ "json", no_argument, NULL, 'j' },
+		{ "options", required_argument, NULL, 'o' },
+		{ "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'V' },
+		{ 0 },
+	};
+	int opt;
+
+	optind = 0;	/* begin anew, with the order that short_options says */
+	while ((opt = getopt_long(argc, argv, short_options, options, NULL)) != -1) {
+		switch (opt) {
+		case 'r':
+			c->run_dir = optarg;
+			break;
+		case 'j':
+			c->json = true;
+			break;
+		case 'o':
+			c->options = optarg;
+			break;
+		case 'h':
+			fputs(usage, stdout);
+			exit(CTL_OK);
+		case 'V':
+			puts(PROGRAM " " LUNFS_VERSION);
+			exit(CTL_OK);
+		default:
+			fputs(PROGRAM ": see " PROGRAM " --help\n", stderr);
+			return CTL_USAGE;
+		}
+	}
+	return CTL_OK;
+}
+
+int main(int argc, char **argv)
+{
+	struct cmd c = { .run_dir = CTL_DEFAULT_RUN_DIR, .client.fd = -1 };
+	char program[] = PROGRAM;
+	int first, err;
+
+	/* Options may stand anywhere, but all that follows "debug" belongs to it. */
+	err = parse(&c, argc, argv, "+o:h");
+	if (err)
+		return err;
+	if (optind < argc && !strcmp(argv[optind], "debug"))
+		return debug_main(argc - optind, argv + optind);
+	first = optind - 1;
+	argv[first] = program;
+	err = parse(&c, argc - first, argv + first, "o:h");
+	return err ? err : run(&c, argc - first - optind, argv + first + optind);
+}

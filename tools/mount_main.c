@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mount.lunfs: mounts a datastore; by hand, for mount -t lunfs and from fstab. */
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tools/ctl_client.h"
+
+#define PROGRAM		"mount.lunfs"
+#define PATIENCE_MS	3000	/* a daemon that was started just before may not listen yet */
+
+static const char usage[] =
+	"usage: mount.lunfs DEVICE DIR [-fnsv] [-o OPTION[,OPTION...]]\n"
+	"       mount.lunfs --help | --version\n"
+	"\n"
+	"Mounts the LunFS datastore on DEVICE (a block device or file) on DIR.\n"
+	"\n"
+	"  run-dir=DIR       of the lunfsd to serve it (default " CTL_DEFAULT_RUN_DIR ")\n"
+	"  ro, rw            read-only, or not (default)\n"
+	"  rescue            read-only, taking no locks: for what cannot be mounted otherwise\n"
+	"  resignature       accept a copied device as a volume of its own\n"
+	"  force-unsafe      attach although dead hosts cannot be fenced here (rung C)\n"
+	"  nosuid, nodev, noexec, noatime, ...  as in mount(8)\n";
+
+struct args {
+	const char *run_dir;
+	char	*options;	/* of -o, all together */
+	bool	fake;
+	bool	sloppy;		/* options that nobody knows are ignored */
+};
+
+/* What mount(8), fstab and systemd say to each other and not to us. */
+static bool is_for_others(const char *o)
+{
+	static const char *const names[] = { "auto", "noauto", "user", "nouser", "users", "owner",
+					     "group", "_netdev", "nofail", "loop", "iversion",
+					     "noiversion", "mand", "nomand", "silent", "loud" };
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(names); i++)
+		if (!strcmp(o, names[i]))
+			return true;
+	return !strncmp(o, "x-", 2) || !strncmp(o, "X-", 2) || !strncmp(o, "comment=", 8) ||
+	       !strncmp(o, "user=", 5);
+}
+
+static bool is_known(const char *o)
+{
+	static const char *const names[] = {
+		"ro", "rw", "rescue", "resignature", "force-unsafe", "nosuid", "suid", "nodev", "dev",
+		"noexec", "exec", "noatime", "atime", "nodiratime", "diratime", "relatime",
+		"norelatime", "strictatime", "nostrictatime", "lazytime", "nolazytime", "sync",
+		"async", "dirsync", "defaults",
+	};
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(names); i++)
+		if (!strcmp(o, names[i]))
+			return true;
+	return false;
+}
+
+static int add_options(struct args *a, json_t *list)
+{
+	char *save = NULL;
+
+	for (char *o = a->options ? strtok_r(a->options, ",", &save) : NULL; o;
+	     o = strtok_r(NULL, ",", &save)) {
+		if (!strncmp(o, "run-dir=", 8))
+			a->run_dir = o + 8;
+		else if (is_known(o))
+			json_array_append_new(list, json_string(o));
+		else if (!is_for_others(o) && !a->sloppy) {
+			fprintf(stderr, PROGRAM ": unknown option \"%s\"; see " PROGRAM " --help\n",
+				o);
+			return CTL_USAGE;
+		}
+	}
+	return CTL_OK;
+}
+
+/* Where a killed daemon's mount still lies on it, a directory does not resolve: its parent does. */
+static int resolve_dir(const char *dir, char *real)
+{
+	char parent[PATH_MAX], *slash;
+
+	if (realpath(dir, real))
+		return 0;
+	if (errno != ENOTCONN || strlen(dir) >= sizeof(parent))
+		return -errno;
+	strcpy(parent, dir);
+	while (strlen(parent) > 1 && parent[strlen(parent) - 1] == '/')
+		parent[strlen(parent) - 1] = '\0';
+	slash = strrchr(parent, '/');
+	if (!slash || !slash[1]) {
+		char cwd[PATH_MAX];
+
+		if (slash || !getcwd(cwd, sizeof(cwd)))
+			return -ENOTCONN;
+		return snprintf(real, PATH_MAX, "%s/%s", cwd, parent) < PATH_MAX ? 0 : -ENAMETOOLONG;
+	}
+	*slash = '\0';
+	if (!realpath(*parent ? parent : "/", real))
+		return -errno;
+	if (strlen(real) + strlen(slash + 1) + 2 > PATH_MAX)
+		return -ENAMETOOLONG;
+	strcat(strcat(real, strcmp(real, "/") ? "/" : ""), slash + 1);
+	return 0;
+}
+
+static int do_mount(struct args *a, const char *device, const char *dir)
+{
+	char real_device[PATH_MAX], real_dir[PATH_MAX];
+	json_t *list = json_array(), *result = NULL;
+	struct ctl_client c;
+	int err = add_options(a, list);
+
+	if (err)
+		return err;
+	if (!realpath(device, real_device)) {
+		fprintf(stderr, PROGRAM ": %s: %s\n", device, strerror(errno));
+		return CTL_FAILED;
+	}
+	err = resolve_dir(dir, real_dir);
+	if (err) {
+		fprintf(stderr, PROGRAM ": %s: %s\n", dir, strerror(-err));
+		return CTL_FAILED;
+	}
+	if (a->fake)
+		return CTL_OK;
+	err = ctl_client_open(&c, PROGRAM, a->run_dir, PATIENCE_MS);
+	if (err)
+		return err;
+	err = ctl_client_call(&c, json_pack("{s:s, s:s, s:s, s:s, s:o}", "cmd", "mount",
+					    "device", real_device, "source", device,
+					    "dir", real_dir, "options", list), &result);
+	json_decref(result);
+	ctl_client_close(&c);
+	return err;
+}
+
+static void append_options(struct args *a, const char *more)
+{
+	size_t old = a->options ? strlen(a->options) : 0;
+	char *all = realloc(a->options, old + strlen(more) + 2);
+
+	if (!all)
+		abort();
+	sprintf(all + old, "%s%s", old ? "," : "", more);
+	a->options = all;
+}
+
+static int parse(struct args *a, int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'V' },
+		{ "options", required_argument, NULL, 'o' },
+		{ 0 },
+	};
+	int opt;
+
+	while ((opt = getopt_long(argc, argv, "fnsvwrt:N:o:hV", options, NULL)) != -1) {
+		switch (opt) {
+		case 'o':
+			append_options(a, optarg);
+			break;
+		case 'r':
+			append_options(a, "ro");
+			break;
+		case 'f':
+			a->fake = true;
+			break;
+		case 's':
+			a->sloppy = true;
+			break;
+		case 'h':
+			fputs(usage, stdout);
+			exit(CTL_OK);
+		case 'V':
+			puts(PROGRAM " " LUNFS_VERSION);
+			exit(CTL_OK);
+		case 'n': case 'v': case 'w': case 't':
+			break;
+		default:
+			return CTL_USAGE;
+		}
+	}
+	if (argc - optind == 2)
+		return CTL_OK;
+	fputs(PROGRAM ": wants a device and a directory; see " PROGRAM " --help\n", stderr);
+	return CTL_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+	struct args a = { .run_dir = CTL_DEFAULT_RUN_DIR };
+	int err = parse(&a, argc, argv);
+
+	if (!err)
+		err = do_mount(&a, argv[optind], argv[optind + 1]);
+	free(a.options);
+	return err;
+}
