@@ -14,6 +14,14 @@
 #include "fs/mkfs.h"
 #include "tests/unit.h"
 
+/* In place of CU_ASSERT_…_FATAL(), which cannot leave a simulated thread. */
+#define MUST(claim) do {								\
+	if (!(claim)) {									\
+		fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #claim);		\
+		abort();								\
+	}										\
+} while (0)
+
 struct world {
 	struct sim *sim;
 	struct simdisk *disk;
@@ -38,7 +46,7 @@ static inline void world_format(struct world *w)
 
 	if (err)
 		fprintf(stderr, "mkfs: %d %s\n", err, why);
-	CU_ASSERT_EQUAL_FATAL(err, 0);
+	MUST(!err);
 }
 
 /* Attaches; replays first, as lockd would. */
@@ -123,60 +131,37 @@ static inline uint64_t world_check(struct world *w)
 }
 
 /* A new regular file without a name; inode locks as of an open for writing are implied. */
-static inline int world_create(struct world *w, struct inode **out)
+static inline struct inode *world_create(struct world *w)
 {
 	struct inode_init init = { .mode = S_IFREG | 0644, .parent = w->fs.super.root,
 				   .name = "f", .name_len = 1 };
 	struct fs *fs = &w->fs;
 	struct alloc_hold hold;
-	struct inode *ino;
-	uint64_t number;
+	struct inode *ino = NULL;
+	uint64_t number = 0;
 	struct txn txn;
-	int err = itable_reserve(fs, fs->super.root, &hold, &number);
 
-	if (err)
-		return err;
-	err = inode_get(fs, number, &ino);
-	if (err)
-		goto put_hold;
-	err = inode_lock_new(fs, ino);
-	if (err)
-		goto put_inode;
-	err = txn_begin(fs, 4, &txn);
-	if (err)
-		goto unlock;
-	err = itable_take(&txn, &hold, number);
-	if (!err)
-		err = inode_init(&txn, ino, &init);
+	MUST(!itable_reserve(fs, fs->super.root, &hold, &number));
+	MUST(!inode_get(fs, number, &ino));
+	MUST(!inode_lock_new(fs, ino));
+	MUST(!txn_begin(fs, 4, &txn));
+	MUST(!itable_take(&txn, &hold, number));
+	MUST(!inode_init(&txn, ino, &init));
 	txn_end(&txn);
-unlock:
 	inode_unlock(fs, ino, LOCK_EXCLUSIVE, 0);
-put_inode:
-	if (err)
-		inode_put(fs, ino);
-put_hold:
 	itable_put(fs, &hold, number);
-	if (!err)
-		*out = ino;
-	return err;
+	return ino;
 }
 
 /* The file @id again, after a new mount. */
-static inline int world_open(struct world *w, uint64_t id, struct inode **out)
+static inline struct inode *world_open(struct world *w, uint64_t id)
 {
-	struct inode *ino;
-	int err = inode_get(&w->fs, inode_id_number(id), &ino);
+	struct inode *ino = NULL;
 
-	if (err)
-		return err;
-	err = inode_lock(&w->fs, ino, id, LOCK_EXCLUSIVE, 0, NULL);
-	if (err) {
-		inode_put(&w->fs, ino);
-		return err;
-	}
+	MUST(!inode_get(&w->fs, inode_id_number(id), &ino));
+	MUST(!inode_lock(&w->fs, ino, id, LOCK_EXCLUSIVE, 0, NULL));
 	inode_unlock(&w->fs, ino, LOCK_EXCLUSIVE, 0);
-	*out = ino;
-	return 0;
+	return ino;
 }
 
 static inline void world_thread(void *arg)
@@ -196,15 +181,15 @@ static inline void world_run(uint64_t size, void (*body)(struct world *w), void 
 	struct world *w = calloc(1, sizeof(*w));
 	struct env_thread *thread;
 
-	CU_ASSERT_PTR_NOT_NULL_FATAL(w);
+	MUST(w);
 	w->sim = sim_new(4711);
 	w->host = sim_host(w->sim, "alpha");
 	w->disk = simdisk_new(w->sim, &p);
 	w->dev = simdisk_open(w->disk, w->host);
 	w->body = body;
 	w->arg = arg;
-	CU_ASSERT_EQUAL_FATAL(env_thread_start(w->host, "test", world_thread, w, &thread), 0);
-	CU_ASSERT_TRUE_FATAL(sim_run(w->sim, 24 * 3600 * NSEC_PER_SEC));
+	MUST(!env_thread_start(w->host, "test", world_thread, w, &thread));
+	MUST(sim_run(w->sim, 24 * 3600 * NSEC_PER_SEC));
 	env_thread_join(w->host, thread);
 	blkdev_close(w->dev);
 	simdisk_free(w->disk);
