@@ -284,12 +284,13 @@ static int fs_teardown(struct fs *fs)
 	if (fs->inodes && fs->journal && !fs_is_lost(fs))
 		inode_flush_times_all(fs);
 	env_rwlock_wrlock(fs->env, &fs->settle_lock);
-	if (fs->orphans)
-		orphan_close(fs->orphans);
-	fs->orphans = NULL;
 	if (fs->journal)
 		err = journal_close(fs->journal);
 	fs->journal = NULL;
+	/* After the journal, which still wrote the list's blocks. */
+	if (fs->orphans)
+		orphan_close(fs->orphans);
+	fs->orphans = NULL;
 	env_rwlock_wrunlock(fs->env, &fs->settle_lock);
 	if (fs->lockd)
 		left = lockd_leave(fs->lockd);

@@ -131,6 +131,7 @@ static void orphan_free_all(struct orphans *o)
 
 	for (block = 0; block < o->blocks; block++)
 		buf_put(o->fs, o->bufs[block]);
+	buf_forget_cover(o->fs, &o->cover);
 	table_each(&o->by_id, orphan_node_out, &o->by_id);
 	table_fini(&o->by_id);
 	env_cond_fini(o->fs->env, &o->changed);

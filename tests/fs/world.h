@@ -12,6 +12,7 @@
 #include "fs/check.h"
 #include "fs/cluster.h"
 #include "fs/mkfs.h"
+#include "fs/orphan_list.h"
 #include "tests/unit.h"
 
 /* In place of CU_ASSERT_…_FATAL(), which cannot leave a simulated thread. */
@@ -81,11 +82,11 @@ static inline int world_unmount(struct world *w)
 	struct fs *fs = &w->fs;
 	int err = 0;
 
-	if (fs->orphans)
-		orphan_close(fs->orphans);
+	orphan_stop(fs->orphans);
 	if (fs->journal)
 		err = journal_close(fs->journal);
 	fs->journal = NULL;
+	orphan_close(fs->orphans);
 	if (fs->inodes)
 		inode_cache_free(fs->inodes);
 	if (fs->alloc)
