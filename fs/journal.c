@@ -377,7 +377,7 @@ int txn_begin(struct fs *fs, unsigned int credits, struct txn *txn)
 	if (!err) {
 		j->running.handles++;
 		j->running.reserved += credits;
-		*txn = (struct txn){ .journal = j, .credits = credits, .id = j->running.id };
+		*txn = (struct txn){ .fs = fs, .journal = j, .credits = credits, .id = j->running.id };
 	}
 	env_mutex_unlock(j->env, &j->mutex);
 	return err;
