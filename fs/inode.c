@@ -10,6 +10,7 @@
 
 #define UNLOCKED_TRIES		4	/* of reading a block that another host may be writing */
 #define UNLOCKED_PAUSE_NS	(1 * NSEC_PER_MSEC)
+#define DROP_TRIES		2000	/* pauses that giving a lock up may take */
 #define LOCK_MANY_MAX		4u
 #define INODE_FLAGS_KNOWN	(INODE_INLINE | INODE_ORPHAN | INODE_MULTI | INODE_LINKED)
 
@@ -526,13 +527,29 @@ static int stat_unlocked(struct fs *fs, uint64_t id, struct fs_attr *attr)
 	return err;
 }
 
+/*
+ * Through the lock while we hold it.  While it is being given up what we changed is still on
+ * its way home: home must not be read before that has ended.  -EAGAIN: not ours.
+ */
+static int stat_held(struct fs *fs, struct inode *ino, uint64_t id, struct fs_attr *attr)
+{
+	int err = -EAGAIN;
+
+	for (unsigned int i = 0; ino && i < DROP_TRIES && (err == -EAGAIN || err == -EBUSY); i++) {
+		if (cluster_held(fs, &ino->cover.lock) == LOCK_FREE)
+			return -EAGAIN;
+		err = stat_locked(fs, ino, id, LOCK_TRY, attr);
+		if (err == -EAGAIN || err == -EBUSY)
+			env_sleep_until(fs->env, env_now_ns(fs->env) + UNLOCKED_PAUSE_NS);
+	}
+	return err;
+}
+
 int inode_stat(struct fs *fs, uint64_t id, struct fs_attr *attr)
 {
 	struct inode *ino = inode_find(fs, inode_id_number(id));
-	int err = -EAGAIN;
+	int err = stat_held(fs, ino, id, attr);
 
-	if (ino && cluster_held(fs, &ino->cover.lock) != LOCK_FREE)
-		err = stat_locked(fs, ino, id, LOCK_TRY, attr);
 	inode_put(fs, ino);
 	if (err != -EAGAIN && err != -EBUSY)
 		return err;
