@@ -191,8 +191,8 @@ static void check_child(struct dir_walk *w, uint64_t pointer, unsigned int level
 		return;
 	}
 	w->blocks++;
-	chk_claim(w->c, e.addr >> BLOCK_SHIFT, 1, w->who);
-	if (chk_block(w->c, &e, w->c->levels[level], CHECK_DIR_DAMAGED, w->who))
+	if (!chk_claim(w->c, e.addr >> BLOCK_SHIFT, 1, w->who) ||
+	    chk_block(w->c, &e, w->c->levels[level], CHECK_DIR_DAMAGED, w->who))
 		return;
 	if (level == 0) {
 		check_leaf(w, w->c->levels[0], e.addr, low, high);

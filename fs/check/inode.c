@@ -162,8 +162,8 @@ static void check_map_block(struct map_walk *w, uint64_t pointer, unsigned int l
 		return;
 	}
 	w->blocks++;
-	chk_claim(w->c, e.addr >> BLOCK_SHIFT, 1, w->who);
-	if (chk_block(w->c, &e, block, CHECK_MAP_DAMAGED, w->who))
+	if (!chk_claim(w->c, e.addr >> BLOCK_SHIFT, 1, w->who) ||
+	    chk_block(w->c, &e, block, CHECK_MAP_DAMAGED, w->who))
 		return;
 	w->addr = e.addr;
 	if (level) {
@@ -235,8 +235,8 @@ static void check_xattr(struct map_walk *w)
 		return;
 	}
 	w->blocks++;
-	chk_claim(w->c, e.addr >> BLOCK_SHIFT, 1, w->who);
-	if (chk_block(w->c, &e, block, CHECK_XATTR_DAMAGED, w->who))
+	if (!chk_claim(w->c, e.addr >> BLOCK_SHIFT, 1, w->who) ||
+	    chk_block(w->c, &e, block, CHECK_XATTR_DAMAGED, w->who))
 		return;
 	if (!xattr_entries_ok((struct xattr_disk *)block, why, sizeof(why)))
 		chk_report(w->c, CHECK_XATTR_ENTRY, e.addr, "%s: %s", w->who, why);

@@ -101,8 +101,12 @@ void chk_hosts_after(struct check *c, uint64_t began_ns);
 
 /** chk_space_ok() - whether a file can have blocks [@block, +@count). */
 bool chk_space_ok(struct check *c, uint64_t block, uint64_t count);
-/** chk_claim() - they are referred to by @who; each claim but the first is reported. */
-void chk_claim(struct check *c, uint64_t block, uint32_t count, const char *who);
+/**
+ * chk_claim() - they are referred to by @who; each claim but the first is reported.
+ * Return: false if one was claimed before: who would read a block then stops, so that no
+ * loop or bush of pointers keeps the check busy.
+ */
+bool chk_claim(struct check *c, uint64_t block, uint32_t count, const char *who);
 void chk_bitmaps(struct check *c);
 void chk_space_free(struct check *c);
 

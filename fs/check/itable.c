@@ -5,8 +5,6 @@
 
 #include "fs/check/internal.h"
 
-#define INDEX_BLOCKS_MAX	65536u	/* of a group: a chain that is longer is a loop */
-
 struct chk_inode *chk_find(struct check *c, uint64_t id)
 {
 	uint64_t number = inode_id_number(id);
@@ -81,8 +79,8 @@ static void check_cluster(struct check *c, uint32_t ag, uint64_t index_addr,
 		return;
 	}
 	snprintf(who, sizeof(who), "inode cluster of group %u", ag);
-	chk_claim(c, first, 2 * count, who);
-	if (chk_read(c, first << BLOCK_SHIFT, c->cluster, 2 * count))
+	if (!chk_claim(c, first, 2 * count, who) ||
+	    chk_read(c, first << BLOCK_SHIFT, c->cluster, 2 * count))
 		return;
 	for (uint32_t i = 0; i < count && !c->no_memory; i++)
 		check_pair(c, ag, first + 2 * i, c->cluster + (size_t)i * 2 * BLOCK_SIZE,
@@ -104,8 +102,8 @@ static uint64_t check_index_block(struct check *c, uint32_t ag, uint64_t pointer
 			   who);
 		return 0;
 	}
-	chk_claim(c, e.addr >> BLOCK_SHIFT, 1, who);
-	if (chk_block(c, &e, d, CHECK_ITABLE_DAMAGED, who))
+	if (!chk_claim(c, e.addr >> BLOCK_SHIFT, 1, who) ||
+	    chk_block(c, &e, d, CHECK_ITABLE_DAMAGED, who))
 		return 0;
 	count = le32_to_cpu(d->count);
 	if (count > ITABLE_ENTRIES) {
@@ -156,13 +154,8 @@ static void check_group(struct check *c, uint32_t ag, uint8_t *pair, struct itab
 		return;
 	check_header(c, ag, addr, d);
 	next = le64_to_cpu(d->itable);
-	for (uint32_t i = 0; next && !c->no_memory; i++) {
-		if (i == INDEX_BLOCKS_MAX) {
-			chk_report(c, CHECK_ITABLE_POINTER, addr, "%s: its index has no end", who);
-			break;
-		}
+	while (next && !c->no_memory)
 		next = check_index_block(c, ag, next, index);
-	}
 	if (g->inodes_used != le32_to_cpu(d->inodes_used) ||
 	    g->inodes_free != le32_to_cpu(d->inodes_free))
 		chk_report(c, CHECK_AG_INODES, addr,

@@ -43,9 +43,12 @@ static struct chk_part *part_get(struct check *c, uint32_t ag, uint32_t index)
 	return g->parts[index];
 }
 
-/* Claims what of the run lies in one part; returns how many blocks that was. */
+/*
+ * Claims what of the run lies in one part; returns how many blocks that was.
+ * *@fresh: becomes false if one of them was claimed before.
+ */
 static uint32_t claim_in_part(struct check *c, uint32_t ag, uint32_t first, uint32_t count,
-			      const char *who)
+			      const char *who, bool *fresh)
 {
 	uint32_t index = first / BITMAP_BITS, bit = first % BITMAP_BITS;
 	struct chk_part *part = part_get(c, ag, index);
@@ -61,6 +64,7 @@ static uint32_t claim_in_part(struct check *c, uint32_t ag, uint32_t first, uint
 			chk_report(c, CHECK_BLOCK_TWICE,
 				   (start + (uint64_t)index * BITMAP_BITS + i) << BLOCK_SHIFT,
 				   "%s refers to it, and so does something before", who);
+			*fresh = false;
 			continue;
 		}
 		part->bits[i / 8] |= (uint8_t)(1u << i % 8);
@@ -75,19 +79,21 @@ static uint32_t claim_in_part(struct check *c, uint32_t ag, uint32_t first, uint
 	return end - bit;
 }
 
-void chk_claim(struct check *c, uint64_t block, uint32_t count, const char *who)
+bool chk_claim(struct check *c, uint64_t block, uint32_t count, const char *who)
 {
 	uint32_t ag, first;
+	bool fresh = true;
 
 	if (super_ag_of(c->s, block << BLOCK_SHIFT, &ag))
-		return;
+		return false;
 	first = group_block(c, ag, block);
 	while (count && !c->no_memory) {
-		uint32_t done = claim_in_part(c, ag, first, count, who);
+		uint32_t done = claim_in_part(c, ag, first, count, who, &fresh);
 
 		first += done;
 		count -= done;
 	}
+	return fresh;
 }
 
 void chk_space_free(struct check *c)
