@@ -79,7 +79,14 @@ int sandbox_drop(uid_t uid, gid_t gid, pid_t parent, const char **what)
 
 int sandbox_lock_memory(void)
 {
-	/* ONFAULT: or every thread's whole stack would be filled at once. */
+	struct rlimit limit;
+
+	/*
+	 * Against a limit, locking does harm: mappings beyond it fail, thread stacks among
+	 * them.  Without one, ONFAULT: or every thread's whole stack would be filled at once.
+	 */
+	if (getrlimit(RLIMIT_MEMLOCK, &limit) || limit.rlim_cur != RLIM_INFINITY)
+		return -EPERM;
 	return mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) ? -errno : 0;
 }
 

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -37,12 +38,14 @@ struct worker {
 static void go_realtime(void)
 {
 	static __thread bool tried;
+	static atomic_flag said = ATOMIC_FLAG_INIT;
 	struct sched_param param = { .sched_priority = HEARTBEAT_PRIORITY };
 
 	if (tried)
 		return;
 	tried = true;
-	if (sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &param))
+	if (sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &param) &&
+	    !atomic_flag_test_and_set(&said))
 		SAY(LOG_LEVEL_WARNING, "the heartbeat cannot run in real time: %s; under heavy load "
 		    "it may be late", strerror(errno));
 }
