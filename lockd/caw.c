@@ -46,14 +46,14 @@ static void count_caw(struct lockd *ld, int err, bool unclear)
 	env_mutex_unlock(ld->p.env, &ld->mutex);
 }
 
-int caw_sector(struct lockd *ld, struct blkdev *dev, uint64_t addr, const void *expected,
-	       const void *desired)
+int caw_sector_told(struct lockd *ld, struct blkdev *dev, uint64_t addr, const void *expected,
+		    const void *desired, bool *unclear)
 {
 	uint8_t *old_image, *new_image, *buf = blkdev_alloc(3 * BOUNCE_SIZE);
-	bool unclear;
 	int err;
 
 	assert(dev->info.sector <= BOUNCE_SIZE);
+	*unclear = false;
 	if (!buf)
 		return -ENOMEM;
 	old_image = buf;
@@ -61,11 +61,19 @@ int caw_sector(struct lockd *ld, struct blkdev *dev, uint64_t addr, const void *
 	memcpy(old_image, expected, META_SECTOR_SIZE);
 	memcpy(new_image, desired, META_SECTOR_SIZE);
 	err = blkdev_caw(dev, addr, old_image, new_image);
-	unclear = result_is_unclear(err);
-	if (unclear)
+	*unclear = result_is_unclear(err);
+	if (*unclear)
 		err = read_back(ld, dev, addr, old_image, new_image, buf + 2 * BOUNCE_SIZE, err);
 	free(buf);
 	if (err)
-		count_caw(ld, err, unclear);
+		count_caw(ld, err, *unclear);
 	return err;
+}
+
+int caw_sector(struct lockd *ld, struct blkdev *dev, uint64_t addr, const void *expected,
+	       const void *desired)
+{
+	bool unclear;
+
+	return caw_sector_told(ld, dev, addr, expected, desired, &unclear);
 }

@@ -266,9 +266,9 @@ static void drop_clear(struct lockd *ld, struct lock *lock)
 	else
 		err = record_change(ld, lock->addr, lock->target, NULL, &r, &unclear);
 	env_mutex_lock(ld->p.env, &ld->mutex);
-	if (!err || err == -EUCLEAN)
+	if (err >= 0 || err == -EUCLEAN)
 		lock_written(lock, &r, &nobody);
-	lock->drop_err = err;
+	lock->drop_err = err < 0 ? err : 0;
 	lock->retry_ns = env_now_ns(ld->p.env) + lockd_beat_ns(ld) / 2;
 	lock->state = LOCK_IDLE;
 	lock_place(ld, lock);
@@ -278,18 +278,13 @@ static void drop_clear(struct lockd *ld, struct lock *lock)
 static void drop_stray(struct lockd *ld)
 {
 	struct lock *stray = &ld->cache.stray;
-	bool unclear = false;
 	struct record r;
-	int err;
 
 	env_mutex_unlock(ld->p.env, &ld->mutex);
-	err = record_read(ld, stray->addr, &r);
-	if (!err && record_names_us(ld, &r.rec)) {
+	if (record_settle_fate(ld, stray->addr, 0, &r) == 1)
 		log_warning(ld->p.env, ld->datastore,
-			    "lock record at 0x%llx names us for no reason: released",
+			    "lock record at 0x%llx named us for no reason: released",
 			    (unsigned long long)stray->addr);
-		err = record_change(ld, stray->addr, LOCK_FREE, NULL, &r, &unclear);
-	}
 	env_mutex_lock(ld->p.env, &ld->mutex);
 	table_remove(&ld->cache.locks, &stray->node);
 	stray->known = false;

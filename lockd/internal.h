@@ -225,6 +225,12 @@ enum fence_rung fence_choose_rung(const struct lockd_params *p);
  */
 int caw_sector(struct lockd *ld, struct blkdev *dev, uint64_t addr, const void *expected,
 	       const void *desired);
+/**
+ * caw_sector_told() - @unclear says if the answer had to be found by reading back: then
+ * -EILSEQ may also mean that ours was written and has been replaced since.
+ */
+int caw_sector_told(struct lockd *ld, struct blkdev *dev, uint64_t addr, const void *expected,
+		    const void *desired, bool *unclear);
 
 /* ---- lock.c: lock records on disk, used by cache.c.  All block; mutex not held. ---- */
 
@@ -270,8 +276,11 @@ int record_take(struct lockd *ld, uint64_t addr, enum lock_mode mode,
 int record_change(struct lockd *ld, uint64_t addr, enum lock_mode mode,
 		  const struct lock_user *user, struct record *r, bool *unclear);
 
-/** record_settle_fate() - after an unclear change that expected @sequence: makes certain that
- * the record does not name us and that no earlier compare-and-write can still land. */
+/**
+ * record_settle_fate() - after an unclear change that expected @sequence (0: none): makes
+ * certain that the record does not name us and that no earlier compare-and-write can land.
+ * Return: 0; 1 it named us and does not any more; as record_take().
+ */
 int record_settle_fate(struct lockd *ld, uint64_t addr, uint64_t sequence, struct record *r);
 
 /** record_holder() - for messages: @slot at @generation as found in @r.  mutex held. */

@@ -179,30 +179,15 @@ static void record_next(struct lockd *ld, const struct lockrec *old, enum lock_m
 	}
 }
 
-/* One compare-and-write of @r to @next; @r is @next on success. */
-static int record_write(struct lockd *ld, uint64_t addr, struct record *r,
-			const struct lockrec *next)
-{
-	uint8_t image[META_SECTOR_SIZE];
-	int err;
-
-	lockrec_encode(next, ld->p.volume, addr, image, sizeof(image));
-	err = caw_sector(ld, lockd_dev(ld), addr, r->image, image);
-	if (err)
-		return err;
-	r->rec = *next;
-	memcpy(r->image, image, sizeof(image));
-	return 0;
-}
-
 /*
  * The attempts at changing one record.  While the old image of an unclear attempt is on disk
- * that attempt may still land; once the sequence has moved it cannot.
+ * that attempt may still land; once a read shows that the sequence has moved it cannot, and
+ * whether the record names us tells what became of it.
  */
 struct attempts {
 	unsigned int rounds;
-	unsigned int unclear_count;
-	bool	unclear;
+	unsigned int unclear_count;	/* those that had to be read back */
+	bool	unclear;		/* they may have landed, or may yet */
 	uint64_t unclear_sequence;
 };
 
@@ -212,17 +197,33 @@ static void attempts_saw(struct attempts *a, const struct lockrec *r)
 		a->unclear = false;
 }
 
+/* One compare-and-write of @r to @next; @r is @next on success. */
+static int record_write(struct lockd *ld, uint64_t addr, struct record *r,
+			const struct lockrec *next, struct attempts *a)
+{
+	uint8_t image[META_SECTOR_SIZE];
+	bool unclear;
+	int err;
+
+	lockrec_encode(next, ld->p.volume, addr, image, sizeof(image));
+	err = caw_sector_told(ld, lockd_dev(ld), addr, r->image, image, &unclear);
+	a->unclear_count += unclear;
+	if (err)
+		return err;
+	r->rec = *next;
+	memcpy(r->image, image, sizeof(image));
+	return 0;
+}
+
 /* Whether @err of record_write() means to read again and go on. */
 static bool attempts_go_on(struct attempts *a, const struct lockrec *expected, int err)
 {
 	if (!err) {
 		a->unclear = false;
-	} else if (err == -EILSEQ) {
-		a->unclear = false;
-	} else if (err == -EAGAIN || err == -EIO || err == -ETIMEDOUT) {
+	} else if (a->unclear_count) {
+		/* Even after a miscompare: an attempt may have landed and been built upon. */
 		a->unclear = true;
 		a->unclear_sequence = expected->sequence;
-		a->unclear_count++;
 	}
 	return (err == -EILSEQ || err == -EAGAIN) && ++a->rounds < ROUNDS_MAX;
 }
@@ -249,7 +250,7 @@ int record_take(struct lockd *ld, uint64_t addr, enum lock_mode mode,
 			break;
 		*found = r->rec.sequence;
 		record_next(ld, &r->rec, mode, user, a.unclear_count, &next);
-		err = record_write(ld, addr, r, &next);
+		err = record_write(ld, addr, r, &next, &a);
 		if (err == -EBUSY)
 			*b = (struct blocker){ .slot = SLOT_NONE, .found = *r };
 	} while (attempts_go_on(&a, &r->rec, err));
@@ -298,7 +299,7 @@ int record_change(struct lockd *ld, uint64_t addr, enum lock_mode mode,
 			break;
 		}
 		record_next(ld, &r->rec, mode, user, a.unclear_count, &next);
-		err = record_write(ld, addr, r, &next);
+		err = record_write(ld, addr, r, &next, &a);
 	} while (attempts_go_on(&a, &r->rec, err));
 	*unclear = err && a.unclear;
 	return err == -EILSEQ ? -EAGAIN : err;
@@ -308,21 +309,24 @@ int record_settle_fate(struct lockd *ld, uint64_t addr, uint64_t sequence, struc
 {
 	struct attempts a = { 0 };
 	struct lockrec next;
-	bool unclear;
+	bool ours;
 	int err;
 
 	do {
 		err = record_read(ld, addr, r);
 		if (err)
 			break;
-		if (record_names_us(ld, &r->rec))
-			return record_change(ld, addr, LOCK_FREE, NULL, r, &unclear);
-		if (r->rec.sequence != sequence)
+		ours = record_names_us(ld, &r->rec);
+		if (!ours && r->rec.sequence != sequence)
 			return 0;
-		/* Whoever holds it keeps it: only what may still be under way has to miss. */
+		/* Whoever else holds it keeps it: what may still be under way has to miss. */
 		next = r->rec;
 		next.sequence += 1 + a.unclear_count;
-		err = record_write(ld, addr, r, &next);
+		if (ours)
+			record_next(ld, &r->rec, LOCK_FREE, NULL, a.unclear_count, &next);
+		err = record_write(ld, addr, r, &next, &a);
+		if (!err)
+			return ours;
 	} while (attempts_go_on(&a, &r->rec, err));
 	return err == -EILSEQ ? -EAGAIN : err;
 }
@@ -462,6 +466,7 @@ int lock_show_dev(struct blkdev *dev, const uint8_t volume[16], uint64_t slots_a
 static int record_free_stale(struct lockd *ld, uint64_t addr, struct record *r)
 {
 	struct lockrec next = r->rec;
+	struct attempts a = { 0 };
 
 	if (next.mode == LOCK_FREE)
 		return 0;
@@ -473,7 +478,7 @@ static int record_free_stale(struct lockd *ld, uint64_t addr, struct record *r)
 	next.pid = 0;
 	memset(next.comm, 0, sizeof(next.comm));
 	memset(next.sharers, 0, sizeof(next.sharers));
-	return record_write(ld, addr, r, &next);
+	return record_write(ld, addr, r, &next, &a);
 }
 
 int lock_break(struct lockd *ld, uint64_t addr, struct lock_holder *holder)

@@ -340,7 +340,7 @@ static inline void world_run(struct world *w, uint64_t limit_ns)
 			CU_ASSERT_EQUAL_FATAL(env_thread_start(h->env, "main", host_main, h,
 							       &h->thread), 0);
 	}
-	CU_ASSERT_TRUE(sim_run(w->sim, limit_ns));
+	CU_ASSERT_TRUE_FATAL(sim_run(w->sim, limit_ns));
 	for (unsigned int n = 0; n < w->host_count; n++)
 		if (w->hosts[n].thread && !sim_host_crashed(w->hosts[n].env))
 			env_thread_join(w->hosts[n].env, w->hosts[n].thread);
