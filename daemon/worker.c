@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -152,6 +153,7 @@ int worker_run(void)
 	static struct worker w;	/* one a process; outlives the threads that use it */
 	int err;
 
+	prctl(PR_SET_NAME, "lunfsd-worker");
 	ignore_signals();
 	err = receive_hello(&w);
 	if (err)
