@@ -220,6 +220,35 @@ static void claim_of_a_retired_generation_is_taken_over(void)
 	cluster_end(c);
 }
 
+/* Whoever has lost a recovery to another host must not go on with it. */
+static void lost_recovery_is_not_gone_on_with(void)
+{
+	struct cluster *c = cluster_new(1, 8, NULL);
+	struct host *a = host_up(c, 0, "alpha"), *b = host_init(c, 1, "beta");
+	struct host *d = host_up(c, 2, "delta");
+	uint32_t slot_a, by;
+
+	b->replay_takes_ns = d->replay_takes_ns = 4 * SEC;
+	host_start(b);
+	cluster_run(c, 6 * SEC);
+	slot_a = lockd_slot(a->ld);
+	sim_host_crash(a->env);
+	cluster_run_more(c, 8 * SEC);
+	by = cluster_slot(c, slot_a).recoverer;
+	CU_ASSERT_EQUAL_FATAL(cluster_slot(c, slot_a).state, SLOT_RECOVERING);
+	/* The other of the two is made its recoverer; it has not begun. */
+	if (by == lockd_slot(b->ld)) {
+		poke_recovering(c, slot_a, lockd_slot(d->ld), lockd_generation(d->ld));
+		d->replay_err = -EIO;
+	} else {
+		poke_recovering(c, slot_a, lockd_slot(b->ld), lockd_generation(b->ld));
+		b->replay_err = -EIO;
+	}
+	cluster_run_more(c, 10 * SEC);
+	CU_ASSERT_EQUAL(adopted(c, slot_a), 0);
+	cluster_end(c);
+}
+
 /* What `lunfs status` shows and the log says when a process may not be killed. */
 struct log_watch {
 	unsigned int refusals;
@@ -360,6 +389,39 @@ static void observer_that_cannot_read_suspects_nobody(void)
 	cluster_end(c);
 }
 
+/* When beta finished recovering alpha, with one of beta's scans made to suffer @fault. */
+static uint64_t recovered_ns(enum simdisk_fault fault, uint64_t delay_ns, uint64_t count)
+{
+	struct cluster *c = cluster_new(1, 4, NULL);
+	struct host *a = host_up(c, 0, "alpha"), *b = host_up(c, 1, "beta");
+	uint32_t slot;
+	uint64_t at_ns;
+
+	cluster_run(c, 4 * SEC);
+	slot = lockd_slot(a->ld);
+	sim_host_crash(a->env);
+	cluster_run(c, 7 * SEC);
+	/* Scans only: beta's own heartbeat does not read unless it is in doubt. */
+	if (count)
+		simdisk_inject(c->disk, &(struct simdisk_rule){
+			.fault = fault, .ops = 1u << BLK_READ, .host = b->env, .off = SLOTS_ADDR,
+			.len = MIB, .count = count, .delay_ns = delay_ns });
+	cluster_run(c, 60 * SEC);
+	CU_ASSERT_EQUAL(b->adopts[slot], 1);
+	at_ns = b->adopted_ns[slot];
+	cluster_end(c);
+	return at_ns;
+}
+
+/* R3a: the time around a scan that failed, or that was long under way, proves nothing. */
+static void time_without_own_io_does_not_count(void)
+{
+	uint64_t undisturbed_ns = recovered_ns(0, 0, 0);
+
+	CU_ASSERT(recovered_ns(SIMDISK_FAIL, 0, 1) > undisturbed_ns + 1500 * MSEC);
+	CU_ASSERT(recovered_ns(SIMDISK_DELAY, 4 * SEC, 1) > undisturbed_ns + 3 * SEC);
+}
+
 /* Clocks drift: a slow victim and a fast observer must still agree that it lives. */
 static void drifting_clocks_kill_nobody(void)
 {
@@ -464,9 +526,11 @@ static void preempt_aborts_what_is_still_under_way(void)
 
 	cluster_run(c, 4 * SEC);
 	slot = lockd_slot(a->ld);
+	b->replay_takes_ns = 10 * SEC;
+	/* It would land in the midst of the replay. */
 	simdisk_inject(c->disk, &(struct simdisk_rule){
 		.fault = SIMDISK_TIMEOUT_LATE, .ops = 1u << BLK_WRITE, .host = a->env,
-		.count = 1, .delay_ns = 30 * SEC });
+		.count = 1, .delay_ns = 12 * SEC });
 	cluster_run(c, 4100 * MSEC);
 	sim_host_crash(a->env);
 	cluster_run(c, 60 * SEC);
@@ -655,9 +719,11 @@ UNIT_MAIN("lockd/recover",
 	  UNIT_TEST(recoverer_that_freezes_loses_the_recovery),
 	  UNIT_TEST(ring_of_claims_is_broken),
 	  UNIT_TEST(claim_of_a_retired_generation_is_taken_over),
+	  UNIT_TEST(lost_recovery_is_not_gone_on_with),
 	  UNIT_TEST(nothing_is_recovered_of_whom_we_may_not_kill),
 	  UNIT_TEST(waiters_wait_for_the_recovery),
 	  UNIT_TEST(observer_that_cannot_read_suspects_nobody),
+	  UNIT_TEST(time_without_own_io_does_not_count),
 	  UNIT_TEST(drifting_clocks_kill_nobody),
 	  UNIT_TEST(owner_is_stale_only_when_retired),
 	  UNIT_TEST(reservation_keeps_a_frozen_host_out),
