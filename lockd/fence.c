@@ -84,11 +84,16 @@ int fence_register(struct lockd *ld)
 {
 	struct blkdev *hb_dev = ld->p.hb_dev, *dev = ld->p.dev;
 	struct blkdev_pr_state *state;
-	uint64_t key = ld->self.key;
+	const struct slot *self = &ld->self;
+	uint64_t key = self->key;
 	int err;
 
 	if (ld->rung != FENCE_RESERVATION)
 		return 0;
+	/* While we take a slot over it still shows the key of whom we fence. */
+	if (key != fence_key(self->index, self->state == SLOT_RECOVERING ?
+			     self->recoverer_generation : self->generation))
+		return -EAGAIN;
 	err = fence_register_path(hb_dev, ld->hb_key, key);
 	if (err && ld->hb_key)
 		err = fence_register_path(hb_dev, 0, key);	/* the path forgot our key */
@@ -236,6 +241,9 @@ int fence_slot(struct lockd *ld, const struct slot *victim)
 {
 	char name[160];
 
+	/* Its own word, given when nothing of it was under way any more. */
+	if ((victim->flags & SLOT_DRAINED) && ld->rung != FENCE_RESERVATION)
+		return 0;
 	switch (ld->rung) {
 	case FENCE_RESERVATION:
 		return fence_preempt(ld, victim);

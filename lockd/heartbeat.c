@@ -141,6 +141,7 @@ static int beat_lost_to(struct lockd *ld, const struct slot *s)
 	else
 		snprintf(cause, sizeof(cause), "it is %s at generation %u now, ours was %u",
 			 slot_state_name(s->state), s->generation, ld->self.generation);
+	ld->hb.taken = true;
 	fence_unregister(ld);
 	heartbeat_lost(ld, cause);
 	return -ESTALE;
@@ -273,6 +274,37 @@ static int beat_once(struct lockd *ld, uint64_t t0_ns)
 	return beat_read_back(ld);
 }
 
+/*
+ * We gave up by ourselves and the slot is still ours: once nothing of ours is under way any
+ * more, say so in a last image.  Whoever recovers us need not kill this process then, which
+ * may serve other datastores.
+ */
+static void beat_declare_drained(struct lockd *ld)
+{
+	struct heartbeat *hb = &ld->hb;
+	int err;
+
+	if (gate_drain(ld->gate, env_now_ns(ld->p.env) + suspicion_ns(ld)) != 0 ||
+	    blkdev_drain(ld->p.dev) != 0)
+		return;
+	env_mutex_lock(ld->p.env, &ld->mutex);
+	ld->self.flags |= SLOT_DRAINED;
+	env_mutex_unlock(ld->p.env, &ld->mutex);
+	for (unsigned int i = 0; i < BEAT_UNCLEAR_MAX; i++) {
+		if (hb->doubt && beat_read_back(ld) == -ESTALE)
+			return;
+		beat_prepare(ld, 0);
+		err = blkdev_caw(ld->p.hb_dev, slot_addr(ld, ld->self.index), hb->expected,
+				 hb->desired);
+		if (!err)
+			return;
+		hb->unclear[hb->unclear_next++ % BEAT_UNCLEAR_MAX] = hb->attempt;
+		if (beat_read_back(ld) == -ESTALE)
+			return;
+		env_sleep_until(ld->p.env, env_now_ns(ld->p.env) + beat_ns(ld) / 8);
+	}
+}
+
 static void beat_thread(void *arg)
 {
 	struct lockd *ld = arg;
@@ -299,6 +331,8 @@ static void beat_thread(void *arg)
 		env_mutex_lock(env, &ld->mutex);
 	}
 	env_mutex_unlock(env, &ld->mutex);
+	if (gate_has_failed(ld->gate) && !ld->hb.taken)
+		beat_declare_drained(ld);
 }
 
 int heartbeat_start(struct lockd *ld, const uint8_t image[META_SECTOR_SIZE])

@@ -36,6 +36,7 @@ struct heartbeat {
 	struct beat_image attempt;
 	struct beat_image unclear[BEAT_UNCLEAR_MAX];	/* may land, or have landed, since */
 	unsigned int unclear_next;
+	bool	taken;			/* the slot is another's */
 	bool	doubt;			/* an unclear attempt could not be read back yet */
 	uint64_t sequence;		/* the newest attempt's */
 	uint64_t boot_ns, real_ns;	/* both clocks at the last look */

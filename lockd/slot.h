@@ -66,6 +66,7 @@ static_assert(offsetof(struct slot_disk, zero) <= META_SECTOR_SIZE, "changes sta
 
 enum slot_flags {
 	SLOT_WATCHDOG	= 1 << 0,	/* something kills this host if it freezes (rung B) */
+	SLOT_DRAINED	= 1 << 1,	/* it gave up, and said so after its last command had ended */
 };
 
 struct slot_want { uint64_t addr; uint32_t mode; uint32_t stamp; };

@@ -487,6 +487,48 @@ static void host_that_fails_itself_is_out_at_once(void)
 	cluster_end(c);
 }
 
+/*
+ * Who gave up by itself and has nothing under way need not be killed: the process may serve
+ * other datastores, and its mounts must answer with EIO until they are unmounted.
+ */
+static void host_that_failed_itself_is_recovered_but_not_killed(void)
+{
+	struct cluster *c = cluster_new(1, 4, NULL);
+	struct host *a = host_up(c, 0, "alpha"), *b = host_up(c, 1, "beta");
+	uint32_t slot;
+
+	cluster_run(c, 2 * SEC);
+	slot = lockd_slot(a->ld);
+	lockd_fail(a->ld, "the journal could not be flushed");
+	cluster_run(c, 4 * SEC);
+	CU_ASSERT_EQUAL(cluster_slot(c, slot).state, SLOT_LIVE);
+	CU_ASSERT(cluster_slot(c, slot).flags & SLOT_DRAINED);
+	cluster_run(c, 20 * SEC);
+	CU_ASSERT_EQUAL(b->adopts[slot], 1);
+	CU_ASSERT_EQUAL(b->kills, 0);
+	CU_ASSERT_EQUAL(cluster_slot(c, slot).flags, 0);
+	cluster_end(c);
+}
+
+/* As long as a command of it may still land it must be killed like any other. */
+static void host_that_cannot_drain_is_killed(void)
+{
+	struct cluster *c = cluster_new(1, 4, NULL);
+	struct host *a = host_up(c, 0, "alpha"), *b = host_up(c, 1, "beta");
+	uint32_t slot;
+
+	cluster_run(c, 2 * SEC);
+	slot = lockd_slot(a->ld);
+	simdisk_inject(c->disk, &(struct simdisk_rule){
+		.fault = SIMDISK_DELAY, .ops = 1u << BLK_WRITE, .host = a->env, .delay_ns = 60 * SEC });
+	cluster_run(c, 2100 * MSEC);
+	lockd_fail(a->ld, "the journal could not be flushed");
+	cluster_run(c, 20 * SEC);
+	CU_ASSERT_EQUAL(b->kills, 1);
+	CU_ASSERT_EQUAL(b->adopts[slot], 1);
+	cluster_end(c);
+}
+
 /* A join on a failing device ends with an error and leaves no slot taken for ever. */
 static void every_command_of_a_join_may_fail(void)
 {
@@ -566,6 +608,8 @@ UNIT_MAIN("lockd/host",
 	  UNIT_TEST(stolen_slot_is_noticed_and_fails_everything),
 	  UNIT_TEST(damaged_slot_stalls_before_it_kills),
 	  UNIT_TEST(host_that_fails_itself_is_out_at_once),
+	  UNIT_TEST(host_that_failed_itself_is_recovered_but_not_killed),
+	  UNIT_TEST(host_that_cannot_drain_is_killed),
 	  UNIT_TEST(every_command_of_a_join_may_fail),
 	  UNIT_TEST(hosts_join_on_4k_sectors),
 	  UNIT_TEST(peers_are_shown));
