@@ -75,6 +75,362 @@ static void test_created_objects_stay(void)
 	cluster_run(1, SIZE, created_objects_stay);
 }
 
+/* ---- errors of names ---- */
+
+/* Every refusal is the one that POSIX names: programs act on them. */
+static void names_are_refused_as_posix_says(struct cluster *c)
+{
+	char long_name[NAME_BYTES_MAX + 2];
+	struct fs_attr attr;
+	uint64_t root, dir, file;
+
+	cluster_alone(c);
+	root = fs_root(c->fs);
+	dir = mkdir_at(c, root, "d");
+	file = touch(c, root, "f");
+	memset(long_name, 'x', sizeof(long_name));
+	long_name[NAME_BYTES_MAX + 1] = '\0';
+	CU_ASSERT_EQUAL(fs_create(c->fs, root, long_name, S_IFREG, 0, &cluster_cred, &attr),
+			-ENAMETOOLONG);
+	long_name[NAME_BYTES_MAX] = '\0';
+	touch(c, root, long_name);
+	CU_ASSERT_EQUAL(fs_unlink(c->fs, root, long_name), 0);
+	CU_ASSERT_EQUAL(fs_create(c->fs, file, "x", S_IFREG, 0, &cluster_cred, &attr), -ENOTDIR);
+	CU_ASSERT_EQUAL(fs_unlink(c->fs, root, "d"), -EISDIR);
+	CU_ASSERT_EQUAL(fs_unlink(c->fs, root, "none"), -ENOENT);
+	CU_ASSERT_EQUAL(fs_rmdir(c->fs, root, "f"), -ENOTDIR);
+	CU_ASSERT_EQUAL(fs_link(c->fs, dir, root, "l", &attr), -EPERM);
+	CU_ASSERT_EQUAL(fs_link(c->fs, file, root, "d", &attr), -EEXIST);
+	touch(c, dir, "g");
+	CU_ASSERT_EQUAL(fs_rmdir(c->fs, root, "d"), -ENOTEMPTY);
+	CU_ASSERT_EQUAL(fs_unlink(c->fs, dir, "g"), 0);
+	CU_ASSERT_EQUAL(fs_rmdir(c->fs, root, "d"), 0);
+	CU_ASSERT_EQUAL(stat_of(c, root).nlink, 2);
+	/* A process may still stand in the removed directory. */
+	attr.id = 0;
+	CU_ASSERT_NOT_EQUAL(fs_create(c->fs, dir, "x", S_IFREG, 0, &cluster_cred, &attr), 0);
+}
+
+/* ---- links ---- */
+
+static void hard_links_count(struct cluster *c)
+{
+	struct fs_attr attr;
+	uint64_t root, dir, file, id = 0;
+
+	cluster_alone(c);
+	root = fs_root(c->fs);
+	dir = mkdir_at(c, root, "d");
+	file = touch(c, root, "a");
+	CU_ASSERT_EQUAL(fs_link(c->fs, file, dir, "b", &attr), 0);
+	CU_ASSERT_EQUAL(attr.nlink, 2);
+	CU_ASSERT_EQUAL(fs_unlink(c->fs, root, "a"), 0);
+	CU_ASSERT_EQUAL(lookup(c, dir, "b", &id), 0);
+	CU_ASSERT_EQUAL(id, file);
+	CU_ASSERT_EQUAL(stat_of(c, file).nlink, 1);
+	CU_ASSERT_EQUAL(fs_unlink(c->fs, dir, "b"), 0);
+	orphan_wait(c->fs, 5000);
+	CU_ASSERT_EQUAL(fs_getattr(c->fs, file, &attr), -ESTALE);
+}
+
+static void symlink_of(struct cluster *c, size_t len)
+{
+	char target[4100], got[4100], name[32];
+	struct fs_attr attr;
+
+	memset(target, 't', sizeof(target));
+	target[len] = '\0';
+	snprintf(name, sizeof(name), "link-%zu", len);
+	CU_ASSERT_EQUAL(fs_symlink(c->fs, fs_root(c->fs), name, target, &cluster_cred, &attr), 0);
+	CU_ASSERT_EQUAL(attr.size, len);
+	CU_ASSERT_EQUAL(fs_readlink(c->fs, attr.id, got, sizeof(got)), 0);
+	CU_ASSERT_STRING_EQUAL(got, target);
+}
+
+/* Targets too long for the inode live in a block, up to 4095 bytes. */
+static void symlinks_of_every_length_read_back(struct cluster *c)
+{
+	char target[4200];
+	struct fs_attr attr;
+
+	cluster_alone(c);
+	symlink_of(c, 1);
+	symlink_of(c, 3584);
+	symlink_of(c, 3585);
+	symlink_of(c, 4095);
+	memset(target, 't', sizeof(target));
+	target[4096] = '\0';
+	CU_ASSERT_EQUAL(fs_symlink(c->fs, fs_root(c->fs), "x", target, &cluster_cred, &attr),
+			-ENAMETOOLONG);
+	CU_ASSERT_EQUAL(fs_unlink(c->fs, fs_root(c->fs), "link-4095"), 0);
+}
+
+/* ---- rename ---- */
+
+static void rename_moves_names_and_parents(struct cluster *c)
+{
+	uint64_t root, a, b, sub, file, id = 0;
+
+	cluster_alone(c);
+	root = fs_root(c->fs);
+	a = mkdir_at(c, root, "a");
+	b = mkdir_at(c, root, "b");
+	sub = mkdir_at(c, a, "sub");
+	file = touch(c, a, "f");
+	CU_ASSERT_EQUAL(fs_rename(c->fs, a, "f", a, "g", 0), 0);
+	CU_ASSERT_EQUAL(lookup(c, a, "f", &id), -ENOENT);
+	CU_ASSERT_EQUAL(fs_rename(c->fs, a, "g", b, "h", 0), 0);
+	CU_ASSERT_EQUAL(lookup(c, b, "h", &id), 0);
+	CU_ASSERT_EQUAL(id, file);
+	CU_ASSERT_EQUAL(fs_rename(c->fs, a, "sub", b, "sub2", 0), 0);
+	CU_ASSERT_EQUAL(stat_of(c, a).nlink, 2);
+	CU_ASSERT_EQUAL(stat_of(c, b).nlink, 3);
+	CU_ASSERT_EQUAL(fs_parent(c->fs, sub, &id), 0);
+	CU_ASSERT_EQUAL(id, b);
+}
+
+/* A directory that became its own ancestor would be lost with all that is in it. */
+static void rename_makes_no_loop(struct cluster *c)
+{
+	uint64_t root, a, b, d;
+
+	cluster_alone(c);
+	root = fs_root(c->fs);
+	a = mkdir_at(c, root, "a");
+	b = mkdir_at(c, a, "b");
+	d = mkdir_at(c, b, "d");
+	CU_ASSERT_EQUAL(fs_rename(c->fs, root, "a", a, "x", 0), -EINVAL);
+	CU_ASSERT_EQUAL(fs_rename(c->fs, root, "a", d, "x", 0), -EINVAL);
+	CU_ASSERT_EQUAL(fs_rename(c->fs, root, "a", b, "d", RENAME_EXCHANGE), -EINVAL);
+	CU_ASSERT_EQUAL(fs_rename(c->fs, b, "d", root, "a", RENAME_EXCHANGE), -EINVAL);
+	CU_ASSERT_EQUAL(fs_rename(c->fs, b, "d", root, "a", 0), -ENOTEMPTY);
+	CU_ASSERT_EQUAL(fs_rename(c->fs, b, "d", root, "d", 0), 0);
+	CU_ASSERT_EQUAL(fs_rename(c->fs, root, "a", d, "x", 0), 0);
+}
+
+static void rename_replaces_by_the_rules(struct cluster *c)
+{
+	uint64_t root, dir, full, f1, f2, id = 0;
+	struct fs_attr attr;
+
+	cluster_alone(c);
+	root = fs_root(c->fs);
+	dir = mkdir_at(c, root, "dir");
+	full = mkdir_at(c, root, "full");
+	touch(c, full, "x");
+	f1 = touch(c, root, "f1");
+	f2 = touch(c, root, "f2");
+	CU_ASSERT_EQUAL(fs_rename(c->fs, root, "f1", root, "dir", 0), -EISDIR);
+	CU_ASSERT_EQUAL(fs_rename(c->fs, root, "dir", root, "f1", 0), -ENOTDIR);
+	CU_ASSERT_EQUAL(fs_rename(c->fs, root, "dir", root, "full", 0), -ENOTEMPTY);
+	CU_ASSERT_EQUAL(fs_rename(c->fs, root, "none", root, "f1", 0), -ENOENT);
+	CU_ASSERT_EQUAL(fs_rename(c->fs, root, "f1", root, "f2", RENAME_NOREPLACE), -EEXIST);
+	CU_ASSERT_EQUAL(fs_rename(c->fs, root, "f1", root, "f2", 0), 0);
+	CU_ASSERT_EQUAL(lookup(c, root, "f2", &id), 0);
+	CU_ASSERT_EQUAL(id, f1);
+	orphan_wait(c->fs, 5000);
+	CU_ASSERT_EQUAL(fs_getattr(c->fs, f2, &attr), -ESTALE);
+	CU_ASSERT_EQUAL(fs_rename(c->fs, root, "full", root, "dir", 0), 0);
+	CU_ASSERT_EQUAL(lookup(c, root, "dir", &id), 0);
+	CU_ASSERT_EQUAL(id, full);
+	CU_ASSERT_EQUAL(stat_of(c, root).nlink, 3);
+	/* Two names of one file: nothing happens. */
+	CU_ASSERT_EQUAL(fs_link(c->fs, f1, root, "f3", &attr), 0);
+	CU_ASSERT_EQUAL(fs_rename(c->fs, root, "f2", root, "f3", 0), 0);
+	CU_ASSERT_EQUAL(stat_of(c, f1).nlink, 2);
+	(void)dir;
+}
+
+static void rename_exchanges_two_names(struct cluster *c)
+{
+	uint64_t root, a, b, sub, file, id = 0;
+
+	cluster_alone(c);
+	root = fs_root(c->fs);
+	a = mkdir_at(c, root, "a");
+	b = mkdir_at(c, root, "b");
+	sub = mkdir_at(c, a, "x");
+	file = touch(c, b, "y");
+	CU_ASSERT_EQUAL(fs_rename(c->fs, a, "x", b, "y", RENAME_EXCHANGE), 0);
+	CU_ASSERT_EQUAL(lookup(c, a, "x", &id), 0);
+	CU_ASSERT_EQUAL(id, file);
+	CU_ASSERT_EQUAL(lookup(c, b, "y", &id), 0);
+	CU_ASSERT_EQUAL(id, sub);
+	CU_ASSERT_EQUAL(stat_of(c, a).nlink, 2);
+	CU_ASSERT_EQUAL(stat_of(c, b).nlink, 3);
+	CU_ASSERT_EQUAL(fs_rename(c->fs, a, "x", b, "none", RENAME_EXCHANGE), -ENOENT);
+}
+
+/* ---- attributes, groups, times ---- */
+
+static void setgid_directories_hand_their_group_down(struct cluster *c)
+{
+	struct fs_attr attr = { .mode = 02775, .gid = 555 };
+	uint64_t dir;
+
+	cluster_alone(c);
+	dir = mkdir_at(c, fs_root(c->fs), "d");
+	CU_ASSERT_EQUAL(fs_setattr(c->fs, dir, FS_SET_MODE | FS_SET_GID, &attr), 0);
+	CU_ASSERT_EQUAL(attr.mode, S_IFDIR | 02775);
+	CU_ASSERT_EQUAL(stat_of(c, touch(c, dir, "f")).gid, 555);
+	CU_ASSERT_EQUAL(stat_of(c, mkdir_at(c, dir, "s")).mode, S_IFDIR | 02755);
+	CU_ASSERT_EQUAL(stat_of(c, touch(c, dir, "f2")).mode, S_IFREG | 0644);
+}
+
+static void times_are_set_and_move(struct cluster *c)
+{
+	struct fs_attr attr = { .atime_ns = -5, .mtime_ns = 1234567890123456789 }, before;
+	uint64_t root, file;
+
+	cluster_alone(c);
+	root = fs_root(c->fs);
+	file = touch(c, root, "f");
+	CU_ASSERT_EQUAL(fs_setattr(c->fs, file, FS_SET_ATIME | FS_SET_MTIME, &attr), 0);
+	CU_ASSERT_EQUAL(stat_of(c, file).atime_ns, -5);
+	CU_ASSERT_EQUAL(stat_of(c, file).mtime_ns, 1234567890123456789);
+	before = stat_of(c, root);
+	cluster_sleep(c, 10);
+	CU_ASSERT_EQUAL(fs_rename(c->fs, root, "f", root, "g", 0), 0);
+	CU_ASSERT_TRUE(stat_of(c, root).mtime_ns > before.mtime_ns);
+	CU_ASSERT_TRUE(stat_of(c, root).ctime_ns > before.ctime_ns);
+	CU_ASSERT_EQUAL(stat_of(c, file).mtime_ns, 1234567890123456789);
+}
+
+/* ---- open files ---- */
+
+static struct fs_file *open_file(struct cluster *c, uint64_t id, unsigned int flags)
+{
+	struct fs_file *f = NULL;
+
+	CU_ASSERT_EQUAL_FATAL(fs_open(c->fs, id, flags, &cluster_cred, &f, NULL), 0);
+	return f;
+}
+
+static void unlinked_files_live_until_closed(struct cluster *c)
+{
+	struct fs_attr attr;
+	struct fs_file *f;
+	char buf[16] = "";
+	uint64_t root, file;
+	size_t done = 0;
+
+	cluster_alone(c);
+	root = fs_root(c->fs);
+	file = touch(c, root, "f");
+	f = open_file(c, file, FS_OPEN_WRITE);
+	CU_ASSERT_EQUAL(fs_write(c->fs, f, 0, "still here", 10, false, &done), 0);
+	CU_ASSERT_EQUAL(fs_unlink(c->fs, root, "f"), 0);
+	orphan_wait(c->fs, 5000);
+	CU_ASSERT_EQUAL(stat_of(c, file).nlink, 0);
+	CU_ASSERT_EQUAL(fs_read(c->fs, f, 0, buf, sizeof(buf), &done), 0);
+	CU_ASSERT_EQUAL(done, 10);
+	CU_ASSERT_EQUAL(memcmp(buf, "still here", 10), 0);
+	CU_ASSERT_EQUAL(fs_close(c->fs, f), 0);
+	orphan_wait(c->fs, 5000);
+	CU_ASSERT_EQUAL(fs_getattr(c->fs, file, &attr), -ESTALE);
+}
+
+static void truncation_by_name_and_open_empties(struct cluster *c)
+{
+	struct fs_attr attr = { .size = 5 };
+	struct fs_file *f;
+	uint64_t root, file;
+	size_t done;
+
+	cluster_alone(c);
+	root = fs_root(c->fs);
+	file = touch(c, root, "f");
+	f = open_file(c, file, FS_OPEN_WRITE);
+	CU_ASSERT_EQUAL(fs_write(c->fs, f, 0, "0123456789", 10, false, &done), 0);
+	CU_ASSERT_EQUAL(fs_close(c->fs, f), 0);
+	CU_ASSERT_EQUAL(fs_setattr(c->fs, file, FS_SET_SIZE, &attr), 0);
+	CU_ASSERT_EQUAL(stat_of(c, file).size, 5);
+	f = open_file(c, file, FS_OPEN_WRITE | FS_OPEN_TRUNCATE);
+	CU_ASSERT_EQUAL(stat_of(c, file).size, 0);
+	CU_ASSERT_EQUAL(fs_close(c->fs, f), 0);
+	CU_ASSERT_EQUAL(fs_setattr(c->fs, root, FS_SET_SIZE, &attr), -EISDIR);
+	CU_ASSERT_EQUAL(fs_open(c->fs, root, 0, &cluster_cred, &f, NULL), -EISDIR);
+}
+
+/* A full volume loses nothing, and deleting needs no space. */
+static void full_volume_still_deletes(struct cluster *c)
+{
+	static char block[64 * KIB];
+	struct fs_file *f;
+	uint64_t root, file, small, off = 0;
+	struct fs_attr attr;
+	size_t done = 1;
+	int err = 0;
+
+	cluster_alone(c);
+	root = fs_root(c->fs);
+	small = touch(c, root, "small");
+	file = touch(c, root, "big");
+	f = open_file(c, file, FS_OPEN_WRITE);
+	while (!err && done) {
+		err = fs_write(c->fs, f, off, block, sizeof(block), false, &done);
+		if (!err)
+			off += done;
+	}
+	CU_ASSERT_EQUAL(err, -ENOSPC);
+	CU_ASSERT_TRUE(off > 16 * MIB);
+	CU_ASSERT_EQUAL(fs_close(c->fs, f), 0);
+	CU_ASSERT_EQUAL(stat_of(c, file).size, off);
+	CU_ASSERT_EQUAL(fs_unlink(c->fs, root, "small"), 0);
+	CU_ASSERT_EQUAL(fs_unlink(c->fs, root, "big"), 0);
+	CU_ASSERT_EQUAL(fs_create(c->fs, root, "new", S_IFREG | 0600, 0, &cluster_cred, &attr), 0);
+	f = open_file(c, attr.id, FS_OPEN_WRITE);
+	CU_ASSERT_EQUAL(fs_write(c->fs, f, 1 * MIB, block, sizeof(block), false, &done), 0);
+	CU_ASSERT_EQUAL(fs_close(c->fs, f), 0);
+	(void)small;
+}
+
+static void paths_lead_back(struct cluster *c)
+{
+	char path[512];
+	uint64_t dir, file;
+
+	cluster_alone(c);
+	dir = mkdir_at(c, fs_root(c->fs), "vm1");
+	file = touch(c, dir, "disk.img");
+	CU_ASSERT_EQUAL(fs_sync(c->fs), 0);
+	CU_ASSERT_STRING_EQUAL(fs_path(c->fs, file, path, sizeof(path)), "/vm1/disk.img");
+	CU_ASSERT_STRING_EQUAL(fs_path(c->fs, fs_root(c->fs), path, sizeof(path)), "/");
+}
+
+#define IN_CLUSTER(fn) static void test_##fn(void) { cluster_run(11, SIZE, fn); }
+
+IN_CLUSTER(names_are_refused_as_posix_says)
+IN_CLUSTER(hard_links_count)
+IN_CLUSTER(symlinks_of_every_length_read_back)
+IN_CLUSTER(rename_moves_names_and_parents)
+IN_CLUSTER(rename_makes_no_loop)
+IN_CLUSTER(rename_replaces_by_the_rules)
+IN_CLUSTER(rename_exchanges_two_names)
+IN_CLUSTER(setgid_directories_hand_their_group_down)
+IN_CLUSTER(times_are_set_and_move)
+IN_CLUSTER(unlinked_files_live_until_closed)
+IN_CLUSTER(truncation_by_name_and_open_empties)
+IN_CLUSTER(paths_lead_back)
+
+static void test_full_volume_still_deletes(void)
+{
+	cluster_run(12, 64 * MIB, full_volume_still_deletes);
+}
+
 UNIT_MAIN("namei",
-	UNIT_TEST(test_created_objects_stay)
+	UNIT_TEST(test_created_objects_stay),
+	UNIT_TEST(test_names_are_refused_as_posix_says),
+	UNIT_TEST(test_hard_links_count),
+	UNIT_TEST(test_symlinks_of_every_length_read_back),
+	UNIT_TEST(test_rename_moves_names_and_parents),
+	UNIT_TEST(test_rename_makes_no_loop),
+	UNIT_TEST(test_rename_replaces_by_the_rules),
+	UNIT_TEST(test_rename_exchanges_two_names),
+	UNIT_TEST(test_setgid_directories_hand_their_group_down),
+	UNIT_TEST(test_times_are_set_and_move),
+	UNIT_TEST(test_unlinked_files_live_until_closed),
+	UNIT_TEST(test_truncation_by_name_and_open_empties),
+	UNIT_TEST(test_full_volume_still_deletes),
+	UNIT_TEST(test_paths_lead_back)
 );
