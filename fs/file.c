@@ -48,7 +48,7 @@ static int read_range(struct fs *fs, struct inode *ino, uint64_t off, uint8_t *t
 	int err = 0;
 
 	if (off % BLOCK_SIZE == 0 && file_buf_is_aligned(fs, to)) {
-		/* Beyond the end lie zeros: read them too rather than copy the last block. */
+		/* The last block whole, where there is room, rather than copied. */
 		direct = ALIGN_UP(len, BLOCK_SIZE);
 		if (direct > room)
 			direct = ALIGN_DOWN(len, BLOCK_SIZE);

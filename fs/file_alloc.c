@@ -201,6 +201,8 @@ static int allocate(struct fs *fs, struct inode *ino, unsigned int flags, uint64
 
 	if (file_is_inline(ino) && end > INLINE_SIZE)
 		err = file_uninline(fs, ino, unit0_order(end, 0));
+	if (!err)
+		err = file_zero_tail(fs, ino, size);
 	if (!err && !file_is_inline(ino))
 		err = allocate_range(fs, ino, off, end, size);
 	if (!err)

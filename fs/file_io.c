@@ -177,6 +177,11 @@ int file_read_blocks(struct fs *fs, struct inode *ino, uint64_t off, void *buf, 
 	return pieces_submit(&p);
 }
 
+static bool is_zero(const uint8_t *p, size_t len)
+{
+	return !len || (!p[0] && !memcmp(p, p + 1, len - 1));
+}
+
 int file_zero_within(struct fs *fs, struct inode *ino, uint64_t from, uint64_t to)
 {
 	uint32_t block = (uint32_t)(from % UNIT_SIZE / BLOCK_SIZE);
@@ -195,6 +200,8 @@ int file_zero_within(struct fs *fs, struct inode *ino, uint64_t from, uint64_t t
 	err = file_read_blocks(fs, ino, ALIGN_DOWN(from, BLOCK_SIZE), bounce, BLOCK_SIZE);
 	if (err)
 		goto out;
+	if (is_zero(bounce + from % BLOCK_SIZE, to - from))
+		goto out;
 	memset(bounce + from % BLOCK_SIZE, 0, to - from);
 	pieces_init(&p, fs, BLK_WRITE);
 	pieces_add(&p, entry_addr(&e, block), bounce, BLOCK_SIZE);
@@ -202,4 +209,14 @@ int file_zero_within(struct fs *fs, struct inode *ino, uint64_t from, uint64_t t
 out:
 	free(bounce);
 	return err;
+}
+
+int file_zero_tail(struct fs *fs, struct inode *ino, uint64_t end)
+{
+	uint64_t size = file_size(ino), stop = ALIGN_UP(size, BLOCK_SIZE);
+
+	stop = end < stop ? end : stop;
+	if (file_is_inline(ino) || stop <= size)
+		return 0;
+	return file_zero_within(fs, ino, size, stop);
 }

@@ -81,6 +81,13 @@ bool file_buf_is_aligned(const struct fs *fs, const void *buf);
  * block is valid.  rwlock held for writing. */
 int file_zero_within(struct fs *fs, struct inode *ino, uint64_t from, uint64_t to);
 
+/**
+ * file_zero_tail() - what the last block holds beyond the end of the file, up to @end, becomes
+ * zero: before the file grows to @end without writing there.  A truncation leaves it, and so does
+ * a write whose new size a crash lost.  rwlock held for writing.
+ */
+int file_zero_tail(struct fs *fs, struct inode *ino, uint64_t end);
+
 /* ---- units (file_unit.c); all with rwlock held for writing ---- */
 
 #define UNITS_MAX	4u	/* a transaction's: 1 MiB */

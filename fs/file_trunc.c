@@ -351,17 +351,11 @@ static int shrink_chain(struct fs *fs, struct inode *ino, uint64_t size,
 
 static int shrink(struct fs *fs, struct inode *ino, uint64_t size)
 {
-	uint64_t end = ALIGN_UP(size, BLOCK_SIZE), old = file_size(ino);
 	struct free_batch b;
 	struct map_entry last;
 	bool cut;
-	int err = 0;
+	int err = last_unit_cut(fs, ino, size, &last, &cut);
 
-	/* What is beyond the end of the last block is zero, always. */
-	if (size < end)
-		err = file_zero_within(fs, ino, size, end < old ? end : old);
-	if (!err)
-		err = last_unit_cut(fs, ino, size, &last, &cut);
 	if (!err)
 		err = batch_collect(fs, ino, DIV_ROUND_UP(size, UNIT_SIZE), UINT64_MAX, &b);
 	if (err)
@@ -377,8 +371,10 @@ static int change_size(struct fs *fs, struct inode *ino, uint64_t size)
 	uint64_t old = file_size(ino), from = size < old ? size : old, to = size < old ? old : size;
 	struct inode_disk *di;
 	struct txn txn;
-	int err = txn_begin(fs, 1, &txn);
+	int err = file_zero_tail(fs, ino, size);
 
+	if (!err)
+		err = txn_begin(fs, 1, &txn);
 	if (err)
 		return err;
 	di = inode_touch(&txn, ino, true);

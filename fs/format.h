@@ -212,6 +212,11 @@ struct map_entry_disk {
 	le64	valid;		/* bit i: block i of the unit holds data; unset: reads zeros/parent */
 };
 
+/*
+ * No block that begins at or beyond a file's end is valid.  What the last valid block holds
+ * beyond the end is undefined: whoever makes the file longer zeroes it first.
+ */
+
 enum inode_flags {
 	INODE_INLINE		= 1 << 0,	/* contents (file, symlink, directory) are inline */
 	INODE_ORPHAN		= 1 << 1,	/* on its owner's orphan list: unlinked or shrinking */
