@@ -276,7 +276,8 @@ static void seek_took(struct lockd *ld, struct seek *sk, enum lock_mode mode,
 	struct lock *lock = sk->lock;
 
 	if (lock->mode == LOCK_FREE) {
-		lock->unchanged = !lock->unclear && found == lock->forgotten_sequence;
+		if (lock->unclear || found != lock->forgotten_sequence)
+			lock->unchanged = false;
 		lock->wanted = 0;
 	}
 	lock->mode = mode;
@@ -484,7 +485,9 @@ bool lock_unchanged(struct lockd *ld, struct lock *lock)
 	bool unchanged;
 
 	env_mutex_lock(ld->p.env, &ld->mutex);
-	unchanged = lock->unchanged;
+	/* Several writers are at it: whatever this host has seen may be old. */
+	unchanged = lock->unchanged && lock->mode != LOCK_MULTI;
+	lock->unchanged = lock->mode != LOCK_MULTI;
 	env_mutex_unlock(ld->p.env, &ld->mutex);
 	return unchanged;
 }

@@ -137,11 +137,12 @@ static void drop_succeeded(struct lockd *ld, struct lock *lock, const struct rec
 	if (lock->wanted)
 		lock->yield_until_ns = env_now_ns(ld->p.env) + lockd_beat_ns(ld) / 4;
 	lock->wanted = lock->target == LOCK_FREE ? 0 : lock->wanted & ~(1u << lock->target);
-	lock->mode = lock->target;
-	if (lock->mode == LOCK_FREE) {
-		lock->forgotten_sequence = r->rec.sequence;
+	if (lock->target == LOCK_FREE) {
+		/* Other writers may stay behind in the record as it is now. */
+		lock->forgotten_sequence = lock->mode == LOCK_MULTI ? 0 : r->rec.sequence;
 		lock->evict = false;
 	}
+	lock->mode = lock->target;
 	ld->lock_releases++;
 }
 

@@ -52,7 +52,7 @@ struct lock {
 	struct lock_user recorded;	/* in the record */
 	struct lock_user user;		/* the latest lock_set_user() */
 	uint64_t forgotten_sequence;	/* record's sequence when we released; R4's exception */
-	bool	unchanged;		/* it was still that when we took the lock again */
+	bool	unchanged;		/* since lock_unchanged() was last called */
 	unsigned int users[4];		/* by enum lock_mode: granted and not yet put */
 	unsigned int opens[4];		/* of these, with LOCK_OPEN */
 	unsigned int waiters;		/* local threads inside lock_get() and lock_evict() */
@@ -108,8 +108,8 @@ void lock_put(struct lockd *ld, struct lock *lock, enum lock_mode mode, unsigned
 enum lock_mode lock_held(struct lockd *ld, struct lock *lock);
 
 /**
- * lock_unchanged() - whether nobody else has held the lock since this host last gave it up
- * (R4's exception): only meaningful for a user of it.
+ * lock_unchanged() - whether nobody else can have changed the object since this was last
+ * asked (R4's exception); false the first time.  Only for a user of the lock.
  */
 bool lock_unchanged(struct lockd *ld, struct lock *lock);
 

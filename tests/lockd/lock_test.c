@@ -493,6 +493,28 @@ static void nothing_is_held_twice_in_a_storm(void)
 	}
 }
 
+static void crashing_storm_body(struct host *h)
+{
+	sim_at(h->w->sim, sim_now_ns(h->w->sim) + 500 * MSEC +
+	       env_random_below(h->env, 4000) * MSEC, crash_now, h);
+	storm_body(h);
+}
+
+/* Hosts that die at any point of it: what they had done is found, and nobody waits for ever. */
+static void storm_outlives_hosts(void)
+{
+	for (uint64_t seed = 2000; seed < 2030; seed++) {
+		struct world *w = world_new(seed, 4, seed % 2 ? 512 : 4096);
+
+		for (int n = 0; n < 4; n++)
+			w->hosts[n].body = n < 2 ? crashing_storm_body : storm_body;
+		world_run(w, 2000 * SEC);
+		for (int i = 0; i < 3; i++)
+			CU_ASSERT_TRUE(w->truth[i] > 8);
+		world_free(w);
+	}
+}
+
 UNIT_MAIN("lock records",
 	  UNIT_TEST(stale_owner_costs_no_waiting),
 	  UNIT_TEST(record_that_cannot_be_believed_is_not_taken),
@@ -504,4 +526,5 @@ UNIT_MAIN("lock records",
 	  UNIT_TEST(unclear_upgrade_keeps_at_least_what_there_was),
 	  UNIT_TEST(unclear_downgrade_reaches_the_waiter),
 	  UNIT_TEST(any_command_may_fail_once),
-	  UNIT_TEST(nothing_is_held_twice_in_a_storm));
+	  UNIT_TEST(nothing_is_held_twice_in_a_storm),
+	  UNIT_TEST(storm_outlives_hosts));
