@@ -313,11 +313,12 @@ static void shrink_locked(struct buf_cache *c)
 	}
 }
 
-void buf_shrink(struct fs *fs)
+void buf_limit(struct fs *fs, size_t bytes)
 {
 	struct buf_cache *c = fs->bufs;
 
 	env_mutex_lock(c->env, &c->mutex);
+	c->unused_max = bytes / BLOCK_SIZE;
 	shrink_locked(c);
 	env_mutex_unlock(c->env, &c->mutex);
 }

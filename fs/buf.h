@@ -74,8 +74,9 @@ void buf_drop(struct fs *fs, struct txn *txn, struct buf *buf);
 /** buf_forget_cover() - after settle(): frees every buffer of @cover; none is in use or dirty. */
 void buf_forget_cover(struct fs *fs, struct cover *cover);
 
-/** buf_shrink() - frees clean unused buffers above the cache's limit. */
-void buf_shrink(struct fs *fs);
+/** buf_limit() - unused buffers may take @bytes from now on (64 MiB at first); what is in use
+ * or dirty comes on top.  The oldest above that are freed. */
+void buf_limit(struct fs *fs, size_t bytes);
 
 /**
  * buf_read_unlocked() - reads and verifies into @data (BLOCK_SIZE, blkdev_alloc()ed), without
