@@ -57,6 +57,7 @@ struct mount {
 	uint32_t	dev_minor;
 	bool		ended;		/* the kernel is through with it */
 	bool		claimed;	/* somebody is ending it */
+	bool		forgotten;	/* unmounted by our parent, who knows nothing of it any more */
 };
 
 struct stores {

@@ -143,7 +143,8 @@ static void end_mount(struct mount *m)
 	pthread_mutex_unlock(&all->mutex);
 	mnt_stop(m->mnt);
 	/* Most often it is unmounted already: then the parent only forgets it. */
-	ask_umount(all, m->dir, m->dev_minor, true);
+	if (!m->forgotten)
+		ask_umount(all, m->dir, m->dev_minor, true);
 	log_info(env_posix(), s->fs->super.label, "unmounted from %s", m->dir);
 	free(m);
 	pthread_mutex_lock(&all->mutex);
@@ -196,6 +197,22 @@ int stores_init(struct stores *all, struct rpc_client *rpc, const struct rpc_hel
 	return -pthread_create(&all->reaper, NULL, reap, all);
 }
 
+/* mutex held, and released meanwhile; @m is claimed. */
+static void unmount_claimed(struct mount *m)
+{
+	struct stores *all = m->store->all;
+
+	pthread_mutex_unlock(&all->mutex);
+	/* While it is still served: what the kernel has not written yet comes now. */
+	m->forgotten = !ask_umount(all, m->dir, m->dev_minor, false);
+	if (!m->forgotten) {
+		log_warning(env_posix(), m->dir, "in use: its users will see ENOTCONN");
+		m->forgotten = !ask_umount(all, m->dir, m->dev_minor, true);
+	}
+	pthread_mutex_lock(&all->mutex);
+	end_mount(m);
+}
+
 int stores_shutdown(struct stores *all)
 {
 	struct mount *m;
@@ -204,19 +221,8 @@ int stores_shutdown(struct stores *all)
 	all->stopping = true;
 	pthread_cond_broadcast(&all->changed);
 	while ((m = find_mount(all, false))) {
-		char dir[PATH_MAX];
-		uint32_t dev_minor = m->dev_minor;
-
 		m->claimed = true;
-		strcpy(dir, m->dir);
-		pthread_mutex_unlock(&all->mutex);
-		/* While it is still served: what the kernel has not written yet comes now. */
-		if (ask_umount(all, dir, dev_minor, false)) {
-			log_warning(env_posix(), dir, "in use: its users will see ENOTCONN");
-			ask_umount(all, dir, dev_minor, true);
-		}
-		pthread_mutex_lock(&all->mutex);
-		end_mount(m);
+		unmount_claimed(m);
 	}
 	pthread_mutex_unlock(&all->mutex);
 	return store_detach_all(all);
