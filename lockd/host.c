@@ -418,7 +418,7 @@ int lockd_leave(struct lockd *ld)
 		err = blkdev_drain(ld->p.dev);
 	if (!err)
 		err = lockd_free_slot(ld);
-	if (err)
+	if (err && !ld->lost)
 		log_warning(ld->p.env, ld->datastore, "slot %u could not be freed (%s); other hosts "
 			    "will recover it", ld->self.index, strerror(-err));
 	fence_unregister(ld);
