@@ -696,9 +696,27 @@ static void codes_are_unique(void)
 	}
 }
 
+/* Who gets a code looks it up in the manual. */
+static void manual_explains_every_code(void)
+{
+	FILE *f = fopen("docs/man/fsck.lunfs.8", "r");	/* tests run from the top */
+	static char page[64 * 1024];
+	char item[100];
+
+	CU_ASSERT_PTR_NOT_NULL_FATAL(f);
+	page[fread(page, 1, sizeof(page) - 1, f)] = 0;
+	fclose(f);
+	for (unsigned int i = 0; i < CHECK_CODE_COUNT; i++) {
+		snprintf(item, sizeof(item), ".It \"LUN-%04u %s\"\n",
+			 check_code_info(i)->number, check_code_info(i)->name);
+		CU_ASSERT_PTR_NOT_NULL(strstr(page, item));
+	}
+}
+
 UNIT_MAIN("fs/check",
 	  UNIT_TEST(sound_volume_is_clean_and_not_written_to),
 	  UNIT_TEST(every_code_is_found_where_its_damage_is),
 	  UNIT_TEST(sealed_garbage_is_survived),
 	  UNIT_TEST(living_and_silent_hosts_are_told_apart),
-	  UNIT_TEST(codes_are_unique));
+	  UNIT_TEST(codes_are_unique),
+	  UNIT_TEST(manual_explains_every_code));
