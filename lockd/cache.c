@@ -321,7 +321,8 @@ static int seek_once(struct lockd *ld, struct seek *sk)
 		lock->sequence = 0;	/* at least the old mode is ours in either image */
 	}
 	lock_place(ld, lock);
-	env_cond_broadcast(ld->p.env, &ld->changed);
+	if (lock->waiters > 1)	/* others than us */
+		env_cond_broadcast(ld->p.env, &ld->changed);
 	if (err == -EBUSY)
 		return seek_blocked(ld, sk, needed, &b);
 	if (err != -EAGAIN || (sk->flags & LOCK_TRY))

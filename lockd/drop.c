@@ -180,7 +180,9 @@ static void drop_write(struct lockd *ld, struct lock *lock)
 		drop_succeeded(ld, lock, &r);
 	lock->state = LOCK_IDLE;
 	lock_place(ld, lock);
-	env_cond_broadcast(ld->p.env, &ld->changed);
+	/* Also those who wait for the address: another object has it now. */
+	if (lock->waiters || !lock->known)
+		env_cond_broadcast(ld->p.env, &ld->changed);
 	env_mutex_unlock(ld->p.env, &ld->mutex);
 }
 

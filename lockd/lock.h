@@ -63,7 +63,6 @@ struct lock {
 	uint64_t retry_ns;		/* and when to try again */
 	bool	deny;			/* refuse the wants for it once the record names the user */
 	unsigned int wanted;		/* 1 << mode of what other hosts wait for */
-	uint64_t wanted_ns;		/* since when */
 	uint64_t yield_until_ns;	/* another host's turn: not asked for again before */
 	bool	unclear;		/* last CAW's fate unknown: neither held nor free */
 	uint64_t last_use_ns;

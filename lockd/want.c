@@ -186,7 +186,8 @@ static void note_want(struct lockd *ld, struct want *w)
 	ld->cache.often_until_ns = now + OFTEN_BEATS * lockd_beat_ns(ld);
 	if (open_excludes(lock, w->w.mode)) {
 		/* Who is refused reads the record to learn by whom. */
-		if (memcmp(&lock->user, &lock->recorded, sizeof(lock->user)) == 0) {
+		if (lock->user.pid == lock->recorded.pid &&
+		    strcmp(lock->user.comm, lock->recorded.comm) == 0) {
 			want_deny(ld, lock);
 		} else if (!lock->deny) {
 			lock->deny = true;
@@ -194,8 +195,6 @@ static void note_want(struct lockd *ld, struct want *w)
 		}
 		return;
 	}
-	if (!lock->wanted)
-		lock->wanted_ns = now;
 	lock->wanted |= 1u << w->w.mode;
 	lock_place(ld, lock);
 }
