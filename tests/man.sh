@@ -27,6 +27,15 @@ same_options() {
 	       grep -oE -- '--[a-z][a-z-]+' | sort -u)
 }
 
+# Pages refer to each other before any is installed: mandoc looks for them in MANPATH.
+pages=$(mktemp -d)
+trap 'rm -rf "$pages"' EXIT
+for page in docs/man/*.[1-8]; do
+	mkdir -p "$pages/man${page##*.}"
+	cp "$page" "$pages/man${page##*.}"
+done
+export MANPATH=$pages:
+
 for page in docs/man/*.[1-8]; do
 	check "$(basename "$page") lint" mandoc -T lint -W style,stop "$page"
 done
