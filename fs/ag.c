@@ -10,8 +10,6 @@
 #include "fs/cluster.h"
 #include "fs/fs.h"
 
-#define PIN_TRIES	3	/* lock_get() waits 5 s at most */
-
 int ag_damaged(const struct ag *ag, uint64_t addr, const char *fmt, ...)
 {
 	char object[128], why[160];
@@ -157,27 +155,14 @@ static int ag_load(struct ag *ag)
 	return 0;
 }
 
-/*
- * A group is never long in use, so that a wait which timed out is worth another one.  Our
- * slot's loss is -EIO here: -ESTALE says to callers that an inode is gone.
- */
-static int ag_lock(struct fs *fs, struct ag *ag, unsigned int flags)
-{
-	int err, tries = PIN_TRIES;
-
-	do {
-		err = cluster_get(fs, &ag->cover.lock, LOCK_EXCLUSIVE, flags, NULL);
-	} while (err == -EBUSY && --tries && !(flags & LOCK_TRY));
-	return err == -ESTALE ? -EIO : err;
-}
-
 int ag_pin(struct fs *fs, struct ag *ag, unsigned int flags)
 {
 	int err;
 
-	err = ag_lock(fs, ag, flags);
+	err = cluster_get(fs, &ag->cover.lock, LOCK_EXCLUSIVE, flags, NULL);
+	/* Our slot's loss is -EIO here: -ESTALE says to callers that an inode is gone. */
 	if (err)
-		return err;
+		return err == -ESTALE ? -EIO : err;
 	env_mutex_lock(fs->env, &ag->mutex);
 	if (!ag->loaded)
 		err = ag_load(ag);

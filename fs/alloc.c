@@ -478,14 +478,19 @@ void alloc_put(struct fs *fs, struct alloc_hold *hold)
 
 /* ---- pins ---- */
 
+#define PIN_TRIES	3	/* lock_get() waits 5 s at most; a group is never long in use */
+
 static int pin(struct fs *fs, uint64_t block, unsigned int flags, struct alloc_pin *p)
 {
+	int err, tries = PIN_TRIES;
 	struct ag *ag;
-	int err;
 
 	err = ag_of_block(fs, block, &ag);
-	if (!err)
+	if (err)
+		return err;
+	do {
 		err = ag_pin(fs, ag, flags);
+	} while (err == -EBUSY && --tries && !(flags & LOCK_TRY));
 	if (!err)
 		p->ag = ag;
 	return err;

@@ -398,6 +398,11 @@ static int journal_load(struct journal *j)
 
 	ring_init(&j->ring, fs->dev, &fs->super, fs->lockd ? lockd_slot(fs->lockd) : 0);
 	err = ring_read_tail(&j->ring, why, sizeof(why));
+	if (!err && j->ring.blocks < 2 * (TXN_CREDITS_MAX + 2)) {
+		snprintf(why, sizeof(why), "journals of %llu bytes are too small",
+			 (unsigned long long)fs->super.journal_size);
+		err = -EUCLEAN;
+	}
 	if (err) {
 		log_error(fs->env, fs->label, "%s", why);
 		return err;

@@ -11,7 +11,7 @@ static struct ag *group(struct rig *rig, uint32_t index)
 {
 	struct ag *ag = NULL;
 
-	CU_ASSERT_EQUAL_FATAL(ag_get(&rig->fs, index, &ag), 0);
+	MUST_EQUAL(ag_get(&rig->fs, index, &ag), 0);
 	return ag;
 }
 
@@ -28,7 +28,7 @@ static uint64_t take(struct rig *rig, uint32_t count, uint64_t goal)
 		return 0;
 	}
 	block = hold.runs[0].block;
-	CU_ASSERT_EQUAL_FATAL(txn_begin(&rig->fs, 3, &txn), 0);
+	MUST_EQUAL(txn_begin(&rig->fs, 3, &txn), 0);
 	CU_ASSERT_EQUAL(alloc_take(&txn, &hold, 0), 0);
 	txn_end(&txn);
 	alloc_put(&rig->fs, &hold);
@@ -41,8 +41,8 @@ static int give(struct rig *rig, uint64_t block, uint32_t count)
 	struct txn txn;
 	int err;
 
-	CU_ASSERT_EQUAL_FATAL(alloc_pin(&rig->fs, block, &pin), 0);
-	CU_ASSERT_EQUAL_FATAL(txn_begin(&rig->fs, 3, &txn), 0);
+	MUST_EQUAL(alloc_pin(&rig->fs, block, &pin), 0);
+	MUST_EQUAL(txn_begin(&rig->fs, 3, &txn), 0);
 	err = alloc_free(&txn, &pin, block, count);
 	txn_end(&txn);
 	alloc_unpin(&rig->fs, &pin);
@@ -136,7 +136,7 @@ static void concurrent_body(struct rig *rig)
 	before = check_home(rig);
 	for (i = 0; i < TAKERS; i++) {
 		t[i] = (struct taker){ .rig = rig, .index = i };
-		CU_ASSERT_EQUAL_FATAL(env_thread_start(rig->env, "taker", taker, &t[i],
+		MUST_EQUAL(env_thread_start(rig->env, "taker", taker, &t[i],
 						       &thread[i]), 0);
 	}
 	for (i = 0; i < TAKERS; i++) {
@@ -170,11 +170,11 @@ static void put_body(struct rig *rig)
 
 	rig_open(rig);
 	before = check_home(rig);
-	CU_ASSERT_EQUAL_FATAL(alloc_reserve(&rig->fs, counts, 3, 0, &hold), 0);
-	CU_ASSERT_EQUAL_FATAL(alloc_reserve(&rig->fs, counts, 3, 0, &second), 0);
+	MUST_EQUAL(alloc_reserve(&rig->fs, counts, 3, 0, &hold), 0);
+	MUST_EQUAL(alloc_reserve(&rig->fs, counts, 3, 0, &second), 0);
 	CU_ASSERT(hold.runs[1].block != hold.runs[2].block);
 	CU_ASSERT(hold.runs[1].block != second.runs[1].block);
-	CU_ASSERT_EQUAL_FATAL(txn_begin(&rig->fs, 3, &txn), 0);
+	MUST_EQUAL(txn_begin(&rig->fs, 3, &txn), 0);
 	CU_ASSERT_EQUAL(alloc_take(&txn, &hold, 1), 0);
 	txn_end(&txn);
 	alloc_put(&rig->fs, &hold);
@@ -411,7 +411,7 @@ static void damaged_body(struct rig *rig)
 	sector[68] ^= 1;
 	simdisk_poke(rig->disk, addr, sector, sizeof(sector));
 	/* The other group serves. */
-	CU_ASSERT_EQUAL_FATAL(alloc_reserve(&rig->fs, &one, 1, 0, &hold), 0);
+	MUST_EQUAL(alloc_reserve(&rig->fs, &one, 1, 0, &hold), 0);
 	CU_ASSERT_EQUAL(hold.ag->index, 1);
 	alloc_put(&rig->fs, &hold);
 	CU_ASSERT_PTR_NOT_NULL(strstr(rig->log, "allocation group"));

@@ -10,7 +10,7 @@ static uint64_t change(struct rig *rig, unsigned int i, uint64_t value, bool mak
 {
 	struct txn txn;
 
-	CU_ASSERT_EQUAL_FATAL(txn_begin(&rig->fs, 1, &txn), 0);
+	MUST_EQUAL(txn_begin(&rig->fs, 1, &txn), 0);
 	rig_set(rig, &txn, i, value, make);
 	return txn_end(&txn);
 }
@@ -84,7 +84,7 @@ static void run_readers(struct rig *rig, int64_t expected)
 
 	for (i = 0; i < 6; i++) {
 		r[i].rig = rig;
-		CU_ASSERT_EQUAL_FATAL(env_thread_start(rig->env, "reader", reader, &r[i], &t[i]),
+		MUST_EQUAL(env_thread_start(rig->env, "reader", reader, &r[i], &t[i]),
 				      0);
 	}
 	for (i = 0; i < 6; i++) {
@@ -211,11 +211,11 @@ static void drop_body(struct rig *rig)
 	change(rig, 0, 1, true);
 	change(rig, 1, 1, true);
 	CU_ASSERT_EQUAL(journal_settle(&rig->fs), 0);
-	CU_ASSERT_EQUAL_FATAL(txn_begin(&rig->fs, 2, &txn), 0);
+	MUST_EQUAL(txn_begin(&rig->fs, 2, &txn), 0);
 	rig_set(rig, &txn, 0, 2, false);
 	rig_set(rig, &txn, 1, 2, false);
 	e = rig_expect(rig, 0);
-	CU_ASSERT_EQUAL_FATAL(buf_get(&rig->fs, &rig->cover, &e, &b), 0);
+	MUST_EQUAL(buf_get(&rig->fs, &rig->cover, &e, &b), 0);
 	buf_drop(&rig->fs, &txn, b);
 	txn_end(&txn);
 	CU_ASSERT_EQUAL(journal_settle(&rig->fs), 0);
@@ -224,8 +224,8 @@ static void drop_body(struct rig *rig)
 	CU_ASSERT_EQUAL(value_of(rig, 0), 1);
 	/* Its next life begins with zeros, not with what is still cached. */
 	e.birth++;
-	CU_ASSERT_EQUAL_FATAL(txn_begin(&rig->fs, 1, &txn), 0);
-	CU_ASSERT_EQUAL_FATAL(buf_new(&rig->fs, &rig->cover, &e, &b), 0);
+	MUST_EQUAL(txn_begin(&rig->fs, 1, &txn), 0);
+	MUST_EQUAL(buf_new(&rig->fs, &rig->cover, &e, &b), 0);
 	CU_ASSERT_EQUAL(*rig_value(b->data), 0);
 	txn_dirty(&txn, b, 1);
 	buf_put(&rig->fs, b);
@@ -247,8 +247,8 @@ static void all_dropped_body(struct rig *rig)
 
 	rig_open(rig);
 	e = rig_expect(rig, 0);
-	CU_ASSERT_EQUAL_FATAL(txn_begin(&rig->fs, 1, &txn), 0);
-	CU_ASSERT_EQUAL_FATAL(buf_new(&rig->fs, &rig->cover, &e, &b), 0);
+	MUST_EQUAL(txn_begin(&rig->fs, 1, &txn), 0);
+	MUST_EQUAL(buf_new(&rig->fs, &rig->cover, &e, &b), 0);
 	txn_dirty(&txn, b, 1);
 	buf_drop(&rig->fs, &txn, b);
 	CU_ASSERT_EQUAL(journal_commit(&rig->fs, txn_end(&txn)), 0);

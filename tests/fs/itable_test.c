@@ -17,7 +17,7 @@ static int make(struct rig *rig, uint64_t near, uint64_t *number)
 	err = itable_reserve(&rig->fs, near, &hold, number);
 	if (err)
 		return err;
-	CU_ASSERT_EQUAL_FATAL(txn_begin(&rig->fs, 2, &txn), 0);
+	MUST_EQUAL(txn_begin(&rig->fs, 2, &txn), 0);
 	CU_ASSERT_EQUAL(itable_take(&txn, &hold, *number), 0);
 	txn_end(&txn);
 	itable_put(&rig->fs, &hold, *number);
@@ -30,8 +30,8 @@ static int unmake(struct rig *rig, uint64_t number)
 	struct txn txn;
 	int err;
 
-	CU_ASSERT_EQUAL_FATAL(alloc_pin(&rig->fs, number, &pin), 0);
-	CU_ASSERT_EQUAL_FATAL(txn_begin(&rig->fs, 2, &txn), 0);
+	MUST_EQUAL(alloc_pin(&rig->fs, number, &pin), 0);
+	MUST_EQUAL(txn_begin(&rig->fs, 2, &txn), 0);
 	err = itable_free(&txn, &pin, number);
 	txn_end(&txn);
 	alloc_unpin(&rig->fs, &pin);
@@ -92,7 +92,7 @@ static void makers_body(struct rig *rig)
 	rig_open(rig);
 	for (i = 0; i < MAKERS; i++) {
 		m[i].rig = rig;
-		CU_ASSERT_EQUAL_FATAL(env_thread_start(rig->env, "maker", maker, &m[i], &t[i]), 0);
+		MUST_EQUAL(env_thread_start(rig->env, "maker", maker, &m[i], &t[i]), 0);
 	}
 	for (i = 0; i < MAKERS; i++) {
 		env_thread_join(rig->env, t[i]);
@@ -156,7 +156,7 @@ static void many_body(struct rig *rig)
 	rig_open(rig);
 	/* More clusters than one index block has room for. */
 	for (i = 0; i < (ITABLE_ENTRIES + 10) * CLUSTER_INODES; i++) {
-		CU_ASSERT_EQUAL_FATAL(make(rig, 0, &number), 0);
+		MUST_EQUAL(make(rig, 0, &number), 0);
 		last = number;
 	}
 	start = super_ag_addr(&rig->fs.super, 0) >> BLOCK_SHIFT;
@@ -189,7 +189,7 @@ static void fragmented_body(struct rig *rig)
 	while (!alloc_reserve(&rig->fs, &unit, 1, 0, &hold) ||
 	       !alloc_reserve(&rig->fs, &one, 1, 0, &hold)) {
 		block = hold.runs[0].block;
-		CU_ASSERT_EQUAL_FATAL(txn_begin(&rig->fs, 3, &txn), 0);
+		MUST_EQUAL(txn_begin(&rig->fs, 3, &txn), 0);
 		CU_ASSERT_EQUAL(alloc_take(&txn, &hold, 0), 0);
 		txn_end(&txn);
 		for (i = 0; hold.runs[0].count == unit && i < unit && n < 64; i += 4)
@@ -197,8 +197,8 @@ static void fragmented_body(struct rig *rig)
 		alloc_put(&rig->fs, &hold);
 	}
 	for (i = 0; i < n; i++) {
-		CU_ASSERT_EQUAL_FATAL(alloc_pin(&rig->fs, blocks[i], &pin), 0);
-		CU_ASSERT_EQUAL_FATAL(txn_begin(&rig->fs, 3, &txn), 0);
+		MUST_EQUAL(alloc_pin(&rig->fs, blocks[i], &pin), 0);
+		MUST_EQUAL(txn_begin(&rig->fs, 3, &txn), 0);
 		CU_ASSERT_EQUAL(alloc_free(&txn, &pin, blocks[i], 2), 0);
 		txn_end(&txn);
 		alloc_unpin(&rig->fs, &pin);

@@ -14,7 +14,7 @@ static uint64_t change(struct rig *rig, unsigned int first, unsigned int count, 
 	struct txn txn;
 	unsigned int i;
 
-	CU_ASSERT_EQUAL_FATAL(txn_begin(&rig->fs, count, &txn), 0);
+	MUST_EQUAL(txn_begin(&rig->fs, count, &txn), 0);
 	for (i = first; i < first + count; i++)
 		rig_set(rig, &txn, i, value, make);
 	return txn_end(&txn);
@@ -119,7 +119,7 @@ static void crash_beside(struct rig *rig, void (*beside)(void *arg))
 	if (beside == filler)
 		simdisk_inject(rig->disk, &slow);
 	simdisk_observe(rig->disk, shoot, s);
-	CU_ASSERT_EQUAL_FATAL(env_thread_start(rig->env, "beside", beside, s, &t), 0);
+	MUST_EQUAL(env_thread_start(rig->env, "beside", beside, s, &t), 0);
 	for (v = 2; v <= 60; v++) {
 		id = change(rig, 0, GROUP, v, false);
 		change(rig, GROUP + (unsigned int)(v % 5) * 2, 2, v, v < 7);
@@ -231,7 +231,7 @@ static void run_load(struct rig *rig, bool commit)
 
 	for (i = 0; i < THREADS; i++) {
 		l[i] = (struct load){ .rig = rig, .first = i * 10, .commit = commit };
-		CU_ASSERT_EQUAL_FATAL(env_thread_start(rig->env, "load", load_thread, &l[i],
+		MUST_EQUAL(env_thread_start(rig->env, "load", load_thread, &l[i],
 						       &t[i]), 0);
 	}
 	for (i = 0; i < THREADS; i++) {
@@ -285,7 +285,7 @@ static uint64_t tail_sequence(struct rig *rig)
 	char why[200];
 
 	ring_init(&ring, dev, &rig->fs.super, 0);
-	CU_ASSERT_EQUAL_FATAL(ring_read_tail(&ring, why, sizeof(why)), 0);
+	MUST_EQUAL(ring_read_tail(&ring, why, sizeof(why)), 0);
 	blkdev_close(dev);
 	return ring.sequence;
 }
@@ -366,7 +366,7 @@ static void rot_body(struct rig *rig)
 	ring_init(&ring, dev, &rig->fs.super, 0);
 	for (i = 1; i < GROUP + 2; i++) {
 		simdisk_restore(rig->disk, image);
-		CU_ASSERT_EQUAL_FATAL(ring_read_tail(&ring, why, sizeof(why)), 0);
+		MUST_EQUAL(ring_read_tail(&ring, why, sizeof(why)), 0);
 		flip(rig, ring_addr(&ring, ring.block + i));
 		CU_ASSERT_EQUAL(journal_scan(rig->env, dev, &rig->fs.super, 0, NULL, NULL,
 					     &transactions, why, sizeof(why)), -EBADMSG);
@@ -403,7 +403,7 @@ static void bind_body(struct rig *rig)
 	char why[200];
 
 	ring_init(&ring, dev, &rig->fs.super, 0);
-	CU_ASSERT_EQUAL_FATAL(ring_read_tail(&ring, why, sizeof(why)), 0);
+	MUST_EQUAL(ring_read_tail(&ring, why, sizeof(why)), 0);
 	at = (ring.block + 2 * at) % ring.blocks;
 	sequence = ring.sequence + 2;
 	CU_ASSERT_EQUAL(ring_rw(&ring, BLK_READ, at, d, 1), 0);
@@ -432,7 +432,7 @@ static void tail_body(struct rig *rig)
 	char why[200];
 
 	ring_init(&ring, dev, &rig->fs.super, 0);
-	CU_ASSERT_EQUAL_FATAL(ring_read_tail(&ring, why, sizeof(why)), 0);
+	MUST_EQUAL(ring_read_tail(&ring, why, sizeof(why)), 0);
 	newest = ring.version % 2;
 	/* What a crash amid the write of the next tail leaves: the older block is torn. */
 	flip(rig, ring.addr + (1 - newest) * BLOCK_SIZE);
@@ -485,10 +485,10 @@ static void inode_last_body(struct rig *rig)
 
 	rig_open(rig);
 	simdisk_observe(rig->disk, watch_order, &o);
-	CU_ASSERT_EQUAL_FATAL(txn_begin(&rig->fs, 3, &txn), 0);
+	MUST_EQUAL(txn_begin(&rig->fs, 3, &txn), 0);
 	e = rig_expect(rig, 1);
 	e.type = META_INODE;
-	CU_ASSERT_EQUAL_FATAL(buf_new(&rig->fs, &rig->cover, &e, &b), 0);
+	MUST_EQUAL(buf_new(&rig->fs, &rig->cover, &e, &b), 0);
 	txn_dirty(&txn, b, 1);
 	buf_put(&rig->fs, b);
 	rig_set(rig, &txn, 0, 1, true);

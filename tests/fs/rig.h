@@ -14,6 +14,14 @@
 #include "fs/mkfs.h"
 #include "tests/unit.h"
 
+/* In place of CU_ASSERT_EQUAL_FATAL(), which cannot leave a simulated thread. */
+#define MUST_EQUAL(a, b) do {								\
+	if ((a) != (b)) {								\
+		fprintf(stderr, "%s:%d: %s is not %s\n", __FILE__, __LINE__, #a, #b);	\
+		abort();								\
+	}										\
+} while (0)
+
 struct rig {
 	struct sim *sim;
 	struct simdisk *disk;
@@ -44,11 +52,11 @@ static inline void rig_open(struct rig *rig)
 	fs->env = rig->env;
 	fs->raw = fs->dev = simdisk_open(rig->disk, rig->env);
 	strcpy(fs->label, "ds1");
-	CU_ASSERT_EQUAL_FATAL(super_read(fs->dev, &fs->super, why, sizeof(why)), 0);
-	CU_ASSERT_EQUAL_FATAL(journal_replay(fs->env, fs->dev, &fs->super, 0, NULL), 0);
-	CU_ASSERT_EQUAL_FATAL(buf_cache_new(fs, &fs->bufs), 0);
-	CU_ASSERT_EQUAL_FATAL(alloc_open(fs, &fs->alloc), 0);
-	CU_ASSERT_EQUAL_FATAL(journal_open(fs, &fs->journal), 0);
+	MUST_EQUAL(super_read(fs->dev, &fs->super, why, sizeof(why)), 0);
+	MUST_EQUAL(journal_replay(fs->env, fs->dev, &fs->super, 0, NULL), 0);
+	MUST_EQUAL(buf_cache_new(fs, &fs->bufs), 0);
+	MUST_EQUAL(alloc_open(fs, &fs->alloc), 0);
+	MUST_EQUAL(journal_open(fs, &fs->journal), 0);
 	memset(&rig->cover, 0, sizeof(rig->cover));
 	list_init(&rig->cover.bufs);
 }
@@ -74,7 +82,7 @@ static inline void rig_mkfs(struct rig *rig)
 	char why[200];
 
 	p.dev = simdisk_open(rig->disk, rig->env);
-	CU_ASSERT_EQUAL_FATAL(mkfs(&p, &s, why, sizeof(why)), 0);
+	MUST_EQUAL(mkfs(&p, &s, why, sizeof(why)), 0);
 	blkdev_close(p.dev);
 }
 
@@ -100,7 +108,7 @@ static inline void rig_run(uint64_t size, void (*body)(struct rig *rig))
 	sim_host_log(rig->env, rig_log, rig);
 	rig->disk = simdisk_new(rig->sim, &p);
 	rig->body = body;
-	CU_ASSERT_EQUAL_FATAL(env_thread_start(rig->env, "test", rig_main, rig, &t), 0);
+	MUST_EQUAL(env_thread_start(rig->env, "test", rig_main, rig, &t), 0);
 	CU_ASSERT_TRUE(sim_run(rig->sim, 3600 * NSEC_PER_SEC));
 	CU_ASSERT_TRUE(rig->done);
 	env_thread_join(rig->env, t);
@@ -139,9 +147,9 @@ static inline void rig_set(struct rig *rig, struct txn *txn, unsigned int i, uin
 	struct buf *b;
 
 	if (make)
-		CU_ASSERT_EQUAL_FATAL(buf_new(&rig->fs, &rig->cover, &e, &b), 0);
+		MUST_EQUAL(buf_new(&rig->fs, &rig->cover, &e, &b), 0);
 	if (!make)
-		CU_ASSERT_EQUAL_FATAL(buf_get(&rig->fs, &rig->cover, &e, &b), 0);
+		MUST_EQUAL(buf_get(&rig->fs, &rig->cover, &e, &b), 0);
 	txn_dirty(txn, b, value + 1);
 	*rig_value(b->data) = value;
 	buf_put(&rig->fs, b);
