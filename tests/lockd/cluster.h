@@ -41,7 +41,7 @@ struct host {
 	unsigned int replays[SLOT_COUNT_MAX], adopts[SLOT_COUNT_MAX], kills, losses, settles;
 	uint64_t adopted_ns[SLOT_COUNT_MAX];
 	int replay_err, kill_err, settle_err;
-	uint64_t replay_takes_ns;
+	uint64_t replay_takes_ns, stalled_ns;	/* true time until which its commands hang */
 	bool no_beat;
 };
 
@@ -179,14 +179,21 @@ static const struct lockd_client host_client = {
 
 static inline int host_kill(void *arg, const struct slot *victim)
 {
-	struct host *h = arg;
+	struct host *h = arg, *dead = cluster_host_by_pid(h->c, victim->pid);
 
 	h->kills++;
 	if (h->kill_err)
 		return h->kill_err;
-	sim_host_crash(cluster_host_by_pid(h->c, victim->pid)->env);
+	sim_host_crash(dead->env);
 	env_sleep_until(h->env, env_now_ns(h->env) + 20 * MSEC);	/* its I/O ends */
-	return 0;
+	/* A process is not gone before the kernel has its commands back. */
+	return sim_now_ns(h->c->sim) < dead->stalled_ns + 20 * MSEC ? -ETIMEDOUT : 0;
+}
+
+static inline void host_stall(struct host *h, uint64_t until_ns)
+{
+	simdisk_stall(h->c->disk, h->env, until_ns);
+	h->stalled_ns = until_ns;
 }
 
 /* ---- a host's life ---- */

@@ -807,7 +807,7 @@ static void chaos_of_hosts_breaks_no_rule(void)
 				else if (sim_random(c->sim) % 2)
 					sim_host_freeze(h->env, sim_now_ns(c->sim) + ns);
 				else
-					simdisk_stall(c->disk, h->env, sim_now_ns(c->sim) + ns);
+					host_stall(h, sim_now_ns(c->sim) + ns);
 			}
 			cluster_run_more(c, sim_random(c->sim) % (6 * SEC));
 		}
