@@ -16,9 +16,12 @@ void ring_init(struct ring *r, struct blkdev *dev, const struct super *s, uint32
 {
 	memset(r, 0, sizeof(*r));
 	r->dev = dev;
-	r->volume_size = s->size;
-	r->journals_start = s->journals_addr;
-	r->journals_end = s->journals_addr + s->slot_count * s->journal_size;
+	r->orphans_start = s->orphans_addr;
+	r->orphans_end = super_orphan_addr(s, s->slot_count, 0);
+	r->groups_start = s->ag_addr;
+	r->groups_end = super_end_addr(s);
+	r->group_size = s->ag_size;
+	r->super_copy = s->copy_addr;
 	memcpy(r->volume, s->volume, sizeof(r->volume));
 	r->slot = slot;
 	r->addr = super_journal_addr(s, slot);
@@ -231,7 +234,6 @@ static int txn_read(const struct ring *r, uint64_t sequence, uint64_t block, uin
 static bool type_is_journalled(uint32_t type)
 {
 	switch (type) {
-	case META_SUPER:
 	case META_AG:
 	case META_BITMAP:
 	case META_ITABLE:
@@ -248,6 +250,16 @@ static bool type_is_journalled(uint32_t type)
 	}
 }
 
+static bool addr_is_journalled(const struct ring *r, uint64_t addr)
+{
+	if (addr % BLOCK_SIZE)
+		return false;
+	if (addr >= r->orphans_start && addr < r->orphans_end)
+		return true;
+	return addr >= r->groups_start && addr < r->groups_end && addr != r->super_copy &&
+	       (addr - r->groups_start) % r->group_size >= AG_HEADER_BLOCK * BLOCK_SIZE;
+}
+
 /* A committed image is ours, but disk bytes are hostile all the same (R9). */
 static int image_check(const struct ring *r, uint64_t addr, const void *image, char *why,
 		       size_t why_size)
@@ -258,9 +270,7 @@ static int image_check(const struct ring *r, uint64_t addr, const void *image, c
 	e.type = le32_to_cpu(h->magic);
 	e.owner = le64_to_cpu(h->owner);
 	e.birth = le32_to_cpu(h->birth);
-	if (addr % BLOCK_SIZE || addr < SUPER_ADDR || addr > r->volume_size - BLOCK_SIZE ||
-	    (addr >= r->journals_start && addr < r->journals_end) ||
-	    !type_is_journalled(e.type)) {
+	if (!addr_is_journalled(r, addr) || !type_is_journalled(e.type)) {
 		if (why)
 			snprintf(why, why_size, "journal of slot %u: image of type 0x%08x for 0x%llx",
 				 r->slot, (unsigned int)e.type, (unsigned long long)addr);

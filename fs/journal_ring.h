@@ -17,8 +17,10 @@
 
 struct ring {
 	struct blkdev	*dev;
-	uint64_t	volume_size;
-	uint64_t	journals_start, journals_end;	/* no image lies in there */
+	/* Where images may lie: orphan lists, and groups but for their lock blocks. */
+	uint64_t	orphans_start, orphans_end;
+	uint64_t	groups_start, groups_end, group_size;
+	uint64_t	super_copy;	/* in a group, and not the journal's to write */
 	uint8_t		volume[16];
 	uint32_t	slot;
 	uint64_t	addr;		/* of the two tail blocks */

@@ -2,6 +2,7 @@
 /* Transactions: atomic, durable when said so, home in order, whatever fails when. */
 #include "fs/journal.h"
 
+#include "base/crc32c.h"
 #include "fs/journal_ring.h"
 #include "tests/fs/rig.h"
 
@@ -423,6 +424,63 @@ static void commit_record_binds_its_own_descriptor_only(void)
 	rig_run(SMALL, bind_body);
 }
 
+/* A journal that wants to write @addr: block 0's image, sealed for there as @type. */
+static void check_refused(struct rig *rig, uint64_t addr, enum meta_type type)
+{
+	struct { uint8_t desc[BLOCK_SIZE], image[BLOCK_SIZE], commit[BLOCK_SIZE]; } *t;
+	struct blkdev *dev = simdisk_open(rig->disk, rig->env);
+	struct journal_commit_disk *c;
+	struct journal_desc_disk *d;
+	struct meta_expect e = { type, rig->fs.super.volume, addr, 0, 0 };
+	uint8_t before[BLOCK_SIZE], after[BLOCK_SIZE];
+	struct ring ring;
+	char why[200];
+
+	t = blkdev_alloc(sizeof(*t));
+	d = (void *)t->desc;
+	c = (void *)t->commit;
+	ring_init(&ring, dev, &rig->fs.super, 0);
+	MUST_EQUAL(ring_read_tail(&ring, why, sizeof(why)), 0);
+	meta_seal(t->image, &e, 1);
+	d->sequence = c->sequence = cpu_to_le64(ring.sequence);
+	d->count = c->count = cpu_to_le32(1);
+	d->entries[0].addr = cpu_to_le64(addr);
+	d->entries[0].crc = cpu_to_le32(crc32c(0, t->image, BLOCK_SIZE));
+	ring_seal(&ring, META_DESC, ring.block, ring.sequence, d);
+	c->desc_crc = cpu_to_le32(crc32c(0, d, BLOCK_SIZE));
+	ring_seal(&ring, META_COMMIT, (ring.block + 2) % ring.blocks, ring.sequence, c);
+	CU_ASSERT_EQUAL(ring_rw(&ring, BLK_WRITE, ring.block, t, 3), 0);
+	simdisk_peek(rig->disk, addr, before, BLOCK_SIZE);
+	CU_ASSERT_EQUAL(journal_replay(rig->env, dev, &rig->fs.super, 0, NULL), -EUCLEAN);
+	simdisk_peek(rig->disk, addr, after, BLOCK_SIZE);
+	CU_ASSERT_EQUAL(memcmp(before, after, BLOCK_SIZE), 0);
+	blkdev_close(dev);
+	free(t);
+}
+
+static void hostile_body(struct rig *rig)
+{
+	const struct super *s = &rig->fs.super;
+
+	rig_open(rig);
+	change(rig, 0, GROUP, 1, true);
+	CU_ASSERT_EQUAL(rig_close(rig), 0);
+	check_refused(rig, SUPER_ADDR, META_SUPER);
+	check_refused(rig, s->slots_addr, META_INODE);
+	check_refused(rig, super_journal_addr(s, 1), META_INODE);
+	check_refused(rig, super_ag_addr(s, 0), META_AG);
+	check_refused(rig, s->copy_addr, META_DIR_LEAF);
+	check_refused(rig, super_end_addr(s), META_DIR_LEAF);
+	check_refused(rig, rig_addr(rig, 0), META_LOCK);
+	CU_ASSERT_EQUAL(group_value(rig, 0), 1);
+}
+
+/* Disk bytes are hostile (R9): a forged journal must not write locks, slots, superblocks. */
+static void replay_writes_nothing_where_images_cannot_lie(void)
+{
+	rig_run(SMALL, hostile_body);
+}
+
 static void tail_body(struct rig *rig)
 {
 	struct simdisk_image *image = three_commits(rig);
@@ -666,6 +724,7 @@ UNIT_MAIN("journal",
 	  UNIT_TEST(replay_skips_the_sequence_that_a_crash_cut_off),
 	  UNIT_TEST(damage_before_the_last_transaction_is_reported),
 	  UNIT_TEST(commit_record_binds_its_own_descriptor_only),
+	  UNIT_TEST(replay_writes_nothing_where_images_cannot_lie),
 	  UNIT_TEST(torn_tail_is_survived_and_a_lost_one_reported),
 	  UNIT_TEST(inodes_go_home_after_what_they_point_to),
 	  UNIT_TEST(data_is_durable_before_what_points_to_it),
