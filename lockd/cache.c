@@ -167,6 +167,8 @@ static void seek_end(struct lockd *ld, struct seek *sk)
 	want_withdraw(ld, sk);
 	sk->lock->seeker = NULL;
 	ld->cache.seekers--;
+	/* What had to be waited for will be wanted again, from us. */
+	ld->cache.often_until_ns = env_now_ns(ld->p.env) + 2 * lockd_beat_ns(ld);
 	want_scan_often(ld);
 	env_cond_broadcast(ld->p.env, &ld->changed);
 }
@@ -346,7 +348,7 @@ static bool seek_yields(struct lockd *ld, struct seek *sk, uint64_t now)
 {
 	uint64_t step = lockd_beat_ns(ld) / 8;
 
-	if ((sk->flags & LOCK_TRY) || sk->lock->mode != LOCK_FREE || sk->yielded_ns >= 4 * step ||
+	if ((sk->flags & LOCK_TRY) || sk->lock->mode != LOCK_FREE || sk->yielded_ns >= 16 * step ||
 	    !want_older(ld, sk->lock->addr, sk->mode, sk->start_ns))
 		return false;
 	seek_begin(ld, sk);

@@ -86,6 +86,9 @@ bool want_older(const struct lockd *ld, uint64_t addr, enum lock_mode mode, uint
 	uint64_t limit = WANT_BEATS_MAX * lockd_beat_ns(ld), now = env_now_ns(ld->p.env);
 
 	for (uint32_t s = 0; s < ld->p.slot_count; s++) {
+		/* A dead host would never take its turn. */
+		if (now - ld->peers[s].seen_ns > 2 * lockd_beat_ns(ld))
+			continue;
 		for (unsigned int i = 0; i < SLOT_WANTS; i++) {
 			const struct want *w = &ld->cache.peer_wants[s][i];
 

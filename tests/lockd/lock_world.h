@@ -375,7 +375,8 @@ static inline int host_get(struct host *h, int i, enum lock_mode mode, unsigned 
 	int err = lock_get(h->ld, &h->locks[i], mode, flags, holder);
 
 	ns = env_now_ns(h->env) - start_ns;
-	if (h->wait_count < ARRAY_SIZE(h->waits_ns))
+	/* Only those that met another host. */
+	if (ns > 10 * MSEC && h->wait_count < ARRAY_SIZE(h->waits_ns))
 		h->waits_ns[h->wait_count++] = ns;
 	if (ns > h->wait_max_ns)
 		h->wait_max_ns = ns;
