@@ -420,6 +420,17 @@ static int fits_device(const struct blkdev *dev, const struct super *s, char *wh
 	return 0;
 }
 
+/* Nothing at all of a superblock is no damage: the device is something else. */
+static void explain_absence(const struct blkdev *dev, const void *block, char *why,
+			    size_t why_size)
+{
+	const struct meta_hdr_disk *hdr = block;
+
+	if (le32_to_cpu(hdr->magic) != META_SUPER)
+		refuse(-EUCLEAN, why, why_size, "%s: not a LunFS volume (no superblock at 64 KiB and "
+		       "no copy of one); mkfs.lunfs makes one", dev->info.name);
+}
+
 int super_find(struct blkdev *dev, struct super *s, char *why, size_t why_size)
 {
 	void *block = blkdev_alloc(BLOCK_SIZE);
@@ -431,6 +442,8 @@ int super_find(struct blkdev *dev, struct super *s, char *why, size_t why_size)
 	if (why && why_size)
 		why[0] = 0;
 	err = read_copy(dev, SUPER_ADDR, block, &got, why, why_size);
+	if (err == -EUCLEAN)
+		explain_absence(dev, block, why, why_size);
 	/* A newer format says so in its own words; older copies of it do not help. */
 	if (err && err != -EPROTONOSUPPORT && err != -ENOMEM && read_spare(dev, block, &got) == 0)
 		err = 0;
@@ -442,6 +455,17 @@ int super_find(struct blkdev *dev, struct super *s, char *why, size_t why_size)
 	return err;
 }
 
+/* Whoever reads the message has many devices. */
+static void name_device(const struct blkdev *dev, char *why, size_t why_size)
+{
+	char bare[512];
+
+	if (!why || !why_size || !why[0] || strstr(why, dev->info.name))
+		return;
+	snprintf(bare, sizeof(bare), "%s", why);
+	snprintf(why, why_size, "%s: %s", dev->info.name, bare);
+}
+
 int super_read(struct blkdev *dev, struct super *s, char *why, size_t why_size)
 {
 	struct super got;
@@ -450,6 +474,7 @@ int super_read(struct blkdev *dev, struct super *s, char *why, size_t why_size)
 	err = super_find(dev, &got, why, why_size);
 	if (!err)
 		err = fits_device(dev, &got, why, why_size);
+	name_device(dev, why, why_size);
 	if (!err)
 		*s = got;
 	return err;

@@ -46,8 +46,10 @@ story "mkfs says what a device holds and leaves it alone"
 mkfs.ext4 -q "$lun"
 refused 1 "ext4" "$bin/mkfs.lunfs" "$lun"
 dd if=/dev/zero of="$lun" bs=1M count=4 conv=notrunc 2>/dev/null
-echo 'label: dos
-start=2048, size=4096' | sfdisk -q "$lun" >/dev/null 2>&1
+# A DOS partition table with one Linux partition.
+printf '\200\0\0\0\203\0\0\0\0\010\0\0\0\020\0\0' |
+	dd of="$lun" bs=1 seek=446 conv=notrunc 2>/dev/null
+printf '\125\252' | dd of="$lun" bs=1 seek=510 conv=notrunc 2>/dev/null
 refused 1 "partition|dos" "$bin/mkfs.lunfs" "$lun"
 "$bin/mkfs.lunfs" -q -f -L ds1 "$lun" || fail "mkfs -f"
 refused 1 "lunfs" "$bin/mkfs.lunfs" "$lun"
