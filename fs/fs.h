@@ -143,6 +143,8 @@ int fs_open(struct fs *fs, uint64_t id, unsigned int flags, const struct fs_cred
 	    struct fs_file **out, struct lock_holder *holder);
 int fs_close(struct fs *fs, struct fs_file *f);
 int fs_read(struct fs *fs, struct fs_file *f, uint64_t off, void *buf, size_t len, size_t *done);
+/** fs_write() - as file_write().  A file of several writers: whole blocks within its size,
+ * else -EINVAL and -EPERM. */
 int fs_write(struct fs *fs, struct fs_file *f, uint64_t off, const void *buf, size_t len,
 	     bool append, size_t *done);
 int fs_fsync(struct fs *fs, struct fs_file *f, bool data_only);

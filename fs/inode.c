@@ -536,7 +536,7 @@ static int stat_held(struct fs *fs, struct inode *ino, uint64_t id, struct fs_at
 	int err = -EAGAIN;
 
 	for (unsigned int i = 0; ino && i < DROP_TRIES && (err == -EAGAIN || err == -EBUSY); i++) {
-		if (cluster_held(fs, &ino->cover.lock) == LOCK_FREE)
+		if (!inode_may_be_away(fs, ino))
 			return -EAGAIN;
 		err = stat_locked(fs, ino, id, LOCK_TRY, attr);
 		if (err == -EAGAIN || err == -EBUSY)

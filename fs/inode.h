@@ -134,6 +134,10 @@ int inode_stat(struct fs *fs, uint64_t id, struct fs_attr *attr);
  * seqlock readers and rescue mounts.  -ESTALE if free or another generation than @id. */
 int inode_read_unlocked(struct fs *fs, uint64_t id, void *data);
 
+/** inode_may_be_away() - whether changes of this host may not be at home yet: it has the lock
+ * and has not given it up.  Under LOCK_MULTI nothing changes. */
+bool inode_may_be_away(struct fs *fs, struct inode *ino);
+
 /** inode_forget() - the cluster lock goes: drop buffers and contents.  From lockd's forget(),
  * for locks whose cover is_inode.  Tells fs->invalidate. */
 void inode_forget(struct fs *fs, struct inode *ino);

@@ -12,6 +12,13 @@
 #define PATH_DEPTH_MAX	64u
 #define SPACE_WAIT_MS	2000u
 
+bool inode_may_be_away(struct fs *fs, struct inode *ino)
+{
+	enum lock_mode held = cluster_held(fs, &ino->cover.lock);
+
+	return held == LOCK_SHARED || held == LOCK_EXCLUSIVE;
+}
+
 /* What this host changed is not at home while it still gives the lock up: that is waited for. */
 int inode_lock_free(struct fs *fs, uint64_t id, struct inode **out)
 {
@@ -26,8 +33,7 @@ int inode_lock_free(struct fs *fs, uint64_t id, struct inode **out)
 		return err == -EUCLEAN ? -ESTALE : err;
 	for (i = 0; i < DROP_TRIES; i++) {
 		err = inode_lock(fs, ino, id, LOCK_SHARED, LOCK_TRY, NULL);
-		if ((err != -EAGAIN && err != -EBUSY) ||
-		    cluster_held(fs, &ino->cover.lock) == LOCK_FREE)
+		if ((err != -EAGAIN && err != -EBUSY) || !inode_may_be_away(fs, ino))
 			break;
 		env_sleep_until(fs->env, env_now_ns(fs->env) + DROP_PAUSE_NS);
 	}
