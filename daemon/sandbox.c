@@ -19,16 +19,25 @@
 #define REALTIME_PRIORITY_MAX	10
 #define OPEN_FILES_MAX		16384
 
+/* As much as is allowed: in a container perhaps no more than there was. */
+static void raise_limit(int resource, rlim_t wanted)
+{
+	struct rlimit limit = { wanted, wanted };
+
+	if (!setrlimit(resource, &limit) || getrlimit(resource, &limit))
+		return;
+	if (limit.rlim_max > wanted)
+		limit.rlim_cur = wanted;
+	else
+		limit.rlim_cur = limit.rlim_max;
+	setrlimit(resource, &limit);
+}
+
 void sandbox_keep_realtime(void)
 {
-	struct rlimit rtprio = { REALTIME_PRIORITY_MAX, REALTIME_PRIORITY_MAX };
-	struct rlimit memlock = { RLIM_INFINITY, RLIM_INFINITY };
-	struct rlimit files = { OPEN_FILES_MAX, OPEN_FILES_MAX };
-
-	/* In a container these may fail: then the heartbeat does without, and says so. */
-	setrlimit(RLIMIT_RTPRIO, &rtprio);
-	setrlimit(RLIMIT_MEMLOCK, &memlock);
-	setrlimit(RLIMIT_NOFILE, &files);
+	raise_limit(RLIMIT_RTPRIO, REALTIME_PRIORITY_MAX);
+	raise_limit(RLIMIT_MEMLOCK, RLIM_INFINITY);
+	raise_limit(RLIMIT_NOFILE, OPEN_FILES_MAX);
 }
 
 /* Capabilities go with the uid, unless the securebits say otherwise: so explicitly. */
