@@ -134,7 +134,8 @@ static int do_mount(struct args *a, const char *device, const char *dir)
 	if (err)
 		return err;
 	err = ctl_client_call(&c, json_pack("{s:s, s:s, s:s, s:s, s:o}", "cmd", "mount",
-					    "device", real_device, "source", device,
+					    "device", real_device,
+					    "source", device[0] == '/' ? device : real_device,
 					    "dir", real_dir, "options", list), &result);
 	json_decref(result);
 	ctl_client_close(&c);
