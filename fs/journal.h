@@ -95,7 +95,8 @@ int journal_format(struct env *env, struct blkdev *dev, const struct super *s, u
 
 /**
  * journal_scan() - reads @slot's journal without changing anything; calls @image for each
- * image that a replay would write, oldest first (fsck -n, debug).
+ * image that a replay would write, oldest first (fsck -n, debug).  Images are verified, but
+ * where they may lie @image has to judge, as a replay does.
  */
 int journal_scan(struct env *env, struct blkdev *dev, const struct super *s, uint32_t slot,
 		 int (*image)(void *arg, uint64_t addr, const void *block), void *arg,

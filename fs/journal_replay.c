@@ -230,37 +230,7 @@ static int txn_read(const struct ring *r, uint64_t sequence, uint64_t block, uin
 	return commit_check(r, t, sequence, block) && images_check(t);
 }
 
-/* Blocks that lie at home only by other means than the journal: never written by a replay. */
-static bool type_is_journalled(uint32_t type)
-{
-	switch (type) {
-	case META_AG:
-	case META_BITMAP:
-	case META_ITABLE:
-	case META_INODE:
-	case META_MAP_NODE:
-	case META_MAP_LEAF:
-	case META_DIR_NODE:
-	case META_DIR_LEAF:
-	case META_XATTR:
-	case META_ORPHAN:
-		return true;
-	default:
-		return false;
-	}
-}
-
-static bool addr_is_journalled(const struct ring *r, uint64_t addr)
-{
-	if (addr % BLOCK_SIZE)
-		return false;
-	if (addr >= r->orphans_start && addr < r->orphans_end)
-		return true;
-	return addr >= r->groups_start && addr < r->groups_end && addr != r->super_copy &&
-	       (addr - r->groups_start) % r->group_size >= AG_HEADER_BLOCK * BLOCK_SIZE;
-}
-
-/* A committed image is ours, but disk bytes are hostile all the same (R9). */
+/* The image says itself what it is; the place it is for must be its own (R6). */
 static int image_check(const struct ring *r, uint64_t addr, const void *image, char *why,
 		       size_t why_size)
 {
@@ -270,12 +240,6 @@ static int image_check(const struct ring *r, uint64_t addr, const void *image, c
 	e.type = le32_to_cpu(h->magic);
 	e.owner = le64_to_cpu(h->owner);
 	e.birth = le32_to_cpu(h->birth);
-	if (!addr_is_journalled(r, addr) || !type_is_journalled(e.type)) {
-		if (why)
-			snprintf(why, why_size, "journal of slot %u: image of type 0x%08x for 0x%llx",
-				 r->slot, (unsigned int)e.type, (unsigned long long)addr);
-		return -EUCLEAN;
-	}
 	return meta_verify(image, &e, why, why_size);
 }
 
@@ -462,7 +426,39 @@ struct replay_image {
 	void *data;
 };
 
+/* Blocks that lie at home only by other means than the journal: never written by a replay. */
+static bool type_is_journalled(uint32_t type)
+{
+	switch (type) {
+	case META_AG:
+	case META_BITMAP:
+	case META_ITABLE:
+	case META_INODE:
+	case META_MAP_NODE:
+	case META_MAP_LEAF:
+	case META_DIR_NODE:
+	case META_DIR_LEAF:
+	case META_XATTR:
+	case META_ORPHAN:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static bool addr_is_journalled(const struct ring *r, uint64_t addr)
+{
+	if (addr % BLOCK_SIZE)
+		return false;
+	if (addr >= r->orphans_start && addr < r->orphans_end)
+		return true;
+	return addr >= r->groups_start && addr < r->groups_end && addr != r->super_copy &&
+	       (addr - r->groups_start) % r->group_size >= AG_HEADER_BLOCK * BLOCK_SIZE;
+}
+
 struct replay {
+	struct ring ring;
+	char why[200];
 	struct table images;		/* newest of each block */
 	struct home_block *blocks;
 	size_t count;
@@ -472,8 +468,14 @@ static int replay_add(void *arg, uint64_t addr, const void *block)
 {
 	struct replay *rp = arg;
 	struct table_node *n = table_find(&rp->images, addr);
+	uint32_t type = le32_to_cpu(((const struct meta_hdr_disk *)block)->magic);
 	struct replay_image *im;
 
+	if (!addr_is_journalled(&rp->ring, addr) || !type_is_journalled(type)) {
+		snprintf(rp->why, sizeof(rp->why), "it holds an image of type 0x%08x for 0x%llx",
+			 type, (unsigned long long)addr);
+		return -EUCLEAN;
+	}
 	if (n) {
 		im = container_of(n, struct replay_image, node);
 		memcpy(im->data, block, BLOCK_SIZE);
@@ -514,8 +516,9 @@ static void replay_free(struct table_node *n, void *arg)
  * Even an empty journal gets a new tail: the remains of a transaction that a crash cut off
  * carry the sequence that the next one would have had, so it is skipped.
  */
-static int replay_write(struct ring *r, struct replay *rp, const struct ring_head *head)
+static int replay_write(struct replay *rp, const struct ring_head *head)
 {
+	struct ring *r = &rp->ring;
 	int err = 0;
 
 	if (rp->images.count) {
@@ -538,19 +541,19 @@ int journal_replay(struct env *env, struct blkdev *dev, const struct super *s, u
 		   unsigned int *replayed)
 {
 	struct replay rp = { .blocks = NULL };
-	char why[200] = "", object[32];
 	struct ring_head head;
-	struct ring r;
+	char object[32];
 	int err;
 
 	snprintf(object, sizeof(object), "journal of slot %u", slot);
 	table_init(&rp.images);
-	ring_init(&r, dev, s, slot);
-	err = ring_scan(&r, replay_add, &rp, &head, why, sizeof(why));
+	ring_init(&rp.ring, dev, s, slot);
+	err = ring_scan(&rp.ring, replay_add, &rp, &head, rp.why, sizeof(rp.why));
 	if (!err)
-		err = replay_write(&r, &rp, &head);
+		err = replay_write(&rp, &head);
 	if (err)
-		log_error(env, object, "cannot be replayed: %s", why[0] ? why : strerror(-err));
+		log_error(env, object, "cannot be replayed: %s",
+			  rp.why[0] ? rp.why : strerror(-err));
 	else if (head.transactions)
 		log_info(env, object, "replayed %u transactions, %zu blocks", head.transactions,
 			 rp.count);
