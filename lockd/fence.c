@@ -229,9 +229,9 @@ static int fence_wait(struct lockd *ld, const struct slot *victim)
 	char name[160];
 
 	if (!own && !(victim->flags & SLOT_WATCHDOG) && !ld->p.force_unsafe) {
-		log_error(ld->p.env, slot_name(ld, victim, name), "is silent and cannot be fenced: it "
-			  "had no watchdog, so it may only be suspended; make sure that it is off and "
-			  "attach with force, or give hosts a watchdog");
+		log_error(ld->p.env, slot_name(ld, victim, name), "is silent and cannot be fenced: "
+			  "it had no watchdog, so it may only be suspended; make sure that it is "
+			  "off and attach with force, or give hosts a watchdog");
 		return -EHOSTDOWN;
 	}
 	return fence_sleep(ld, ld->p.dev->info.inflight_ns_max);

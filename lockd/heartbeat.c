@@ -44,8 +44,8 @@ void heartbeat_lost(struct lockd *ld, const char *cause)
 	env_cond_broadcast(ld->p.env, &ld->changed);
 	env_cond_broadcast(ld->p.env, &ld->hb.wake);
 	env_mutex_unlock(ld->p.env, &ld->mutex);
-	log_error(ld->p.env, ld->datastore, "slot %u is lost: %s; all I/O fails from now on: unmount "
-		  "and attach again", ld->self.index, cause);
+	log_error(ld->p.env, ld->datastore, "slot %u is lost: %s; all I/O fails from now on: "
+		  "unmount and attach again", ld->self.index, cause);
 	if (member && ld->p.client->lost)
 		ld->p.client->lost(ld->p.client_arg);
 }
@@ -59,7 +59,8 @@ static void beat_check_gap(struct lockd *ld)
 	struct heartbeat *hb = &ld->hb;
 	uint64_t boot_ns = env_now_ns(ld->p.env), real_ns = env_realtime_ns(ld->p.env);
 	int64_t missing_ns = (int64_t)(real_ns - hb->real_ns) - (int64_t)(boot_ns - hb->boot_ns);
-	bool gap = hb->boot_ns && missing_ns > (int64_t)(ld->p.timing.margin_ms * NSEC_PER_MSEC / 2);
+	int64_t allowed_ns = (int64_t)(ld->p.timing.margin_ms * NSEC_PER_MSEC / 2);
+	bool gap = hb->boot_ns && missing_ns > allowed_ns;
 
 	hb->boot_ns = boot_ns;
 	hb->real_ns = real_ns;
@@ -80,8 +81,8 @@ static void beat_log_lease(struct lockd *ld)
 	bool valid = gate_is_valid(ld->gate);
 
 	if (!valid && !hb->lapse_logged && gate_until_ns(ld->gate))
-		log_warning(ld->p.env, ld->datastore, "the lease has lapsed: no heartbeat succeeded "
-			    "for %u ms; I/O waits", ld->p.timing.lease_ms);
+		log_warning(ld->p.env, ld->datastore, "the lease has lapsed: no heartbeat "
+			    "succeeded for %u ms; I/O waits", ld->p.timing.lease_ms);
 	else if (valid && hb->lapse_logged)
 		log_info(ld->p.env, ld->datastore, "the lease is valid again; I/O goes on");
 	hb->lapse_logged = !valid && (hb->lapse_logged || gate_until_ns(ld->gate));
@@ -136,8 +137,8 @@ static int beat_lost_to(struct lockd *ld, const struct slot *s)
 	char cause[200];
 
 	if (s->state == SLOT_RECOVERING)
-		snprintf(cause, sizeof(cause), "host slot %u took it over after our heartbeats stopped",
-			 s->recoverer);
+		snprintf(cause, sizeof(cause), "host slot %u took it over after our heartbeats "
+			 "stopped", s->recoverer);
 	else
 		snprintf(cause, sizeof(cause), "it is %s at generation %u now, ours was %u",
 			 slot_state_name(s->state), s->generation, ld->self.generation);
@@ -159,7 +160,8 @@ static int beat_judge_stranger(struct lockd *ld, const uint8_t *image)
 		/* Damage is nobody's claim: stall, unless it stays. */
 		if (!hb->garbage_ns) {
 			hb->garbage_ns = now;
-			log_warning(ld->p.env, ld->datastore, "cannot believe our own slot: %s", why);
+			log_warning(ld->p.env, ld->datastore, "cannot believe our own slot: %s",
+				    why);
 		}
 		if (now - hb->garbage_ns <= suspicion_ns(ld))
 			return -EAGAIN;

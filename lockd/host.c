@@ -419,8 +419,8 @@ int lockd_leave(struct lockd *ld)
 	if (!err)
 		err = lockd_free_slot(ld);
 	if (err && !ld->lost)
-		log_warning(ld->p.env, ld->datastore, "slot %u could not be freed (%s); other hosts "
-			    "will recover it", ld->self.index, strerror(-err));
+		log_warning(ld->p.env, ld->datastore, "slot %u could not be freed (%s); other "
+			    "hosts will recover it", ld->self.index, strerror(-err));
 	fence_unregister(ld);
 	lockd_destroy(ld);
 	return err;

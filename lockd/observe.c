@@ -66,8 +66,8 @@ int observe_owner_is_stale(struct lockd *ld, uint32_t slot, uint32_t generation)
 		return 1;
 	if (s.generation == generation)
 		return 0;
-	log_error(ld->p.env, ld->datastore, "a lock names generation %u of slot %u, which is only at "
-		  "%u: run fsck.lunfs", generation, slot, s.generation);
+	log_error(ld->p.env, ld->datastore, "a lock names generation %u of slot %u, which is only "
+		  "at %u: run fsck.lunfs", generation, slot, s.generation);
 	return -EUCLEAN;
 }
 
@@ -139,8 +139,8 @@ static void observe_block(struct lockd *ld, uint32_t index, uint64_t start_ns, u
 	if (slot_decode(block, ld->p.volume, slot_addr(ld, index), index, &s, why,
 			sizeof(why)) != 0) {
 		if (ld->peers[index].valid || ld->peers[index].last_scan_ns == 0)
-			log_error(ld->p.env, ld->datastore, "host slot %u: %s; run fsck.lunfs", index,
-				  why);
+			log_error(ld->p.env, ld->datastore, "host slot %u: %s; run fsck.lunfs",
+				  index, why);
 		ld->peers[index].valid = false;
 		ld->peers[index].last_scan_ns = end_ns;
 		return;
