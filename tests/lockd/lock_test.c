@@ -355,6 +355,29 @@ static void unclear_acquire_is_ours_or_not_but_never_lost(void)
 	unclear_run(unclear_acquire_body, unclear_other_body);
 }
 
+static void unclear_alone_body(struct host *h)
+{
+	struct lockrec r;
+
+	unclear_inject(h);
+	CU_ASSERT_NOT_EQUAL(host_op(h, 0, LOCK_EXCLUSIVE, 0), 0);
+	CU_ASSERT_TRUE(h->locks[0].unclear);
+	host_sleep(h, 2 * BEAT);
+	CU_ASSERT_FALSE(h->locks[0].known);
+	world_peek_record(h->w, 0, &r);
+	CU_ASSERT_EQUAL(r.mode, LOCK_FREE);
+}
+
+/* Nobody may ever ask for it again, or its memory be freed: what may still land must miss. */
+static void unclear_acquire_is_cleared_without_being_asked(void)
+{
+	for (unsigned int i = 0; i < ARRAY_SIZE(unclear_cases); i++) {
+		unclear_now = &unclear_cases[i];
+		if (unclear_now->reads_fail)
+			run_one(200 + i, 512, unclear_alone_body);
+	}
+}
+
 static void unclear_release_reaches_the_waiter(void)
 {
 	unclear_run(unclear_release_body, unclear_other_body);
@@ -521,6 +544,7 @@ UNIT_MAIN("lock records",
 	  UNIT_TEST(show_names_the_holder_and_break_spares_the_living),
 	  UNIT_TEST(break_waits_for_the_proof_of_death),
 	  UNIT_TEST(unclear_acquire_is_ours_or_not_but_never_lost),
+	  UNIT_TEST(unclear_acquire_is_cleared_without_being_asked),
 	  UNIT_TEST(unclear_release_reaches_the_waiter),
 	  UNIT_TEST(late_release_does_not_undo_a_later_acquire),
 	  UNIT_TEST(unclear_upgrade_keeps_at_least_what_there_was),
