@@ -72,7 +72,7 @@ $(B)/%.o: %.c
 
 # Names what is missing instead of letting the compiler guess; `make deps` and others that
 # build nothing go on.
-quiet_goals := help deps check demo bench clean
+quiet_goals := help deps check demo bench fuzz clean
 ifneq ($(filter-out $(quiet_goals),$(or $(MAKECMDGOALS),all)),)
 missing := $(strip $(foreach p,libisal:libisal-dev jansson:libjansson-dev fuse3:libfuse3-dev \
 	libseccomp:libseccomp-dev blkid:libblkid-dev uuid:uuid-dev libcrypto:libssl-dev,\
@@ -90,6 +90,7 @@ include fs/module.mk
 -include fuse/module.mk
 -include daemon/module.mk
 -include tools/module.mk
+include tests/fuzz/module.mk
 
 # ---- what people call ----
 .PHONY: help deps check demo bench lint unit unit_programs print_unit_programs install clean
@@ -102,6 +103,7 @@ help:
 	@echo "make install        DESTDIR= PREFIX=$(PREFIX)"
 	@echo "make lint           clang-tidy over everything"
 	@echo "make unit           only the unit tests of this build tree"
+	@echo "make fuzz           search for inputs that break parsers, TIME=60 seconds each"
 
 deps:
 	@tools/deps.sh

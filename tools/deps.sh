@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 # Installs what building, running and testing LunFS needs on Debian 12; says so and does
 # nothing where everything is there.  docs/DEPENDENCIES.md tells what each package is for.
+# `deps.sh fuzz` adds what only `make fuzz` wants.
 set -eu
 
 packages="gcc make pkg-config libaio-dev libisal-dev libjansson-dev libfuse3-dev fuse3
 	libseccomp-dev libblkid-dev uuid-dev libssl-dev libcunit1-dev
 	acl attr cppcheck e2fsprogs xfsprogs fio jq mandoc procps psmisc python3 qemu-utils
 	qemu-system-common util-linux mount bsdextrautils strace"
+[ "${1:-}" != fuzz ] || packages="$packages clang libclang-rt-14-dev"
 
 missing=
 for p in $packages; do

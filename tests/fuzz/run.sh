@@ -1,0 +1,28 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Every fuzzer's corpus and a fixed number of mutations of it, under ASan and UBSan: the same
+# inputs each time.  `make fuzz` searches for new ones.
+set -u
+cd "$(dirname "$0")/../.."
+
+tree=build-address-undefined
+make -s -j"$(nproc)" SAN=address,undefined fuzz_programs || exit 1
+export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+bad=0
+while read -r name mutations; do
+	program=$tree/tests/fuzz/${name}_fuzz
+	if timeout 120 "$program" -n "$mutations" "tests/fuzz/corpus/$name" >"$program.log" 2>&1; then
+		echo "PASS: fuzz $name ($(tail -n 1 "$program.log"))"
+	else
+		echo "FAIL: fuzz $name (exit status $?)"
+		tail -n 60 "$program.log"
+		bad=1
+	fi
+done <<-LIST
+	block	20000
+	config	20000
+	control	20000
+	text	20000
+	volume	150
+LIST
+exit $bad
