@@ -420,21 +420,29 @@ static int fits_device(const struct blkdev *dev, const struct super *s, char *wh
 	return 0;
 }
 
-/* Nothing at all of a superblock is no damage: the device is something else. */
-static void explain_absence(const struct blkdev *dev, const void *block, char *why,
-			    size_t why_size)
+/* One line for people who named the wrong device, and for those whose volume is damaged. */
+static void explain(const struct blkdev *dev, int err, bool absent, char *why, size_t why_size)
 {
-	const struct meta_hdr_disk *hdr = block;
+	char cause[300];
 
-	if (le32_to_cpu(hdr->magic) != META_SUPER)
-		refuse(-EUCLEAN, why, why_size, "%s: not a LunFS volume (no superblock at 64 KiB and "
+	if (!why || !why_size)
+		return;
+	if (absent) {
+		refuse(err, why, why_size, "%s: not a LunFS volume (no superblock at 64 KiB and "
 		       "no copy of one); mkfs.lunfs makes one", dev->info.name);
+		return;
+	}
+	snprintf(cause, sizeof(cause), "%s", why);
+	snprintf(why, why_size, "%s: %s (%s)", dev->info.name,
+		 err == -EPROTONOSUPPORT ? "the volume needs a newer version" :
+		 "the superblock cannot be believed, nor a copy of it", cause);
 }
 
 int super_find(struct blkdev *dev, struct super *s, char *why, size_t why_size)
 {
 	void *block = blkdev_alloc(BLOCK_SIZE);
 	struct super got;
+	bool absent;
 	int err;
 
 	if (!block)
@@ -442,14 +450,15 @@ int super_find(struct blkdev *dev, struct super *s, char *why, size_t why_size)
 	if (why && why_size)
 		why[0] = 0;
 	err = read_copy(dev, SUPER_ADDR, block, &got, why, why_size);
-	if (err == -EUCLEAN)
-		explain_absence(dev, block, why, why_size);
+	absent = err == -EUCLEAN && le32_to_cpu(((struct meta_hdr_disk *)block)->magic) != META_SUPER;
 	/* A newer format says so in its own words; older copies of it do not help. */
 	if (err && err != -EPROTONOSUPPORT && err != -ENOMEM && read_spare(dev, block, &got) == 0)
 		err = 0;
 	if (!err) {
 		read_newer(dev, block, &got);
 		*s = got;
+	} else {
+		explain(dev, err, absent, why, why_size);
 	}
 	free(block);
 	return err;

@@ -314,7 +314,7 @@ int debug_main(int argc, char **argv)
 	if (!d.block)
 		rc = fail("out of memory");
 	else if (super_find(d.dev, &d.s, why, sizeof(why)))
-		rc = fail("%s: %s", argv[1], why);
+		rc = fail("%s", why);
 	else
 		rc = run(&d, argc - 2, argv + 2);
 	free(d.block);

@@ -277,7 +277,7 @@ int main(int argc, char **argv)
 	blkdev_close(p.dev);
 	if (err) {
 		progress_end(&f);
-		complain("%s: %s", f.path, why[0] ? why : strerror(-err));
+		complain("%s", why[0] ? why : strerror(-err));
 		json_decref(f.findings);
 		return EXIT_OPERATIONAL;
 	}

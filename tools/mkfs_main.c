@@ -361,7 +361,7 @@ static void print_text(const struct options *o, const struct super *s)
 	uint64_t free_bytes = mkfs_free_bytes(s);
 	char uuid[UUID_TEXT_SIZE], a[24], b[24];
 
-	printf("%s: %s LunFS volume \"%s\"\n", o->path, o->dry_run ? "would be" : "is now",
+	printf("%s: %s LunFS volume \"%s\"\n", o->path, o->dry_run ? "would become" : "is now",
 	       s->label);
 	if (!o->dry_run)
 		printf("  UUID      %s\n", text_format_uuid(s->volume_id, uuid));
