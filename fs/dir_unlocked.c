@@ -144,24 +144,37 @@ static int dir_lock_shared(struct fs *fs, uint64_t id, struct inode **dir)
 	return err;
 }
 
+/*
+ * A name that is there at home is believed; one that is not may have been made by the holder
+ * of the lock a moment ago, and somebody may have been told of it: only the lock tells.
+ */
+static int dir_seq_lookup_tries(struct fs *fs, uint64_t dir_id, const char *name, size_t len,
+				struct dirent_info *out)
+{
+	unsigned int tries = fs->rescue ? RESCUE_TRIES : SEQ_TRIES, i;
+	int err = -EAGAIN;
+
+	for (i = 0; i < tries && dir_seq_doubtful(err); i++)
+		err = dir_seq_lookup(fs, dir_id, name, len, out);
+	return err;
+}
+
 int dir_lookup_unlocked(struct fs *fs, uint64_t dir_id, const char *name, size_t len,
 			struct dirent_info *out)
 {
-	unsigned int tries = fs->rescue ? RESCUE_TRIES : SEQ_TRIES, i;
 	struct inode *dir;
-	int err;
+	int err, seen;
 
 	/* Alone on the volume, or reading only: cached from now on. */
 	err = inode_lock_free(fs, dir_id, &dir);
 	if (err == -EAGAIN) {
-		for (i = 0; i < tries; i++) {
-			err = dir_seq_lookup(fs, dir_id, name, len, out);
-			if (!dir_seq_doubtful(err))
-				return err;
-		}
-		if (fs->rescue)
-			return err;
+		seen = dir_seq_lookup_tries(fs, dir_id, name, len, out);
+		if (fs->rescue || (seen != -ENOENT && !dir_seq_doubtful(seen)))
+			return seen;
 		err = dir_lock_shared(fs, dir_id, &dir);
+		/* Names can be looked up whatever becomes of the holder. */
+		if (seen == -ENOENT && (err == -EBUSY || err == -EHOSTDOWN))
+			return seen;
 	}
 	if (err)
 		return err;

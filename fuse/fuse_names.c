@@ -22,6 +22,25 @@ static void reply_attr(fuse_req_t req, const struct fs_attr *attr)
 	fuse_reply_attr(req, &st, mnt_timeout(attr));
 }
 
+static void removed_note(struct mnt *m, uint64_t id)
+{
+	pthread_mutex_lock(&m->mutex);
+	m->removed[m->removed_next++ % MNT_REMOVED] = id;
+	pthread_mutex_unlock(&m->mutex);
+}
+
+static bool removed_here(struct mnt *m, uint64_t id)
+{
+	bool found = false;
+	unsigned int i;
+
+	pthread_mutex_lock(&m->mutex);
+	for (i = 0; i < MNT_REMOVED && !found; i++)
+		found = m->removed[i] == id;
+	pthread_mutex_unlock(&m->mutex);
+	return found;
+}
+
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct mnt *m = mnt_of(req);
@@ -40,6 +59,8 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	} else {
 		err = fs_lookup(m->fs, mnt_id(m, parent), name, &attr);
 	}
+	if (err == -ESTALE && removed_here(m, mnt_id(m, parent)))
+		err = -ENOENT;
 	if (err)
 		mnt_error(req, err);
 	else
@@ -189,9 +210,17 @@ static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct mnt *m = mnt_of(req);
+	struct fs_attr attr;
+	int err;
 
-	if (mnt_writable(req))
-		mnt_error(req, fs_rmdir(m->fs, mnt_id(m, parent), name));
+	if (!mnt_writable(req))
+		return;
+	err = fs_lookup(m->fs, mnt_id(m, parent), name, &attr);
+	if (!err)
+		err = fs_rmdir(m->fs, mnt_id(m, parent), name);
+	if (!err)
+		removed_note(m, attr.id);
+	mnt_error(req, err);
 }
 
 static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name,

@@ -13,6 +13,7 @@
 
 #define MNT_IO_MAX	(1 * MIB)	/* largest read or write */
 #define MNT_COMMS	64		/* process names remembered */
+#define MNT_REMOVED	256		/* removed directories remembered */
 
 /*
  * How long the kernel may believe what it was told, in seconds.  Attributes that this host's
@@ -53,6 +54,11 @@ struct mnt {
 	bool		ended;		/* unmounted() was or is being called */
 	struct list	files;		/* open: struct mnt_file.node */
 	struct mnt_comm	comms[MNT_COMMS];
+
+	/* Directories that were removed through this mount: those who still stand in one are told
+	 * ENOENT, as everywhere, not ESTALE, which is for what another host removed. */
+	uint64_t	removed[MNT_REMOVED];
+	unsigned int	removed_next;
 
 	/* Inodes to tell the kernel about; a ring that drops to "all" is not needed: timeouts. */
 	uint64_t	stale[1024];
