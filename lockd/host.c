@@ -76,8 +76,9 @@ static int join_judge_own(struct join *j, const struct peer *p)
 	    memcmp(p->slot.boot_id, ld->p.boot_id, sizeof(p->slot.boot_id)) == 0)
 		return 0;
 	if (p->moved)
-		return join_fail(j, -EALREADY, "a live process with this host's id is attached "
-				 "already; detach it there, or give this host another id (--host-id)");
+		return join_fail(j, -EALREADY, "a live process with this host's id is "
+				 "attached already; detach it there, or give this host another "
+				 "id (--host-id)");
 	return p->observed_ns > suspicion_ns(ld) ? 0 : -EAGAIN;
 }
 
@@ -293,7 +294,7 @@ static int join_go_live(struct join *j)
 					       "cannot be proved dead (see the log)");
 	}
 	err = fence_register(ld);
-	/* Registered first, then seen that the slot is still ours; only then anything is written. */
+	/* Registered first, then seen that the slot is still ours; only then we write. */
 	if (!err)
 		err = join_publish(ld, NULL);
 	if (err)
@@ -437,12 +438,13 @@ static int join_check(struct join *j)
 	    p->timing.lease_ms < 2 * p->timing.beat_ms || p->timing.margin_ms == 0)
 		return join_fail(j, -EINVAL, "impossible slot count or timing in the superblock");
 	if (p->dev->info.caw == BLK_CAW_NONE || p->hb_dev->info.caw == BLK_CAW_NONE)
-		return join_fail(j, -EOPNOTSUPP, "the device has no compare-and-write: hosts cannot "
-				 "share it");
+		return join_fail(j, -EOPNOTSUPP, "the device has no compare-and-write: "
+				 "hosts cannot share it");
 	if (ld->rung == FENCE_UNSAFE && !p->force_unsafe)
-		return join_fail(j, -EOPNOTSUPP, "a dead host could not be kept from writing: the "
-				 "device has no reservations, no bound on a command's life is known or "
-				 "no watchdog runs; attach with force to accept that");
+		return join_fail(j, -EOPNOTSUPP, "a dead host could not be kept from "
+				 "writing: the device has no reservations, no bound on a "
+				 "command's life is known or no watchdog runs; attach with force "
+				 "to accept that");
 	return 0;
 }
 

@@ -190,7 +190,8 @@ static int recover_inherit(struct lockd *ld, const struct slot *dead)
 	err = blkdev_read(gate_blkdev(ld->gate), ld->p.slots_addr, region, len);
 	for (uint32_t i = 0; !err && i < ld->p.slot_count; i++) {
 		memcpy(v.image, region + (size_t)i * META_BLOCK_SIZE, META_SECTOR_SIZE);
-		if (slot_decode(v.image, ld->p.volume, slot_addr(ld, i), i, &v.slot, NULL, 0) != 0 ||
+		if (slot_decode(v.image, ld->p.volume, slot_addr(ld, i), i, &v.slot, NULL,
+				0) != 0 ||
 		    v.slot.state != SLOT_RECOVERING || v.slot.recoverer != dead->index ||
 		    v.slot.recoverer_generation != dead->generation || i == dead->index)
 			continue;

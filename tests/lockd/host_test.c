@@ -520,7 +520,8 @@ static void host_that_cannot_drain_is_killed(void)
 	cluster_run(c, 2 * SEC);
 	slot = lockd_slot(a->ld);
 	simdisk_inject(c->disk, &(struct simdisk_rule){
-		.fault = SIMDISK_DELAY, .ops = 1u << BLK_WRITE, .host = a->env, .delay_ns = 60 * SEC });
+		.fault = SIMDISK_DELAY, .ops = 1u << BLK_WRITE, .host = a->env,
+		.delay_ns = 60 * SEC });
 	cluster_run(c, 2100 * MSEC);
 	lockd_fail(a->ld, "the journal could not be flushed");
 	cluster_run(c, 20 * SEC);
