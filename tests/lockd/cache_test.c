@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Locks between hosts: sharing, passing on, refusing, taking over.  lockd/cache.c, want.c, drop.c. */
+/* Locks between hosts: sharing, passing on, refusing, taking over.  cache.c, want.c, drop.c. */
 #include "tests/lockd/lock_world.h"
 
 #define BEAT	(1000 * MSEC)

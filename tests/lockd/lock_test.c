@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Lock records on disk: who holds, stale owners, unclear compare-and-writes.  lockd/lock.c, caw.c. */
+/* Lock records on disk: who holds, stale owners, unclear results.  lockd/lock.c, caw.c. */
 #include "tests/lockd/lock_world.h"
 
 #define BEAT	(1000 * MSEC)
