@@ -22,21 +22,30 @@ static void reply_attr(fuse_req_t req, const struct fs_attr *attr)
 	fuse_reply_attr(req, &st, mnt_timeout(attr));
 }
 
-static void removed_note(struct mnt *m, uint64_t id)
+static void removed_note(struct mnt *m, const struct fs_attr *attr)
 {
+	struct fs_attr *slot;
+
 	pthread_mutex_lock(&m->mutex);
-	m->removed[m->removed_next++ % MNT_REMOVED] = id;
+	slot = &m->removed[m->removed_next++ % MNT_REMOVED];
+	*slot = *attr;
+	slot->nlink = 0;
+	slot->covered = false;
 	pthread_mutex_unlock(&m->mutex);
 }
 
-static bool removed_here(struct mnt *m, uint64_t id)
+/* Whether directory @id was removed here; then @attr, if not NULL, receives what it was. */
+static bool removed_here(struct mnt *m, uint64_t id, struct fs_attr *attr)
 {
 	bool found = false;
 	unsigned int i;
 
 	pthread_mutex_lock(&m->mutex);
-	for (i = 0; i < MNT_REMOVED && !found; i++)
-		found = m->removed[i] == id;
+	for (i = 0; i < MNT_REMOVED && !found; i++) {
+		found = m->removed[i].id == id;
+		if (found && attr)
+			*attr = m->removed[i];
+	}
 	pthread_mutex_unlock(&m->mutex);
 	return found;
 }
@@ -59,7 +68,7 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	} else {
 		err = fs_lookup(m->fs, mnt_id(m, parent), name, &attr);
 	}
-	if (err == -ESTALE && removed_here(m, mnt_id(m, parent)))
+	if (err == -ESTALE && removed_here(m, mnt_id(m, parent), NULL))
 		err = -ENOENT;
 	if (err)
 		mnt_error(req, err);
@@ -75,6 +84,8 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 
 	(void)fi;
 	err = fs_getattr(m->fs, mnt_id(m, ino), &attr);
+	if (err == -ESTALE && removed_here(m, mnt_id(m, ino), &attr))
+		err = 0;
 	if (err)
 		mnt_error(req, err);
 	else
@@ -219,7 +230,7 @@ static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 	if (!err)
 		err = fs_rmdir(m->fs, mnt_id(m, parent), name);
 	if (!err)
-		removed_note(m, attr.id);
+		removed_note(m, &attr);
 	mnt_error(req, err);
 }
 

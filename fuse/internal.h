@@ -55,9 +55,9 @@ struct mnt {
 	struct list	files;		/* open: struct mnt_file.node */
 	struct mnt_comm	comms[MNT_COMMS];
 
-	/* Directories that were removed through this mount: those who still stand in one are told
-	 * ENOENT, as everywhere, not ESTALE, which is for what another host removed. */
-	uint64_t	removed[MNT_REMOVED];
+	/* Directories that were removed through this mount: those who still stand in one find it
+	 * empty, as everywhere; ESTALE is for what another host removed. */
+	struct fs_attr	removed[MNT_REMOVED];
 	unsigned int	removed_next;
 
 	/* Inodes to tell the kernel about; a ring that drops to "all" is not needed: timeouts. */
