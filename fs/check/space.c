@@ -178,6 +178,18 @@ static uint32_t fresh_free(const struct check *c, uint32_t ag, uint32_t index)
 	return here - (index == 0 ? ag_meta_blocks(blocks) : 0);
 }
 
+/* Whether a superblock copy lies in this part, and which bit is its. */
+static bool holds_copy(const struct check *c, uint32_t ag, uint32_t index, uint32_t *bit)
+{
+	uint32_t copy_ag, block;
+
+	if (super_ag_of(c->s, c->s->copy_addr, &copy_ag) || copy_ag != ag)
+		return false;
+	block = group_block(c, ag, c->s->copy_addr >> BLOCK_SHIFT);
+	*bit = block % BITMAP_BITS;
+	return block / BITMAP_BITS == index;
+}
+
 /* One bitmap block; *@free_blocks grows by what it calls free. */
 static void check_bitmap(struct check *c, uint32_t ag, uint32_t index, bool ready,
 			 uint32_t *free_blocks, uint8_t *buf)
@@ -185,8 +197,10 @@ static void check_bitmap(struct check *c, uint32_t ag, uint32_t index, bool read
 	uint64_t addr = super_ag_addr(c->s, ag) + (uint64_t)(AG_BITMAP_BLOCK + index) * BLOCK_SIZE;
 	struct meta_expect e = { META_BITMAP, c->s->volume, addr, ag, 0 };
 	uint8_t want[BITMAP_BYTES], have[BITMAP_BYTES];
+	uint32_t copy;
+	bool has_copy = holds_copy(c, ag, index, &copy);
 
-	if (!ready && (!c->groups[ag].parts || !c->groups[ag].parts[index])) {
+	if (!ready && !has_copy && (!c->groups[ag].parts || !c->groups[ag].parts[index])) {
 		*free_blocks += fresh_free(c, ag, index);
 		c->r->blocks_used += BITMAP_BITS - fresh_free(c, ag, index);
 		return;
@@ -195,6 +209,8 @@ static void check_bitmap(struct check *c, uint32_t ag, uint32_t index, bool read
 	c->r->blocks_used += BITMAP_BITS - bits_free(want);
 	if (!ready) {
 		ag_bitmap_fresh(c->s, ag, index, have);
+		if (has_copy)
+			have[copy / 8] &= (uint8_t)~(1u << copy % 8);
 	} else if (chk_block(c, &e, buf, CHECK_BITMAP_DAMAGED, "bitmap") == 0) {
 		memcpy(have, ((struct bitmap_disk *)buf)->bits, BITMAP_BYTES);
 	} else {
