@@ -126,15 +126,13 @@ static int serve_lines(struct client *cl)
 	return err;
 }
 
-static void refuse_long_line(struct client *cl)
+static void refuse(int fd, int err, const char *why)
 {
 	struct ctl_request none = { 0 };
-	char why[64], *reply;
+	char *reply = ctl_reply_line(&none, err, NULL, why);
 
-	snprintf(why, sizeof(why), "the request is longer than %d bytes", CTL_LINE_MAX);
-	reply = ctl_reply_line(&none, -EMSGSIZE, NULL, why);
 	if (reply)
-		send_all(cl->fd, reply, strlen(reply));
+		send_all(fd, reply, strlen(reply));
 	free(reply);
 }
 
@@ -158,7 +156,7 @@ static void *serve_client(void *arg)
 		if (serve_lines(cl))
 			break;
 		if (cl->filled == sizeof(cl->buf)) {
-			refuse_long_line(cl);
+			refuse(cl->fd, -EMSGSIZE, "the request is too long");
 			break;
 		}
 	}
@@ -219,8 +217,13 @@ static int start_client(struct ctl *c, int fd)
 	bool is_root;
 	int err;
 
-	if (!learn_peer(c, fd, &is_root) || !has_room(c, is_root))
+	if (!learn_peer(c, fd, &is_root))
 		return -EPERM;
+	if (!has_room(c, is_root)) {
+		/* The socket's buffer is empty: this cannot block. */
+		refuse(fd, -EAGAIN, "too many connections at a time; try again");
+		return -EAGAIN;
+	}
 	cl = calloc(1, sizeof(*cl));
 	if (!cl)
 		return -ENOMEM;
