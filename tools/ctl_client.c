@@ -97,7 +97,8 @@ static int read_line(struct ctl_client *c, json_t **reply)
 	size_t seen = 0;
 
 	for (;;) {
-		char *end = memchr(c->buf + seen, '\n', c->filled - seen);
+		char *end = c->filled > seen ? memchr(c->buf + seen, '\n', c->filled - seen) :
+			    NULL;
 		ssize_t n;
 
 		if (end) {
