@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Orphan lists: what a crash leaves half deleted or half shrunk is finished. */
+#include "fs/orphan.h"
+
+#include <stdio.h>
+
+#include "fs/internal.h"
+#include "fs/orphan_list.h"
+#include "tests/fs/attached.h"
+
+#define SIZE	(512 * MIB)
+
+static uint64_t make(struct cluster *c, const char *name, size_t len)
+{
+	static char data[4 * MIB];
+	struct fs_attr attr = { 0 };
+	struct fs_file *f;
+	size_t done;
+
+	CU_ASSERT_EQUAL_FATAL(fs_create(c->fs, fs_root(c->fs), name, S_IFREG | 0644, 0,
+					&cluster_cred, &attr), 0);
+	CU_ASSERT_EQUAL_FATAL(fs_open(c->fs, attr.id, FS_OPEN_WRITE, &cluster_cred, &f, NULL), 0);
+	CU_ASSERT_EQUAL(fs_write(c->fs, f, 0, data, len, false, &done), 0);
+	CU_ASSERT_EQUAL(fs_close(c->fs, f), 0);
+	return attr.id;
+}
+
+static uint64_t blocks_free(struct cluster *c, unsigned int h)
+{
+	struct statvfs st = { .f_bfree = 0 };
+
+	/* Totals may be a second old, and quarantine ends with a checkpoint. */
+	orphan_wait(c->hosts[h].fs, 10000);
+	CU_ASSERT_EQUAL(journal_settle(c->hosts[h].fs), 0);
+	cluster_sleep(c, STATFS_MS + 100);
+	CU_ASSERT_EQUAL(fs_statfs(c->hosts[h].fs, &st), 0);
+	return st.f_bfree;
+}
+
+/* Deleting gives back every block: data, map, attributes. */
+static void deletion_frees_everything(struct cluster *c)
+{
+	uint64_t before, id;
+
+	cluster_alone(c);
+	make(c, "first", 10);		/* the first inode cluster stays */
+	before = blocks_free(c, 0);
+	id = make(c, "f", 4 * MIB);
+	CU_ASSERT_EQUAL(xattr_set(c->fs, id, "user.a", "b", 1, 0), 0);
+	CU_ASSERT_TRUE(blocks_free(c, 0) < before - 1000);
+	CU_ASSERT_EQUAL(fs_unlink(c->fs, fs_root(c->fs), "f"), 0);
+	CU_ASSERT_EQUAL(blocks_free(c, 0), before);
+}
+
+/* More deletions than the list has places: they wait for the reaper, and none is refused. */
+static void full_list_makes_deletions_wait(struct cluster *c)
+{
+	struct fs_attr attr;
+	char name[32];
+	unsigned int i, bad = 0;
+
+	cluster_alone(c);
+	for (i = 0; i < 4500; i++) {
+		snprintf(name, sizeof(name), "f%u", i);
+		bad += fs_create(c->fs, fs_root(c->fs), name, S_IFREG, 0, &cluster_cred, &attr) != 0;
+	}
+	for (i = 0; i < 4500; i++) {
+		snprintf(name, sizeof(name), "f%u", i);
+		bad += fs_unlink(c->fs, fs_root(c->fs), name) != 0;
+	}
+	CU_ASSERT_EQUAL(bad, 0);
+	orphan_wait(c->fs, 60000);
+	CU_ASSERT_EQUAL(c->fs->orphans->used, 0);
+	CU_ASSERT_EQUAL(c->fs->orphans->reserved, 0);
+}
+
+/* An unlinked open file of a crashed host: its slot's next owner deletes it. */
+static void next_owner_of_the_slot_deletes(struct cluster *c)
+{
+	struct fs_attr attr;
+	struct fs_file *f;
+	uint64_t before, id;
+
+	cluster_alone(c);
+	make(c, "first", 10);
+	before = blocks_free(c, 0);
+	id = make(c, "f", 1 * MIB);
+	CU_ASSERT_EQUAL_FATAL(fs_open(c->fs, id, 0, &cluster_cred, &f, NULL), 0);
+	CU_ASSERT_EQUAL(fs_unlink(c->fs, fs_root(c->fs), "f"), 0);
+	CU_ASSERT_EQUAL(fs_sync(c->fs), 0);
+	cluster_crash(c, 0);
+	cluster_alone(c);
+	CU_ASSERT_EQUAL(blocks_free(c, 0), before);
+	CU_ASSERT_EQUAL(fs_getattr(c->fs, id, &attr), -ESTALE);
+}
+
+/* Puts @id on host 0's list as a truncation to @size would, and goes no further. */
+static void begin_truncation(struct cluster *c, uint64_t id, uint64_t size)
+{
+	struct inode_disk *di;
+	struct inode *ino;
+	struct txn txn;
+
+	CU_ASSERT_EQUAL_FATAL(orphan_reserve(c->fs), 0);
+	CU_ASSERT_EQUAL_FATAL(inode_get(c->fs, inode_id_number(id), &ino), 0);
+	CU_ASSERT_EQUAL_FATAL(inode_lock(c->fs, ino, id, LOCK_EXCLUSIVE, 0, NULL), 0);
+	CU_ASSERT_EQUAL_FATAL(txn_begin(c->fs, 2, &txn), 0);
+	di = inode_change(&txn, ino);
+	di->size = cpu_to_le64(size);
+	di->shrink_to = cpu_to_le64(size);
+	orphan_add(&txn, ino, di);
+	txn_end(&txn);
+	inode_unlock(c->fs, ino, LOCK_EXCLUSIVE, 0);
+	inode_put(c->fs, ino);
+	CU_ASSERT_EQUAL(fs_sync(c->fs), 0);
+}
+
+/* A truncation that a crash cut short is finished by who recovers the slot. */
+static void recoverer_finishes_truncations(struct cluster *c)
+{
+	struct fs_attr attr;
+	uint64_t id, before;
+
+	cluster_alone(c);
+	before = blocks_free(c, 0);
+	id = make(c, "f", 4 * MIB);
+	begin_truncation(c, id, 8192);
+	CU_ASSERT_EQUAL_FATAL(cluster_attach(c, 1, 0), 0);
+	cluster_crash(c, 0);
+	cluster_sleep(c, 12000);
+	CU_ASSERT_EQUAL(fs_getattr(c->hosts[1].fs, id, &attr), 0);
+	CU_ASSERT_EQUAL(attr.size, 8192);
+	CU_ASSERT_TRUE(attr.blocks < 200);
+	CU_ASSERT_TRUE(blocks_free(c, 1) > before - 200);
+}
+
+/* What is written after the crash must not be cut off by the truncation before it. */
+static void writer_finishes_the_truncation_first(struct cluster *c)
+{
+	struct fs_file *f;
+	char buf[8] = "";
+	uint64_t id;
+	size_t done;
+
+	cluster_alone(c);
+	id = make(c, "f", 4 * MIB);
+	begin_truncation(c, id, 8192);
+	CU_ASSERT_EQUAL_FATAL(fs_open(c->fs, id, FS_OPEN_WRITE, &cluster_cred, &f, NULL), 0);
+	CU_ASSERT_EQUAL(fs_write(c->fs, f, 3 * MIB, "kept", 4, false, &done), 0);
+	orphan_kick(c->fs, id);
+	orphan_wait(c->fs, 5000);
+	CU_ASSERT_EQUAL(fs_read(c->fs, f, 3 * MIB, buf, 4, &done), 0);
+	CU_ASSERT_EQUAL(memcmp(buf, "kept", 4), 0);
+	CU_ASSERT_EQUAL(fs_read(c->fs, f, 1 * MIB, buf, 4, &done), 0);
+	CU_ASSERT_EQUAL(memcmp(buf, "\0\0\0\0", 4), 0);
+	CU_ASSERT_EQUAL(fs_close(c->fs, f), 0);
+}
+
+#define IN_CLUSTER(fn) static void test_##fn(void) { cluster_run(51, SIZE, fn); }
+
+IN_CLUSTER(deletion_frees_everything)
+IN_CLUSTER(full_list_makes_deletions_wait)
+IN_CLUSTER(next_owner_of_the_slot_deletes)
+IN_CLUSTER(recoverer_finishes_truncations)
+IN_CLUSTER(writer_finishes_the_truncation_first)
+
+UNIT_MAIN("orphan",
+	UNIT_TEST(test_deletion_frees_everything),
+	UNIT_TEST(test_full_list_makes_deletions_wait),
+	UNIT_TEST(test_next_owner_of_the_slot_deletes),
+	UNIT_TEST(test_recoverer_finishes_truncations),
+	UNIT_TEST(test_writer_finishes_the_truncation_first)
+);
