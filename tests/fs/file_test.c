@@ -202,7 +202,7 @@ static void random_body(struct world *w)
 	MUST(!world_mount(w));
 	ino = world_create(w);
 	id = ino->id;
-	for (unsigned int i = 0; i < 1200; i++) {
+	for (unsigned int i = 0; i < 800; i++) {
 		struct op op = op_random();
 		uint64_t off = roll(2) ? 0 : roll(MODEL_MAX);
 		int64_t bad;
@@ -242,7 +242,7 @@ static void random_operations_match_a_model_in_memory(void)
 
 /* ---- power cuts ---- */
 
-#define CUTS_MAX	48
+#define CUTS_MAX	40
 
 /* The disk at some moment, and what a reader may find on it. */
 struct cut {
@@ -401,6 +401,168 @@ static void a_power_cut_loses_nothing_synced_and_shows_nothing_old(void)
 		free(c->m);
 		free(c);
 	}
+}
+
+/* ---- overwriting, then fsync, then a power cut ---- */
+
+static void overwrite_body(struct world *w)
+{
+	static const struct op first = { .kind = OP_WRITE, .len = 64 * KIB, .seed = 2 };
+	static const struct op second = { .kind = OP_WRITE, .len = 8 * KIB, .seed = 4 };
+	struct simdisk_image *image;
+	struct model *m = calloc(1, sizeof(*m));
+	struct inode *ino;
+	uint64_t id;
+
+	world_format(w);
+	MUST(!world_mount(w));
+	ino = world_create(w);
+	id = ino->id;
+	CU_ASSERT_EQUAL(op_run(&w->fs, ino, &first), 0);
+	CU_ASSERT_EQUAL(file_fsync(&w->fs, ino, false), 0);
+	CU_ASSERT_EQUAL(op_run(&w->fs, ino, &second), 0);
+	CU_ASSERT_EQUAL(file_fsync(&w->fs, ino, true), 0);
+	image = simdisk_snapshot(w->disk);
+	inode_put(&w->fs, ino);
+	CU_ASSERT_EQUAL(world_unmount(w), 0);
+	simdisk_restore(w->disk, image);
+	simdisk_power_cut(w->disk, SIMDISK_KEEP_NONE);
+	MUST(!world_mount(w));
+	ino = world_open(w, id);
+	model_apply(m, &first);
+	model_apply(m, &second);
+	CU_ASSERT_EQUAL(compare(&w->fs, ino, m, 0, MODEL_MAX, 0), -1);
+	inode_put(&w->fs, ino);
+	CU_ASSERT_EQUAL(world_unmount(w), 0);
+	simdisk_image_free(image);
+	free(m);
+}
+
+/* A database's commit record, written in place, must be there after fdatasync (R7). */
+static void an_overwrite_is_durable_after_fdatasync(void)
+{
+	world_run(VOLUME, overwrite_body, NULL);
+}
+
+/* ---- a long truncation, cut ---- */
+
+#define LEAVES		10u
+#define LEAF_BYTES	(LEAF_ENTRIES * UNIT_SIZE)
+
+struct shrink {
+	struct cuts c;
+	struct world *w;
+	bool done;
+};
+
+/* Blocks spread so that freeing them takes a chain of transactions. */
+static const struct op *shrink_op(unsigned int i)
+{
+	static struct op op;
+
+	op = (struct op){ .kind = OP_WRITE, .off = i / 3 * LEAF_BYTES + i % 3 * 8 * UNIT_SIZE,
+			  .len = BLOCK_SIZE, .seed = (uint8_t)(2 * i + 2) };
+	return &op;
+}
+
+static void shrink_committer(void *arg)
+{
+	struct shrink *s = arg;
+
+	while (!s->done) {
+		CU_ASSERT_EQUAL(journal_settle(&s->w->fs), 0);
+		env_sleep_until(s->w->host, env_now_ns(s->w->host) + 10000);
+	}
+}
+
+static void shrink_record_body(struct world *w)
+{
+	struct shrink *s = w->arg;
+	struct env_thread *thread = NULL;
+	struct inode *ino;
+
+	world_format(w);
+	MUST(!world_mount(w));
+	ino = world_create(w);
+	for (unsigned int i = 0; i < 3 * LEAVES; i++)
+		CU_ASSERT_EQUAL(op_run(&w->fs, ino, shrink_op(i)), 0);
+	s->w = w;
+	s->c.disk = w->disk;
+	s->c.id = ino->id;
+	/* Nothing is cached then: reading each leaf lets the committer in between. */
+	remount(w, s->c.id, &ino);
+	simdisk_observe(w->disk, cut_here, &s->c);
+	MUST(!env_thread_start(w->host, "committer", shrink_committer, s, &thread));
+	CU_ASSERT_EQUAL(file_truncate(&w->fs, ino, 100), 0);
+	s->done = true;
+	env_thread_join(w->host, thread);
+	simdisk_observe(w->disk, NULL, NULL);
+	inode_put(&w->fs, ino);
+	CU_ASSERT_EQUAL(world_unmount(w), 0);
+	CU_ASSERT_EQUAL(world_check(w), 0);
+}
+
+/* The file is as it was, or what was cut off stays away though the file grows again. */
+static void shrink_verify(struct world *w, struct inode *ino)
+{
+	bool cut = le64_to_cpu(inode_disk(ino)->size) == 100;
+	uint8_t *buf = blkdev_alloc(BLOCK_SIZE);
+	size_t done;
+
+	CU_ASSERT_EQUAL(file_truncate(&w->fs, ino, LEAVES * LEAF_BYTES), 0);
+	for (unsigned int i = 0; i < 3 * LEAVES; i++) {
+		const struct op *op = shrink_op(i);
+
+		CU_ASSERT_EQUAL(file_read(&w->fs, ino, op->off, buf, BLOCK_SIZE, &done), 0);
+		CU_ASSERT_EQUAL(done, BLOCK_SIZE);
+		for (unsigned int k = i ? 0 : 100; k < BLOCK_SIZE; k++)
+			if (buf[k] != (cut ? 0 : op_byte(op, op->off + k))) {
+				CU_FAIL("a truncated file shows what it must not");
+				break;
+			}
+	}
+	free(buf);
+}
+
+static void shrink_verify_body(struct world *w)
+{
+	struct cuts *c = w->arg;
+	unsigned int chained = 0;
+	struct inode *ino;
+
+	for (unsigned int i = 0; i < c->count; i++) {
+		simdisk_restore(w->disk, c->cuts[i]->image);
+		simdisk_power_cut(w->disk, (enum simdisk_keep)(i % 3));
+		/* Whether the reaper or the next change comes first. */
+		w->no_reaper = i % 2;
+		MUST(!world_mount(w));
+		ino = world_open(w, c->id);
+		chained += (le32_to_cpu(inode_disk(ino)->flags) & INODE_ORPHAN) != 0;
+		shrink_verify(w, ino);
+		inode_put(&w->fs, ino);
+		CU_ASSERT_EQUAL(world_unmount(w), 0);
+		CU_ASSERT_EQUAL(world_check(w), 0);
+	}
+	CU_ASSERT_TRUE(chained > 1);
+}
+
+/* Half of a deleted disk coming back when its file grows again. */
+static void a_truncation_cut_half_way_is_finished(void)
+{
+	struct shrink *s = calloc(1, sizeof(*s));
+
+	CU_ASSERT_PTR_NOT_NULL_FATAL(s);
+	s->c.m = model_new();
+	s->c.stride = 1;
+	world_run(VOLUME, shrink_record_body, s);
+	CU_ASSERT_TRUE(s->c.count > 4);
+	world_run(VOLUME, shrink_verify_body, &s->c);
+	for (unsigned int i = 0; i < s->c.count; i++) {
+		simdisk_image_free(s->c.cuts[i]->image);
+		free(s->c.cuts[i]);
+	}
+	free(s->c.m);
+	free(s);
 }
 
 /* ---- failing devices ---- */
@@ -683,6 +845,46 @@ static void a_log_appended_to_stays_small_and_whole(void)
 	world_run(VOLUME, append_body, NULL);
 }
 
+static void tail_body(struct world *w)
+{
+	static const struct op ops[] = {
+		{ .kind = OP_WRITE, .len = 10000, .seed = 2 },
+		{ .kind = OP_TRUNCATE, .off = 8300 },
+		/* Over the end, within the last block. */
+		{ .kind = OP_WRITE, .off = 8250, .len = 100, .seed = 5 },
+		{ .kind = OP_TRUNCATE, .off = 20000 },
+		{ .kind = OP_TRUNCATE, .off = 8200 },
+		/* Behind the end, in the last block and in another. */
+		{ .kind = OP_WRITE, .off = 8240, .len = 10, .seed = 7 },
+		{ .kind = OP_TRUNCATE, .off = 8201 },
+		{ .kind = OP_WRITE, .off = 30000, .len = 10, .seed = 9 },
+		{ .kind = OP_TRUNCATE, .off = 5 },
+		{ .kind = OP_ALLOCATE, .off = 0, .len = 5000 },
+		{ .kind = OP_TRUNCATE, .off = 3 },
+		{ .kind = OP_ZERO, .off = 4096, .len = 5000 },
+	};
+	struct model *m = calloc(1, sizeof(*m));
+	struct inode *ino;
+
+	world_format(w);
+	MUST(!world_mount(w));
+	ino = world_create(w);
+	for (size_t i = 0; i < ARRAY_SIZE(ops); i++) {
+		CU_ASSERT_EQUAL(op_run(&w->fs, ino, &ops[i]), 0);
+		model_apply(m, &ops[i]);
+		CU_ASSERT_EQUAL(compare(&w->fs, ino, m, 0, MODEL_MAX, 0), -1);
+	}
+	inode_put(&w->fs, ino);
+	CU_ASSERT_EQUAL(world_unmount(w), 0);
+	free(m);
+}
+
+/* A log cut and grown again would show lines that were cut off. */
+static void what_was_cut_off_is_zero_when_the_file_grows(void)
+{
+	world_run(VOLUME, tail_body, NULL);
+}
+
 /* ---- rescue ---- */
 
 static void rescue_body(struct world *w)
@@ -720,6 +922,9 @@ static void a_rescue_reads_without_locks(void)
 UNIT_MAIN("fs/file",
 	UNIT_TEST(random_operations_match_a_model_in_memory),
 	UNIT_TEST(a_power_cut_loses_nothing_synced_and_shows_nothing_old),
+	UNIT_TEST(an_overwrite_is_durable_after_fdatasync),
+	UNIT_TEST(a_truncation_cut_half_way_is_finished),
+	UNIT_TEST(what_was_cut_off_is_zero_when_the_file_grows),
 	UNIT_TEST(each_failing_write_leaves_a_sound_volume),
 	UNIT_TEST(each_failing_read_leaves_a_sound_volume),
 	UNIT_TEST(a_full_volume_keeps_its_data_and_can_be_emptied),

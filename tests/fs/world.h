@@ -31,6 +31,7 @@ struct world {
 	struct fs fs;
 	void (*body)(struct world *w);
 	void *arg;		/* the test's */
+	bool no_reaper;		/* world_mount() leaves what is on the orphan list there */
 	uint64_t check_errors;	/* of world_check() */
 	char check_text[512];	/* the first of them */
 };
@@ -74,6 +75,8 @@ static inline int world_mount(struct world *w)
 		err = alloc_open(fs, &fs->alloc);
 	if (!err)
 		err = orphan_open(fs, &fs->orphans);
+	if (!err && w->no_reaper)
+		orphan_stop(fs->orphans);
 	return err;
 }
 
