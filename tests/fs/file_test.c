@@ -446,7 +446,7 @@ static void an_overwrite_is_durable_after_fdatasync(void)
 
 /* ---- a long truncation, cut ---- */
 
-#define LEAVES		10u
+#define LEAVES		40u
 #define LEAF_BYTES	(LEAF_ENTRIES * UNIT_SIZE)
 
 struct shrink {
