@@ -138,9 +138,8 @@ static int read_around(struct fs *fs, const struct units *u, uint64_t off, uint8
 	return blkdev_read(fs->dev, entry_addr(e, i), block, BLOCK_SIZE);
 }
 
-/* @size: of the file; what its last block holds beyond is not believed. */
-static int write_bounced(struct fs *fs, const struct units *u, uint64_t size, uint64_t off,
-			 const uint8_t *buf, size_t len)
+static int write_bounced(struct fs *fs, const struct units *u, uint64_t off, const uint8_t *buf,
+			 size_t len)
 {
 	uint64_t start = ALIGN_DOWN(off, BLOCK_SIZE), end = ALIGN_UP(off + len, BLOCK_SIZE);
 	uint64_t last = end - BLOCK_SIZE;
@@ -154,9 +153,6 @@ static int write_bounced(struct fs *fs, const struct units *u, uint64_t size, ui
 	if (!err && off + len != end && (last != start || off == start))
 		err = read_around(fs, u, last, bounce + (last - start));
 	if (!err) {
-		if (size < end)
-			memset(bounce + (size > start ? size - start : 0), 0,
-			       end - (size > start ? size : start));
 		memcpy(bounce + (off - start), buf, len);
 		err = write_units(fs, u, start, bounce, end - start);
 	}
@@ -211,7 +207,7 @@ static int write_chunk(struct fs *fs, struct inode *ino, uint64_t off, const uin
 	if (aligned)
 		err = write_units(fs, &u, off, (uint8_t *)(uintptr_t)buf, len);
 	else
-		err = write_bounced(fs, &u, file_size(ino), off, buf, len);
+		err = write_bounced(fs, &u, off, buf, len);
 	if (err) {
 		units_cancel(fs, &u);
 		return err;
