@@ -3,11 +3,9 @@ mkfs.lunfs_main := tools/mkfs_main.c
 mkfs.lunfs_uses := fs
 $(eval $(call program,mkfs.lunfs))
 
-ifneq ($(and $(wildcard fs/inode.c),$(wildcard lockd/host.c),$(wildcard lockd/recover.c)),)
 fsck.lunfs_main := tools/fsck_main.c
 fsck.lunfs_uses := fs
 $(eval $(call program,fsck.lunfs))
-endif
 
 mount.lunfs_main := tools/mount_main.c tools/ctl_client.c
 mount.lunfs_uses := base

@@ -249,7 +249,7 @@ static bool slot_moved(struct check *c, uint32_t i)
 	uint64_t addr = slot_addr(c, i);
 	struct slot now;
 
-	return blkdev_read(c->dev, addr, c->levels[0], BLOCK_SIZE) == 0 &&
+	return chk_read(c, addr, c->levels[0], 1) == 0 &&
 	       slot_decode(c->levels[0], c->s->volume, addr, i, &now, NULL, 0) == 0 &&
 	       now.sequence != c->slots[i].sequence;
 }

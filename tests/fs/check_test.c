@@ -633,6 +633,34 @@ static void sealed_garbage_is_survived(void)
 		volume_run(seed, 64 * MIB, 512, fuzzed, 0);
 }
 
+/* Read number @v->arg fails: whatever it was, the volume is not called clean for it. */
+static void one_read_fails(struct volume *v)
+{
+	struct simdisk_rule rule = { .fault = SIMDISK_FAIL, .ops = 1u << BLK_READ,
+				     .skip = v->arg, .count = 1 };
+	struct findings fs = { 0 };
+	struct check_params p = { .env = v->host, .dev = v->dev, .report = note_finding,
+				  .arg = &fs };
+	struct simdisk_stats before, after;
+	struct check_result r;
+	int err;
+
+	make_volume(v);
+	simdisk_stats(v->disk, v->host, &before);
+	simdisk_inject(v->disk, &rule);
+	err = check_volume(&p, &r, v->why, sizeof(v->why));
+	simdisk_stats(v->disk, v->host, &after);
+	/* The first three only find a superblock, which any copy serves. */
+	if (v->arg >= 3 && v->arg < after.ops[BLK_READ] - before.ops[BLK_READ])
+		CU_ASSERT_TRUE(err || r.unreadable > 0);
+}
+
+static void volume_with_an_unreadable_block_is_not_called_clean(void)
+{
+	for (uint64_t n = 0; n < 80; n++)
+		volume_run(6, 64 * MIB, 512, one_read_fails, n);
+}
+
 /* ---- hosts ---- */
 
 static void beat(void *arg)
@@ -717,6 +745,7 @@ UNIT_MAIN("fs/check",
 	  UNIT_TEST(sound_volume_is_clean_and_not_written_to),
 	  UNIT_TEST(every_code_is_found_where_its_damage_is),
 	  UNIT_TEST(sealed_garbage_is_survived),
+	  UNIT_TEST(volume_with_an_unreadable_block_is_not_called_clean),
 	  UNIT_TEST(living_and_silent_hosts_are_told_apart),
 	  UNIT_TEST(codes_are_unique),
 	  UNIT_TEST(manual_explains_every_code));
