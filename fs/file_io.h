@@ -90,7 +90,7 @@ int file_zero_tail(struct fs *fs, struct inode *ino, uint64_t end);
 
 /* ---- units (file_unit.c); all with rwlock held for writing ---- */
 
-#define UNITS_MAX	4u	/* a transaction's: 1 MiB */
+#define UNITS_MAX	8u	/* a transaction's: 2 MiB */
 
 /* Units that one transaction changes, all in one leaf. */
 struct units {

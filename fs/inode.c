@@ -319,7 +319,7 @@ static void put_times(struct inode *ino, struct inode_disk *di)
 		return;
 	di->mtime = cpu_to_le64(ns);
 	di->ctime = cpu_to_le64(ns);
-	ino->times_put_ns = env_now_ns(ino->fs->env);
+	__atomic_store_n(&ino->times_put_ns, env_now_ns(ino->fs->env), __ATOMIC_RELAXED);
 }
 
 struct inode_disk *inode_change(struct txn *txn, struct inode *ino)
