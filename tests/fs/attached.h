@@ -31,6 +31,9 @@ struct cluster {
 	struct member hosts[HOSTS_MAX];
 	struct fs *fs;			/* of host 0 */
 	char why[400];
+	const char *identity;		/* of the device as hosts see it; NULL: the simulated one's */
+	enum blk_caw caw;		/* the same of its compare-and-write */
+	uint8_t machine_id[16];
 	unsigned int errors;		/* what check_volume() found */
 	void (*body)(struct cluster *c);
 };
@@ -65,6 +68,11 @@ static inline int cluster_attach(struct cluster *c, unsigned int i, unsigned int
 	}
 	m->dev = simdisk_open(c->disk, m->env);
 	m->hb_dev = simdisk_open(c->disk, m->env);
+	if (c->identity)
+		snprintf(m->dev->info.identity, sizeof(m->dev->info.identity), "%s", c->identity);
+	if (c->caw)
+		m->dev->info.caw = m->hb_dev->info.caw = c->caw;
+	memcpy(p.machine_id, c->machine_id, sizeof(p.machine_id));
 	p.env = m->env;
 	p.dev = m->dev;
 	p.hb_dev = m->hb_dev;
