@@ -247,17 +247,38 @@ static struct meta_expect map_expect(const struct ag *ag, uint32_t i)
 		.addr = (ag->start + AG_BITMAP_BLOCK + i) << BLOCK_SHIFT };
 }
 
+/* What can never be free must not be handed out, whatever the block says (R9). */
+static int map_check(struct ag *ag, uint32_t i, const struct ag_bitmap *m, const uint8_t *used)
+{
+	for (uint32_t word = 0; word < MAP_WORDS; word++)
+		if (word_at(used, word) & ~map_word(m, word))
+			return ag_damaged(ag, map_expect(ag, i).addr, "the bitmap says that metadata, "
+					  "or space past the end, is free: run fsck.lunfs");
+	return 0;
+}
+
 static int map_load(struct ag *ag, uint32_t i, struct ag_bitmap *m)
 {
 	struct meta_expect e = map_expect(ag, i);
+	uint8_t *fresh = malloc(BITMAP_BYTES);
+	int err;
 
-	if (map_is_ready(ag, i))
-		return buf_get(ag->fs, &ag->cover, &e, &m->buf);
-	m->fresh = malloc(BITMAP_BYTES);
-	if (!m->fresh)
+	if (!fresh)
 		return -ENOMEM;
-	ag_bitmap_fresh(&ag->fs->super, ag->index, i, m->fresh);
-	return 0;
+	ag_bitmap_fresh(&ag->fs->super, ag->index, i, fresh);
+	if (!map_is_ready(ag, i)) {
+		m->fresh = fresh;
+		return 0;
+	}
+	err = buf_get(ag->fs, &ag->cover, &e, &m->buf);
+	if (!err)
+		err = map_check(ag, i, m, fresh);
+	if (err) {
+		buf_put(ag->fs, m->buf);
+		m->buf = NULL;
+	}
+	free(fresh);
+	return err;
 }
 
 int ag_bitmap(struct ag *ag, uint32_t i, struct ag_bitmap **out)

@@ -288,13 +288,17 @@ int buf_new(struct fs *fs, struct cover *cover, const struct meta_expect *e, str
 	env_mutex_lock(c->env, &c->mutex);
 	while ((old = buf_find(c, e->addr)) && old->loading)
 		env_cond_wait(c->env, &c->loaded, &c->mutex, ENV_FOREVER);
-	if (old) {
-		assert(!old->refs);
+	/* Only a damaged bitmap hands out a block that is in use (R9). */
+	err = old && old->refs ? -EUCLEAN : 0;
+	if (old && !err) {
 		buf_unlink(c, old);
 		buf_free(old);
 	}
-	err = buf_insert(c, cover, e, &b);
+	if (!err)
+		err = buf_insert(c, cover, e, &b);
 	env_mutex_unlock(c->env, &c->mutex);
+	if (err == -EUCLEAN)
+		report(fs, e, "just allocated, and in use: run fsck.lunfs");
 	if (err)
 		return err;
 	header_init(fs, e, b->data);
