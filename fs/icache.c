@@ -41,6 +41,7 @@ int inode_cache_new(struct fs *fs, struct inode_cache **out)
 	table_init(&c->table);
 	list_init(&c->unused);
 	c->fs = fs;
+	c->max = INODE_CACHE_MAX;
 	*out = c;
 	return 0;
 }
@@ -122,7 +123,7 @@ int inode_get(struct fs *fs, uint64_t number, struct inode **out)
 		return -EUCLEAN;
 	env_mutex_lock(fs->env, &c->mutex);
 	ino = find_locked(c, number);
-	if (!ino && c->table.count >= INODE_CACHE_MAX && !list_empty(&c->unused)) {
+	if (!ino && c->table.count >= c->max && !list_empty(&c->unused)) {
 		evict_one(c);
 		ino = find_locked(c, number);
 	}

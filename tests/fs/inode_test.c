@@ -3,6 +3,7 @@
 
 #include <stddef.h>
 
+#include "fs/icache.h"
 #include "tests/fs/world.h"
 
 #define VOLUME	(64 * MIB)
@@ -243,10 +244,46 @@ static void many_inodes_lock_once_each_or_not_at_all(void)
 	world_run(VOLUME, many_body, NULL);
 }
 
+#define CROWD	60
+
+static void crowd_body(struct world *w)
+{
+	uint64_t ids[CROWD];
+	struct inode *ino;
+	unsigned int buf[2] = { 0 };
+	size_t done;
+
+	world_format(w);
+	MUST(!world_mount(w));
+	w->fs.inodes->max = 8;
+	for (unsigned int i = 0; i < CROWD; i++) {
+		ino = world_create(w);
+		ids[i] = ino->id;
+		CU_ASSERT_EQUAL(file_write(&w->fs, ino, 0, &i, sizeof(i), false, &done), 0);
+		inode_put(&w->fs, ino);
+		CU_ASSERT_TRUE(w->fs.inodes->table.count <= 8);
+	}
+	for (unsigned int i = 0; i < CROWD; i++) {
+		ino = world_open(w, ids[i * 7 % CROWD]);
+		CU_ASSERT_EQUAL(file_read(&w->fs, ino, 0, buf, sizeof(buf), &done), 0);
+		CU_ASSERT_EQUAL(buf[0], i * 7 % CROWD);
+		inode_put(&w->fs, ino);
+	}
+	CU_ASSERT_EQUAL(world_unmount(w), 0);
+	CU_ASSERT_EQUAL(world_check(w), 0);
+}
+
+/* Looking at a million files must not take memory for a million, nor lose a change. */
+static void a_full_cache_gives_up_objects_and_loses_nothing(void)
+{
+	world_run(VOLUME, crowd_body, NULL);
+}
+
 UNIT_MAIN("fs/inode",
 	UNIT_TEST(hostile_fields_are_refused),
 	UNIT_TEST(an_id_names_one_life_of_an_inode),
 	UNIT_TEST(a_damaged_inode_is_an_error_and_not_a_file),
 	UNIT_TEST(every_change_raises_the_version),
 	UNIT_TEST(birth_stamps_differ_and_are_never_zero),
+	UNIT_TEST(a_full_cache_gives_up_objects_and_loses_nothing),
 	UNIT_TEST(many_inodes_lock_once_each_or_not_at_all));
