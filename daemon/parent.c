@@ -6,6 +6,7 @@
 #include <grp.h>
 #include <poll.h>
 #include <pwd.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/file.h>
@@ -357,6 +358,18 @@ static void read_comm(uint32_t pid, char comm[25])
 	comm[strcspn(comm, "\n")] = '\0';
 }
 
+/* Where the worker may not do it for itself, because the limit cannot be raised. */
+static int make_realtime(const struct state *s, uint32_t tid)
+{
+	struct sched_param param = { .sched_priority = RPC_HEARTBEAT_PRIORITY };
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%u", (int)s->p.worker, tid);
+	if (access(path, F_OK))
+		return -EPERM;	/* no thread of ours */
+	return sched_setscheduler((pid_t)tid, SCHED_RR | SCHED_RESET_ON_FORK, &param) ? -errno : 0;
+}
+
 /* What may be asked now; the rest is judged where it is done. */
 static int admit(struct state *s, const struct rpc_request *rq, unsigned int fd_count,
 		 struct rpc_reply *reply)
@@ -407,6 +420,8 @@ static void handle_request(struct state *s)
 	} else if (rq.op == RPC_COMM) {
 		read_comm(rq.comm_pid, reply.comm);
 		finish(s, &rq, &reply, 0, NULL, 0);
+	} else if (rq.op == RPC_REALTIME) {
+		finish(s, &rq, &reply, make_realtime(s, rq.realtime_tid), NULL, 0);
 	} else {
 		err = fork_operation(s, &rq, fds);
 		if (err)

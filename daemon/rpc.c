@@ -173,6 +173,9 @@ static const char *request_wrong(const struct rpc_request *rq, unsigned int *fds
 	case RPC_COMM:
 		return rq->comm_pid >= 1 && rq->comm_pid <= INT_MAX ? NULL :
 		       "not the number of a process";
+	case RPC_REALTIME:
+		return rq->realtime_tid >= 1 && rq->realtime_tid <= INT_MAX ? NULL :
+		       "not the number of a thread";
 	case RPC_READY:
 		return NULL;
 	default:

@@ -28,6 +28,7 @@ enum rpc_op {
 	RPC_UMOUNT,	/* unmount what RPC_MOUNT mounted */
 	RPC_KILL,	/* end the process that a slot names */
 	RPC_COMM,	/* the name of a process */
+	RPC_REALTIME,	/* let a thread of the worker, its heartbeat, run in real time */
 };
 
 enum rpc_open_flags {
@@ -75,6 +76,7 @@ struct rpc_request {
 		struct rpc_umount umount;
 		struct rpc_kill	kill;
 		uint32_t	comm_pid;
+		uint32_t	realtime_tid;
 	};
 };
 
@@ -113,6 +115,8 @@ struct rpc_hello {
 	uint32_t log_level;
 	uint32_t threads;
 };
+
+#define RPC_HEARTBEAT_PRIORITY	5	/* of SCHED_RR */
 
 /* Descriptors at which the worker finds its world after the exec. */
 enum { WORKER_FD_RPC = 3, WORKER_FD_LIFE = 4, WORKER_FD_CONTROL = 5 };

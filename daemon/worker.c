@@ -18,8 +18,6 @@
 #include "daemon/sandbox.h"
 #include "daemon/store.h"
 
-#define HEARTBEAT_PRIORITY	5
-
 struct worker {
 	struct rpc_hello hello;
 	struct rpc_client rpc;
@@ -32,23 +30,35 @@ struct worker {
 
 #define SAY(level, ...)	env_log(env_posix(), level, "lunfsd", __VA_ARGS__)
 
+static int go_realtime_now(struct worker *w)
+{
+	struct sched_param param = { .sched_priority = RPC_HEARTBEAT_PRIORITY };
+	struct rpc_request rq = { .op = RPC_REALTIME };
+	struct rpc_reply reply;
+
+	if (!sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &param))
+		return 0;
+	rq.realtime_tid = (uint32_t)gettid();
+	return rpc_call(&w->rpc, &rq, -1, &reply, NULL, NULL);
+}
+
 /*
- * Real-time from its first beat on; children of it, if any, are not.  Where the limit does
- * not allow it the heartbeat competes like everybody, which only load can make fail.
+ * From its first beat on; threads that it starts, if any, are not.  Where neither the limit
+ * nor the parent's privileges allow it the heartbeat competes like everybody.
  */
-static void go_realtime(void)
+static void go_realtime(struct worker *w)
 {
 	static __thread bool tried;
 	static atomic_flag said = ATOMIC_FLAG_INIT;
-	struct sched_param param = { .sched_priority = HEARTBEAT_PRIORITY };
+	int err;
 
 	if (tried)
 		return;
 	tried = true;
-	if (sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &param) &&
-	    !atomic_flag_test_and_set(&said))
+	err = go_realtime_now(w);
+	if (err && !atomic_flag_test_and_set(&said))
 		SAY(LOG_LEVEL_WARNING, "the heartbeat cannot run in real time: %s; under heavy load "
-		    "it may be late", strerror(errno));
+		    "it may be late", strerror(-err));
 }
 
 /*
@@ -62,11 +72,13 @@ static bool may_beat(void *arg)
 	uint64_t start;
 	ssize_t n = pread(w->parent_stat, text, sizeof(text) - 1, 0);
 
-	go_realtime();
 	if (n <= 0)
 		return false;
 	text[n] = '\0';
-	return !machine_parse_stat(text, &start, &state) && state != 'T' && state != 't';
+	if (machine_parse_stat(text, &start, &state) || state == 'T' || state == 't')
+		return false;
+	go_realtime(w);	/* asks the parent, which runs */
+	return true;
 }
 
 /* ---- from privileged to not ---- */
