@@ -540,6 +540,20 @@ static int free_part(struct txn *txn, struct ag *ag, uint32_t at, uint32_t n)
 	return 0;
 }
 
+int alloc_free_prepare(struct fs *fs, struct alloc_pin *pin, uint64_t block, uint32_t count)
+{
+	struct ag *ag = pin->ag;
+	int err;
+
+	if (!run_is_space(ag, block, count))
+		return 0;	/* alloc_free() says so */
+	env_mutex_lock(fs->env, &ag->mutex);
+	err = free_check(ag, (uint32_t)(block - ag->start), count);
+	env_mutex_unlock(fs->env, &ag->mutex);
+	/* A bitmap that contradicts the owner is logged; the owner lets go all the same. */
+	return err == -EUCLEAN ? 0 : err;
+}
+
 int alloc_free(struct txn *txn, struct alloc_pin *pin, uint64_t block, uint32_t count)
 {
 	struct ag *ag = pin->ag;

@@ -72,6 +72,12 @@ int alloc_pin_try(struct fs *fs, uint64_t block, struct alloc_pin *pin);
 bool alloc_pin_covers(struct fs *fs, const struct alloc_pin *pin, uint64_t block);
 
 /**
+ * alloc_free_prepare() - reads what alloc_free() of the run will change, before txn_begin(): it
+ * cannot fail half-way through a transaction then, except for -EUCLEAN.  The group is pinned.
+ */
+int alloc_free_prepare(struct fs *fs, struct alloc_pin *pin, uint64_t block, uint32_t count);
+
+/**
  * alloc_free() - within @txn: frees a run of the pinned group; it stays quarantined until the
  * journal's tail is past @txn.  Costs up to 3 credits.
  * Return: 0; -EUCLEAN a block of it is free already or is metadata of the group: logged,

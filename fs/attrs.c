@@ -186,11 +186,18 @@ int attrs_store_prepare(struct fs *fs, struct inode *ino, const struct attrs *a,
 {
 	static const uint32_t one[] = { 1 };
 	uint64_t block = ino ? xattr_block(ino) : 0;
+	int err;
 
 	memset(c, 0, sizeof(*c));
 	c->credits = 6;
-	if (!a->count && block)
-		return alloc_pin(fs, block, &c->pin);
+	if (!a->count && block) {
+		err = alloc_pin(fs, block, &c->pin);
+		if (!err)
+			err = alloc_free_prepare(fs, &c->pin, block, 1);
+		if (err)
+			attrs_store_done(fs, c);
+		return err;
+	}
 	if (a->count && !block)
 		return alloc_reserve(fs, one, 1, ino ? ino->number : 0, &c->hold);
 	return 0;

@@ -16,12 +16,30 @@ static uint64_t buf_block(const struct buf *buf)
 	return buf->addr >> BLOCK_SHIFT;
 }
 
+/* How many blocks of @path go when its leaf does: the leaf, then each node above that has no
+ * other child. */
+static unsigned int dir_path_dying(const struct dir_path *path)
+{
+	unsigned int dying = 1;
+
+	while (dying < path->depth && path->steps[path->depth - dying].count == 1)
+		dying++;
+	return dying;
+}
+
+/* The @i-th of them, 0 being the leaf. */
+static struct buf **dir_path_block(struct dir_path *path, unsigned int i)
+{
+	return i ? &path->steps[path->depth - i].buf : &path->leaf;
+}
+
 int dir_remove_prepare(struct fs *fs, struct inode *dir, const char *name, size_t len,
 		       struct alloc_pin *pin, unsigned int *credits)
 {
 	struct dir_path path;
 	const struct dir_leaf_disk *leaf;
-	uint64_t block = 0;
+	uint64_t blocks[DEPTH_MAX + 1];
+	unsigned int dying = 0, i;
 	int err;
 
 	pin->ag = NULL;
@@ -31,13 +49,19 @@ int dir_remove_prepare(struct fs *fs, struct inode *dir, const char *name, size_
 		return err;
 	leaf = path.leaf ? path.leaf->data : NULL;
 	if (leaf && le32_to_cpu(leaf->count) == 1)
-		block = buf_block(path.leaf);
+		dying = dir_path_dying(&path);
+	for (i = 0; i < dying; i++)
+		blocks[i] = buf_block(*dir_path_block(&path, i));
 	dir_path_put(fs, &path);
-	if (!block)
+	if (!dying)
 		return 0;
 	/* Only by trying: a rename has pinned another group already.  Else the leaf stays. */
-	if (alloc_pin_try(fs, block, pin))
+	if (alloc_pin_try(fs, blocks[0], pin))
 		pin->ag = NULL;
+	for (i = 0; i < dying && pin->ag; i++)
+		if (!alloc_pin_covers(fs, pin, blocks[i]) ||
+		    alloc_free_prepare(fs, pin, blocks[i], 1))
+			alloc_unpin(fs, pin);
 	*credits = REMOVE_CREDITS;
 	return 0;
 }
@@ -56,23 +80,6 @@ static struct alloc_pin *dir_pins_find(struct fs *fs, const struct dir_pins *p, 
 		if (p->pins[i].ag && alloc_pin_covers(fs, &p->pins[i], block))
 			return &p->pins[i];
 	return NULL;
-}
-
-/* How many blocks of @path go when its leaf does: the leaf, then each node above that has no
- * other child. */
-static unsigned int dir_path_dying(const struct dir_path *path)
-{
-	unsigned int dying = 1;
-
-	while (dying < path->depth && path->steps[path->depth - dying].count == 1)
-		dying++;
-	return dying;
-}
-
-/* The @i-th of them, 0 being the leaf. */
-static struct buf **dir_path_block(struct dir_path *path, unsigned int i)
-{
-	return i ? &path->steps[path->depth - i].buf : &path->leaf;
 }
 
 static bool dir_path_pinned(struct fs *fs, struct dir_path *path, unsigned int dying,
@@ -220,7 +227,13 @@ static int dir_pins_get(struct fs *fs, struct dir_path *path, unsigned int dying
 		}
 		p->count++;
 	}
-	return 0;
+	for (i = 0, err = 0; i < dying && !err; i++) {
+		block = buf_block(*dir_path_block(path, i));
+		err = alloc_free_prepare(fs, dir_pins_find(fs, p, block), block, 1);
+	}
+	if (err)
+		dir_pins_put(fs, p);
+	return err;
 }
 
 /* Frees the leftmost leaf, which is empty, and the nodes above that have no other child. */

@@ -108,7 +108,10 @@ static int batch_commit(struct fs *fs, struct inode *ino, const struct free_batc
 
 	if (err)
 		return err;
-	err = txn_begin(fs, batch_credits(b), &txn);
+	for (unsigned int i = 0; i < b->run_count && !err; i++)
+		err = alloc_free_prepare(fs, &pin, b->runs[i].block, b->runs[i].count);
+	if (!err)
+		err = txn_begin(fs, batch_credits(b), &txn);
 	if (!err) {
 		err = batch_free(&txn, ino, inode_change(&txn, ino), &pin, b);
 		txn_end(&txn);
@@ -130,7 +133,9 @@ static int trim_step(struct fs *fs, struct inode *ino)
 	err = alloc_pin(fs, block, &pin);
 	if (err)
 		return err;
-	err = txn_begin(fs, TRIM_CREDITS, &txn);
+	err = alloc_free_prepare(fs, &pin, block, 1);
+	if (!err)
+		err = txn_begin(fs, TRIM_CREDITS, &txn);
 	if (!err) {
 		err = map_trim(&txn, ino, &pin, block);
 		txn_end(&txn);

@@ -238,8 +238,10 @@ static int grow_switch(struct fs *fs, struct inode *ino, const struct map_entry 
 {
 	struct inode_disk *di;
 	struct txn txn;
-	int err = txn_begin(fs, 1 + MAP_CREDITS + 2 * TAKE_CREDITS, &txn);
+	int err = alloc_free_prepare(fs, pin, old->block, 1u << old->order);
 
+	if (!err)
+		err = txn_begin(fs, 1 + MAP_CREDITS + 2 * TAKE_CREDITS, &txn);
 	if (err)
 		return err;
 	err = alloc_take(&txn, hold, 0);

@@ -7,6 +7,8 @@
 
 #define STAT_TRIES	24u
 #define STAT_BACKOFF_MS	80u
+#define HOME_TRIES	4u
+#define HOME_PAUSE_MS	6u
 
 /* ---- reading ---- */
 
@@ -28,8 +30,9 @@ static int stat_locked(struct fs *fs, uint64_t id, struct fs_attr *attr)
 }
 
 /*
- * inode_stat(), certain.  An inode that another host has just made may not be at home yet;
- * then the lock tells, and if that host has it open, its next checkpoint does.
+ * inode_stat(), certain.  An inode that another host has just made may not be at home yet: its
+ * directory was written home a moment earlier, so the rest follows within milliseconds.  Else
+ * the lock tells, and if that host has it open, its next checkpoint does.
  */
 static int stat_certain(struct fs *fs, uint64_t id, struct fs_attr *attr)
 {
@@ -42,6 +45,10 @@ static int stat_certain(struct fs *fs, uint64_t id, struct fs_attr *attr)
 			return err;
 		if (fs->rescue || fs_is_lost(fs))
 			return err;
+		if (i < HOME_TRIES) {
+			fs_backoff(fs, HOME_PAUSE_MS);
+			continue;
+		}
 		err = stat_locked(fs, id, attr);
 		if (err != -EBUSY)
 			return err;

@@ -35,7 +35,9 @@ static int orphan_free_xattr(struct fs *fs, struct inode *ino)
 	err = alloc_pin(fs, block, &pin);
 	if (err)
 		return err;
-	err = txn_begin(fs, 8, &txn);
+	err = alloc_free_prepare(fs, &pin, block, 1);
+	if (!err)
+		err = txn_begin(fs, 8, &txn);
 	if (!err) {
 		di = inode_change(&txn, ino);
 		xattr_drop(&txn, ino, di, &pin);

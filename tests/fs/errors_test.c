@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Each device command of a run of operations fails once: operations may fail, the host may
+ * have to give its slot up, but the volume stays without fault and what was synced stays.
+ */
+#include "fs/fs.h"
+
+#include <stdio.h>
+
+#include "tests/fs/attached.h"
+
+#define SIZE	(256 * MIB)
+
+static int write_text(struct fs *fs, uint64_t id, const char *text)
+{
+	struct fs_file *f;
+	size_t done;
+	int err, synced;
+
+	err = fs_open(fs, id, FS_OPEN_WRITE, &cluster_cred, &f, NULL);
+	if (err)
+		return err;
+	err = fs_write(fs, f, 0, text, strlen(text), false, &done);
+	synced = fs_fsync(fs, f, false);
+	fs_close(fs, f);
+	return err ? err : synced;
+}
+
+/* Some of everything; returns whether all went well. */
+static bool operations(struct fs *fs)
+{
+	static char big[600 * KIB];
+	struct fs_attr dir, file, attr = { .mode = 0600 };
+	char names[64], target[4000];
+	struct fs_file *f;
+	unsigned int i, bad = 0;
+	size_t len;
+
+	if (fs_create(fs, fs_root(fs), "dir", S_IFDIR | 0755, 0, &cluster_cred, &dir))
+		return false;
+	for (i = 0; i < 30; i++) {
+		memset(names, 'a' + (int)i % 26, sizeof(names));
+		snprintf(names + 40, 20, "%u", i);
+		bad += fs_create(fs, dir.id, names, S_IFREG, 0, &cluster_cred, &attr) != 0;
+	}
+	if (fs_create(fs, dir.id, "file", S_IFREG | 0644, 0, &cluster_cred, &file))
+		return false;
+	if (!fs_open(fs, file.id, FS_OPEN_WRITE, &cluster_cred, &f, NULL)) {
+		bad += fs_write(fs, f, 0, big, sizeof(big), false, &len) != 0;
+		bad += fs_fsync(fs, f, false) != 0;
+		fs_close(fs, f);
+	}
+	memset(target, 't', sizeof(target));
+	target[sizeof(target) - 1] = '\0';
+	bad += fs_symlink(fs, dir.id, "link", target, &cluster_cred, &attr) != 0;
+	bad += xattr_set(fs, file.id, "user.a", "b", 1, 0) != 0;
+	bad += fs_link(fs, file.id, fs_root(fs), "second", &attr) != 0;
+	bad += fs_rename(fs, dir.id, "file", fs_root(fs), "moved", 0) != 0;
+	attr.size = 100;
+	bad += fs_setattr(fs, file.id, FS_SET_SIZE | FS_SET_MODE, &attr) != 0;
+	bad += fs_unlink(fs, fs_root(fs), "moved") != 0;
+	bad += fs_unlink(fs, dir.id, "link") != 0;
+	bad += fs_sync(fs) != 0;
+	return !bad;
+}
+
+static void remove_all(struct fs *fs)
+{
+	struct fs_attr dir;
+	char names[64];
+	unsigned int i;
+
+	if (!fs_lookup(fs, fs_root(fs), "dir", &dir)) {
+		for (i = 0; i < 30; i++) {
+			memset(names, 'a' + (int)i % 26, sizeof(names));
+			snprintf(names + 40, 20, "%u", i);
+			fs_unlink(fs, dir.id, names);
+		}
+		fs_unlink(fs, dir.id, "file");
+		fs_unlink(fs, dir.id, "link");
+		CU_ASSERT_EQUAL(fs_rmdir(fs, fs_root(fs), "dir"), 0);
+	}
+	fs_unlink(fs, fs_root(fs), "moved");
+	fs_unlink(fs, fs_root(fs), "second");
+}
+
+static void fail_one(struct cluster *c, unsigned int skip, enum simdisk_fault fault,
+		     uint64_t kept)
+{
+	struct simdisk_rule rule = {
+		.fault = fault, .ops = 1u << BLK_READ | 1u << BLK_WRITE | 1u << BLK_FLUSH,
+		.count = 1, .skip = skip,
+	};
+	char text[16] = "";
+	struct fs_file *f;
+	size_t done = 0;
+
+	rule.host = c->hosts[0].env;
+	simdisk_inject(c->disk, &rule);
+	operations(c->fs);
+	simdisk_clear_rules(c->disk);
+	cluster_detach(c, 0);
+	cluster_alone(c);
+	CU_ASSERT_EQUAL_FATAL(fs_open(c->fs, kept, 0, &cluster_cred, &f, NULL), 0);
+	CU_ASSERT_EQUAL(fs_read(c->fs, f, 0, text, sizeof(text), &done), 0);
+	CU_ASSERT_STRING_EQUAL(text, "kept");
+	fs_close(c->fs, f);
+	remove_all(c->fs);
+	CU_ASSERT_EQUAL(cluster_detach(c, 0), 0);
+	cluster_check(c);
+	cluster_alone(c);
+}
+
+static void each_command_fails(struct cluster *c, enum simdisk_fault fault)
+{
+	struct fs_attr attr = { 0 };
+	unsigned int skip;
+
+	cluster_alone(c);
+	CU_ASSERT_EQUAL_FATAL(fs_create(c->fs, fs_root(c->fs), "kept", S_IFREG | 0644, 0,
+					&cluster_cred, &attr), 0);
+	CU_ASSERT_EQUAL(write_text(c->fs, attr.id, "kept"), 0);
+	CU_ASSERT_TRUE(operations(c->fs));
+	remove_all(c->fs);
+	for (skip = 0; skip < 90 && !CU_get_number_of_failures(); skip++)
+		fail_one(c, skip, fault, attr.id);
+	if (CU_get_number_of_failures())
+		fprintf(stderr, "  failed at command %u\n", skip - 1);
+}
+
+static void commands_fail(struct cluster *c)
+{
+	each_command_fails(c, SIMDISK_FAIL);
+}
+
+static void commands_fail_applied(struct cluster *c)
+{
+	each_command_fails(c, SIMDISK_FAIL_APPLIED);
+}
+
+static void reads_are_corrupt(struct cluster *c)
+{
+	each_command_fails(c, SIMDISK_CORRUPT);
+}
+
+static void test_failed_commands_leave_no_fault(void)
+{
+	cluster_run(71, SIZE, commands_fail);
+}
+
+static void test_failed_but_applied_commands_leave_no_fault(void)
+{
+	cluster_run(72, SIZE, commands_fail_applied);
+}
+
+static void test_corrupt_reads_leave_no_fault(void)
+{
+	cluster_run(73, SIZE, reads_are_corrupt);
+}
+
+UNIT_MAIN("errors",
+	UNIT_TEST(test_failed_commands_leave_no_fault),
+	UNIT_TEST(test_failed_but_applied_commands_leave_no_fault),
+	UNIT_TEST(test_corrupt_reads_leave_no_fault)
+);
