@@ -16,10 +16,13 @@
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/text.h"
 #include "daemon/mountinfo.h"
+
+#define HOST_LOCK_TRIES	100u	/* of 20 ms each: 2 s for a dying process to let go */
 
 #define PROBE_MS	2000	/* for a mount to answer; longer: alive, if not well */
 #define STACKED_MAX	8	/* dead mounts on one directory, cleaned away in one go */
@@ -76,6 +79,20 @@ int parent_lock_path(int fd, int lock_fd, const uint8_t host_id[16], char *path,
 	return n < (ssize_t)size ? 0 : -ENAMETOOLONG;
 }
 
+/* A daemon that was killed a moment ago may still be on its way out. */
+static int host_lock_wait(int fd)
+{
+	struct timespec pause = { .tv_nsec = 20 * 1000 * 1000 };
+	unsigned int i;
+
+	for (i = 0; flock(fd, LOCK_EX | LOCK_NB); i++) {
+		if (i == HOST_LOCK_TRIES)
+			return -1;
+		nanosleep(&pause, NULL);
+	}
+	return 0;
+}
+
 static int take_host_lock(const struct parent *p, const struct blkfile_handle *h, const char *dev,
 			  int *out, struct rpc_reply *reply)
 {
@@ -91,7 +108,7 @@ static int take_host_lock(const struct parent *p, const struct blkfile_handle *h
 		snprintf(reply->why, sizeof(reply->why), "%.300s: %s", path, strerror(-err));
 		return err;
 	}
-	if (flock(fd, LOCK_EX | LOCK_NB)) {
+	if (host_lock_wait(fd)) {
 		if (pread(fd, text, sizeof(text) - 1, 0) < 0)
 			text[0] = '\0';
 		snprintf(reply->why, sizeof(reply->why),

@@ -181,7 +181,7 @@ static int open_rescue(struct fs *fs, struct fs_file *f)
 int fs_open(struct fs *fs, uint64_t id, unsigned int flags, const struct fs_cred *cred,
 	    struct fs_file **out, struct lock_holder *holder)
 {
-	struct lock_holder nobody, *h = holder ? holder : &nobody;
+	struct lock_holder nobody = { 0 }, *h = holder ? holder : &nobody;
 	struct fs_file *f;
 	int err;
 

@@ -9,6 +9,8 @@
 
 #include "lockd/internal.h"
 
+#define OBSERVE_FEW	8u	/* live peers up to which a scan four times a beat is cheap */
+
 const char *slot_name(const struct lockd *ld, const struct slot *s, char buf[160])
 {
 	snprintf(buf, 160, "%s: slot %u (%s)", ld->datastore, s->index,
@@ -175,12 +177,28 @@ int observe_scan(struct lockd *ld)
 }
 
 /*
+ * How often wants of others are looked for: the fewer hosts there are, the less a scan costs the
+ * device, and the sooner a cached lock is passed on.
+ */
+static uint64_t observe_interval_ns(const struct lockd *ld)
+{
+	unsigned int live = 0;
+
+	for (uint32_t i = 0; i < ld->p.slot_count; i++)
+		live += i != ld->self.index && ld->peers[i].valid && slot_beats(&ld->peers[i].slot);
+	if (ld->scan_often || (live && live < OBSERVE_FEW))
+		return beat_ns(ld) / 4;
+	/* Alone: whoever joins should be noticed before it has to wait for long. */
+	return live < 2 * OBSERVE_FEW ? beat_ns(ld) / 2 : beat_ns(ld);
+}
+
+/*
  * mutex held.  When to scan next: each beat, oftener while anybody waits for a lock, and at
  * the very time at which a silent peer is to be suspected, for takeover waits for that.
  */
 static uint64_t observe_due_ns(const struct lockd *ld, uint64_t last_ns)
 {
-	uint64_t due_ns = last_ns + (ld->scan_often ? beat_ns(ld) / 4 : beat_ns(ld)), at_ns;
+	uint64_t due_ns = last_ns + observe_interval_ns(ld), at_ns;
 
 	for (uint32_t i = 0; i < ld->p.slot_count; i++) {
 		const struct peer *p = &ld->peers[i];

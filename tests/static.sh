@@ -27,7 +27,7 @@ report "headers compile alone" "$(for f in $(echo "$sources" | grep '\.h$'); do
 		-xc -fsyntax-only - 2>&1; done)"
 
 report "cppcheck" "$(cppcheck --quiet --enable=warning,performance,portability --inline-suppr \
-	--suppress=missingIncludeSystem -I. -D_GNU_SOURCE -j"$(nproc)" \
+	--suppress=missingIncludeSystem --library=tests/cppcheck.cfg -I. -D_GNU_SOURCE -j"$(nproc)" \
 	base block lockd fs fuse daemon tools 2>&1)"
 
 # Includes point downward only: a module includes itself and what its module.mk names.
