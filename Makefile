@@ -72,7 +72,7 @@ $(B)/%.o: %.c
 
 # Names what is missing instead of letting the compiler guess; `make deps` and others that
 # build nothing go on.
-quiet_goals := help deps check demo bench fuzz clean
+quiet_goals := help deps check demo bench fuzz powercut clean
 ifneq ($(filter-out $(quiet_goals),$(or $(MAKECMDGOALS),all)),)
 missing := $(strip $(foreach p,libisal:libisal-dev jansson:libjansson-dev fuse3:libfuse3-dev \
 	libseccomp:libseccomp-dev blkid:libblkid-dev uuid:uuid-dev libcrypto:libssl-dev,\
@@ -91,6 +91,7 @@ include fs/module.mk
 -include daemon/module.mk
 -include tools/module.mk
 include tests/fuzz/module.mk
+include tests/sim/module.mk
 
 # ---- what people call ----
 .PHONY: help deps check demo bench lint unit unit_programs print_unit_programs install clean
@@ -103,6 +104,7 @@ help:
 	@echo "make install        DESTDIR= PREFIX=$(PREFIX)"
 	@echo "make lint           clang-tidy over everything"
 	@echo "make unit           only the unit tests of this build tree"
+	@echo "make powercut       cut the power at every moment of recorded scripts, ten minutes"
 	@echo "make fuzz           search for inputs that break parsers, TIME=60 seconds each"
 
 deps:

@@ -177,12 +177,17 @@ static void execute_torn(struct cmd *c)
 	if (is_fenced(c) || is_beyond_end(c))
 		return;
 	for (uint64_t i = 0; i < c->copy.len; i += sector) {
-		const uint8_t *data = c->data ? c->data + i : NULL;
+		uint8_t *data = c->data ? c->data + i : NULL;
+		struct iovec iov = { data, sector };
+		struct blk_io part = { .op = c->copy.op, .off = c->copy.off + i, .len = sector,
+				       .iov = &iov, .iovcnt = 1 };
 
 		if (sim_random(disk->sim) % 2)
-			simstore_complete(&disk->store, simstore_write(&disk->store,
-								       c->copy.off + i, data,
-								       sector));
+			continue;
+		simstore_complete(&disk->store, simstore_write(&disk->store, part.off, data,
+							       sector));
+		if (disk->observe)
+			disk->observe(disk->observe_arg, c->nexus->host, &part);
 	}
 }
 

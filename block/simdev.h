@@ -99,7 +99,8 @@ struct simdisk_stats {
 void simdisk_stats(struct simdisk *disk, struct env *host, struct simdisk_stats *out);
 
 /**
- * simdisk_observe() - @fn sees every command when it is applied (tests check rules there).
+ * simdisk_observe() - @fn sees every command when it is applied (tests check rules there); of
+ * a torn write of a crashed host each sector.
  */
 void simdisk_observe(struct simdisk *disk,
 		     void (*fn)(void *arg, struct env *host, const struct blk_io *io), void *arg);

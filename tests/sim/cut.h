@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Power cuts at every moment.
+ *
+ *   workload.c   scripts: what hosts do (script.c runs and notes each operation)
+ *   record.c     what thereby reaches the LUN: every write, in order, and when it is durable
+ *   cuts.c       which states of the LUN a cut can leave behind
+ *   judge.c      attaches a fresh host to such a state, checks the volume, reads everything
+ *   model.c      what may have been read
+ *   power_cut.c  the program
+ *
+ * A recorded script is a list of moments.  A state is a moment and a choice among the writes
+ * that are volatile then; the same numbers always name the same state.
+ */
+#ifndef LUNFS_TESTS_SIM_CUT_H
+#define LUNFS_TESTS_SIM_CUT_H
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "block/simdev.h"
+#include "fs/fs.h"
+#include "fs/mkfs.h"
+
+#define HOSTS_MAX	2u
+#define PATH_SIZE	512u
+#define NEVER		SIZE_MAX
+#define XATTRS_MAX	4u
+
+/* In place of an assertion about the script's own world: a test that cannot go on. */
+#define MUST(claim) do {								\
+	if (!(claim)) {									\
+		fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #claim);		\
+		abort();								\
+	}										\
+} while (0)
+
+/* ---- operations ---- */
+
+enum what {
+	OP_MKFS, OP_CREATE, OP_MKDIR, OP_SYMLINK, OP_LINK, OP_UNLINK, OP_RMDIR, OP_RENAME,
+	OP_WRITE, OP_TRUNCATE, OP_PUNCH, OP_ZERO, OP_ALLOCATE, OP_SETXATTR, OP_REMOVEXATTR,
+	OP_CHMOD, OP_FSYNC, OP_SYNC, OP_ATTACH, OP_DETACH,
+};
+
+struct op {
+	enum what what;
+	unsigned int host;
+	char	path[PATH_SIZE], to[PATH_SIZE];	/* @to: new name, target, attribute's name */
+	uint64_t off, len;
+	unsigned int flags;
+	unsigned int obj;	/* the object: 1 + index of the operation that made it; 0 root */
+	size_t	begin, end;	/* moments; NEVER: it has not ended */
+	int	err;
+};
+
+/* ---- the recording ---- */
+
+struct rec_write {
+	struct env *host;
+	uint64_t off, len;
+	uint8_t	*data;		/* NULL: zeros */
+	bool	discard;	/* each block zeros, or as it was */
+	bool	fua;
+	size_t	applied, completed, hardened;	/* moments */
+	uint64_t number;	/* among completed ones */
+};
+
+enum moment_kind { MOMENT_WRITE, MOMENT_COMPLETE, MOMENT_FLUSH, MOMENT_BEGIN, MOMENT_END };
+
+struct moment { enum moment_kind kind; size_t index; };
+
+struct member {
+	struct env *env;
+	struct blkdev *dev, *hb_dev;
+	struct fs *fs;
+};
+
+struct recording {
+	const struct workload *w;
+	struct simdisk_params disk_params;
+	struct sim *sim;		/* until the script has ended */
+	struct simdisk *disk;
+	struct env *env;		/* the observer's, who runs the script */
+	struct member hosts[HOSTS_MAX];
+	struct rec_write *writes;
+	size_t	write_count, write_max;
+	uint64_t completions;
+	struct moment *moments;
+	size_t	moment_count, moment_max;
+	struct op *ops;
+	size_t	op_count, op_max;
+	size_t	cut_from;		/* first moment to cut at */
+	unsigned int attaches;
+};
+
+struct workload {
+	const char *name;
+	void	(*script)(struct recording *r);
+	uint64_t size;		/* of the LUN */
+	uint64_t journal_size;
+	uint32_t slots;
+	bool	mkfs;		/* the script formats; else it finds a fresh volume */
+};
+
+extern const struct workload workloads[];
+extern const size_t workload_count;
+
+/** record_run() - runs @w's script in a world of its own and records it. */
+void record_run(struct recording *r, const struct workload *w);
+
+/** record_open() - @host's path to the LUN, recorded. */
+struct blkdev *record_open(struct recording *r, struct env *host);
+
+/** record_moment() - something has happened; returns when. */
+size_t record_moment(struct recording *r, enum moment_kind kind, size_t index);
+
+/** record_crash() - @host's commands under way are answered to nobody. */
+void record_crash(struct recording *r, struct env *host);
+
+uint64_t mix64(uint64_t x);
+
+/* ---- scripts ---- */
+
+/* All but do_write() and do_allocate() abort if the operation fails. */
+void do_mkfs(struct recording *r);
+void do_attach(struct recording *r, unsigned int host);
+void do_detach(struct recording *r, unsigned int host);
+void do_crash(struct recording *r, unsigned int host);
+void do_create(struct recording *r, unsigned int host, const char *path);
+void do_mkdir(struct recording *r, unsigned int host, const char *path);
+void do_symlink(struct recording *r, unsigned int host, const char *path, const char *target);
+void do_link(struct recording *r, unsigned int host, const char *path, const char *to);
+void do_unlink(struct recording *r, unsigned int host, const char *path);
+void do_rmdir(struct recording *r, unsigned int host, const char *path);
+void do_rename(struct recording *r, unsigned int host, const char *path, const char *to,
+	       unsigned int flags);
+/* Returns how much was written: less than @len only where space ran out. */
+uint64_t do_write(struct recording *r, unsigned int host, const char *path, uint64_t off,
+		  uint64_t len);
+void do_truncate(struct recording *r, unsigned int host, const char *path, uint64_t size);
+void do_punch(struct recording *r, unsigned int host, const char *path, uint64_t off,
+	      uint64_t len);
+void do_zero(struct recording *r, unsigned int host, const char *path, uint64_t off,
+	     uint64_t len);
+int do_allocate(struct recording *r, unsigned int host, const char *path, unsigned int flags,
+		uint64_t off, uint64_t len);
+void do_setxattr(struct recording *r, unsigned int host, const char *path, const char *name,
+		 uint64_t len);
+void do_removexattr(struct recording *r, unsigned int host, const char *path,
+		    const char *name);
+void do_chmod(struct recording *r, unsigned int host, const char *path, uint32_t mode);
+void do_fsync(struct recording *r, unsigned int host, const char *path, bool data_only);
+void do_sync(struct recording *r, unsigned int host);
+void do_sleep(struct recording *r, uint64_t ms);
+/** cut_from_here() - what came before is only preparation. */
+void cut_from_here(struct recording *r);
+
+/* ---- the model ---- */
+
+/** pattern() - what operation @op writes, @len bytes at @off of a file. */
+void pattern(size_t op, uint64_t off, void *buf, size_t len);
+
+/* A file's bytes from @off on, as found; what lies between is zeros. */
+struct extent { uint64_t off, len; uint8_t *data; };
+
+struct found_xattr { char name[64]; uint64_t len; uint8_t *value; };
+
+struct found {
+	char	path[PATH_SIZE];
+	uint32_t mode, nlink;
+	uint64_t ino, size;
+	char	target[PATH_SIZE];
+	struct extent *extents;
+	size_t	extent_count;
+	struct found_xattr xattrs[XATTRS_MAX];
+	unsigned int xattr_count;
+};
+
+struct tree { struct found *found; size_t count, max; };
+
+/**
+ * model_object() - which object @path names once the first @count operations have happened;
+ * returns false if none.
+ */
+bool model_object(const struct recording *r, size_t count, const char *path,
+		  unsigned int *obj);
+
+/**
+ * model_allows() - whether a cut at @moment may leave @tree behind.  If not, @why says what
+ * is the matter with it, compared with the latest state that might have been.
+ */
+bool model_allows(const struct recording *r, size_t moment, const struct tree *tree, char *why,
+		  size_t why_size);
+
+/* ---- states ---- */
+
+/** cuts_count() - how many states a cut at @moment has; 0: no place to cut. */
+uint64_t cuts_count(const struct recording *r, size_t moment);
+
+/** cuts_advance() - @disk, which holds what is durable after @from, gets what is after @to. */
+void cuts_advance(const struct recording *r, struct simdisk *disk, size_t from, size_t to);
+
+/** cuts_choose() - adds to @disk what state @state of @moment keeps of the volatile writes. */
+void cuts_choose(const struct recording *r, struct simdisk *disk, size_t moment,
+		 uint64_t state, bool verbose);
+
+/** judge() - whether @disk holds what it may hold; complains on stderr if not. */
+bool judge(const struct recording *r, struct sim *sim, struct simdisk *disk, size_t moment,
+	   uint64_t state, bool verbose);
+
+#endif

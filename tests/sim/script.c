@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What scripts do, noted for the model before and after. */
+#include "tests/sim/cut.h"
+
+static const struct fs_cred cred = { .uid = 0, .gid = 0, .pid = 7, .comm = "script" };
+static const char *const host_names[HOSTS_MAX] = { "alpha", "beta" };
+
+/* ---- notes ---- */
+
+static size_t op_begin(struct recording *r, enum what what, unsigned int host,
+		       const char *path, const char *to)
+{
+	struct op *op;
+
+	if (r->op_count == r->op_max) {
+		r->op_max = r->op_max ? 2 * r->op_max : 64;
+		r->ops = realloc(r->ops, r->op_max * sizeof(*r->ops));
+		MUST(r->ops);
+	}
+	op = &r->ops[r->op_count];
+	memset(op, 0, sizeof(*op));
+	op->what = what;
+	op->host = host;
+	MUST(strlen(path) < sizeof(op->path) && strlen(to) < sizeof(op->to));
+	strcpy(op->path, path);
+	strcpy(op->to, to);
+	op->end = NEVER;
+	if (what == OP_CREATE || what == OP_MKDIR || what == OP_SYMLINK)
+		op->obj = (unsigned int)r->op_count + 1;
+	else if (what != OP_SYNC && what != OP_MKFS && what != OP_ATTACH && what != OP_DETACH)
+		MUST(model_object(r, r->op_count, path, &op->obj));
+	op->begin = record_moment(r, MOMENT_BEGIN, r->op_count);
+	return r->op_count++;
+}
+
+static void op_end(struct recording *r, size_t i, int err, bool must)
+{
+	if (err && must) {
+		fprintf(stderr, "script %s: operation %zu (%d, %s): %s\n", r->w->name, i,
+			r->ops[i].what, r->ops[i].path, strerror(-err));
+		abort();
+	}
+	r->ops[i].err = err;
+	r->ops[i].end = record_moment(r, MOMENT_END, i);
+}
+
+/* ---- hosts ---- */
+
+void do_sleep(struct recording *r, uint64_t ms)
+{
+	env_sleep_until(r->env, env_now_ns(r->env) + ms * NSEC_PER_MSEC);
+}
+
+void cut_from_here(struct recording *r)
+{
+	r->cut_from = r->moment_count;
+}
+
+void do_mkfs(struct recording *r)
+{
+	struct mkfs_params p = { .env = r->env, .label = "ds1",
+				 .journal_size = r->w->journal_size,
+				 .slot_count = r->w->slots };
+	size_t i = op_begin(r, OP_MKFS, 0, "", "");
+	struct super s;
+	char why[400] = "";
+
+	p.dev = record_open(r, r->env);
+	MUST(!mkfs(&p, &s, why, sizeof(why)));
+	blkdev_close(p.dev);
+	op_end(r, i, 0, true);
+}
+
+void do_attach(struct recording *r, unsigned int host)
+{
+	struct member *m = &r->hosts[host];
+	struct fs_attach_params p = { .pid = 100 + host, .pid_start = ++r->attaches };
+	size_t i = op_begin(r, OP_ATTACH, host, "", "");
+	char why[400] = "";
+	int err;
+
+	if (!m->env || sim_host_crashed(m->env)) {
+		m->env = sim_host(r->sim, host_names[host]);
+		sim_host_log(m->env, NULL, NULL);
+	}
+	m->dev = record_open(r, m->env);
+	m->hb_dev = record_open(r, m->env);
+	p.env = m->env;
+	p.dev = m->dev;
+	p.hb_dev = m->hb_dev;
+	memset(p.host_id, (int)host + 1, sizeof(p.host_id));
+	env_random(r->env, p.boot_id, sizeof(p.boot_id));
+	snprintf(p.host_name, sizeof(p.host_name), "%s", host_names[host]);
+	err = fs_attach(&p, &m->fs, why, sizeof(why));
+	if (err)
+		fprintf(stderr, "%s\n", why);
+	op_end(r, i, err, true);
+}
+
+void do_detach(struct recording *r, unsigned int host)
+{
+	struct member *m = &r->hosts[host];
+	size_t i = op_begin(r, OP_DETACH, host, "", "");
+	int err = fs_detach(m->fs);
+
+	m->fs = NULL;
+	blkdev_close(m->hb_dev);
+	blkdev_close(m->dev);
+	op_end(r, i, err, true);
+}
+
+void do_crash(struct recording *r, unsigned int host)
+{
+	sim_host_crash(r->hosts[host].env);
+	record_crash(r, r->hosts[host].env);
+	r->hosts[host].fs = NULL;
+}
+
+/* ---- names ---- */
+
+/* The directory that @path lies in, and the last name of it. */
+static uint64_t parent_of(struct fs *fs, const char *path, const char **name)
+{
+	char dir[PATH_SIZE];
+	struct fs_attr attr;
+
+	*name = strrchr(path, '/') + 1;
+	snprintf(dir, sizeof(dir), "%.*s", (int)(*name - path), path);
+	if (strlen(dir) > 1)
+		dir[strlen(dir) - 1] = 0;
+	MUST(!fs_resolve(fs, dir, &attr));
+	return attr.id;
+}
+
+static uint64_t id_of(struct fs *fs, const char *path)
+{
+	struct fs_attr attr;
+
+	MUST(!fs_resolve(fs, path, &attr));
+	return attr.id;
+}
+
+static void make(struct recording *r, unsigned int host, enum what what, const char *path,
+		 uint32_t mode)
+{
+	size_t i = op_begin(r, what, host, path, "");
+	struct fs *fs = r->hosts[host].fs;
+	struct fs_attr attr;
+	const char *name;
+	uint64_t dir = parent_of(fs, path, &name);
+
+	op_end(r, i, fs_create(fs, dir, name, mode, 0, &cred, &attr), true);
+}
+
+void do_create(struct recording *r, unsigned int host, const char *path)
+{
+	make(r, host, OP_CREATE, path, S_IFREG | 0644);
+}
+
+void do_mkdir(struct recording *r, unsigned int host, const char *path)
+{
+	make(r, host, OP_MKDIR, path, S_IFDIR | 0755);
+}
+
+void do_symlink(struct recording *r, unsigned int host, const char *path, const char *target)
+{
+	size_t i = op_begin(r, OP_SYMLINK, host, path, target);
+	struct fs *fs = r->hosts[host].fs;
+	struct fs_attr attr;
+	const char *name;
+	uint64_t dir = parent_of(fs, path, &name);
+
+	op_end(r, i, fs_symlink(fs, dir, name, target, &cred, &attr), true);
+}
+
+void do_link(struct recording *r, unsigned int host, const char *path, const char *to)
+{
+	size_t i = op_begin(r, OP_LINK, host, path, to);
+	struct fs *fs = r->hosts[host].fs;
+	struct fs_attr attr;
+	const char *name;
+	uint64_t id = id_of(fs, path), dir = parent_of(fs, to, &name);
+
+	op_end(r, i, fs_link(fs, id, dir, name, &attr), true);
+}
+
+void do_unlink(struct recording *r, unsigned int host, const char *path)
+{
+	size_t i = op_begin(r, OP_UNLINK, host, path, "");
+	struct fs *fs = r->hosts[host].fs;
+	const char *name;
+	uint64_t dir = parent_of(fs, path, &name);
+
+	op_end(r, i, fs_unlink(fs, dir, name), true);
+}
+
+void do_rmdir(struct recording *r, unsigned int host, const char *path)
+{
+	size_t i = op_begin(r, OP_RMDIR, host, path, "");
+	struct fs *fs = r->hosts[host].fs;
+	const char *name;
+	uint64_t dir = parent_of(fs, path, &name);
+
+	op_end(r, i, fs_rmdir(fs, dir, name), true);
+}
+
+void do_rename(struct recording *r, unsigned int host, const char *path, const char *to,
+	       unsigned int flags)
+{
+	size_t i = op_begin(r, OP_RENAME, host, path, to);
+	struct fs *fs = r->hosts[host].fs;
+	const char *name, *new_name;
+	uint64_t dir = parent_of(fs, path, &name), new_dir = parent_of(fs, to, &new_name);
+
+	r->ops[i].flags = flags;
+	op_end(r, i, fs_rename(fs, dir, name, new_dir, new_name, flags), true);
+}
+
+/* ---- contents ---- */
+
+static struct fs_file *open_file(struct fs *fs, const char *path, unsigned int flags)
+{
+	struct lock_holder holder;
+	struct fs_file *f;
+
+	MUST(!fs_open(fs, id_of(fs, path), flags, &cred, &f, &holder));
+	return f;
+}
+
+uint64_t do_write(struct recording *r, unsigned int host, const char *path, uint64_t off,
+		  uint64_t len)
+{
+	size_t i = op_begin(r, OP_WRITE, host, path, ""), done = 0;
+	struct fs *fs = r->hosts[host].fs;
+	uint8_t *data = blkdev_alloc(len);
+	struct fs_file *f;
+	int err;
+
+	MUST(data);
+	r->ops[i].off = off;
+	r->ops[i].len = len;
+	pattern(i, off, data, len);
+	f = open_file(fs, path, FS_OPEN_WRITE);
+	err = fs_write(fs, f, off, data, len, false, &done);
+	MUST(!err || err == -ENOSPC);
+	r->ops[i].len = err ? 0 : done;
+	op_end(r, i, err, false);
+	fs_close(fs, f);
+	free(data);
+	return err ? 0 : done;
+}
+
+void do_truncate(struct recording *r, unsigned int host, const char *path, uint64_t size)
+{
+	size_t i = op_begin(r, OP_TRUNCATE, host, path, "");
+	struct fs *fs = r->hosts[host].fs;
+	struct fs_attr attr = { .size = size };
+
+	r->ops[i].len = size;
+	op_end(r, i, fs_setattr(fs, id_of(fs, path), FS_SET_SIZE, &attr), true);
+}
+
+static int fallocate_file(struct recording *r, unsigned int host, enum what what,
+			  const char *path, unsigned int flags, uint64_t off, uint64_t len)
+{
+	size_t i = op_begin(r, what, host, path, "");
+	struct fs *fs = r->hosts[host].fs;
+	struct fs_file *f = open_file(fs, path, FS_OPEN_WRITE);
+	int err;
+
+	r->ops[i].off = off;
+	r->ops[i].len = len;
+	r->ops[i].flags = flags;
+	err = fs_fallocate(fs, f, flags, off, len);
+	op_end(r, i, err, what != OP_ALLOCATE);
+	fs_close(fs, f);
+	return err;
+}
+
+void do_punch(struct recording *r, unsigned int host, const char *path, uint64_t off,
+	      uint64_t len)
+{
+	fallocate_file(r, host, OP_PUNCH, path, FILE_PUNCH | FILE_KEEP_SIZE, off, len);
+}
+
+void do_zero(struct recording *r, unsigned int host, const char *path, uint64_t off,
+	     uint64_t len)
+{
+	fallocate_file(r, host, OP_ZERO, path, FILE_ZERO, off, len);
+}
+
+int do_allocate(struct recording *r, unsigned int host, const char *path, unsigned int flags,
+		uint64_t off, uint64_t len)
+{
+	return fallocate_file(r, host, OP_ALLOCATE, path, flags, off, len);
+}
+
+/* ---- attributes ---- */
+
+void do_setxattr(struct recording *r, unsigned int host, const char *path, const char *name,
+		 uint64_t len)
+{
+	size_t i = op_begin(r, OP_SETXATTR, host, path, name);
+	struct fs *fs = r->hosts[host].fs;
+	uint8_t value[4096];
+
+	MUST(len <= sizeof(value));
+	r->ops[i].len = len;
+	pattern(i, 0, value, len);
+	op_end(r, i, xattr_set(fs, id_of(fs, path), name, value, len, 0), true);
+}
+
+void do_removexattr(struct recording *r, unsigned int host, const char *path,
+		    const char *name)
+{
+	size_t i = op_begin(r, OP_REMOVEXATTR, host, path, name);
+	struct fs *fs = r->hosts[host].fs;
+
+	op_end(r, i, xattr_remove(fs, id_of(fs, path), name), true);
+}
+
+void do_chmod(struct recording *r, unsigned int host, const char *path, uint32_t mode)
+{
+	size_t i = op_begin(r, OP_CHMOD, host, path, "");
+	struct fs *fs = r->hosts[host].fs;
+	struct fs_attr attr = { .mode = mode };
+
+	r->ops[i].flags = mode;
+	op_end(r, i, fs_setattr(fs, id_of(fs, path), FS_SET_MODE, &attr), true);
+}
+
+/* ---- durability ---- */
+
+void do_fsync(struct recording *r, unsigned int host, const char *path, bool data_only)
+{
+	struct fs *fs = r->hosts[host].fs;
+	struct fs_file *f = open_file(fs, path, FS_OPEN_WRITE);
+	size_t i = op_begin(r, OP_FSYNC, host, path, "");
+
+	r->ops[i].flags = data_only;
+	op_end(r, i, fs_fsync(fs, f, data_only), true);
+	fs_close(fs, f);
+}
+
+void do_sync(struct recording *r, unsigned int host)
+{
+	size_t i = op_begin(r, OP_SYNC, host, "", "");
+
+	op_end(r, i, fs_sync(r->hosts[host].fs), true);
+}

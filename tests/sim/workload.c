@@ -1,0 +1,360 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What hosts do until the power fails. */
+#include "tests/sim/cut.h"
+
+/* mkfs over garbage, then over the volume that the first one made. */
+static void make_volume(struct recording *r)
+{
+	do_mkfs(r);
+	do_attach(r, 0);
+	do_create(r, 0, "/old");
+	do_write(r, 0, "/old", 0, 5000);
+	do_detach(r, 0);
+	do_mkfs(r);
+}
+
+/* Names come, are synced in between, and some are not. */
+static void create(struct recording *r)
+{
+	do_attach(r, 0);
+	do_mkdir(r, 0, "/d");
+	do_create(r, 0, "/d/a");
+	do_fsync(r, 0, "/d/a", false);
+	do_create(r, 0, "/d/b");
+	do_symlink(r, 0, "/d/s", "../elsewhere");
+	do_link(r, 0, "/d/b", "/b2");
+	do_sync(r, 0);
+	do_create(r, 0, "/d/c");
+	do_chmod(r, 0, "/d/a", 0600);
+	do_sleep(r, 700);
+	do_mkdir(r, 0, "/d/e");
+	do_create(r, 0, "/d/e/f");
+}
+
+/* A thin file is written here and there: inline, then in units. */
+static void write_thin(struct recording *r)
+{
+	do_attach(r, 0);
+	do_create(r, 0, "/f");
+	do_write(r, 0, "/f", 0, 1000);
+	do_fsync(r, 0, "/f", false);
+	do_write(r, 0, "/f", 1000, 1500);
+	do_write(r, 0, "/f", 3000, 3000);	/* inline no more, and a hole */
+	do_fsync(r, 0, "/f", true);
+	do_write(r, 0, "/f", 20000, 100);
+	do_write(r, 0, "/f", 300000, 9000);
+	do_sleep(r, 500);
+	do_write(r, 0, "/f", 200000, 150000);
+	do_fsync(r, 0, "/f", false);
+	do_truncate(r, 0, "/f", 1000000);
+	do_write(r, 0, "/f", 900000, 5);
+}
+
+
+/* Valid data is written over, whole blocks and parts, synced or not. */
+static void overwrite(struct recording *r)
+{
+	do_attach(r, 0);
+	do_create(r, 0, "/f");
+	do_write(r, 0, "/f", 0, 600000);
+	do_sync(r, 0);
+	do_write(r, 0, "/f", 4096, 8192);
+	do_fsync(r, 0, "/f", true);
+	do_write(r, 0, "/f", 8192, 4096);
+	do_write(r, 0, "/f", 100, 700);
+	do_fsync(r, 0, "/f", true);
+	do_write(r, 0, "/f", 260000, 5000);	/* over the end of a unit */
+	do_create(r, 0, "/g");
+	do_fsync(r, 0, "/g", false);
+	do_write(r, 0, "/f", 599000, 4000);	/* and of the file */
+	do_write(r, 0, "/f", 0, 65536);
+	do_sleep(r, 600);
+	do_write(r, 0, "/f", 32768, 65536);
+}
+
+/* Editors' way of saving, exchange, and directories that move. */
+static void rename_over(struct recording *r)
+{
+	do_attach(r, 0);
+	do_mkdir(r, 0, "/a");
+	do_mkdir(r, 0, "/b");
+	do_create(r, 0, "/a/f");
+	do_write(r, 0, "/a/f", 0, 30000);
+	do_sync(r, 0);
+	do_create(r, 0, "/a/f.new");
+	do_write(r, 0, "/a/f.new", 0, 40000);
+	do_fsync(r, 0, "/a/f.new", false);
+	do_rename(r, 0, "/a/f.new", "/a/f", 0);
+	do_sleep(r, 500);
+	do_create(r, 0, "/b/g");
+	do_write(r, 0, "/b/g", 0, 300);
+	do_rename(r, 0, "/b/g", "/a/f", RENAME_EXCHANGE);
+	do_fsync(r, 0, "/a/f", false);
+	do_mkdir(r, 0, "/b/sub");
+	do_create(r, 0, "/b/sub/deep");
+	do_rename(r, 0, "/b/sub", "/a/sub", 0);
+	do_sync(r, 0);
+	do_rename(r, 0, "/b/g", "/a/sub/deep", 0);
+	do_rename(r, 0, "/a", "/c", 0);
+	do_sleep(r, 500);
+}
+
+/* Two files whose units take turns on the disk, so that freeing one is a chain. */
+static void make_fragmented(struct recording *r, unsigned int units)
+{
+	do_create(r, 0, "/x");
+	do_create(r, 0, "/y");
+	for (unsigned int i = 0; i < units; i++) {
+		do_write(r, 0, "/x", i * UNIT_SIZE, i ? 4096 : UNIT_SIZE);
+		do_write(r, 0, "/y", i * UNIT_SIZE + 8192, 4096);
+	}
+	do_sync(r, 0);
+}
+
+/* What is freed is soon used again: nobody may see it in its old place. */
+static void unlink_large(struct recording *r)
+{
+	do_attach(r, 0);
+	make_fragmented(r, 34);
+	do_unlink(r, 0, "/x");
+	do_create(r, 0, "/z");
+	do_write(r, 0, "/z", 0, 500000);
+	do_fsync(r, 0, "/z", false);
+	do_write(r, 0, "/z", 500000, 500000);
+	do_sleep(r, 900);
+	do_unlink(r, 0, "/y");
+	do_sleep(r, 900);
+	do_create(r, 0, "/u");
+	do_write(r, 0, "/u", 1000, 900000);
+}
+
+/* Down and up again, at odd places: what was cut off is zeros. */
+static void truncate_file(struct recording *r)
+{
+	do_attach(r, 0);
+	make_fragmented(r, 30);
+	do_truncate(r, 0, "/x", 100001);
+	do_fsync(r, 0, "/x", false);
+	do_truncate(r, 0, "/x", 400000);
+	do_sync(r, 0);
+	do_write(r, 0, "/x", 0, 20000);
+	do_truncate(r, 0, "/x", 5000);
+	do_truncate(r, 0, "/x", 20000);
+	do_fsync(r, 0, "/x", false);
+	do_write(r, 0, "/x", 5000, 100);
+	do_sleep(r, 600);
+	do_truncate(r, 0, "/y", 3 * UNIT_SIZE + 9000);
+	do_truncate(r, 0, "/x", 0);
+	do_write(r, 0, "/x", 300, 3000);
+	do_fsync(r, 0, "/x", false);
+	do_truncate(r, 0, "/x", 1234);
+	do_truncate(r, 0, "/x", 3000);
+	do_sync(r, 0);
+	do_truncate(r, 0, "/y", 0);
+}
+
+static void punch(struct recording *r)
+{
+	do_attach(r, 0);
+	do_create(r, 0, "/f");
+	do_write(r, 0, "/f", 0, 4 * UNIT_SIZE);
+	do_sync(r, 0);
+	do_punch(r, 0, "/f", 10000, 20000);
+	do_fsync(r, 0, "/f", false);
+	do_punch(r, 0, "/f", UNIT_SIZE - 5000, UNIT_SIZE + 10000);
+	do_write(r, 0, "/f", UNIT_SIZE, 6000);
+	do_sync(r, 0);
+	do_zero(r, 0, "/f", 2 * UNIT_SIZE + 100, 50000);
+	do_sleep(r, 600);
+	do_zero(r, 0, "/f", 4 * UNIT_SIZE - 1000, 100000);
+	do_allocate(r, 0, "/f", 0, 4 * UNIT_SIZE, 2 * UNIT_SIZE);
+	do_fsync(r, 0, "/f", false);
+	do_write(r, 0, "/f", 5 * UNIT_SIZE + 77, 8000);
+	do_punch(r, 0, "/f", 0, 3 * UNIT_SIZE);
+	do_fsync(r, 0, "/f", true);
+}
+
+#define NAMES	44u
+
+/* Long names, so that few of them split leaves. */
+static void long_name(char *path, unsigned int i)
+{
+	snprintf(path, PATH_SIZE, "/d/%03u-%0200d", i * 7919 % 1000, 0);
+}
+
+static void directory(struct recording *r)
+{
+	char path[PATH_SIZE];
+
+	do_attach(r, 0);
+	do_mkdir(r, 0, "/d");
+	for (unsigned int i = 0; i < NAMES; i++) {
+		long_name(path, i);
+		do_create(r, 0, path);
+		if (i % 9 == 8)
+			do_fsync(r, 0, path, false);
+	}
+	do_sync(r, 0);
+	for (unsigned int i = 0; i < NAMES; i++) {
+		long_name(path, i);
+		do_unlink(r, 0, path);
+		if (i % 8 == 7)
+			do_sync(r, 0);
+	}
+	do_rmdir(r, 0, "/d");
+}
+
+static void xattrs(struct recording *r)
+{
+	do_attach(r, 0);
+	do_create(r, 0, "/f");
+	do_setxattr(r, 0, "/f", "user.one", 20);
+	do_fsync(r, 0, "/f", false);
+	do_setxattr(r, 0, "/f", "user.two", 1500);
+	do_setxattr(r, 0, "/f", "user.one", 600);
+	do_sleep(r, 500);
+	do_setxattr(r, 0, "/f", "user.one", 10);
+	do_removexattr(r, 0, "/f", "user.two");
+	do_sync(r, 0);
+	do_removexattr(r, 0, "/f", "user.one");
+	do_mkdir(r, 0, "/d");
+	do_setxattr(r, 0, "/d", "user.dir", 3000);
+	do_sync(r, 0);
+	do_setxattr(r, 0, "/f", "user.three", 50);
+	do_unlink(r, 0, "/f");
+	do_rmdir(r, 0, "/d");
+	do_sleep(r, 700);
+}
+
+/* The smallest journal goes round and round. */
+static void journal_wrap(struct recording *r)
+{
+	char path[PATH_SIZE];
+
+	do_attach(r, 0);
+	for (unsigned int round = 0; round < 36; round++) {
+		snprintf(path, sizeof(path), "/f%u", round % 12);
+		if (round >= 12)
+			do_unlink(r, 0, path);
+		do_create(r, 0, path);
+		do_write(r, 0, path, 0, 200 * (round + 1));
+		if (round % 3)
+			do_fsync(r, 0, path, false);
+		if (round % 10 == 9)
+			do_sleep(r, 400);
+	}
+}
+
+/* One host works until it dies; the other one takes over and goes on with its files. */
+static void takeover(struct recording *r)
+{
+	do_attach(r, 0);
+	do_attach(r, 1);
+	do_mkdir(r, 0, "/d");
+	do_create(r, 0, "/d/f");
+	do_write(r, 0, "/d/f", 0, 70000);
+	do_create(r, 1, "/g");
+	do_write(r, 1, "/g", 0, 3000);
+	do_fsync(r, 0, "/d/f", false);
+	do_sync(r, 0);
+	do_write(r, 0, "/d/f", 10000, 10000);
+	do_fsync(r, 0, "/d/f", true);
+	do_write(r, 1, "/g", 3000, 10000);
+	do_crash(r, 0);
+	do_sleep(r, 8000);
+	do_write(r, 1, "/d/f", 60000, 20000);
+	do_create(r, 1, "/d/of-beta");
+	do_fsync(r, 1, "/d/of-beta", false);
+	do_unlink(r, 1, "/d/f");
+	do_sleep(r, 1000);
+	do_attach(r, 0);
+	do_create(r, 0, "/d/back");
+	do_sync(r, 0);
+}
+
+/* Two hosts take turns at the same objects: what one sees of the other is durable. */
+static void two_hosts(struct recording *r)
+{
+	do_attach(r, 0);
+	do_attach(r, 1);
+	do_mkdir(r, 0, "/d");
+	do_create(r, 1, "/d/b");
+	do_write(r, 1, "/d/b", 0, 9000);
+	do_write(r, 0, "/d/b", 9000, 9000);
+	do_fsync(r, 0, "/d/b", false);
+	do_create(r, 0, "/d/a");
+	do_rename(r, 1, "/d/a", "/d/c", 0);
+	do_write(r, 0, "/d/c", 0, 100);
+	do_sync(r, 1);
+	do_truncate(r, 1, "/d/b", 5000);
+	do_truncate(r, 0, "/d/b", 16000);
+	do_link(r, 1, "/d/b", "/l");
+	do_sync(r, 0);
+	do_unlink(r, 0, "/d/b");
+	do_unlink(r, 1, "/l");
+	do_sleep(r, 1500);
+}
+
+/* Slots come and go. */
+static void join_leave(struct recording *r)
+{
+	do_attach(r, 0);
+	do_create(r, 0, "/a");
+	do_detach(r, 0);
+	do_attach(r, 1);
+	do_attach(r, 0);
+	do_create(r, 1, "/b");
+	do_detach(r, 1);
+	do_detach(r, 0);
+	do_attach(r, 1);
+	do_unlink(r, 1, "/a");
+	do_detach(r, 1);
+}
+
+/* No space left, some given back and used again at once. */
+static void full(struct recording *r)
+{
+	uint64_t filler = 63 * MIB;
+
+	do_attach(r, 0);
+	do_create(r, 0, "/filler");
+	while (filler && do_allocate(r, 0, "/filler", FILE_KEEP_SIZE, 0, filler))
+		filler -= UNIT_SIZE;
+	do_create(r, 0, "/a");
+	do_write(r, 0, "/a", 0, 4 * UNIT_SIZE);
+	do_create(r, 0, "/b");
+	do_sync(r, 0);
+	do_write(r, 0, "/b", 0, 4 * UNIT_SIZE);
+	do_write(r, 0, "/b", 0, 4 * UNIT_SIZE);
+	do_sync(r, 0);
+	do_unlink(r, 0, "/a");
+	do_write(r, 0, "/b", UNIT_SIZE, 3 * UNIT_SIZE);
+	do_fsync(r, 0, "/b", false);
+	do_truncate(r, 0, "/b", 100000);
+	do_create(r, 0, "/c");
+	do_write(r, 0, "/c", 0, 2 * UNIT_SIZE);
+	do_punch(r, 0, "/c", 0, UNIT_SIZE);
+	do_write(r, 0, "/b", 300000, UNIT_SIZE);
+	do_fsync(r, 0, "/b", false);
+}
+
+#define ONE(name, script)	{ name, script, 64 * MIB, 512 * KIB, 2, false }
+
+const struct workload workloads[] = {
+	{ "mkfs", make_volume, 64 * MIB, 512 * KIB, 2, true },
+	ONE("create", create),
+	ONE("write_thin", write_thin),
+	ONE("overwrite", overwrite),
+	ONE("rename_over", rename_over),
+	ONE("unlink_large", unlink_large),
+	ONE("truncate", truncate_file),
+	ONE("punch", punch),
+	ONE("directory", directory),
+	ONE("xattrs", xattrs),
+	ONE("journal_wrap", journal_wrap),
+	ONE("takeover", takeover),
+	ONE("two_hosts", two_hosts),
+	ONE("join_leave", join_leave),
+	ONE("full", full),
+};
+const size_t workload_count = ARRAY_SIZE(workloads);
