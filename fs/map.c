@@ -225,8 +225,25 @@ struct map_search {
 	struct inode	*ino;
 	bool		backward;
 	uint64_t	unit;	/* from here; receives where */
+	uint64_t	left;	/* map blocks that there can still be */
 	struct map_entry *e;
 };
+
+/* Each block of a tree is met once: more of them than the file has is a tree with knots (R9). */
+static uint64_t blocks_at_most(const struct fs *fs, const struct inode *ino)
+{
+	uint64_t blocks = le64_to_cpu(inode_disk(ino)->blocks);
+	uint64_t all = fs->super.size >> BLOCK_SHIFT;
+
+	return blocks < all ? blocks : all;
+}
+
+static int search_knot(const struct map_search *s)
+{
+	log_error(s->fs->env, s->fs->label, "inode %llu: its map has more blocks than the inode "
+		  "says: run fsck.lunfs", (unsigned long long)s->ino->number);
+	return -EUCLEAN;
+}
 
 static int search_part(struct map_search *s, const struct map_part *part);
 
@@ -248,6 +265,8 @@ static int search_entry(struct map_search *s, const struct map_part *part, uint3
 	p = map_pointer(part->area, i);
 	if (!p)
 		return -ENOENT;
+	if (!s->left--)
+		return search_knot(s);
 	err = map_block_get(s->fs, s->ino, p, part->level == 1, &buf);
 	if (err)
 		return err;
@@ -288,6 +307,7 @@ static int map_search(struct fs *fs, struct inode *ino, uint64_t *unit, bool bac
 	struct map_entry found = { 0 };
 	struct map_search s = {
 		.fs = fs, .ino = ino, .backward = backward, .unit = *unit, .e = &found,
+		.left = blocks_at_most(fs, ino),
 	};
 	struct map_part root = { .area = inode_disk(ino)->root };
 	int err;

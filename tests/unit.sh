@@ -12,6 +12,8 @@ build-address-undefined) san=address,undefined ;;
 *) echo "unit.sh: unknown build tree $tree" >&2; exit 2 ;;
 esac
 
+# Undefined behaviour is a failure, not a line in a log that nobody reads.
+export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 make -s -j"$(nproc)" SAN="$san" unit_programs || exit 1
 bad=0
 for t in $(make -s SAN="$san" print_unit_programs); do

@@ -4,9 +4,11 @@
  *
  * Input: a byte of enum volume_use, a byte (the world's seed), then changes:
  *
- *	kind 1 | block 2 | offset 2 | arguments, by kind modulo 5:
+ *	kind 1 | block 2 | offset 2 | arguments, by kind modulo 7:
  *	  0  count 1, bytes       1  number 2: an address, id or pointer that exists, or an extreme
  *	  2  sum 1: added to a 64-bit field   3  block 2: its contents   4  32-bit value 4
+ *	  5  block 2: all of it, type and owner too
+ *	  6  block 2, count 2: so many pointers to it
  *
  * Bit 7 of the kind leaves the block's checksum wrong.
  */
@@ -39,6 +41,13 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 
 /* ---- changing it ---- */
 
+static uint64_t pointer_to(const struct mblock *b)
+{
+	const struct meta_hdr_disk *h = (const void *)b->data;
+
+	return BPTR(b->addr >> BLOCK_SHIFT, le32_to_cpu(h->birth) & UINT16_MAX);
+}
+
 static uint64_t interesting(uint64_t n)
 {
 	static const uint64_t extremes[] = { 0, 1, 2, UINT32_MAX, INT64_MAX, UINT64_MAX, 1ULL << 40,
@@ -49,7 +58,7 @@ static uint64_t interesting(uint64_t n)
 
 	switch (n % 4) {
 	case 0:
-		return BPTR(block, le32_to_cpu(h->birth) & UINT16_MAX);
+		return pointer_to(b);
 	case 1:
 		if (b->type != META_INODE)
 			return block;
@@ -89,7 +98,7 @@ static void change_one(struct run *r, struct fuzz_input *in)
 	r->touched[i] = true;
 	r->raw[i] |= kind & RAW;
 	r->super_touched |= volume.blocks[i].type == META_SUPER;
-	switch ((kind & ~RAW) % 5) {
+	switch ((kind & ~RAW) % 7) {
 	case 0:
 		n = 1 + fuzz_number(in, 1) % 32;
 		fuzz_take(in, block + off, n < BLOCK_SIZE - off ? n : BLOCK_SIZE - off);
@@ -104,9 +113,18 @@ static void change_one(struct run *r, struct fuzz_input *in)
 		from = (unsigned int)fuzz_number(in, 2) % volume.count;
 		memcpy(block + 64, volume.blocks[from].data + 64, BLOCK_SIZE - 64);
 		break;
-	default:
+	case 4:
 		v = cpu_to_le32((uint32_t)fuzz_number(in, 4));
 		memcpy(block + off / 4 * 4, &v, 4);
+		break;
+	case 5:
+		from = (unsigned int)fuzz_number(in, 2) % volume.count;
+		memcpy(block, volume.blocks[from].data, BLOCK_SIZE);
+		break;
+	default:
+		from = (unsigned int)fuzz_number(in, 2) % volume.count;
+		for (n = fuzz_number(in, 2); n && off <= BLOCK_SIZE - 8; n--, off += 8)
+			put64(block, off, pointer_to(&volume.blocks[from]));
 	}
 }
 

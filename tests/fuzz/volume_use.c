@@ -13,6 +13,7 @@
 struct walk {
 	struct fs *fs;
 	unsigned int visits;
+	uint64_t visited[VISITS_MAX];
 	bool change;
 	void *buf;		/* 64 KiB */
 	struct fs_cred cred;
@@ -147,12 +148,24 @@ static void use_directory(struct walk *w, uint64_t id, unsigned int depth)
 	free(n);
 }
 
+/* The big directory's names are of one file: once is enough. */
+static bool is_news(struct walk *w, uint64_t id)
+{
+	for (unsigned int i = 0; i < w->visits; i++)
+		if (w->visited[i] == id)
+			return false;
+	if (w->visits == VISITS_MAX)
+		return false;
+	w->visited[w->visits++] = id;
+	return true;
+}
+
 static void visit(struct walk *w, uint64_t id, unsigned int depth)
 {
 	struct fs_attr a;
 	uint64_t parent;
 
-	if (w->visits++ >= VISITS_MAX || fs_getattr(w->fs, id, &a))
+	if (!is_news(w, id) || fs_getattr(w->fs, id, &a))
 		return;
 	read_attributes(w, id);
 	sane(fs_parent(w->fs, id, &parent));
