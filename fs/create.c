@@ -112,6 +112,16 @@ static int create_write_target(struct creation *c)
 	return err;
 }
 
+/* A damaged index may hand out the directory itself, which we have locked already (R9). */
+static int create_check_number(const struct creation *c)
+{
+	if (c->number != c->dir->number)
+		return 0;
+	log_error(c->fs->env, c->fs->label, "inode %llu is in use but free in its group's index: "
+		  "run fsck.lunfs", (unsigned long long)c->number);
+	return -EUCLEAN;
+}
+
 static int create_prepare(struct creation *c)
 {
 	struct fs *fs = c->fs;
@@ -125,7 +135,9 @@ static int create_prepare(struct creation *c)
 		c->inode_hold.ag = NULL;
 		return err;
 	}
-	err = create_write_target(c);
+	err = create_check_number(c);
+	if (!err)
+		err = create_write_target(c);
 	if (!err && c->attrs->count)
 		err = attrs_store_prepare(fs, NULL, c->attrs, &c->attrs_change);
 	if (!err)
