@@ -71,6 +71,8 @@ static int overwrite(struct fs *fs, struct inode *ino, uint64_t off, const uint8
 					 __ATOMIC_RELAXED);
 	}
 	file_rdunlock(fs, ino);
+	if (err)
+		*n = 0;
 	return err;
 }
 

@@ -158,8 +158,45 @@ static void test_corrupt_reads_leave_no_fault(void)
 	cluster_run(73, SIZE, reads_are_corrupt);
 }
 
+/*
+ * A program that overwrites its file believes the count that it is told: what the device
+ * refused must not be in it, or the loss is noticed when the old data is read back.
+ */
+static void failed_overwrites_are_not_counted(struct cluster *c)
+{
+	struct simdisk_rule rule = { .fault = SIMDISK_FAIL, .ops = 1u << BLK_WRITE };
+	struct fs_attr attr = { 0 };
+	struct fs_file *f;
+	uint8_t *data = blkdev_alloc(256 * KIB);
+	size_t done = 0;
+
+	cluster_alone(c);
+	CU_ASSERT_EQUAL(fs_create(c->fs, fs_root(c->fs), "f", S_IFREG, 0, &cluster_cred, &attr), 0);
+	CU_ASSERT_EQUAL(fs_open(c->fs, attr.id, FS_OPEN_WRITE, &cluster_cred, &f, NULL), 0);
+	CU_ASSERT_EQUAL(fs_write(c->fs, f, 0, data, 256 * KIB, false, &done), 0);
+	CU_ASSERT_EQUAL(fs_sync(c->fs), 0);
+	memset(data, 1, 256 * KIB);
+	rule.host = c->hosts[0].env;
+	rule.off = c->fs->super.ag_addr;
+	rule.len = c->fs->super.size - rule.off;
+	rule.count = 1;
+	simdisk_inject(c->disk, &rule);
+	done = 0;
+	CU_ASSERT_EQUAL(fs_write(c->fs, f, 0, data, 256 * KIB, false, &done), -EIO);
+	CU_ASSERT_EQUAL(done, 0);
+	simdisk_clear_rules(c->disk);
+	CU_ASSERT_EQUAL(fs_close(c->fs, f), 0);
+	free(data);
+}
+
+static void test_failed_overwrites_are_not_counted(void)
+{
+	cluster_run(11, SIZE, failed_overwrites_are_not_counted);
+}
+
 UNIT_MAIN("errors",
 	UNIT_TEST(test_failed_commands_leave_no_fault),
 	UNIT_TEST(test_failed_but_applied_commands_leave_no_fault),
-	UNIT_TEST(test_corrupt_reads_leave_no_fault)
+	UNIT_TEST(test_corrupt_reads_leave_no_fault),
+	UNIT_TEST(test_failed_overwrites_are_not_counted)
 );
