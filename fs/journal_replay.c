@@ -59,6 +59,8 @@ void ring_seal(const struct ring *r, enum meta_type type, uint64_t block, uint64
 
 /* ---- the tail ---- */
 
+#define COUNTER_MAX	(1ULL << 63)
+
 static uint64_t tail_addr(const struct ring *r, uint64_t version)
 {
 	return r->addr + version % JOURNAL_TAIL_BLOCKS * BLOCK_SIZE;
@@ -86,8 +88,10 @@ static int tail_decode(struct ring *r, const struct journal_tail_disk *d, unsign
 	if (err)
 		return err;
 	version = meta_version(d);
-	if (version % JOURNAL_TAIL_BLOCKS != index || le64_to_cpu(d->block) >= r->blocks ||
-	    !le64_to_cpu(d->sequence)) {
+	/* Both are counted up from there, and no journal comes near the end (R9). */
+	if (version % JOURNAL_TAIL_BLOCKS != index || version > COUNTER_MAX ||
+	    le64_to_cpu(d->block) >= r->blocks || !le64_to_cpu(d->sequence) ||
+	    le64_to_cpu(d->sequence) > COUNTER_MAX) {
 		if (why)
 			snprintf(why, why_size, "journal tail at 0x%llx: values out of range",
 				 (unsigned long long)e.addr);
