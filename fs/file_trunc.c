@@ -315,7 +315,7 @@ static int shrink_end(struct fs *fs, struct inode *ino, bool listed)
 {
 	struct inode_disk *di;
 	struct txn txn;
-	int err = txn_begin(fs, 2, &txn);
+	int err = txn_begin(fs, 1 + ORPHAN_CREDITS, &txn);
 
 	if (err)
 		return err;

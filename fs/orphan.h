@@ -25,7 +25,10 @@ void orphan_unreserve(struct fs *fs);
  * An inode that is on our list already stays there once. */
 int orphan_add(struct txn *txn, struct inode *ino, struct inode_disk *di);
 
-/** orphan_remove() - within @txn; 1 credit.  Clears INODE_ORPHAN in @di.  If it stands on
+/* Of orphan_remove(): a damaged list may have the id in each of its blocks. */
+#define ORPHAN_CREDITS	ORPHAN_BLOCKS
+
+/** orphan_remove() - within @txn; ORPHAN_CREDITS.  Clears INODE_ORPHAN in @di.  If it stands on
  * another slot's list (adopted elsewhere), that entry means nothing from now on. */
 int orphan_remove(struct txn *txn, struct inode *ino, struct inode_disk *di);
 

@@ -43,7 +43,7 @@ void orphan_queue(struct orphans *o, struct orphan *entry, uint64_t not_before_n
 /** orphan_has_work() - whether the reaper is about to free places.  mutex held. */
 bool orphan_has_work(struct orphans *o);
 
-/** orphan_strike() - within @txn: @id off our list, whatever its inode says; 1 credit. */
+/** orphan_strike() - within @txn: @id off our list, whatever its inode says; ORPHAN_CREDITS. */
 void orphan_strike(struct txn *txn, uint64_t id);
 
 /** orphan_reaper() - the thread; @arg: struct orphans. */

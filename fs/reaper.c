@@ -74,7 +74,7 @@ static int orphan_free_inode(struct fs *fs, struct inode *ino)
 	err = alloc_pin(fs, ino->number, &pin);
 	if (err)
 		return err;
-	err = txn_begin(fs, 8, &txn);
+	err = txn_begin(fs, 3 + ORPHAN_CREDITS, &txn);
 	if (err)
 		goto unpin;
 	err = itable_free(&txn, &pin, ino->number);
@@ -118,7 +118,7 @@ int orphan_settle_shrink(struct fs *fs, struct inode *ino)
 		if (more < 0)
 			return more;
 	}
-	more = txn_begin(fs, 2, &txn);
+	more = txn_begin(fs, 1 + ORPHAN_CREDITS, &txn);
 	if (more)
 		return more;
 	orphan_remove(&txn, ino, inode_change(&txn, ino));
@@ -130,7 +130,7 @@ int orphan_settle_shrink(struct fs *fs, struct inode *ino)
 static int orphan_forget_entry(struct fs *fs, uint64_t id)
 {
 	struct txn txn;
-	int err = txn_begin(fs, ORPHAN_BLOCKS, &txn);
+	int err = txn_begin(fs, ORPHAN_CREDITS, &txn);
 
 	if (err)
 		return err;

@@ -156,6 +156,60 @@ static void writer_finishes_the_truncation_first(struct cluster *c)
 	CU_ASSERT_EQUAL(fs_close(c->fs, f), 0);
 }
 
+/* @id stands in every block of crashed host 0's list, as a damaged or hostile volume may have it. */
+static void list_everywhere(struct cluster *c, const struct super *s, uint32_t slot, uint64_t id)
+{
+	struct orphan_disk *d = blkdev_alloc(BLOCK_SIZE);
+	uint32_t block;
+
+	for (block = 0; block < ORPHAN_BLOCKS; block++) {
+		struct meta_expect e = { .type = META_ORPHAN, .volume = s->volume, .owner = slot,
+					 .addr = super_orphan_addr(s, slot, block) };
+
+		simdisk_peek(c->disk, e.addr, d, BLOCK_SIZE);
+		d->ids[7 + block] = cpu_to_le64(id);
+		meta_seal(d, &e, meta_version(d) + 1);
+		simdisk_poke(c->disk, e.addr, d, BLOCK_SIZE);
+	}
+	free(d);
+}
+
+/* Doubles are struck off together: more blocks of the list change than for one entry. */
+static void doubles_do_not_stop_the_daemon(struct cluster *c, bool unlinked)
+{
+	struct fs_file *f;
+	struct super s;
+	uint32_t slot;
+	uint64_t id;
+
+	cluster_alone(c);
+	id = make(c, "f", 4 * MIB);
+	if (unlinked) {
+		CU_ASSERT_EQUAL_FATAL(fs_open(c->fs, id, 0, &cluster_cred, &f, NULL), 0);
+		CU_ASSERT_EQUAL(fs_unlink(c->fs, fs_root(c->fs), "f"), 0);
+	} else {
+		begin_truncation(c, id, 8192);
+	}
+	CU_ASSERT_EQUAL(journal_settle(c->fs), 0);
+	s = c->fs->super;
+	slot = c->fs->orphans->slot;
+	cluster_crash(c, 0);
+	list_everywhere(c, &s, slot, id);
+	cluster_alone(c);
+	orphan_wait(c->fs, 10000);
+	CU_ASSERT_EQUAL(c->fs->orphans->used, 0);
+}
+
+static void doubles_of_a_deletion(struct cluster *c)
+{
+	doubles_do_not_stop_the_daemon(c, true);
+}
+
+static void doubles_of_a_truncation(struct cluster *c)
+{
+	doubles_do_not_stop_the_daemon(c, false);
+}
+
 #define IN_CLUSTER(fn) static void test_##fn(void) { cluster_run(51, SIZE, fn); }
 
 IN_CLUSTER(deletion_frees_everything)
@@ -163,11 +217,15 @@ IN_CLUSTER(full_list_makes_deletions_wait)
 IN_CLUSTER(next_owner_of_the_slot_deletes)
 IN_CLUSTER(recoverer_finishes_truncations)
 IN_CLUSTER(writer_finishes_the_truncation_first)
+IN_CLUSTER(doubles_of_a_deletion)
+IN_CLUSTER(doubles_of_a_truncation)
 
 UNIT_MAIN("orphan",
 	UNIT_TEST(test_deletion_frees_everything),
 	UNIT_TEST(test_full_list_makes_deletions_wait),
 	UNIT_TEST(test_next_owner_of_the_slot_deletes),
 	UNIT_TEST(test_recoverer_finishes_truncations),
-	UNIT_TEST(test_writer_finishes_the_truncation_first)
+	UNIT_TEST(test_writer_finishes_the_truncation_first),
+	UNIT_TEST(test_doubles_of_a_deletion),
+	UNIT_TEST(test_doubles_of_a_truncation)
 );
