@@ -168,6 +168,21 @@ static int rename_check_target(const struct renaming *r)
 	return 0;
 }
 
+/* Each directory that comes in without one going out adds a link. */
+static int rename_check_links(const struct renaming *r)
+{
+	bool source = is_dir(r->inos[SOURCE]), target = r->inos[TARGET] && is_dir(r->inos[TARGET]);
+	const struct inode *gains = NULL;
+
+	if (source && !target)
+		gains = r->inos[DIR_NEW];
+	else if (target && !source)
+		gains = r->inos[DIR_OLD];
+	if (!gains || r->inos[DIR_OLD] == r->inos[DIR_NEW])
+		return 0;
+	return le32_to_cpu(inode_disk(gains)->nlink) >= LINK_COUNT_MAX ? -EMLINK : 0;
+}
+
 static int rename_check(const struct renaming *r)
 {
 	unsigned int i;
@@ -180,14 +195,7 @@ static int rename_check(const struct renaming *r)
 			return -ENOENT;
 	}
 	err = rename_check_target(r);
-	if (err)
-		return err;
-	/* Each directory that comes in without one going out adds a link. */
-	if (r->inos[DIR_OLD] != r->inos[DIR_NEW] && is_dir(r->inos[SOURCE]) &&
-	    !(r->inos[TARGET] && is_dir(r->inos[TARGET])) &&
-	    le32_to_cpu(inode_disk(r->inos[DIR_NEW])->nlink) >= LINK_COUNT_MAX)
-		return -EMLINK;
-	return 0;
+	return err ? err : rename_check_links(r);
 }
 
 /* ---- doing ---- */

@@ -241,6 +241,41 @@ static void rename_replaces_by_the_rules(struct cluster *c)
 	(void)dir;
 }
 
+static void set_nlink(struct cluster *c, uint64_t id, uint32_t nlink)
+{
+	struct inode *ino;
+	struct txn txn;
+
+	CU_ASSERT_EQUAL_FATAL(inode_get(c->fs, inode_id_number(id), &ino), 0);
+	CU_ASSERT_EQUAL_FATAL(inode_lock(c->fs, ino, id, LOCK_EXCLUSIVE, 0, NULL), 0);
+	CU_ASSERT_EQUAL_FATAL(txn_begin(c->fs, 1, &txn), 0);
+	inode_change(&txn, ino)->nlink = cpu_to_le32(nlink);
+	txn_end(&txn);
+	inode_unlock(c->fs, ino, LOCK_EXCLUSIVE, 0);
+	inode_put(c->fs, ino);
+}
+
+/* One link more than an inode may have, and the directory could never be read again. */
+static void no_rename_exceeds_the_links_of_a_directory(struct cluster *c)
+{
+	uint64_t root, full, other, id = 0;
+
+	cluster_alone(c);
+	root = fs_root(c->fs);
+	full = mkdir_at(c, root, "full");
+	other = mkdir_at(c, root, "other");
+	touch(c, full, "file");
+	mkdir_at(c, other, "dir");
+	set_nlink(c, full, LINK_COUNT_MAX);
+	CU_ASSERT_EQUAL(fs_rename(c->fs, other, "dir", full, "x", 0), -EMLINK);
+	CU_ASSERT_EQUAL(fs_rename(c->fs, other, "dir", full, "file", RENAME_EXCHANGE), -EMLINK);
+	CU_ASSERT_EQUAL(fs_rename(c->fs, full, "file", other, "dir", RENAME_EXCHANGE), -EMLINK);
+	set_nlink(c, full, 2);
+	CU_ASSERT_EQUAL(fs_rename(c->fs, full, "file", other, "dir", RENAME_EXCHANGE), 0);
+	CU_ASSERT_EQUAL(lookup(c, full, "file", &id), 0);
+	CU_ASSERT_EQUAL(stat_of(c, full).nlink, 3);
+}
+
 static void rename_exchanges_two_names(struct cluster *c)
 {
 	uint64_t root, a, b, sub, file, id = 0;
@@ -407,6 +442,7 @@ IN_CLUSTER(rename_moves_names_and_parents)
 IN_CLUSTER(rename_makes_no_loop)
 IN_CLUSTER(rename_replaces_by_the_rules)
 IN_CLUSTER(rename_exchanges_two_names)
+IN_CLUSTER(no_rename_exceeds_the_links_of_a_directory)
 IN_CLUSTER(setgid_directories_hand_their_group_down)
 IN_CLUSTER(times_are_set_and_move)
 IN_CLUSTER(unlinked_files_live_until_closed)
@@ -427,6 +463,7 @@ UNIT_MAIN("namei",
 	UNIT_TEST(test_rename_makes_no_loop),
 	UNIT_TEST(test_rename_replaces_by_the_rules),
 	UNIT_TEST(test_rename_exchanges_two_names),
+	UNIT_TEST(test_no_rename_exceeds_the_links_of_a_directory),
 	UNIT_TEST(test_setgid_directories_hand_their_group_down),
 	UNIT_TEST(test_times_are_set_and_move),
 	UNIT_TEST(test_unlinked_files_live_until_closed),
