@@ -157,8 +157,11 @@ static int caw_locked(struct file_dev *f, const struct blk_io *io)
 	} else if (memcmp(found, io->iov[0].iov_base, io->len) != 0) {
 		err = -EILSEQ;
 	} else {
+		/*
+		 * Not flushed: what a crash of this machine could lose is lost with every host
+		 * that knew of it, and lockd flushes what must not go back (R5).
+		 */
 		step.op = BLK_WRITE;
-		step.flags = BLK_FUA;
 		step.iov = &io->iov[1];
 		err = sync_rw(f, &step);
 	}

@@ -306,6 +306,9 @@ static int join_go_live(struct join *j)
 		err = fence_check(ld, &j->found);
 	if (!err)
 		err = join_publish(ld, join_change_live);
+	/* R5: a power cut must not bring an older generation back once locks name this one. */
+	if (!err)
+		err = blkdev_flush(ld->p.hb_dev);
 	return err ? join_fail_errno(j, err, "the host slot was lost while joining") : 0;
 }
 
@@ -485,7 +488,7 @@ static void join_abort(struct join *j)
 		cache_stop(ld);
 	heartbeat_stop(ld);
 	/* A slot that was free has nothing in it to lose; another one is left to be recovered. */
-	if (!lockd_lost(ld) && j->found.state == SLOT_FREE && ld->self.state == SLOT_JOINING) {
+	if (!lockd_lost(ld) && j->found.state == SLOT_FREE && !started) {
 		gate_fail(ld->gate);
 		gate_drain(ld->gate, ENV_FOREVER);
 		lockd_free_slot(ld);
