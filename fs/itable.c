@@ -82,6 +82,20 @@ static int clusters_room(struct itable *it)
 	return 0;
 }
 
+/* Whether @count inodes at @block would share space with a cluster that there is. */
+static bool cluster_overlaps(const struct itable *it, uint32_t block, uint32_t count)
+{
+	uint32_t place = sorted_place(it, block);
+	const struct icluster *c;
+
+	if (place < it->count && it->clusters[it->sorted[place]].block - block < 2 * count)
+		return true;
+	if (!place)
+		return false;
+	c = &it->clusters[it->sorted[place - 1]];
+	return block - c->block < 2u * c->count;
+}
+
 /* clusters_room() was made. */
 static void cluster_add(struct itable *it, const struct icluster *c)
 {
@@ -144,6 +158,9 @@ static int index_load(struct ag *ag, struct buf *b, uint32_t index)
 			.count = le16_to_cpu(d->entries[i].count) };
 
 		err = entry_check(ag, b, &c);
+		if (!err && cluster_overlaps(&ag->itable, c.block, c.count))
+			err = ag_damaged(ag, b->addr, "entry %u: its cluster at block %u is partly "
+					 "in another one", i, c.block);
 		if (!err)
 			err = clusters_room(&ag->itable);
 		if (!err)
@@ -220,6 +237,12 @@ static int grow_reserve(struct ag *ag, struct grow *g)
 	} while (err == -ENOSPC && count >= 2);
 	if (err)
 		return err;
+	if (cluster_overlaps(it, (uint32_t)(g->cluster.block - ag->start), g->cluster.count / 2)) {
+		err = ag_damaged(ag, g->cluster.block << BLOCK_SHIFT,
+				 "the bitmap says that inodes are free space: run fsck.lunfs");
+		ag_unreserve(ag, &g->cluster);
+		return err;
+	}
 	last = it->buf_count ? it->bufs[it->buf_count - 1]->data : NULL;
 	if (last && le32_to_cpu(last->count) < ITABLE_ENTRIES)
 		return 0;
