@@ -31,7 +31,7 @@ struct blkfile_handle {
  *
  * Each call opens its own descriptions of device and lock file: a dup of a description
  * excludes nobody (design, section 5).  Network filesystems are refused (-EREMOTE).  The
- * lock file is LOCK_DIR/BACKINGDEV-INODE; a loop device uses its backing file's.
+ * lock file is BLKFILE_LOCK_DIR/BACKINGDEV-INODE; a loop device uses its backing file's.
  * Return: 0; -errno of open; -EREMOTE; -ENOTBLK neither file nor block device.
  */
 int blkfile_handle_open(const char *path, unsigned int flags, struct blkfile_handle *h, char *why,
@@ -50,6 +50,16 @@ int blkfile_new(struct env *env, const struct blkfile_handle *h, struct blkdev *
 int blkfile_open(struct env *env, const char *path, unsigned int flags,
 		     struct blkdev **out, char *why, size_t why_size);
 
-#define BLKFILE_LOCK_DIR	"/run/lock/lunfs"	/* LUNFS_LOCK_DIR in the environment overrides, for tests */
+/*
+ * Where the machine's lock files lie; LUNFS_LOCK_DIR in the environment overrides it, for
+ * tests.  Not in /run/lock: everybody can write there, and make it before us.
+ */
+#define BLKFILE_LOCK_DIR	"/run/lunfs-locks"
+
+/**
+ * blkfile_lock_dir() - opens that directory, made if it is missing.
+ * Return: a descriptor; -EPERM others could exchange its files; -errno; with @why.
+ */
+int blkfile_lock_dir(char *why, size_t why_size);
 
 #endif

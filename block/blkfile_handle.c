@@ -178,7 +178,7 @@ static int open_device(const char *path, unsigned int flags, bool *direct)
 	return fd < 0 ? -errno : fd;
 }
 
-/* A small container may lack /run/lock itself. */
+/* A small container may lack /run itself. */
 static int make_lock_dir(const char *dir)
 {
 	char parent[4096];
@@ -198,36 +198,53 @@ static int make_lock_dir(const char *dir)
 	return mkdir(dir, 0755) && errno != EEXIST ? -1 : 0;
 }
 
-/* The lock file of the backing's compare-and-write: one per machine, whatever path names it. */
-static int open_lock_file(const struct stat *backing, char *why, size_t why_size)
+int blkfile_lock_dir(char *why, size_t why_size)
 {
 	const char *dir = getenv("LUNFS_LOCK_DIR");
-	char path[4200];
-	int fd;
+	struct stat st;
+	int fd = -1, err;
 
 	if (!dir || !*dir)
 		dir = BLKFILE_LOCK_DIR;
-	if (make_lock_dir(dir)) {
-		int err = -errno;
-
+	if (!make_lock_dir(dir))
+		fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st)) {
+		err = -errno;
 		snprintf(why, why_size, "%s: cannot make the directory of lock files: %s", dir,
 			 strerror(-err));
+		if (fd >= 0)
+			close(fd);
 		return err;
 	}
+	if ((st.st_uid == 0 || st.st_uid == geteuid()) && !(st.st_mode & (S_IWGRP | S_IWOTH)))
+		return fd;
+	snprintf(why, why_size, "%s: others could exchange the lock files there: it has to belong "
+		 "to root and be writable by nobody else", dir);
+	close(fd);
+	return -EPERM;
+}
+
+/* The lock file of the backing's compare-and-write: one per machine, whatever path names it. */
+static int open_lock_file(const struct stat *backing, char *why, size_t why_size)
+{
+	int fd, err, dir = blkfile_lock_dir(why, why_size);
+	char name[64];
+
+	if (dir < 0)
+		return dir;
 	if (S_ISBLK(backing->st_mode))
-		snprintf(path, sizeof(path), "%s/b%u-%u", dir, major(backing->st_rdev),
+		snprintf(name, sizeof(name), "b%u-%u", major(backing->st_rdev),
 			 minor(backing->st_rdev));
 	else
-		snprintf(path, sizeof(path), "%s/%u-%u-%llu", dir, major(backing->st_dev),
+		snprintf(name, sizeof(name), "%u-%u-%llu", major(backing->st_dev),
 			 minor(backing->st_dev), (unsigned long long)backing->st_ino);
-	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0) {
-		int err = -errno;
-
-		snprintf(why, why_size, "%s: cannot open the lock file: %s", path, strerror(errno));
-		return err;
-	}
-	return fd;
+	fd = openat(dir, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	err = -errno;
+	close(dir);
+	if (fd >= 0)
+		return fd;
+	snprintf(why, why_size, "lock file %s: cannot be opened: %s", name, strerror(-err));
+	return err;
 }
 
 /* A loop device is no more this machine's own than the file behind it. */

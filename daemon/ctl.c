@@ -2,6 +2,7 @@
 #include "daemon/ctl.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,14 +12,20 @@
 
 #define GROUPS_MAX	256
 
+#define PIECE_MS	20	/* between looks for the rest of a request */
+
 /* One connection, served by a thread of its own from accept to close. */
 struct client {
 	struct ctl	*ctl;
 	int		fd;
 	bool		is_root;
-	size_t		filled;
 	char		buf[CTL_LINE_MAX];
 };
+
+static uint64_t idle_deadline(void)
+{
+	return env_now_ns(env_posix()) + CTL_IDLE_S * NSEC_PER_SEC;
+}
 
 /* ---- replies ---- */
 
@@ -69,8 +76,11 @@ char *ctl_reply_line(const struct ctl_request *rq, int err, json_t *result, cons
 	return line;
 }
 
+/* A client that takes its reply in morsels is ended like one that takes nothing. */
 static int send_all(int fd, const char *data, size_t len)
 {
+	uint64_t deadline = idle_deadline();
+
 	while (len) {
 		ssize_t n = send(fd, data, len, MSG_NOSIGNAL);
 
@@ -80,6 +90,8 @@ static int send_all(int fd, const char *data, size_t len)
 			return n < 0 ? -errno : -EPIPE;
 		data += n;
 		len -= (size_t)n;
+		if (len && env_now_ns(env_posix()) > deadline)
+			return -ETIMEDOUT;
 	}
 	return 0;
 }
@@ -109,21 +121,44 @@ static int serve_line(struct client *cl, const char *line, size_t len)
 	return err;
 }
 
-/* All complete lines in the buffer; what is left of an incomplete one moves to its start. */
-static int serve_lines(struct client *cl)
+/*
+ * A request stays in the socket until it is answered: the parent reads there what root asked
+ * for, where nobody but the client can have put it (parent_asked()).
+ * Return: its length with its newline; 0 the client has gone or was idle; -EMSGSIZE.
+ */
+static ssize_t next_request(struct client *cl)
 {
-	char *start = cl->buf, *end;
-	size_t left = cl->filled;
-	int err = 0;
+	struct pollfd gone = { .fd = cl->fd, .events = POLLRDHUP };
+	uint64_t deadline = idle_deadline();
+	ssize_t n, seen = 0;
 
-	while (!err && (end = memchr(start, '\n', left))) {
-		err = serve_line(cl, start, (size_t)(end - start));
-		left -= (size_t)(end + 1 - start);
-		start = end + 1;
+	while ((n = recv(cl->fd, cl->buf, sizeof(cl->buf), MSG_PEEK)) > 0) {
+		const char *end = memchr(cl->buf, '\n', (size_t)n);
+
+		if (end)
+			return end + 1 - cl->buf;
+		if ((size_t)n == sizeof(cl->buf))
+			return -EMSGSIZE;
+		/* Nothing tells when there is more than was seen: look now and then. */
+		if (n == seen && poll(&gone, 1, PIECE_MS))
+			break;
+		if (env_now_ns(env_posix()) > deadline)
+			break;
+		seen = n;
 	}
-	memmove(cl->buf, start, left);
-	cl->filled = left;
-	return err;
+	return 0;
+}
+
+static int take_request(struct client *cl, size_t len)
+{
+	while (len) {
+		ssize_t n = recv(cl->fd, cl->buf, len, 0);
+
+		if (n <= 0)
+			return -EPIPE;
+		len -= (size_t)n;
+	}
+	return 0;
 }
 
 static void refuse(int fd, int err, const char *why)
@@ -148,18 +183,14 @@ static void count_client(struct ctl *c, bool is_root, int by)
 static void *serve_client(void *arg)
 {
 	struct client *cl = arg;
-	ssize_t n;
+	ssize_t len;
 
 	/* The timeout of the socket ends a client that sends nothing, or takes no reply. */
-	while ((n = recv(cl->fd, cl->buf + cl->filled, sizeof(cl->buf) - cl->filled, 0)) > 0) {
-		cl->filled += (size_t)n;
-		if (serve_lines(cl))
+	while ((len = next_request(cl)) > 0)
+		if (serve_line(cl, cl->buf, (size_t)len - 1) || take_request(cl, (size_t)len))
 			break;
-		if (cl->filled == sizeof(cl->buf)) {
-			refuse(cl->fd, -EMSGSIZE, "the request is too long");
-			break;
-		}
-	}
+	if (len == -EMSGSIZE)
+		refuse(cl->fd, -EMSGSIZE, "the request is too long");
 	close(cl->fd);
 	count_client(cl->ctl, cl->is_root, -1);
 	free(cl);

@@ -37,6 +37,22 @@ int parent_mount(const struct parent *p, const struct rpc_mount *rq, const int *
 		 struct rpc_reply *reply, int *out, unsigned int *out_count);
 int parent_umount(const struct rpc_umount *rq, struct rpc_reply *reply);
 
+/* ---- parent_asked.c ---- */
+
+/**
+ * parent_asked_open(), parent_asked_mount() - whether root asks for exactly this, on
+ * connection @fd to our control socket.
+ *
+ * The worker, which hands @fd in, may have been taken over.  It cannot make a connection as
+ * root, nor change what the client has sent and not yet got an answer to: the kernel vouches
+ * for both.
+ * Return: 0; -EPERM with @reply->why.
+ */
+int parent_asked_open(const struct parent *p, int fd, const struct rpc_open *rq,
+		      struct rpc_reply *reply);
+int parent_asked_mount(const struct parent *p, int fd, const struct rpc_mount *rq,
+		       struct rpc_reply *reply);
+
 /* ---- parent_volume.c ---- */
 
 /**
@@ -52,10 +68,10 @@ int parent_kill(const struct parent *p, const struct rpc_kill *rq, const int *fd
 		struct rpc_reply *reply);
 
 /**
- * parent_lock_path() - the host lock of @host_id for the device that @fd, or its lock file
- * @lock_fd where that is not -1, is open on.
+ * parent_lock_name() - the host lock of @host_id, in blkfile_lock_dir(), for the device that
+ * @fd, or its lock file @lock_fd where that is not -1, is open on.
  * Return: 0 or negative errno.
  */
-int parent_lock_path(int fd, int lock_fd, const uint8_t host_id[16], char *path, size_t size);
+int parent_lock_name(int fd, int lock_fd, const uint8_t host_id[16], char *name, size_t size);
 
 #endif

@@ -23,13 +23,35 @@ static int refuse(struct rpc_reply *reply, int err, const char *what, uint32_t p
 	return err;
 }
 
+/* Whether @fd is open on what is called the same in directory @dir. */
+static bool lies_in(int fd, int dir)
+{
+	char link[64], path[PATH_MAX];
+	struct stat st, found;
+	const char *name;
+	ssize_t n;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, path, sizeof(path) - 1);
+	if (n <= 0)
+		return false;
+	path[n] = '\0';
+	name = strrchr(path, '/');
+	return name && !fstat(fd, &st) && !fstatat(dir, name + 1, &found, AT_SYMLINK_NOFOLLOW) &&
+	       S_ISREG(st.st_mode) && st.st_dev == found.st_dev && st.st_ino == found.st_ino;
+}
+
 /* The worker got it from us: nobody else can open a file of that directory. */
 static int check_lock_fd(int lock_fd, struct rpc_reply *reply)
 {
-	struct stat st;
+	int dir = blkfile_lock_dir(reply->why, sizeof(reply->why));
+	bool good;
 
-	if (!fstat(lock_fd, &st) && S_ISREG(st.st_mode) && st.st_uid == 0 &&
-	    (st.st_mode & 0777) == 0600)
+	if (dir < 0)
+		return -EPERM;
+	good = lies_in(lock_fd, dir);
+	close(dir);
+	if (good)
 		return 0;
 	snprintf(reply->why, sizeof(reply->why), "what came with the request is no lock file");
 	return -EPERM;
@@ -70,15 +92,21 @@ static int has_open(uint32_t pid, int lock_fd)
 static int check_gone(const struct parent *p, const struct rpc_kill *rq, int lock_fd,
 		      struct rpc_reply *reply)
 {
-	char path[PATH_MAX];
-	int fd, held;
+	char name[NAME_MAX + 1];
+	int dir, fd, held;
+	bool missing;
 
 	if (!memcmp(rq->host_id, p->hello.host_id, sizeof(rq->host_id)))
 		return 0;
-	if (parent_lock_path(lock_fd, lock_fd, rq->host_id, path, sizeof(path)))
+	if (parent_lock_name(lock_fd, lock_fd, rq->host_id, name, sizeof(name)))
 		return refuse(reply, -EPERM, "its lock file cannot be named", rq->pid);
-	fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-	if (fd < 0 && errno == ENOENT)
+	dir = blkfile_lock_dir(reply->why, sizeof(reply->why));
+	if (dir < 0)
+		return -EPERM;
+	fd = openat(dir, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	missing = fd < 0 && errno == ENOENT;
+	close(dir);
+	if (missing)
 		return 0;
 	held = fd < 0 || flock(fd, LOCK_SH | LOCK_NB);
 	if (fd >= 0)

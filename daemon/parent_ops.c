@@ -10,11 +10,9 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -27,56 +25,47 @@
 #define PROBE_MS	2000	/* for a mount to answer; longer: alive, if not well */
 #define STACKED_MAX	8	/* dead mounts on one directory, cleaned away in one go */
 
-/*
- * The worker faces clients and may have been taken over by one.  A connection that root made
- * to our control socket is what it cannot make itself: the kernel vouches for both ends.
- */
-static int check_root_asked(const struct parent *p, int fd, struct rpc_reply *reply)
-{
-	struct sockaddr_un addr = { 0 };
-	socklen_t addr_len = sizeof(addr) - 1, cred_len = sizeof(struct ucred);
-	struct ucred cred = { 0 };
+/* ---- open ---- */
 
-	if (getsockname(fd, (struct sockaddr *)&addr, &addr_len) || addr.sun_family != AF_UNIX ||
-	    strcmp(addr.sun_path, p->control_path) ||
-	    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &cred_len) || cred.uid != 0) {
-		snprintf(reply->why, sizeof(reply->why), "only root may ask for this");
-		return -EPERM;
-	}
+/* The directory that descriptor @fd's file lies in, and its name there. */
+static int split_fd_path(int fd, char dir[PATH_MAX], const char **name)
+{
+	char link[64], *slash;
+	ssize_t n;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, dir, PATH_MAX - 1);
+	if (n < 0)
+		return -errno;
+	dir[n] = '\0';
+	slash = strrchr(dir, '/');
+	if (!slash)
+		return -EINVAL;
+	*slash = '\0';
+	*name = slash + 1;
 	return 0;
 }
 
-/* ---- open ---- */
-
-int parent_lock_path(int fd, int lock_fd, const uint8_t host_id[16], char *path, size_t size)
+int parent_lock_name(int fd, int lock_fd, const uint8_t host_id[16], char *name, size_t size)
 {
-	char uuid[UUID_TEXT_SIZE], link[64], target[PATH_MAX], dir[PATH_MAX] = BLKFILE_LOCK_DIR;
+	char uuid[UUID_TEXT_SIZE], path[PATH_MAX], own[64];
+	const char *device = own;
 	struct stat st;
-	ssize_t n;
+	int n, err = 0;
 
 	if (fstat(fd, &st))
 		return -errno;
 	if (S_ISBLK(st.st_mode))
-		snprintf(target, sizeof(target), "b%u-%u", major(st.st_rdev), minor(st.st_rdev));
+		snprintf(own, sizeof(own), "b%u-%u", major(st.st_rdev), minor(st.st_rdev));
 	else
-		snprintf(target, sizeof(target), "%u-%u-%llu", major(st.st_dev), minor(st.st_dev),
+		snprintf(own, sizeof(own), "%u-%u-%llu", major(st.st_dev), minor(st.st_dev),
 			 (unsigned long long)st.st_ino);
-	if (lock_fd >= 0) {	/* beside it: the same name for every path to the device */
-		char *slash;
-
-		snprintf(link, sizeof(link), "/proc/self/fd/%d", lock_fd);
-		n = readlink(link, dir, sizeof(dir) - 1);
-		if (n < 0)
-			return -errno;
-		dir[n] = '\0';
-		slash = strrchr(dir, '/');
-		if (!slash)
-			return -EINVAL;
-		*slash = '\0';
-		snprintf(target, sizeof(target), "%s", slash + 1);
-	}
-	n = snprintf(path, size, "%s/host-%s-%s", dir, text_format_uuid(host_id, uuid), target);
-	return n < (ssize_t)size ? 0 : -ENAMETOOLONG;
+	if (lock_fd >= 0)	/* after it: the same name for every path to the device */
+		err = split_fd_path(lock_fd, path, &device);
+	if (err)
+		return err;
+	n = snprintf(name, size, "host-%s-%s", text_format_uuid(host_id, uuid), device);
+	return n < (int)size ? 0 : -ENAMETOOLONG;
 }
 
 /* A daemon that was killed a moment ago may still be on its way out. */
@@ -96,16 +85,20 @@ static int host_lock_wait(int fd)
 static int take_host_lock(const struct parent *p, const struct blkfile_handle *h, const char *dev,
 			  int *out, struct rpc_reply *reply)
 {
-	char path[PATH_MAX], text[32] = "", uuid[UUID_TEXT_SIZE];
-	int fd, n, err = parent_lock_path(h->fd, h->lock_fd, p->hello.host_id, path, sizeof(path));
+	char name[NAME_MAX + 1], text[32] = "", uuid[UUID_TEXT_SIZE];
+	int dir, fd, n;
+	int err = parent_lock_name(h->fd, h->lock_fd, p->hello.host_id, name, sizeof(name));
 
 	if (err)
 		return err;
-	mkdir(BLKFILE_LOCK_DIR, 0755);	/* where a device has no lock file, nobody has made it */
-	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	dir = blkfile_lock_dir(reply->why, sizeof(reply->why));
+	if (dir < 0)
+		return dir;
+	fd = openat(dir, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	err = -errno;
+	close(dir);
 	if (fd < 0) {
-		err = -errno;
-		snprintf(reply->why, sizeof(reply->why), "%.300s: %s", path, strerror(-err));
+		snprintf(reply->why, sizeof(reply->why), "lock file %s: %s", name, strerror(-err));
 		return err;
 	}
 	if (host_lock_wait(fd)) {
@@ -184,7 +177,7 @@ int parent_open(const struct parent *p, const struct rpc_open *rq, const int *fd
 	struct blkfile_handle h[2];
 	int host_lock = -1, err;
 
-	err = check_root_asked(p, fds[0], reply);
+	err = parent_asked_open(p, fds[0], rq, reply);
 	if (!err)
 		err = open_volume(rq->path, flags, h, reply);
 	if (!err)
@@ -298,7 +291,7 @@ static void clone_connection(int fuse_fd, uint32_t wanted, int *out, unsigned in
 int parent_mount(const struct parent *p, const struct rpc_mount *rq, const int *fds,
 		 struct rpc_reply *reply, int *out, unsigned int *out_count)
 {
-	int dir_fd, fuse_fd, err = check_root_asked(p, fds[0], reply);
+	int dir_fd, fuse_fd, err = parent_asked_mount(p, fds[0], rq, reply);
 
 	if (err)
 		return err;

@@ -36,7 +36,7 @@ enum rpc_open_flags {
 	RPC_OPEN_NO_HOST_LOCK	= 1 << 1,	/* rescue: takes no slot */
 };
 
-/* Beside it: the root client's connection to the control socket, as proof that root asked. */
+/* Beside it: the connection on which root asks for just this (parent_asked.c). */
 struct rpc_open {
 	char	path[PATH_MAX];
 	uint32_t flags;

@@ -75,6 +75,7 @@ static bool begin(void)
 	strcpy(dir, "/tmp/lunfs-kill-test.XXXXXX");
 	if (geteuid() || !mkdtemp(dir))
 		return false;
+	setenv("LUNFS_LOCK_DIR", dir, 1);
 	memset(&parent, 0, sizeof(parent));
 	parent.hello.boot_id[0] = 9;
 	parent.hello.host_id[0] = 1;
@@ -166,7 +167,7 @@ static void a_daemon_does_not_kill_itself(void)
 /* In another container its number means nothing here; its host's lock file says it lives. */
 static void a_host_whose_lock_is_held_is_not_taken_for_dead(void)
 {
-	char path[PATH_MAX];
+	char path[PATH_MAX], name[NAME_MAX];
 	struct rpc_kill rq;
 	pid_t pid;
 	int fd;
@@ -176,7 +177,8 @@ static void a_host_whose_lock_is_held_is_not_taken_for_dead(void)
 	pid = start_victim(NULL);
 	rq = kill_of(pid);
 	end(pid);
-	CU_ASSERT_EQUAL(parent_lock_path(lock_fd, lock_fd, rq.host_id, path, sizeof(path)), 0);
+	CU_ASSERT_EQUAL(parent_lock_name(lock_fd, lock_fd, rq.host_id, name, sizeof(name)), 0);
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	CU_ASSERT_EQUAL(flock(fd, LOCK_EX), 0);
 	CU_ASSERT_EQUAL(ask(&rq), -EPERM);
@@ -185,8 +187,36 @@ static void a_host_whose_lock_is_held_is_not_taken_for_dead(void)
 	finish();
 }
 
-/* What proves that the asker may use the device is the file that only root can open. */
+/*
+ * What proves that the asker may use the device is a file that only root can open: not the
+ * volume itself, which others than our daemons have open too.
+ */
 static void a_descriptor_that_is_no_lock_file_is_refused(void)
+{
+	char path[] = "/tmp/lunfs-kill-image.XXXXXX";
+	int image, saved;
+	struct rpc_kill rq;
+	pid_t pid;
+
+	if (!begin())
+		return;
+	image = mkstemp(path);
+	CU_ASSERT_FATAL(image >= 0);
+	pid = start_victim(path);
+	rq = kill_of(pid);
+	saved = lock_fd;
+	lock_fd = image;
+	CU_ASSERT_EQUAL(ask(&rq), -EPERM);
+	CU_ASSERT_TRUE(lives(pid));
+	lock_fd = saved;
+	close(image);
+	unlink(path);
+	end(pid);
+	finish();
+}
+
+/* Whoever can exchange lock files decides who is killed. */
+static void lock_files_of_a_directory_that_others_write_count_for_nothing(void)
 {
 	struct rpc_kill rq;
 	pid_t pid;
@@ -195,7 +225,7 @@ static void a_descriptor_that_is_no_lock_file_is_refused(void)
 		return;
 	pid = start_victim(lock_path);
 	rq = kill_of(pid);
-	CU_ASSERT_EQUAL(fchmod(lock_fd, 0666), 0);
+	CU_ASSERT_EQUAL(chmod(dir, 0777), 0);
 	CU_ASSERT_EQUAL(ask(&rq), -EPERM);
 	CU_ASSERT_TRUE(lives(pid));
 	end(pid);
@@ -208,4 +238,5 @@ UNIT_MAIN("parent_kill",
 	  UNIT_TEST(only_users_of_the_device_are_killed),
 	  UNIT_TEST(a_daemon_does_not_kill_itself),
 	  UNIT_TEST(a_host_whose_lock_is_held_is_not_taken_for_dead),
-	  UNIT_TEST(a_descriptor_that_is_no_lock_file_is_refused));
+	  UNIT_TEST(a_descriptor_that_is_no_lock_file_is_refused),
+	  UNIT_TEST(lock_files_of_a_directory_that_others_write_count_for_nothing));

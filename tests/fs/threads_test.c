@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <fcntl.h>
 #include <unistd.h>
 
 #include "block/blkfile.h"
@@ -152,16 +153,19 @@ static void work_and_check(struct blkdev *dev, struct blkdev *hb_dev)
 
 static void test_threads_do_not_disturb_each_other(void)
 {
-	char path[] = "/var/tmp/lunfs-threads-XXXXXX", why[400];
+	char dir[] = "/var/tmp/lunfs-threads-XXXXXX", path[64], command[64], why[400];
 	struct mkfs_params mp = { .env = env_posix(), .label = "ds1" };
 	struct blkdev *dev, *hb_dev;
 	struct super s;
-	int fd = mkstemp(path);
+	int fd;
 
+	CU_ASSERT_PTR_NOT_NULL_FATAL(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/lun.img", dir);
+	fd = open(path, O_RDWR | O_CREAT | O_EXCL, 0600);
 	CU_ASSERT_TRUE_FATAL(fd >= 0);
 	CU_ASSERT_EQUAL(ftruncate(fd, SIZE), 0);
 	close(fd);
-	setenv("LUNFS_LOCK_DIR", "/var/tmp", 1);
+	setenv("LUNFS_LOCK_DIR", dir, 1);
 	env_posix_log_level(LOG_LEVEL_ERROR);
 	CU_ASSERT_EQUAL_FATAL(blkfile_open(env_posix(), path, 0, &dev, why, sizeof(why)), 0);
 	CU_ASSERT_EQUAL_FATAL(blkfile_open(env_posix(), path, 0, &hb_dev, why, sizeof(why)), 0);
@@ -170,7 +174,8 @@ static void test_threads_do_not_disturb_each_other(void)
 	work_and_check(dev, hb_dev);
 	blkdev_close(hb_dev);
 	blkdev_close(dev);
-	unlink(path);
+	snprintf(command, sizeof(command), "rm -r %s", dir);
+	CU_ASSERT_EQUAL(system(command), 0);
 }
 
 UNIT_MAIN("threads",
