@@ -62,6 +62,18 @@ void env_rwlock_rdlock(struct env *env, struct env_rwlock *l)
 	env_mutex_unlock(env, &l->mutex);
 }
 
+bool env_rwlock_try_rdlock(struct env *env, struct env_rwlock *l)
+{
+	bool free;
+
+	env_mutex_lock(env, &l->mutex);
+	free = !l->writer && !l->writers_waiting;
+	if (free)
+		l->readers++;
+	env_mutex_unlock(env, &l->mutex);
+	return free;
+}
+
 void env_rwlock_wrlock(struct env *env, struct env_rwlock *l)
 {
 	env_mutex_lock(env, &l->mutex);

@@ -169,6 +169,8 @@ struct env_rwlock {
 void env_rwlock_init(struct env *env, struct env_rwlock *l);
 void env_rwlock_fini(struct env *env, struct env_rwlock *l);
 void env_rwlock_rdlock(struct env *env, struct env_rwlock *l);
+/** env_rwlock_try_rdlock() - false at once if a writer has the lock or waits for it. */
+bool env_rwlock_try_rdlock(struct env *env, struct env_rwlock *l);
 void env_rwlock_wrlock(struct env *env, struct env_rwlock *l);
 void env_rwlock_rdunlock(struct env *env, struct env_rwlock *l);
 void env_rwlock_wrunlock(struct env *env, struct env_rwlock *l);

@@ -101,6 +101,15 @@ bool pieces_add(struct pieces *p, uint64_t addr, void *buf, size_t len)
 	return true;
 }
 
+void file_data_written(struct fs *fs, int err)
+{
+	if (err == -ETIMEDOUT && blkdev_drain(fs->dev) && fs->lockd)
+		lockd_fail(fs->lockd, "a write that timed out can neither be ended nor "
+			   "waited for");
+	/* Failed or not: part of it may have landed, and a later flush must cover it. */
+	journal_data_written(fs);
+}
+
 int pieces_submit(struct pieces *p)
 {
 	struct fs *fs = p->fs;
@@ -110,13 +119,8 @@ int pieces_submit(struct pieces *p)
 		err = blkdev_rwv(fs->dev, p->op, 0, p->ios[0].off, p->iov, 1);
 	else if (p->count)
 		err = blkdev_rw_batch(fs->dev, p->ios, p->count);
-	if (p->op == BLK_WRITE && p->count) {
-		if (err == -ETIMEDOUT && blkdev_drain(fs->dev) && fs->lockd)
-			lockd_fail(fs->lockd, "a write that timed out can neither be ended nor "
-				   "waited for");
-		/* Failed or not: part of it may have landed, and a later flush must cover it. */
-		journal_data_written(fs);
-	}
+	if (p->op == BLK_WRITE && p->count)
+		file_data_written(fs, err);
 	p->count = 0;
 	return err;
 }

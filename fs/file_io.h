@@ -56,6 +56,18 @@ bool pieces_add(struct pieces *p, uint64_t addr, void *buf, size_t len);
  */
 int pieces_submit(struct pieces *p);
 
+/**
+ * file_data_written() - a write of data has ended with @err: flushes must cover it.  After a
+ * time-out it waits until no command can land any more (R4).
+ */
+void file_data_written(struct fs *fs, int err);
+
+/** file_overwritten() - the same for a write into valid blocks of @ino, and its times. */
+void file_overwritten(struct fs *fs, struct inode *ino, int err);
+
+/** file_times_are_late() - whether the next write should put times into the inode. */
+bool file_times_are_late(struct fs *fs, struct inode *ino);
+
 /** file_read_blocks() - whole blocks into an aligned buffer; holes become zeros.  rwlock held. */
 int file_read_blocks(struct fs *fs, struct inode *ino, uint64_t off, void *buf, size_t len);
 

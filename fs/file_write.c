@@ -76,13 +76,25 @@ static int overwrite(struct fs *fs, struct inode *ino, uint64_t off, const uint8
 	return err;
 }
 
-/* A write must not cost a transaction for its times; now and then one does. */
-static void flush_late_times(struct fs *fs, struct inode *ino)
+void file_overwritten(struct fs *fs, struct inode *ino, int err)
+{
+	file_data_written(fs, err);
+	if (!err)
+		__atomic_store_n(&ino->write_ns, env_realtime_ns(fs->env), __ATOMIC_RELAXED);
+}
+
+bool file_times_are_late(struct fs *fs, struct inode *ino)
 {
 	uint64_t last = __atomic_load_n(&ino->times_put_ns, __ATOMIC_RELAXED);
 
-	if (__atomic_load_n(&ino->write_ns, __ATOMIC_RELAXED) &&
-	    env_now_ns(fs->env) - last > TIMES_LATE_NS)
+	return __atomic_load_n(&ino->write_ns, __ATOMIC_RELAXED) &&
+	       env_now_ns(fs->env) - last > TIMES_LATE_NS;
+}
+
+/* A write must not cost a transaction for its times; now and then one does. */
+static void flush_late_times(struct fs *fs, struct inode *ino)
+{
+	if (file_times_are_late(fs, ino))
 		inode_flush_times(fs, ino);	/* a dead journal shows at the next fsync */
 }
 
