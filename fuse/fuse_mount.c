@@ -8,43 +8,25 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/*
- * A request of the kernel is received into memory laid out so that the data of a WRITE begins
- * at a page boundary: it goes to the device from there.  The data of a READ is fetched into
- * the same pages, which a READ request leaves unused.
- */
-#define REQUEST_HEADER	80u	/* struct fuse_in_header and struct fuse_write_in */
-#define THREADS_DEFAULT	32u	/* before more are started for requests that wait for locks */
-#define THREADS_MAX	192u
-#define MEMORY_SIZE	(MNT_IO_MAX + 64 * KIB)
-
-static __thread uint8_t *thread_data;
-
-uint8_t *mnt_data(void)
+int mnt_errno(const struct mnt *m, int err)
 {
-	return thread_data;
-}
-
-void mnt_error(fuse_req_t req, int err)
-{
-	struct mnt *m = mnt_of(req);
-
 	switch (err) {
 	case -EUCLEAN:		/* damage: logged where it was found */
 	case -EBADMSG:
 	case -EBADE:
 	case -ETIMEDOUT:
 	case -EHOSTDOWN:
-		err = -EIO;
-		break;
+		return EIO;
 	case -ESTALE:
-		if (fs_is_lost(m->fs))
-			err = -EIO;
-		break;
+		return fs_is_lost(m->fs) ? EIO : ESTALE;
 	default:
-		break;
+		return -err;
 	}
-	fuse_reply_err(req, -err);
+}
+
+void mnt_error(fuse_req_t req, int err)
+{
+	fuse_reply_err(req, mnt_errno(mnt_of(req), err));
 }
 
 bool mnt_writable(fuse_req_t req)
@@ -209,107 +191,8 @@ static int session_new(struct mnt *m, int fuse_fd)
 		fuse_session_destroy(m->se);
 		return -EPROTO;
 	}
+	m->fd = fuse_fd;
 	return 0;
-}
-
-/* ---- threads ---- */
-
-static void *mnt_thread_main(void *arg);
-
-/* mutex held. */
-static int thread_add(struct mnt *m)
-{
-	struct mnt_thread *t = calloc(1, sizeof(*t));
-	int err;
-
-	if (!t)
-		return -ENOMEM;
-	t->mnt = m;
-	t->memory = mmap(NULL, MEMORY_SIZE, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (t->memory == MAP_FAILED) {
-		free(t);
-		return -ENOMEM;
-	}
-	err = pthread_create(&t->thread, NULL, mnt_thread_main, t);
-	if (err) {
-		munmap(t->memory, MEMORY_SIZE);
-		free(t);
-		return -err;
-	}
-	t->next = m->threads;
-	m->threads = t;
-	m->thread_count++;
-	m->idle++;
-	return 0;
-}
-
-/* A request has come: if nobody else waits for the next one, somebody must be found. */
-static void thread_busy(struct mnt *m)
-{
-	pthread_mutex_lock(&m->mutex);
-	m->idle--;
-	if (!m->idle && !m->stopping && m->thread_count < THREADS_MAX)
-		thread_add(m);
-	pthread_mutex_unlock(&m->mutex);
-}
-
-static void thread_idle(struct mnt *m)
-{
-	pthread_mutex_lock(&m->mutex);
-	m->idle++;
-	pthread_mutex_unlock(&m->mutex);
-}
-
-static bool mnt_stopping(struct mnt *m)
-{
-	bool stopping;
-
-	pthread_mutex_lock(&m->mutex);
-	stopping = m->stopping;
-	pthread_mutex_unlock(&m->mutex);
-	return stopping;
-}
-
-/* The first thread to see the end of the connection tells the owner. */
-static void connection_ended(struct mnt *m)
-{
-	bool first;
-
-	pthread_mutex_lock(&m->mutex);
-	first = !m->ended && !m->stopping;
-	m->ended = true;
-	pthread_mutex_unlock(&m->mutex);
-	if (first && m->o.unmounted)
-		m->o.unmounted(m->o.arg);
-}
-
-static void *mnt_thread_main(void *arg)
-{
-	struct mnt_thread *t = arg;
-	struct mnt *m = t->mnt;
-	struct fuse_buf buf = { .mem = t->memory + BLOCK_SIZE - REQUEST_HEADER };
-
-	thread_data = t->memory + BLOCK_SIZE;
-	while (!mnt_stopping(m) && !fuse_session_exited(m->se)) {
-		int n = fuse_session_receive_buf(m->se, &buf);
-
-		if (n == -EINTR || n == -EAGAIN)
-			continue;
-		if (n <= 0)
-			break;
-		thread_busy(m);
-		atomic_fetch_add_explicit(&m->requests, 1, memory_order_relaxed);
-		fuse_session_process_buf(m->se, &buf);
-		thread_idle(m);
-	}
-	connection_ended(m);
-	return NULL;
-}
-
-static void on_wakeup(int signal)
-{
-	(void)signal;	/* its only purpose is to end a read(2) with EINTR */
 }
 
 /* ---- what the kernel should forget ---- */
@@ -325,67 +208,53 @@ void mnt_invalidate(struct mnt *m, uint64_t id)
 	pthread_mutex_unlock(&m->mutex);
 }
 
+/* mutex held, released around it. */
+static void notify_stale(struct mnt *m)
+{
+	uint64_t id = m->stale[m->stale_head];
+
+	m->stale_head = (m->stale_head + 1) % ARRAY_SIZE(m->stale);
+	m->stale_count--;
+	if (m->ended || m->stopping)
+		return;
+	pthread_mutex_unlock(&m->mutex);
+	fuse_lowlevel_notify_inval_inode(m->se, mnt_nodeid(m, id), 0, 0);
+	pthread_mutex_lock(&m->mutex);
+}
+
+/* Notices to the kernel, and what may wait a long time on behalf of those who must not. */
 static void *notifier_main(void *arg)
 {
 	struct mnt *m = arg;
+	struct mnt_slot *late;
 
 	pthread_mutex_lock(&m->mutex);
-	while (!m->stopping) {
-		uint64_t id;
+	while (!m->notifier_stop) {
+		if (m->stale_count) {
+			notify_stale(m);
+		} else if ((late = m->late)) {
+			m->late = late->next;
+			pthread_mutex_unlock(&m->mutex);
+			mnt_data_late(late);
+			pthread_mutex_lock(&m->mutex);
+		} else {
+			struct timespec until;
 
-		if (!m->stale_count) {
-			pthread_cond_wait(&m->changed, &m->mutex);
-			continue;
+			clock_gettime(CLOCK_REALTIME, &until);
+			until.tv_nsec += TICK_NS;
+			if (until.tv_nsec >= (long)NSEC_PER_SEC) {
+				until.tv_nsec -= (long)NSEC_PER_SEC;
+				until.tv_sec++;
+			}
+			if (pthread_cond_timedwait(&m->changed, &m->mutex, &until))
+				mnt_threads_tick(m);
 		}
-		id = m->stale[m->stale_head];
-		m->stale_head = (m->stale_head + 1) % ARRAY_SIZE(m->stale);
-		m->stale_count--;
-		if (m->ended)
-			continue;
-		pthread_mutex_unlock(&m->mutex);
-		fuse_lowlevel_notify_inval_inode(m->se, mnt_nodeid(m, id), 0, 0);
-		pthread_mutex_lock(&m->mutex);
 	}
 	pthread_mutex_unlock(&m->mutex);
 	return NULL;
 }
 
 /* ---- life ---- */
-
-static int start_threads(struct mnt *m)
-{
-	struct sigaction wakeup = { .sa_handler = on_wakeup };
-	unsigned int i;
-	int err = 0;
-
-	sigaction(SIGUSR1, &wakeup, NULL);
-	err = pthread_create(&m->notifier, NULL, notifier_main, m);
-	if (err)
-		return -err;
-	pthread_mutex_lock(&m->mutex);
-	for (i = 0; i < m->threads_max && !err; i++)
-		err = thread_add(m);
-	if (m->thread_count)
-		err = 0;	/* fewer than wished for serve as well */
-	pthread_mutex_unlock(&m->mutex);
-	return err;
-}
-
-static void free_threads(struct mnt *m)
-{
-	struct mnt_thread *t;
-
-	while ((t = m->threads)) {
-		/* A signal may come just before the read(2): again until it has ended. */
-		while (pthread_tryjoin_np(t->thread, NULL) == EBUSY) {
-			pthread_kill(t->thread, SIGUSR1);
-			usleep(1000);
-		}
-		m->threads = t->next;
-		munmap(t->memory, MEMORY_SIZE);
-		free(t);
-	}
-}
 
 static struct mnt *mnt_alloc(struct fs *fs, const struct mnt_options *o)
 {
@@ -398,18 +267,30 @@ static struct mnt *mnt_alloc(struct fs *fs, const struct mnt_options *o)
 	m->o.read_only = o->read_only || fs->read_only;
 	snprintf(m->dir, sizeof(m->dir), "%s", o->dir);
 	m->o.dir = m->dir;
-	m->threads_max = o->threads ? o->threads : THREADS_DEFAULT;
 	pthread_mutex_init(&m->mutex, NULL);
+	pthread_mutex_init(&m->slot_mutex, NULL);
 	pthread_cond_init(&m->changed, NULL);
+	pthread_cond_init(&m->unparked, NULL);
 	list_init(&m->files);
 	return m;
 }
 
 static void mnt_free(struct mnt *m)
 {
+	pthread_cond_destroy(&m->unparked);
 	pthread_cond_destroy(&m->changed);
+	pthread_mutex_destroy(&m->slot_mutex);
 	pthread_mutex_destroy(&m->mutex);
 	free(m);
+}
+
+static void notifier_stop(struct mnt *m)
+{
+	pthread_mutex_lock(&m->mutex);
+	m->notifier_stop = true;
+	pthread_cond_broadcast(&m->changed);
+	pthread_mutex_unlock(&m->mutex);
+	pthread_join(m->notifier, NULL);
 }
 
 int mnt_start(struct fs *fs, int fuse_fd, const struct mnt_options *o, struct mnt **out)
@@ -423,14 +304,21 @@ int mnt_start(struct fs *fs, int fuse_fd, const struct mnt_options *o, struct mn
 	err = session_new(m, fuse_fd);
 	if (err)
 		goto free_mnt;
-	err = start_threads(m);
-	if (err)
+	err = pthread_create(&m->notifier, NULL, notifier_main, m);
+	if (err) {
+		err = -err;
 		goto free_session;
+	}
+	err = mnt_threads_start(m);
+	if (err)
+		goto stop_notifier;
 	for (i = 0; i < o->clone_count; i++)
 		close(o->clone_fds[i]);
 	*out = m;
 	return 0;
 
+stop_notifier:
+	notifier_stop(m);
 free_session:
 	fuse_session_destroy(m->se);	/* closes fuse_fd */
 free_mnt:
@@ -442,13 +330,9 @@ void mnt_stop(struct mnt *m)
 {
 	struct mnt_file *f, *next;
 
-	pthread_mutex_lock(&m->mutex);
-	m->stopping = true;
-	pthread_cond_broadcast(&m->changed);
-	pthread_mutex_unlock(&m->mutex);
 	fuse_session_exit(m->se);
-	free_threads(m);
-	pthread_join(m->notifier, NULL);
+	mnt_threads_stop(m);
+	notifier_stop(m);
 	list_for_each(f, next, &m->files, node)
 		mnt_file_close(m, f);
 	fuse_session_destroy(m->se);

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "fs/fs_io.h"
 #include "fuse/fuse_mount.h"
 
 #define MNT_IO_MAX	(1 * MIB)	/* largest read or write */
@@ -31,11 +32,43 @@ struct mnt_comm {
 	char	comm[25];
 };
 
+/*
+ * A request of the kernel, received into memory laid out so that the data of a WRITE begins
+ * at a page boundary: it goes to the device from there.  The data of a READ is fetched into
+ * the same pages, which a READ request leaves unused; there is room for the answer's header
+ * before them.
+ */
+#define REQUEST_HEADER	80u	/* struct fuse_in_header and struct fuse_write_in */
+#define SLOT_BYTES	(MNT_IO_MAX + 64 * KIB)
+#define SLOTS_SPARE	64u	/* requests under way beside those that threads work on */
+#define TICK_NS		(100 * (long)NSEC_PER_MSEC)
+
+struct mnt_slot {
+	struct fs_io	fio;
+	struct mnt	*mnt;
+	struct mnt_slot	*next;	/* spare, or late */
+	uint8_t		*memory;
+	uint64_t	unique;	/* the kernel's name for the request */
+	int		err;	/* of a late one */
+};
+
+static inline uint8_t *slot_request(struct mnt_slot *s)
+{
+	return s->memory + BLOCK_SIZE - REQUEST_HEADER;
+}
+
+static inline uint8_t *slot_data(struct mnt_slot *s)
+{
+	return s->memory + BLOCK_SIZE;
+}
+
 struct mnt_thread {
 	struct mnt	*mnt;
 	struct mnt_thread *next;
 	pthread_t	thread;
-	uint8_t		*memory;	/* request and data, see mnt_thread_main() */
+	struct mnt_slot	*slot;		/* what it receives into */
+	struct mnt_slot	*batch[FS_IO_BATCH];	/* prepared, not submitted */
+	unsigned int	batched;
 };
 
 struct mnt {
@@ -43,14 +76,26 @@ struct mnt {
 	struct fuse_session *se;
 	struct mnt_options o;
 	char		dir[256];
-	unsigned int	threads_max;
+	int		fd;		/* /dev/fuse: the session's */
+	int		epoll;		/* has it, edge-triggered */
+
+	atomic_uint	waiting;	/* threads that wait for a request, or are about to */
+	atomic_uint	under_way;	/* requests that no thread works on */
+	atomic_bool	stopping;
+
+	pthread_mutex_t	slot_mutex;
+	struct mnt_slot	*spare;
 
 	pthread_mutex_t	mutex;		/* everything below but the counters */
 	pthread_cond_t	changed;
+	pthread_cond_t	unparked;
 	struct mnt_thread *threads;
 	unsigned int	thread_count;
-	unsigned int	idle;		/* threads that wait for a request */
-	bool		stopping;
+	unsigned int	parked;		/* threads that are not needed now */
+	unsigned int	wanted;		/* … of which so many are to wake up */
+	unsigned long	ticked;		/* requests at the last tick */
+	struct mnt_slot	*late;		/* timed out: their ends may take long */
+	bool		notifier_stop;
 	bool		ended;		/* unmounted() was or is being called */
 	struct list	files;		/* open: struct mnt_file.node */
 	struct mnt_comm	comms[MNT_COMMS];
@@ -105,12 +150,41 @@ void mnt_entry(const struct mnt *m, const struct fs_attr *attr, struct fuse_entr
 /** mnt_timeout() - for how long @attr may be believed. */
 double mnt_timeout(const struct fs_attr *attr);
 
+/** mnt_errno() - @err (negative errno) as the kernel is told. */
+int mnt_errno(const struct mnt *m, int err);
+
 /** mnt_data() - the calling thread's aligned buffer of MNT_IO_MAX bytes. */
 uint8_t *mnt_data(void);
 
 /** mnt_writable() - answers EROFS and returns false on a read-only mount. */
 bool mnt_writable(fuse_req_t req);
 
+/* fuse_data.c */
+int mnt_slots_init(struct mnt *m);
+void mnt_slots_fini(struct mnt *m);
+struct mnt_slot *mnt_slot_new(struct mnt *m);
+void mnt_slot_free(struct mnt_slot *s);
+/** mnt_slot_take() - a spare one, or NULL. */
+struct mnt_slot *mnt_slot_take(struct mnt *m);
+void mnt_slot_give(struct mnt_slot *s);
+
+/**
+ * mnt_data_prepare() - whether the request of @n bytes in @s is a plain read or write: then
+ * one of the next two must follow, before anything that may wait.
+ */
+bool mnt_data_prepare(struct mnt_slot *s, size_t n);
+/** mnt_data_run() - executes and answers it in the calling thread, which keeps @s. */
+void mnt_data_run(struct mnt_slot *s);
+/** mnt_data_submit() - starts them; whoever completes them answers, and they become spare. */
+void mnt_data_submit(struct mnt *m, struct mnt_slot **slots, unsigned int count);
+/** mnt_data_late() - the end of one that timed out; may block. */
+void mnt_data_late(struct mnt_slot *s);
+
+/* fuse_threads.c */
+int mnt_threads_start(struct mnt *m);
+void mnt_threads_stop(struct mnt *m);
+/** mnt_threads_tick() - now and then, mutex held: is there anybody to take a request? */
+void mnt_threads_tick(struct mnt *m);
 /* fuse_files.c */
 void mnt_file_ops(struct fuse_lowlevel_ops *ops);
 void mnt_file_close(struct mnt *m, struct mnt_file *f);
