@@ -156,6 +156,17 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 		fuse_reply_buf(req, (const char *)mnt_data(), done);
 }
 
+/*
+ * O_DSYNC, O_SYNC and RWF_DSYNC are ours to keep (R7): of writes that go past its cache the
+ * kernel expects it, after the others it sends an fsync, which then finds nothing to do.
+ */
+static int write_sync(struct mnt *m, const struct fuse_file_info *fi)
+{
+	if (!(fi->flags & O_DSYNC) || fi->writepage)
+		return 0;
+	return fs_fsync(m->fs, mnt_file(fi)->file, (fi->flags & O_SYNC) != O_SYNC);
+}
+
 static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
 		     struct fuse_file_info *fi)
 {
@@ -168,6 +179,8 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 	/* Dirty pages of an mmap may be written back after the file was opened to append. */
 	err = fs_write(m->fs, mnt_file(fi)->file, (uint64_t)off, buf, size,
 		       (fi->flags & O_APPEND) && !fi->writepage, &done);
+	if (!err)
+		err = write_sync(m, fi);
 	if (err)
 		mnt_error(req, err);
 	else

@@ -1,0 +1,58 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# What O_DSYNC, O_SYNC and fsync(2) acknowledged is there after the daemon was killed.
+. "$(dirname "$0")/lib.sh"
+need_fuse synchronous_writes
+
+make_volume 1G
+host_start alpha
+host_mount alpha
+a=$(mnt alpha)
+
+write_sync() {	# write_sync FILE FLAGS: 4 KiB, acknowledged
+	python3 - "$1" "$2" <<-'END' || fail "write with $2"
+		import mmap, os, sys
+		flags = eval(sys.argv[2], vars(os))
+		fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT | flags, 0o644)
+		data = mmap.mmap(-1, 4096)
+		data.write(b"x" * 4096)
+		if os.write(fd, data) != 4096:
+		    sys.exit(1)
+		os._exit(0)	# no close(2) of ours before the daemon dies
+	END
+}
+
+crash() {	# the parent first, so that it does not start another worker
+	local worker
+	worker=$(worker_of alpha)
+	kill -KILL "${pid_of[alpha]}" "$worker"
+	wait "${pid_of[alpha]}" 2>/dev/null
+	umount -l "$a"
+	host_start alpha
+	host_mount alpha
+}
+
+# Without the flag the transaction that gives the file its size waits for a third of a second.
+for flags in "O_DIRECT|O_DSYNC" "O_DIRECT|O_SYNC" "O_APPEND|O_DSYNC" O_DSYNC O_SYNC; do
+	story "a write with $flags is durable when it returns"
+	write_sync "$a/file" "$flags"
+	crash
+	[ "$(stat -c %s "$a/file")" = 4096 ] || fail "size $(stat -c %s "$a/file")"
+	tr -d x <"$a/file" | cmp - /dev/null || fail "contents"
+	rm "$a/file"
+	sync -f "$a"
+done
+
+story "a directory of a rescue mount can be synced"
+mkdir "$a/dir"
+host_umount alpha
+host_stop alpha || fail "alpha ended with $?"
+host_start alpha
+host_mount alpha rescue
+python3 -c 'import os, sys; os.fsync(os.open(sys.argv[1], os.O_RDONLY))' "$a/dir" ||
+	fail "fsync of a directory"
+ls "$a/dir" >/dev/null || fail "the daemon is gone"
+host_umount alpha
+host_stop alpha || fail "alpha ended with $?"
+check_volume
+finish
