@@ -354,6 +354,15 @@ int fs_sync(struct fs *fs)
 	return fs_result(fs, err);
 }
 
+int fs_sync_names(struct fs *fs)
+{
+	int err = fs_may_read(fs);
+
+	if (err || fs->rescue)
+		return err;
+	return fs_result(fs, journal_commit(fs, journal_last_id(fs)));
+}
+
 int fs_statfs(struct fs *fs, struct statvfs *st)
 {
 	struct alloc_totals t;

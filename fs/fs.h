@@ -154,6 +154,8 @@ int fs_seek(struct fs *fs, struct fs_file *f, uint64_t off, int whence, uint64_t
 
 /** fs_sync() - everything of this host durable. */
 int fs_sync(struct fs *fs);
+/** fs_sync_names() - every name made, moved or removed so far: fsync(2) of a directory. */
+int fs_sync_names(struct fs *fs);
 int fs_statfs(struct fs *fs, struct statvfs *st);
 
 #endif

@@ -153,7 +153,7 @@ static void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int data_only,
 	(void)ino;
 	(void)data_only;
 	(void)fi;
-	mnt_error(req, journal_commit(m->fs, journal_last_id(m->fs)));
+	mnt_error(req, fs_sync_names(m->fs));
 }
 
 void mnt_readdir_ops(struct fuse_lowlevel_ops *ops)
