@@ -16,6 +16,7 @@ void config_init(struct config *c)
 	memset(c, 0, sizeof(*c));
 	snprintf(c->run_dir, sizeof(c->run_dir), "%s", CONFIG_DEFAULT_RUN_DIR);
 	c->log_level = LOG_LEVEL_INFO;
+	c->stop_timeout = CONFIG_STOP_DEFAULT;
 }
 
 static int set_text(char *to, size_t size, const char *value, char *why, size_t why_size)
@@ -77,17 +78,17 @@ static int set_log_level(struct config *c, const char *value, char *why, size_t 
 	return -EINVAL;
 }
 
-static int set_threads(struct config *c, const char *value, char *why, size_t why_size)
+static int set_number(unsigned int *to, unsigned int max, const char *value, char *why,
+		      size_t why_size)
 {
 	char *end;
 	unsigned long n = strtoul(value, &end, 10);
 
-	if (!isdigit((unsigned char)value[0]) || *end || n < 1 || n > CONFIG_THREADS_MAX) {
-		snprintf(why, why_size, "\"%s\" is not a number from 1 to %d", value,
-			 CONFIG_THREADS_MAX);
+	if (!isdigit((unsigned char)value[0]) || *end || n < 1 || n > max) {
+		snprintf(why, why_size, "\"%s\" is not a number from 1 to %u", value, max);
 		return -EINVAL;
 	}
-	c->threads = (unsigned int)n;
+	*to = (unsigned int)n;
 	return 0;
 }
 
@@ -110,7 +111,9 @@ int config_set(struct config *c, const char *key, const char *value, char *why, 
 	if (!strcmp(key, "log-level"))
 		return set_log_level(c, value, why, why_size);
 	if (!strcmp(key, "threads"))
-		return set_threads(c, value, why, why_size);
+		return set_number(&c->threads, CONFIG_THREADS_MAX, value, why, why_size);
+	if (!strcmp(key, "stop-timeout"))
+		return set_number(&c->stop_timeout, CONFIG_STOP_MAX, value, why, why_size);
 	snprintf(why, why_size, "unknown setting \"%s\"", key);
 	return -ENOENT;
 }

@@ -12,6 +12,8 @@
 #define CONFIG_DEFAULT_RUN_DIR	"/run/lunfs"
 #define CONFIG_NAME_MAX		32	/* bytes of a host name, as a slot holds it */
 #define CONFIG_THREADS_MAX	64
+#define CONFIG_STOP_MAX		3600
+#define CONFIG_STOP_DEFAULT	45	/* below that of lunfsd.service, which kills */
 
 struct config {
 	char	run_dir[PATH_MAX];
@@ -22,6 +24,7 @@ struct config {
 	char	group[64];		/* who may ask for status; "": root only */
 	enum log_level log_level;
 	unsigned int threads;		/* that serve a mount; 0: chosen */
+	unsigned int stop_timeout;	/* seconds in which everything is given back */
 };
 
 /** config_init() - the defaults. */

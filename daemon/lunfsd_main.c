@@ -16,6 +16,7 @@ enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
 static const char usage[] =
 	"usage: lunfsd [--run-dir DIR] [--host-name NAME] [--host-id UUID] [--config FILE]\n"
 	"              [--user USER] [--group GROUP] [--log-level LEVEL] [--threads N]\n"
+	"              [--stop-timeout SECONDS]\n"
 	"       lunfsd --help | --version\n"
 	"\n"
 	"Serves the datastores of one host, in the foreground, until SIGTERM.\n"
@@ -28,7 +29,10 @@ static const char usage[] =
 	"  --user USER       whom the worker runs as (default lunfs, else nobody)\n"
 	"  --group GROUP     who beside root may ask for status (default nobody)\n"
 	"  --log-level LEVEL error, warning, info (default) or debug\n"
-	"  --threads N       threads that serve a mount (default: chosen)\n";
+	"  --threads N       threads that serve a mount (default: chosen)\n"
+	"  --stop-timeout SECONDS  for giving everything back at the end (default 45)\n"
+	"\n"
+	"Exit status: 0 ended as told, 1 failed, 2 wrong usage.\n";
 
 enum { OPT_CONFIG = 1, OPT_ROLE, OPT_HELP, OPT_VERSION, OPT_SETTING };
 
@@ -40,6 +44,7 @@ static const struct option options[] = {
 	{ "group", required_argument, NULL, OPT_SETTING },
 	{ "log-level", required_argument, NULL, OPT_SETTING },
 	{ "threads", required_argument, NULL, OPT_SETTING },
+	{ "stop-timeout", required_argument, NULL, OPT_SETTING },
 	{ "config", required_argument, NULL, OPT_CONFIG },
 	{ "role", required_argument, NULL, OPT_ROLE },	/* ours, of the worker */
 	{ "help", no_argument, NULL, OPT_HELP },

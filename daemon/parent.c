@@ -22,7 +22,9 @@
 #include "base/machine.h"
 #include "daemon/notify.h"
 
-#define OPERATIONS_MAX	64	/* child processes at a time */
+#define OPERATIONS_MAX	64u	/* child processes at a time */
+#define OPERATIONS_KEPT	16u	/* of these for fencing: mounts of a hung device shall not stop it */
+#define KILL_MS		5000	/* for a killed worker to end */
 #define WORKER_NOBODY	65534
 
 /* A mount that this daemon made: what it may unmount. */
@@ -41,13 +43,15 @@ struct result {
 
 struct state {
 	struct parent p;
-	int	lock_fd;	/* the run directory is ours */
+	int	run_dir, lock_fd;	/* the directory, and that it is ours */
 	int	life;		/* closes with us: the worker ends then; carries "stop" */
 	int	signals;
 	int	worker_pidfd;
 	int	results[2];	/* from our child processes */
 	unsigned int operations;
 	bool	ready, stopping;
+	uint64_t stop_until;	/* boot time: what has not been given back by then is not */
+	unsigned int stop_timeout;	/* seconds */
 	struct mount_entry mounts[PARENT_MOUNTS_MAX];
 };
 
@@ -122,30 +126,51 @@ static int find_host(const struct config *c, struct rpc_hello *h)
 	return 0;
 }
 
+/* Who could exchange what is in it could answer in our place, and lead us astray. */
+static int open_run_dir(const char *path)
+{
+	bool made = !mkdir(path, 0755);
+	struct stat st;
+	int fd = -1;
+
+	if (made || errno == EEXIST)
+		fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	/* Whatever the umask: the control socket decides who may connect. */
+	if (fd < 0 || (made && fchmod(fd, 0755)) || fstat(fd, &st)) {
+		SAY(LOG_LEVEL_ERROR, "%s: cannot make or use the run directory: %s", path,
+		    strerror(errno));
+	} else if (st.st_uid || (st.st_mode & (S_IWGRP | S_IWOTH))) {
+		SAY(LOG_LEVEL_ERROR, "%s: has to belong to root and be writable by nobody else; name "
+		    "another --run-dir", path);
+	} else {
+		return fd;
+	}
+	if (fd >= 0)
+		close(fd);
+	return -1;
+}
+
 static int take_run_dir(struct state *s)
 {
-	char path[PATH_MAX + 8];
+	const char *path = s->p.hello.run_dir;
 
-	if (mkdir(s->p.hello.run_dir, 0755) && errno != EEXIST) {
-		SAY(LOG_LEVEL_ERROR, "%s: cannot make the run directory: %s", s->p.hello.run_dir,
-		    strerror(errno));
+	s->run_dir = open_run_dir(path);
+	if (s->run_dir < 0)
 		return -1;
-	}
-	snprintf(path, sizeof(path), "%s/lock", s->p.hello.run_dir);
-	s->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	s->lock_fd = openat(s->run_dir, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (s->lock_fd < 0) {
-		SAY(LOG_LEVEL_ERROR, "%s: %s", path, strerror(errno));
+		SAY(LOG_LEVEL_ERROR, "%s/lock: %s", path, strerror(errno));
 		return -1;
 	}
 	if (flock(s->lock_fd, LOCK_EX | LOCK_NB) == 0)
 		return 0;
-	SAY(LOG_LEVEL_ERROR, "another lunfsd uses %s; give this one a --run-dir of its own",
-	    s->p.hello.run_dir);
+	SAY(LOG_LEVEL_ERROR, "another lunfsd uses %s; give this one a --run-dir of its own", path);
 	return -1;
 }
 
 static int bind_control(const struct state *s)
 {
+	const char *name = PARENT_CONTROL_SOCKET;
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	mode_t mask;
 	int fd, err;
@@ -158,13 +183,13 @@ static int bind_control(const struct state *s)
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -1;
-	unlink(addr.sun_path);	/* of a daemon that has died: we hold the lock */
+	unlinkat(s->run_dir, name, 0);	/* of a daemon that has died: we hold the lock */
 	mask = umask(0177);
 	err = bind(fd, (struct sockaddr *)&addr, sizeof(addr));
 	umask(mask);
 	if (!err && s->p.hello.has_control_group)
-		err = chown(addr.sun_path, 0, s->p.hello.control_gid) ||
-		      chmod(addr.sun_path, 0660);
+		err = fchownat(s->run_dir, name, 0, s->p.hello.control_gid, AT_SYMLINK_NOFOLLOW) ||
+		      fchmodat(s->run_dir, name, 0660, 0);
 	if (!err && !listen(fd, 16))
 		return fd;
 	SAY(LOG_LEVEL_ERROR, "%s: cannot listen: %s", addr.sun_path, strerror(errno));
@@ -255,7 +280,7 @@ static void note_results(struct state *s)
 			struct mount_entry *m = &s->mounts[i];
 
 			if (r.op == RPC_MOUNT ? m->used :
-			    !m->used || m->dev_minor != r.dev_minor)
+			    !m->used || m->dev_minor != r.dev_minor || strcmp(m->dir, r.dir))
 				continue;
 			m->used = r.op == RPC_MOUNT;
 			m->dev_minor = r.dev_minor;
@@ -301,6 +326,7 @@ static int run_operation(struct state *s, const struct rpc_request *rq, const in
 	case RPC_UMOUNT:
 		err = parent_umount(&rq->umount, reply);
 		r.dev_minor = rq->umount.dev_minor;
+		memcpy(r.dir, rq->umount.dir, sizeof(r.dir));
 		break;
 	default:
 		return parent_kill(&s->p, &rq->kill, fds, reply);
@@ -311,15 +337,22 @@ static int run_operation(struct state *s, const struct rpc_request *rq, const in
 	return err;
 }
 
-static void finish(struct state *s, const struct rpc_request *rq, struct rpc_reply *reply, int err,
-		   const int *out, unsigned int out_count)
+static void fill_reply(const struct rpc_request *rq, struct rpc_reply *reply, int err)
 {
 	reply->magic = RPC_MAGIC;
 	reply->id = rq->id;
 	reply->err = err;
 	if (err && !reply->why[0])
 		snprintf(reply->why, sizeof(reply->why), "%s", strerror(-err));
-	rpc_send(s->p.rpc, reply, sizeof(*reply), out, err ? 0 : out_count);
+}
+
+/* From the parent itself, which waits for nobody: a worker that takes no replies gets none. */
+static void answer(struct state *s, const struct rpc_request *rq, struct rpc_reply *reply, int err)
+{
+	fill_reply(rq, reply, err);
+	if (rpc_send_now(s->p.rpc, reply, sizeof(*reply)))
+		SAY(LOG_LEVEL_WARNING, "the worker does not take the reply to its request %u",
+		    rq->op);
 }
 
 /* A process for each request: an open or umount that hangs holds up nobody's fencing. */
@@ -337,8 +370,10 @@ static int fork_operation(struct state *s, const struct rpc_request *rq, const i
 	if (getppid() != me)
 		_exit(1);
 	close(s->life);
+	close(s->lock_fd);	/* an operation that hangs keeps no successor from starting */
 	err = run_operation(s, rq, fds, &reply, out, &out_count);
-	finish(s, rq, &reply, err, out, out_count);
+	fill_reply(rq, &reply, err);
+	rpc_send(s->p.rpc, &reply, sizeof(reply), out, err ? 0 : out_count);
 	_exit(0);
 }
 
@@ -389,7 +424,10 @@ static int admit(struct state *s, const struct rpc_request *rq, unsigned int fd_
 			 PARENT_MOUNTS_MAX);
 		return -EMFILE;
 	}
-	return s->operations >= OPERATIONS_MAX ? -EAGAIN : 0;
+	if (s->operations < OPERATIONS_MAX - (rq->op == RPC_KILL ? 0 : OPERATIONS_KEPT))
+		return 0;
+	snprintf(reply->why, sizeof(reply->why), "%u operations hang already", s->operations);
+	return -EAGAIN;
 }
 
 static void worker_ready(struct state *s)
@@ -414,18 +452,18 @@ static void handle_request(struct state *s)
 	err = admit(s, &rq, fd_count, &reply);
 	if (err) {
 		SAY(LOG_LEVEL_WARNING, "refused the worker's request %u: %s", rq.op, reply.why);
-		finish(s, &rq, &reply, err, NULL, 0);
+		answer(s, &rq, &reply, err);
 	} else if (rq.op == RPC_READY) {
 		worker_ready(s);
 	} else if (rq.op == RPC_COMM) {
 		read_comm(rq.comm_pid, reply.comm);
-		finish(s, &rq, &reply, 0, NULL, 0);
+		answer(s, &rq, &reply, 0);
 	} else if (rq.op == RPC_REALTIME) {
-		finish(s, &rq, &reply, make_realtime(s, rq.realtime_tid), NULL, 0);
+		answer(s, &rq, &reply, make_realtime(s, rq.realtime_tid));
 	} else {
 		err = fork_operation(s, &rq, fds);
 		if (err)
-			finish(s, &rq, &reply, err, NULL, 0);
+			answer(s, &rq, &reply, err);
 		else
 			s->operations++;
 	}
@@ -453,6 +491,7 @@ static void handle_signal(struct state *s)
 		}
 	} else if (!s->stopping && si.ssi_signo != SIGHUP) {
 		s->stopping = true;
+		s->stop_until = env_now_ns(env_posix()) + s->stop_timeout * NSEC_PER_SEC;
 		notify_send("STOPPING=1");
 		SAY(LOG_LEVEL_INFO, "%s: unmounting and giving the datastores back",
 		    strsignal((int)si.ssi_signo));
@@ -476,6 +515,30 @@ static int worker_status(struct state *s)
 	return 1;
 }
 
+/* Its process may stay until its I/O ends; the host locks that it holds keep that safe. */
+static int give_up(struct state *s)
+{
+	struct pollfd pfd = { .fd = s->worker_pidfd, .events = POLLIN };
+
+	SAY(LOG_LEVEL_ERROR, "not everything could be given back within %u s (does a device hang?): "
+	    "ending the worker; other hosts recover what it had", s->stop_timeout);
+	syscall(SYS_pidfd_send_signal, s->worker_pidfd, SIGKILL, NULL, 0);
+	if (poll(&pfd, 1, KILL_MS) <= 0)
+		SAY(LOG_LEVEL_ERROR, "the worker, process %d, is killed but does not end: its I/O "
+		    "hangs in the kernel", (int)s->p.worker);
+	return 1;
+}
+
+/* Milliseconds until the time for stopping is over; -1 for ever. */
+static int stop_left(const struct state *s)
+{
+	uint64_t now = env_now_ns(env_posix());
+
+	if (!s->stopping)
+		return -1;
+	return now < s->stop_until ? (int)((s->stop_until - now) / NSEC_PER_MSEC) + 1 : 0;
+}
+
 static int loop(struct state *s)
 {
 	struct pollfd pfd[] = {
@@ -485,8 +548,14 @@ static int loop(struct state *s)
 	};
 
 	for (;;) {
-		if (poll(pfd, ARRAY_SIZE(pfd), -1) < 0 && errno != EINTR)
+		int left = stop_left(s), n = poll(pfd, ARRAY_SIZE(pfd), left);
+
+		if (n < 0 && errno != EINTR)
 			return 1;
+		if (n < 0)
+			continue;
+		if (left == 0 && !pfd[0].revents)
+			return give_up(s);
 		/* First: once it is dead nothing of it counts any more. */
 		if (pfd[0].revents)
 			return worker_status(s);
@@ -522,6 +591,7 @@ static int prepare(struct state *s, const struct config *c)
 	h->parent = getpid();
 	h->log_level = (uint32_t)c->log_level;
 	h->threads = c->threads;
+	s->stop_timeout = c->stop_timeout;
 	strcpy(h->run_dir, c->run_dir);
 	snprintf(s->p.control_path, sizeof(s->p.control_path), "%.*s/%s",
 		 PATH_MAX - 32, c->run_dir, PARENT_CONTROL_SOCKET);
@@ -553,6 +623,6 @@ int parent_run(const struct config *c)
 	if (err)
 		SAY(LOG_LEVEL_ERROR, "cannot start the worker: %s", strerror(-err));
 	status = err ? 1 : loop(&s);
-	unlink(s.p.control_path);
+	unlinkat(s.run_dir, PARENT_CONTROL_SOCKET, 0);
 	return status;
 }

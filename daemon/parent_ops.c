@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -119,7 +120,7 @@ static int take_host_lock(const struct parent *p, const struct blkfile_handle *h
 	return 0;
 }
 
-/* Between the two opens the path may have come to name something else. */
+/* Between two opens the path may have come to name something else. */
 static int check_same(const struct blkfile_handle *a, const struct blkfile_handle *b,
 		      struct rpc_reply *reply)
 {
@@ -153,20 +154,34 @@ static int fill_open_reply(const struct blkfile_handle h[2], struct rpc_reply *r
 	return 0;
 }
 
+/* What open(2) says of a device that is write-protected helps nobody. */
+static int explain_read_only(const char *path, unsigned int flags, int err,
+			     struct rpc_reply *reply)
+{
+	if (!(flags & BLKFILE_READ_ONLY) && (err == -EROFS || err == -EACCES))
+		snprintf(reply->why, sizeof(reply->why), "%.300s: is read-only, and a host must write "
+			 "its heartbeat, even for -o ro; -o rescue reads it", path);
+	return err;
+}
+
 /* Opened twice, in the way that the volume was made for: its superblock tells. */
 static int open_volume(const char *path, unsigned int flags, struct blkfile_handle h[2],
 		       struct rpc_reply *reply)
 {
-	int err = blkfile_handle_open(path, BLKFILE_READ_ONLY, &h[0], reply->why,
+	struct blkfile_handle seen;
+	int err = blkfile_handle_open(path, BLKFILE_READ_ONLY, &seen, reply->why,
 				      sizeof(reply->why));
 
 	if (err)
 		return err;
-	err = parent_check_volume(&h[0], path, &flags, reply);
-	blkfile_handle_close(&h[0]);
-	for (unsigned int i = 0; i < 2 && !err; i++)
+	err = parent_check_volume(&seen, path, &flags, reply);
+	for (unsigned int i = 0; i < 2 && !err; i++) {
 		err = blkfile_handle_open(path, flags, &h[i], reply->why, sizeof(reply->why));
-	return err ? err : check_same(&h[0], &h[1], reply);
+		if (!err)
+			err = check_same(&seen, &h[i], reply);
+	}
+	blkfile_handle_close(&seen);
+	return explain_read_only(path, flags, err, reply);
 }
 
 /* The process ends right after the reply: that closes what was opened. */
@@ -196,14 +211,14 @@ int parent_open(const struct parent *p, const struct rpc_open *rq, const int *fd
 static bool mount_is_dead(const char *path)
 {
 	struct pollfd pfd = { .events = POLLIN };
-	struct stat st;
+	struct statfs st;
 	int status = 0;
 	pid_t pid = fork();
 
 	if (pid < 0)
 		return false;
 	if (pid == 0)
-		_exit(stat(path, &st) && errno == ENOTCONN ? 1 : 0);
+		_exit(statfs(path, &st) && errno == ENOTCONN ? 1 : 0);	/* never cached */
 	pfd.fd = (int)syscall(SYS_pidfd_open, pid, 0);
 	if (pfd.fd < 0 || poll(&pfd, 1, PROBE_MS) <= 0)
 		kill(pid, SIGKILL);
@@ -332,6 +347,9 @@ int parent_umount(const struct rpc_umount *rq, struct rpc_reply *reply)
 			 rq->dir);
 		return -EBUSY;
 	}
+	/* Unmounted by umount(8), mounted anew by somebody, and its number given again. */
+	if (rq->dead && !mount_is_dead(rq->dir))
+		return 0;
 	if (!umount2(rq->dir, UMOUNT_NOFOLLOW | (rq->lazy ? MNT_DETACH : 0)))
 		return 0;
 	err = -errno;

@@ -70,6 +70,15 @@ int rpc_send(int sock, const void *msg, size_t len, const int *fds, unsigned int
 	return (size_t)n == len ? 0 : -EPROTO;
 }
 
+int rpc_send_now(int sock, const void *msg, size_t len)
+{
+	ssize_t n = send(sock, msg, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+	if (n < 0)
+		return -errno;
+	return (size_t)n == len ? 0 : -EPROTO;
+}
+
 void rpc_close_fds(const int *fds, unsigned int count)
 {
 	for (unsigned int i = 0; i < count; i++)
@@ -159,6 +168,8 @@ static const char *request_wrong(const struct rpc_request *rq, unsigned int *fds
 			return "the device is not a plain absolute path";
 		if (rq->open.flags & ~(RPC_OPEN_READ_ONLY | RPC_OPEN_NO_HOST_LOCK))
 			return "an unknown flag";
+		if (rq->open.flags == RPC_OPEN_NO_HOST_LOCK)
+			return "to write takes the host lock";
 		return NULL;
 	case RPC_MOUNT:
 		*fds_wanted = 1;

@@ -56,6 +56,7 @@ struct rpc_umount {
 	char	dir[PATH_MAX];
 	uint32_t dev_minor;
 	bool	lazy;
+	bool	dead;	/* nobody serves it any more: what answers there is another mount */
 };
 
 /* Beside it: our lock file of the device, so that only users of that device can be killed. */
@@ -123,6 +124,9 @@ enum { WORKER_FD_RPC = 3, WORKER_FD_LIFE = 4, WORKER_FD_CONTROL = 5 };
 
 /** rpc_send() - one packet with @fd_count descriptors.  Return: 0 or -errno. */
 int rpc_send(int sock, const void *msg, size_t len, const int *fds, unsigned int fd_count);
+
+/** rpc_send_now() - the same without descriptors; -EAGAIN where it would have to wait. */
+int rpc_send_now(int sock, const void *msg, size_t len);
 
 /**
  * rpc_recv() - one packet of exactly @len bytes and at most RPC_FDS_MAX descriptors, which

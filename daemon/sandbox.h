@@ -37,4 +37,7 @@ int sandbox_lock_memory(void);
  */
 int sandbox_filter(void);
 
+/** sandbox_filter_is_open() - whether it only logs, as said above. */
+bool sandbox_filter_is_open(void);
+
 #endif

@@ -32,14 +32,18 @@ static void unmounted(void *arg)
 	pthread_mutex_unlock(&all->mutex);
 }
 
-static int ask_umount(struct stores *all, const char *dir, uint32_t dev_minor, bool lazy)
+enum umount_how { UMOUNT_NORMAL, UMOUNT_LAZY, UMOUNT_DEAD };
+
+static int ask_umount(struct stores *all, const char *dir, uint32_t dev_minor,
+		      enum umount_how how)
 {
 	struct rpc_request rq = { .op = RPC_UMOUNT };
 	struct rpc_reply reply;
 
 	snprintf(rq.umount.dir, sizeof(rq.umount.dir), "%s", dir);
 	rq.umount.dev_minor = dev_minor;
-	rq.umount.lazy = lazy;
+	rq.umount.lazy = how != UMOUNT_NORMAL;
+	rq.umount.dead = how == UMOUNT_DEAD;
 	return rpc_call(all->rpc, &rq, -1, &reply, NULL, NULL);
 }
 
@@ -82,7 +86,7 @@ static int serve_mount(struct mount *m, const struct store_mount_params *p, cons
 
 	if (err) {
 		rpc_close_fds(fds, fd_count);
-		ask_umount(s->all, m->dir, m->dev_minor, true);
+		ask_umount(s->all, m->dir, m->dev_minor, UMOUNT_DEAD);
 		return err;
 	}
 	pthread_mutex_lock(&s->all->mutex);
@@ -144,7 +148,7 @@ static void end_mount(struct mount *m)
 	mnt_stop(m->mnt);
 	/* Most often it is unmounted already: then the parent only forgets it. */
 	if (!m->forgotten)
-		ask_umount(all, m->dir, m->dev_minor, true);
+		ask_umount(all, m->dir, m->dev_minor, UMOUNT_DEAD);
 	log_info(env_posix(), s->fs->super.label, "unmounted from %s", m->dir);
 	free(m);
 	pthread_mutex_lock(&all->mutex);
@@ -204,10 +208,10 @@ static void unmount_claimed(struct mount *m)
 
 	pthread_mutex_unlock(&all->mutex);
 	/* While it is still served: what the kernel has not written yet comes now. */
-	m->forgotten = !ask_umount(all, m->dir, m->dev_minor, false);
+	m->forgotten = !ask_umount(all, m->dir, m->dev_minor, UMOUNT_NORMAL);
 	if (!m->forgotten) {
 		log_warning(env_posix(), m->dir, "in use: its users will see ENOTCONN");
-		m->forgotten = !ask_umount(all, m->dir, m->dev_minor, true);
+		m->forgotten = !ask_umount(all, m->dir, m->dev_minor, UMOUNT_LAZY);
 	}
 	pthread_mutex_lock(&all->mutex);
 	end_mount(m);

@@ -178,6 +178,9 @@ int worker_run(void)
 	}
 	if (confine(&w))
 		return 1;
+	if (sandbox_filter_is_open())
+		SAY(LOG_LEVEL_WARNING, "the system call filter only logs (LUNFS_SECCOMP, or a build "
+		    "with sanitizers): for debugging, not for service");
 	if (w.memory_err)
 		SAY(LOG_LEVEL_WARNING, "memory cannot be locked: %s; the heartbeat may be late when "
 		    "the machine swaps", strerror(-w.memory_err));
