@@ -95,7 +95,7 @@ static int xattr_read(struct fs *fs, uint64_t id, struct attrs_seen *seen)
 	void *block;
 	int err;
 
-	err = inode_lock_free(fs, id, &ino);
+	err = inode_lock_held(fs, id, &ino);
 	if (!err) {
 		err = xattr_read_held(fs, ino, seen);
 		inode_unlock_free(fs, ino);
