@@ -137,8 +137,9 @@ install: all
 	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/share/man/man5 \
 		$(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)/sbin $(DESTDIR)/lib/systemd/system
 	install -m 755 $(programs) $(DESTDIR)$(PREFIX)/sbin
-	# mount(8), mkfs(8) and fsck(8) look for their helpers there.
-	for p in mount mkfs fsck; do ln -sf $(PREFIX)/sbin/$$p.lunfs $(DESTDIR)/sbin/$$p.lunfs; done
+	# mount(8), mkfs(8) and fsck(8) look for their helpers there.  Debian's /sbin is /usr/sbin.
+	[ "$(PREFIX)" = /usr ] || for p in mount mkfs fsck; do \
+		ln -sf $(PREFIX)/sbin/$$p.lunfs $(DESTDIR)/sbin/$$p.lunfs; done
 	install -m 644 docs/man/*.5 $(DESTDIR)$(PREFIX)/share/man/man5
 	install -m 644 docs/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8
 	sed 's|/usr/local/sbin|$(PREFIX)/sbin|' daemon/lunfsd.service \
