@@ -92,6 +92,7 @@ include fs/module.mk
 -include tools/module.mk
 include tests/fuzz/module.mk
 include tests/sim/module.mk
+include tests/sim/cluster/module.mk
 
 # ---- what people call ----
 .PHONY: help deps check demo bench lint unit unit_programs print_unit_programs install clean
