@@ -491,7 +491,8 @@ static void join_abort(struct join *j)
 	if (!lockd_lost(ld) && j->found.state == SLOT_FREE && !started) {
 		gate_fail(ld->gate);
 		gate_drain(ld->gate, ENV_FOREVER);
-		lockd_free_slot(ld);
+		if (!blkdev_drain(ld->p.dev))
+			lockd_free_slot(ld);
 	}
 	fence_unregister(ld);
 }
