@@ -530,7 +530,10 @@ static int replay_write(struct replay *rp, const struct ring_head *head)
 		if (!rp->blocks)
 			return -ENOMEM;
 		table_each(&rp->images, replay_list, rp);
-		err = home_write(r->dev, rp->blocks, rp->count);
+		/* The host may have died before its own flush: what was read may be lost yet. */
+		err = blkdev_flush(r->dev);
+		if (!err)
+			err = home_write(r->dev, rp->blocks, rp->count);
 		if (!err)
 			err = blkdev_flush(r->dev);
 	}

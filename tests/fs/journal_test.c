@@ -347,6 +347,38 @@ static struct simdisk_image *three_commits(struct rig *rig)
 	return image;
 }
 
+static void note_order(void *arg, struct env *host, const struct blk_io *io)
+{
+	unsigned int *seen = arg;
+
+	(void)host;
+	if (io->op == BLK_WRITE && !(*seen & 1u << BLK_FLUSH))
+		CU_FAIL("written home before a flush");
+	*seen |= 1u << io->op;
+}
+
+static void flush_first_body(struct rig *rig)
+{
+	struct simdisk_image *image = three_commits(rig);
+	struct blkdev *dev = simdisk_open(rig->disk, rig->env);
+	unsigned int seen = 0, replayed = 0;
+
+	simdisk_observe(rig->disk, note_order, &seen);
+	CU_ASSERT_EQUAL(journal_replay(rig->env, dev, &rig->fs.super, 0, &replayed), 0);
+	simdisk_observe(rig->disk, NULL, NULL);
+	CU_ASSERT_EQUAL(replayed, 3);
+	CU_ASSERT(seen & 1u << BLK_WRITE);
+	blkdev_close(dev);
+	simdisk_image_free(image);
+}
+
+/* A host died before its flush: power that fails now takes the journal, and must not leave
+ * half of what a replay made of it. */
+static void replay_flushes_what_it_read_before_it_writes_home(void)
+{
+	rig_run(SMALL, flush_first_body);
+}
+
 static void flip(struct rig *rig, uint64_t addr)
 {
 	uint8_t sector[512];
@@ -722,6 +754,7 @@ UNIT_MAIN("journal",
 	  UNIT_TEST(full_ring_makes_handles_wait_and_go_on),
 	  UNIT_TEST(concurrent_commits_share_flushes),
 	  UNIT_TEST(replay_skips_the_sequence_that_a_crash_cut_off),
+	  UNIT_TEST(replay_flushes_what_it_read_before_it_writes_home),
 	  UNIT_TEST(damage_before_the_last_transaction_is_reported),
 	  UNIT_TEST(commit_record_binds_its_own_descriptor_only),
 	  UNIT_TEST(replay_writes_nothing_where_images_cannot_lie),
