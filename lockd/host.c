@@ -33,9 +33,23 @@ static int join_fail_errno(struct join *j, int err, const char *what)
 
 /* ---- choosing a slot ---- */
 
+/*
+ * A generation that no incarnation has had, nor one that died while it took the slot over: it
+ * showed a key with that generation, and a key names one process for ever.
+ */
+static uint64_t join_next_generation(const struct slot *s)
+{
+	uint64_t last = s->generation;
+
+	if (s->state == SLOT_RECOVERING && s->recoverer == s->index &&
+	    s->recoverer_generation > last)
+		last = s->recoverer_generation;
+	return last + 1;
+}
+
 static bool join_usable(const struct peer *p)
 {
-	return p->valid && p->slot.generation < SLOT_GENERATION_LAST;
+	return p->valid && join_next_generation(&p->slot) <= SLOT_GENERATION_LAST;
 }
 
 static bool join_is_own(const struct lockd *ld, const struct peer *p)
@@ -177,7 +191,7 @@ static void join_claim_image(const struct lockd *ld, const struct slot *found, s
 	}
 	s->state = SLOT_RECOVERING;
 	s->recoverer = s->index;
-	s->recoverer_generation = s->generation + 1;
+	s->recoverer_generation = (uint32_t)join_next_generation(found);
 }
 
 /* Whether @s is @claim, whatever its sequence. */
@@ -491,8 +505,7 @@ static void join_abort(struct join *j)
 	if (!lockd_lost(ld) && j->found.state == SLOT_FREE && !started) {
 		gate_fail(ld->gate);
 		gate_drain(ld->gate, ENV_FOREVER);
-		if (!blkdev_drain(ld->p.dev))
-			lockd_free_slot(ld);
+		lockd_free_slot(ld);
 	}
 	fence_unregister(ld);
 }

@@ -221,6 +221,41 @@ static void restart_that_dies_while_replaying_is_taken_up(void)
 	cluster_end(c);
 }
 
+/*
+ * A key names one process for ever: were it the dead claimer's, the next restart would find
+ * that key in force (its own) and never prove the other one fenced.
+ */
+static void restart_after_one_that_died_has_another_key(void)
+{
+	static const struct simdisk_params reserving = { .reservations = true };
+	struct cluster *c = cluster_new(1, 4, &reserving);
+	struct host *a = host_up(c, 0, "alpha"), *b, *d;
+	uint32_t slot;
+	uint64_t key;
+
+	cluster_run(c, 3 * SEC);
+	slot = lockd_slot(a->ld);
+	sim_host_crash(a->env);
+	b = host_init(c, 1, "alpha");
+	memset(b->p.host_id, 1, sizeof(b->p.host_id));
+	b->p.own_slot_is_dead = true;
+	b->replay_takes_ns = 3 * SEC;
+	host_start(b);
+	cluster_run_more(c, SEC);
+	CU_ASSERT_EQUAL(cluster_slot(c, slot).state, SLOT_RECOVERING);
+	key = cluster_slot(c, slot).key;
+	sim_host_crash(b->env);
+	d = host_init(c, 2, "alpha");
+	memset(d->p.host_id, 1, sizeof(d->p.host_id));
+	d->p.own_slot_is_dead = true;
+	host_start(d);
+	cluster_run_more(c, 3 * SEC);
+	CU_ASSERT_TRUE_FATAL(d->joined);
+	CU_ASSERT_EQUAL(lockd_slot(d->ld), slot);
+	CU_ASSERT_NOT_EQUAL(cluster_slot(c, slot).key, key);
+	cluster_end(c);
+}
+
 /* R5: the last generation is never followed by a smaller one. */
 static void slot_at_its_last_generation_is_never_used_again(void)
 {
@@ -599,6 +634,7 @@ UNIT_MAIN("lockd/host",
 	  UNIT_TEST(restarted_daemon_takes_its_slot_at_once),
 	  UNIT_TEST(rebooted_host_waits_out_its_old_lease),
 	  UNIT_TEST(restart_that_dies_while_replaying_is_taken_up),
+	  UNIT_TEST(restart_after_one_that_died_has_another_key),
 	  UNIT_TEST(slot_at_its_last_generation_is_never_used_again),
 	  UNIT_TEST(join_is_refused_without_a_safe_rung),
 	  UNIT_TEST(unclear_heartbeats_do_not_lose_the_slot),
