@@ -24,6 +24,7 @@
 #include "fs/mkfs.h"
 
 #define HOSTS_MAX	2u
+#define ACTORS_MAX	8u
 #define PATH_SIZE	512u
 #define NEVER		SIZE_MAX
 #define XATTRS_MAX	4u
@@ -47,6 +48,7 @@ enum what {
 struct op {
 	enum what what;
 	unsigned int host;
+	unsigned int actor;	/* the host's incarnation: its operations keep their order */
 	char	path[PATH_SIZE], to[PATH_SIZE];	/* @to: new name, target, attribute's name */
 	uint64_t off, len;
 	unsigned int flags;
@@ -63,11 +65,12 @@ struct rec_write {
 	uint8_t	*data;		/* NULL: zeros */
 	bool	discard;	/* each block zeros, or as it was */
 	bool	fua;
-	size_t	applied, completed, hardened;	/* moments */
+	size_t	applied, completed, hardened, dropped;	/* moments */
 	uint64_t number;	/* among completed ones */
 };
 
-enum moment_kind { MOMENT_WRITE, MOMENT_COMPLETE, MOMENT_FLUSH, MOMENT_BEGIN, MOMENT_END };
+enum moment_kind { MOMENT_WRITE, MOMENT_COMPLETE, MOMENT_FLUSH, MOMENT_CUT, MOMENT_BEGIN,
+		   MOMENT_END };
 
 struct moment { enum moment_kind kind; size_t index; };
 
@@ -75,6 +78,8 @@ struct member {
 	struct env *env;
 	struct blkdev *dev, *hb_dev;
 	struct fs *fs;
+	struct fs_file *held;		/* do_hold() */
+	unsigned int actor;
 };
 
 struct recording {
@@ -92,16 +97,19 @@ struct recording {
 	struct op *ops;
 	size_t	op_count, op_max;
 	size_t	cut_from;		/* first moment to cut at */
-	unsigned int attaches;
+	unsigned int attaches, actors;
+	unsigned int flushes;		/* under way */
 };
 
 struct workload {
 	const char *name;
 	void	(*script)(struct recording *r);
 	uint64_t size;		/* of the LUN */
+	uint32_t sector;
 	uint64_t journal_size;
 	uint32_t slots;
 	bool	mkfs;		/* the script formats; else it finds a fresh volume */
+	uint64_t arg;		/* the script's */
 };
 
 extern const struct workload workloads[];
@@ -119,16 +127,32 @@ size_t record_moment(struct recording *r, enum moment_kind kind, size_t index);
 /** record_crash() - @host's commands under way are answered to nobody. */
 void record_crash(struct recording *r, struct env *host);
 
+/** record_cut() - all that was volatile is gone. */
+void record_cut(struct recording *r);
+
 uint64_t mix64(uint64_t x);
 
 /* ---- scripts ---- */
 
-/* All but do_write() and do_allocate() abort if the operation fails. */
+/* A thread of @host beside the script; one whose host crashes is never joined. */
+struct env_thread *do_start(struct recording *r, unsigned int host, void (*fn)(void *r));
+void do_join(struct recording *r, unsigned int host, struct env_thread *thread);
+
+/* All but do_write(), do_allocate() and do_try_create() abort if the operation fails. */
 void do_mkfs(struct recording *r);
 void do_attach(struct recording *r, unsigned int host);
 void do_detach(struct recording *r, unsigned int host);
 void do_crash(struct recording *r, unsigned int host);
+/* From here on what @host does is not in order with what it did (another thread, or life). */
+void new_actor(struct recording *r, unsigned int host);
+/* Both hosts and the LUN: nothing that was not flushed is left. */
+void do_power_cut(struct recording *r);
+/* Opens a file until do_drop() or the end of its host; one at a time. */
+void do_hold(struct recording *r, unsigned int host, const char *path);
+void do_drop(struct recording *r, unsigned int host);
 void do_create(struct recording *r, unsigned int host, const char *path);
+/* Returns false if there was no space. */
+bool do_try_create(struct recording *r, unsigned int host, const char *path);
 void do_mkdir(struct recording *r, unsigned int host, const char *path);
 void do_symlink(struct recording *r, unsigned int host, const char *path, const char *target);
 void do_link(struct recording *r, unsigned int host, const char *path, const char *to);
@@ -189,10 +213,10 @@ bool model_object(const struct recording *r, size_t count, const char *path,
 
 /**
  * model_allows() - whether a cut at @moment may leave @tree behind.  If not, @why says what
- * is the matter with it, compared with the latest state that might have been.
+ * is the matter with it, compared with the earliest state that might have been.
  */
-bool model_allows(const struct recording *r, size_t moment, const struct tree *tree, char *why,
-		  size_t why_size);
+bool model_allows(const struct recording *r, size_t moment, const struct tree *tree, bool verbose,
+		  char *why, size_t why_size);
 
 /* ---- states ---- */
 

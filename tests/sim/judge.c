@@ -280,7 +280,7 @@ static void look(struct judge *j)
 	wait_for_recovery(j);
 	j->stage = "contents";
 	if (!read_dir(j, fs_root(j->fs), "") &&
-	    !model_allows(j->r, j->moment, &j->tree, why, sizeof(why)))
+	    !model_allows(j->r, j->moment, &j->tree, j->verbose, why, sizeof(why)))
 		complain(j, why, "");
 	j->stage = "use";
 	if (j->seed % 4 < 2)
@@ -344,8 +344,8 @@ bool judge(const struct recording *r, struct sim *sim, struct simdisk *disk, siz
 			   .seed = mix64(moment << 20 ^ state), .verbose = verbose };
 	struct env_thread *thread;
 
-	/* Hosts draw from streams by their number: another state, other choices. */
-	for (uint64_t i = j.seed % 16; i; i--)
+	/* Hosts draw from streams by their number: other choices than the script's hosts made. */
+	for (uint64_t i = 100 + j.seed % 16; i; i--)
 		sim_host(sim, "nobody");
 	j.env = sim_host(sim, "observer");
 	j.host = sim_host(sim, "judge");

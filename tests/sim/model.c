@@ -2,9 +2,9 @@
 /*
  * What a crash may leave of a script's operations.
  *
- * One host's operations reach the disk in their order: there is a point up to which all of
- * them have happened, and none after it, for every name, size and attribute at once.  With
- * two hosts each has such a point.  It lies not before what a successful fsync or sync
+ * One actor's (a host's) operations reach the disk in their order: there is a point up to
+ * which all of them have happened, and none after it, for every name, size and attribute at
+ * once.  With several actors each has such a point.  It lies not before what a successful fsync or sync
  * covered, and not after what had begun.  A file's bytes are those of that point, or, byte by
  * byte, those of a later operation: data is written to its place before anything says so.
  */
@@ -38,12 +38,12 @@ struct model {
 struct point {
 	const struct recording *r;
 	size_t	begun;			/* operations that had begun */
-	size_t	upto[HOSTS_MAX];	/* of each host: those with an index below */
+	size_t	upto[ACTORS_MAX];	/* of each actor: those with an index below */
 };
 
 static bool happened(const struct point *p, size_t op)
 {
-	return op < p->upto[p->r->ops[op].host];
+	return op < p->upto[p->r->ops[op].actor];
 }
 
 void pattern(size_t op, uint64_t off, void *buf, size_t len)
@@ -250,7 +250,7 @@ static bool apply_mkfs(struct model *m)
 static bool apply(struct model *m, const struct op *op, size_t index)
 {
 	switch (op->what) {
-	case OP_CREATE:		return object_new(m, op, S_IFREG | 0644);
+	case OP_CREATE:		return op->err || object_new(m, op, S_IFREG | 0644);
 	case OP_MKDIR:		return object_new(m, op, S_IFDIR | 0755);
 	case OP_SYMLINK:	return object_new(m, op, S_IFLNK | 0777);
 	case OP_LINK:		return apply_link(m, op);
@@ -298,10 +298,12 @@ static struct model *model_at(const struct point *p)
 
 bool model_object(const struct recording *r, size_t count, const char *path, unsigned int *obj)
 {
-	struct point p = { .r = r, .begun = count, .upto = { count, count } };
+	struct point p = { .r = r, .begun = count };
 	struct model *m;
 	struct entry *e;
 
+	for (unsigned int i = 0; i < ACTORS_MAX; i++)
+		p.upto[i] = count;
 	*obj = 0;
 	if (!strcmp(path, "/"))
 		return true;
@@ -545,18 +547,18 @@ static bool point_matches(const struct point *p, const struct tree *tree, char *
 /* ---- candidates ---- */
 
 /* What @sync, which has ended, made durable. */
-static void require(const struct recording *r, size_t sync, size_t least[HOSTS_MAX])
+static void require(const struct recording *r, size_t sync, size_t least[ACTORS_MAX])
 {
 	const struct op *s = &r->ops[sync];
 
 	if (s->what == OP_MKFS)
-		least[s->host] = sync + 1;
+		least[s->actor] = sync + 1;
 	for (size_t i = 0; i < sync; i++) {
 		const struct op *op = &r->ops[i];
-		bool covered = s->what == OP_FSYNC ? op->obj == s->obj : op->host == s->host;
+		bool covered = s->what == OP_FSYNC ? op->obj == s->obj : op->actor == s->actor;
 
-		if (covered && op->end < s->begin && least[op->host] < i + 1)
-			least[op->host] = i + 1;
+		if (covered && op->end < s->begin && least[op->actor] < i + 1)
+			least[op->actor] = i + 1;
 	}
 }
 
@@ -569,11 +571,36 @@ static size_t begun_at(const struct recording *r, size_t moment)
 	return n;
 }
 
-bool model_allows(const struct recording *r, size_t moment, const struct tree *tree, char *why,
-		  size_t why_size)
+/* The candidates of actors @actor and above; the earliest come last, so that their complaint
+ * is the one that is kept. */
+static bool any_point_matches(struct point *p, const size_t *least, unsigned int actor,
+			      const struct tree *tree, bool verbose, char *why, size_t why_size)
+{
+	size_t *upto = &p->upto[actor];
+
+	if (actor > p->r->actors) {
+		bool ok = point_matches(p, tree, why, why_size);
+
+		for (unsigned int i = 0; verbose && !ok && i < actor; i++)
+			fprintf(stderr, "%s %zu", i ? "," : "    not up to", p->upto[i]);
+		if (verbose && !ok)
+			fprintf(stderr, ": %s\n", why);
+		return ok;
+	}
+	for (*upto = p->begun + 1; (*upto)-- > least[actor];) {
+		if (*upto > least[actor] && p->r->ops[*upto - 1].actor != actor)
+			continue;	/* the same as one less */
+		if (any_point_matches(p, least, actor + 1, tree, verbose, why, why_size))
+			return true;
+	}
+	return false;
+}
+
+bool model_allows(const struct recording *r, size_t moment, const struct tree *tree, bool verbose,
+		  char *why, size_t why_size)
 {
 	struct point p = { .r = r, .begun = begun_at(r, moment) };
-	size_t least[HOSTS_MAX] = { 0 };
+	size_t least[ACTORS_MAX] = { 0 };
 
 	for (size_t i = 0; i < p.begun; i++) {
 		const struct op *op = &r->ops[i];
@@ -583,16 +610,5 @@ bool model_allows(const struct recording *r, size_t moment, const struct tree *t
 		     op->what == OP_MKFS))
 			require(r, i, least);
 	}
-	/* The earliest comes last, so that its complaint is the one that is kept. */
-	for (p.upto[0] = p.begun + 1; p.upto[0]-- > least[0];) {
-		if (p.upto[0] > least[0] && r->ops[p.upto[0] - 1].host != 0)
-			continue;	/* the same as one less */
-		for (p.upto[1] = p.begun + 1; p.upto[1]-- > least[1];) {
-			if (p.upto[1] > least[1] && r->ops[p.upto[1] - 1].host != 1)
-				continue;
-			if (point_matches(&p, tree, why, why_size))
-				return true;
-		}
-	}
-	return false;
+	return any_point_matches(&p, least, 0, tree, verbose, why, why_size);
 }

@@ -68,7 +68,7 @@ static void applied(void *arg, struct env *host, const struct blk_io *io)
 	w = &r->writes[r->write_count];
 	*w = (struct rec_write){ .host = host, .off = io->off, .len = io->len,
 				 .discard = io->op == BLK_DISCARD, .fua = io->flags & BLK_FUA,
-				 .completed = NEVER, .hardened = NEVER };
+				 .completed = NEVER, .hardened = NEVER, .dropped = NEVER };
 	if (io->op == BLK_WRITE || io->op == BLK_CAW) {
 		w->data = malloc(io->len);
 		MUST(w->data);
@@ -102,6 +102,15 @@ void record_crash(struct recording *r, struct env *host)
 			write_complete(r, i);
 }
 
+void record_cut(struct recording *r)
+{
+	size_t now = record_moment(r, MOMENT_CUT, 0);
+
+	for (size_t i = 0; i < r->write_count; i++)
+		if (r->writes[i].hardened == NEVER)
+			r->writes[i].dropped = now;
+}
+
 static void flushed(struct recording *r, uint64_t covers)
 {
 	size_t now = record_moment(r, MOMENT_FLUSH, 0);
@@ -109,7 +118,8 @@ static void flushed(struct recording *r, uint64_t covers)
 	for (size_t i = 0; i < r->write_count; i++) {
 		struct rec_write *w = &r->writes[i];
 
-		if (w->completed != NEVER && w->number <= covers && w->hardened == NEVER)
+		if (w->completed != NEVER && w->number <= covers && w->hardened == NEVER &&
+		    w->dropped == NEVER)
 			w->hardened = now;
 	}
 }
@@ -125,6 +135,7 @@ static void tap_done(struct blk_io *io, int err)
 {
 	struct tap *t = tap_of(io->dev);
 
+	t->r->flushes -= io->op == BLK_FLUSH;
 	if (!err && io->op == BLK_FLUSH)
 		flushed(t->r, io->priv[TAP_COVERS]);
 	else if (!err && io->op != BLK_READ)
@@ -141,6 +152,7 @@ static void tap_submit(struct blkdev *dev, struct blk_io **ios, unsigned int cou
 		ios[i]->priv[TAP_DONE] = (uint64_t)(uintptr_t)ios[i]->done;
 		ios[i]->priv[TAP_COVERS] = t->r->completions;
 		ios[i]->done = tap_done;
+		t->r->flushes += ios[i]->op == BLK_FLUSH;
 	}
 	t->lower->ops->submit(t->lower, ios, count);
 }
@@ -219,7 +231,7 @@ void record_run(struct recording *r, const struct workload *w)
 	memset(r, 0, sizeof(*r));
 	r->w = w;
 	r->disk_params = (struct simdisk_params){
-		.size = w->size, .sector = 512, .latency_min_ns = 20000,
+		.size = w->size, .sector = w->sector, .latency_min_ns = 20000,
 		.latency_max_ns = 200000, .reservations = true, .random_contents = true,
 	};
 	r->sim = sim_new(SEED);

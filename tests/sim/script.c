@@ -21,6 +21,7 @@ static size_t op_begin(struct recording *r, enum what what, unsigned int host,
 	memset(op, 0, sizeof(*op));
 	op->what = what;
 	op->host = host;
+	op->actor = r->hosts[host].actor;
 	MUST(strlen(path) < sizeof(op->path) && strlen(to) < sizeof(op->to));
 	strcpy(op->path, path);
 	strcpy(op->to, to);
@@ -71,14 +72,22 @@ void do_mkfs(struct recording *r)
 	op_end(r, i, 0, true);
 }
 
+void new_actor(struct recording *r, unsigned int host)
+{
+	r->hosts[host].actor = ++r->actors;
+	MUST(r->actors < ACTORS_MAX);
+}
+
 void do_attach(struct recording *r, unsigned int host)
 {
 	struct member *m = &r->hosts[host];
 	struct fs_attach_params p = { .pid = 100 + host, .pid_start = ++r->attaches };
-	size_t i = op_begin(r, OP_ATTACH, host, "", "");
+	size_t i;
 	char why[400] = "";
 	int err;
 
+	new_actor(r, host);
+	i = op_begin(r, OP_ATTACH, host, "", "");
 	if (!m->env || sim_host_crashed(m->env)) {
 		m->env = sim_host(r->sim, host_names[host]);
 		sim_host_log(m->env, NULL, NULL);
@@ -114,6 +123,32 @@ void do_crash(struct recording *r, unsigned int host)
 	sim_host_crash(r->hosts[host].env);
 	record_crash(r, r->hosts[host].env);
 	r->hosts[host].fs = NULL;
+	r->hosts[host].held = NULL;
+}
+
+void do_power_cut(struct recording *r)
+{
+	/* Whether a flush has been executed that nobody knows to have ended only the LUN knows. */
+	while (r->flushes)
+		env_sleep_until(r->env, env_now_ns(r->env) + 10000);
+	for (unsigned int i = 0; i < HOSTS_MAX; i++)
+		if (r->hosts[i].fs)
+			do_crash(r, i);
+	simdisk_power_cut(r->disk, SIMDISK_KEEP_NONE);
+	record_cut(r);
+}
+
+struct env_thread *do_start(struct recording *r, unsigned int host, void (*fn)(void *r))
+{
+	struct env_thread *thread;
+
+	MUST(!env_thread_start(r->hosts[host].env, "second", fn, r, &thread));
+	return thread;
+}
+
+void do_join(struct recording *r, unsigned int host, struct env_thread *thread)
+{
+	env_thread_join(r->hosts[host].env, thread);
 }
 
 /* ---- names ---- */
@@ -140,8 +175,8 @@ static uint64_t id_of(struct fs *fs, const char *path)
 	return attr.id;
 }
 
-static void make(struct recording *r, unsigned int host, enum what what, const char *path,
-		 uint32_t mode)
+static int make(struct recording *r, unsigned int host, enum what what, const char *path,
+		uint32_t mode, bool must)
 {
 	size_t i = op_begin(r, what, host, path, "");
 	struct fs *fs = r->hosts[host].fs;
@@ -149,17 +184,25 @@ static void make(struct recording *r, unsigned int host, enum what what, const c
 	const char *name;
 	uint64_t dir = parent_of(fs, path, &name);
 
-	op_end(r, i, fs_create(fs, dir, name, mode, 0, &cred, &attr), true);
+	int err = fs_create(fs, dir, name, mode, 0, &cred, &attr);
+
+	op_end(r, i, err, must || err != -ENOSPC);
+	return err;
 }
 
 void do_create(struct recording *r, unsigned int host, const char *path)
 {
-	make(r, host, OP_CREATE, path, S_IFREG | 0644);
+	make(r, host, OP_CREATE, path, S_IFREG | 0644, true);
+}
+
+bool do_try_create(struct recording *r, unsigned int host, const char *path)
+{
+	return !make(r, host, OP_CREATE, path, S_IFREG | 0644, false);
 }
 
 void do_mkdir(struct recording *r, unsigned int host, const char *path)
 {
-	make(r, host, OP_MKDIR, path, S_IFDIR | 0755);
+	make(r, host, OP_MKDIR, path, S_IFDIR | 0755, true);
 }
 
 void do_symlink(struct recording *r, unsigned int host, const char *path, const char *target)
@@ -225,6 +268,18 @@ static struct fs_file *open_file(struct fs *fs, const char *path, unsigned int f
 
 	MUST(!fs_open(fs, id_of(fs, path), flags, &cred, &f, &holder));
 	return f;
+}
+
+void do_hold(struct recording *r, unsigned int host, const char *path)
+{
+	MUST(!r->hosts[host].held);
+	r->hosts[host].held = open_file(r->hosts[host].fs, path, FS_OPEN_WRITE);
+}
+
+void do_drop(struct recording *r, unsigned int host)
+{
+	fs_close(r->hosts[host].fs, r->hosts[host].held);
+	r->hosts[host].held = NULL;
 }
 
 uint64_t do_write(struct recording *r, unsigned int host, const char *path, uint64_t off,

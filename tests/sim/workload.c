@@ -338,23 +338,199 @@ static void full(struct recording *r)
 	do_fsync(r, 0, "/b", false);
 }
 
-#define ONE(name, script)	{ name, script, 64 * MIB, 512 * KIB, 2, false }
+/*
+ * Every block counts: what a directory gives back in the newest transactions is all that a
+ * file can have, while the journal still holds images of those very blocks.
+ */
+static void reuse(struct recording *r)
+{
+	uint64_t filler = 63 * MIB;
+	char path[PATH_SIZE];
+	unsigned int i;
+
+	do_attach(r, 0);
+	do_mkdir(r, 0, "/d");
+	for (i = 0; i < 30; i++) {
+		long_name(path, i);
+		do_create(r, 0, path);
+	}
+	do_create(r, 0, "/filler");
+	while (filler && do_allocate(r, 0, "/filler", FILE_KEEP_SIZE, 0, filler))
+		filler -= UNIT_SIZE;
+	do_create(r, 0, "/new");
+	for (i = 0; i < 70; i++) {
+		snprintf(path, sizeof(path), "/small%u", i);
+		if (!do_try_create(r, 0, path) || !do_write(r, 0, path, 0, 4096))
+			break;
+	}
+	do_sync(r, 0);
+	do_sleep(r, 900);
+	cut_from_here(r);
+	for (i = 0; i < 30; i++) {
+		long_name(path, i);
+		do_unlink(r, 0, path);
+	}
+	do_fsync(r, 0, "/new", false);
+	do_rmdir(r, 0, "/d");
+	do_chmod(r, 0, "/new", 0600);
+	do_fsync(r, 0, "/new", false);
+	do_write(r, 0, "/new", 0, 8192);
+	do_fsync(r, 0, "/new", false);
+	do_unlink(r, 0, "/small1");
+	do_write(r, 0, "/small2", 4096, 4096);
+	do_fsync(r, 0, "/small2", false);
+	do_sleep(r, 900);
+}
+
+static void second_thread(void *arg)
+{
+	struct recording *r = arg;
+	char path[PATH_SIZE];
+
+	do_mkdir(r, 1, "/two");
+	for (unsigned int i = 0; i < 8; i++) {
+		snprintf(path, sizeof(path), "/two/%u", i);
+		do_create(r, 1, path);
+		do_write(r, 1, path, 0, 700 * i + 1);
+		if (i % 2)
+			do_fsync(r, 1, path, false);
+		if (i % 3 == 2)
+			do_unlink(r, 1, path);
+	}
+}
+
+static void first_thread(struct recording *r)
+{
+	char path[PATH_SIZE];
+
+	do_mkdir(r, 0, "/one");
+	for (unsigned int i = 0; i < 8; i++) {
+		snprintf(path, sizeof(path), "/one/%u", i);
+		do_create(r, 0, path);
+		do_write(r, 0, path, 5000 * i, 6000);
+		if (i % 3 == 0)
+			do_fsync(r, 0, path, true);
+		if (i % 3 == 1)
+			do_truncate(r, 0, path, 3000);
+		if (i % 3 == 2)
+			do_rename(r, 0, path, "/one/x", 0);
+	}
+}
+
+/* Two threads of one host share its transactions; each one's operations stay in order. */
+static void two_threads(struct recording *r)
+{
+	struct env_thread *thread;
+
+	do_attach(r, 0);
+	r->hosts[1] = r->hosts[0];
+	new_actor(r, 1);
+	thread = do_start(r, 0, second_thread);
+	first_thread(r);
+	do_join(r, 0, thread);
+	memset(&r->hosts[1], 0, sizeof(r->hosts[1]));
+}
+
+static void busy(void *arg)
+{
+	struct recording *r = arg;
+
+	first_thread(r);
+	MUST(!"the host outlives its work");
+}
+
+/* A host stops in the middle of its work; its journal is replayed by another one. */
+static void crash_busy(struct recording *r)
+{
+	do_attach(r, 0);
+	do_attach(r, 1);
+	do_create(r, 0, "/held");
+	do_write(r, 0, "/held", 0, 100000);
+	do_sync(r, 0);
+	do_hold(r, 0, "/held");
+	do_unlink(r, 0, "/held");
+	do_start(r, 0, busy);
+	do_sleep(r, r->w->arg);
+	do_crash(r, 0);
+	do_create(r, 1, "/beta");
+	do_write(r, 1, "/beta", 0, 50000);
+	do_fsync(r, 1, "/beta", false);
+	do_sleep(r, 9000);
+	do_write(r, 1, "/beta", 50000, 300000);
+	do_sync(r, 1);
+}
+
+/* Power fails, and again while what was lost is mended. */
+static void twice(struct recording *r)
+{
+	do_attach(r, 0);
+	make_fragmented(r, 16);
+	do_hold(r, 0, "/y");
+	do_create(r, 0, "/n");
+	do_unlink(r, 0, "/y");
+	do_truncate(r, 0, "/x", 77777);
+	do_write(r, 0, "/n", 0, 300000);
+	do_fsync(r, 0, "/n", false);
+	do_write(r, 0, "/n", 0, 10000);
+	cut_from_here(r);
+	do_power_cut(r);
+	do_attach(r, 1);
+	do_sleep(r, 9000);
+	do_create(r, 1, "/m");
+	do_write(r, 1, "/m", 0, 700000);
+	do_sync(r, 1);
+	do_power_cut(r);
+	do_attach(r, 0);
+	do_attach(r, 1);
+	do_unlink(r, 1, "/m");
+	do_sleep(r, 9000);
+}
+
+/* A file open when its name goes, and writes of several transactions. */
+static void held(struct recording *r)
+{
+	do_attach(r, 0);
+	do_create(r, 0, "/h");
+	do_write(r, 0, "/h", 0, 2500000);
+	do_fsync(r, 0, "/h", false);
+	do_hold(r, 0, "/h");
+	do_unlink(r, 0, "/h");
+	do_create(r, 0, "/h");
+	do_write(r, 0, "/h", 100, 1500000);
+	do_sync(r, 0);
+	do_drop(r, 0);
+	do_sleep(r, 900);
+	do_write(r, 0, "/h", 1400000, 1500000);
+	do_sync(r, 0);
+}
+
+#define ON_ARG(name, script, sector, arg) \
+	{ name, script, 64 * MIB, sector, 512 * KIB, 2, false, arg }
+#define ON(name, script, sector)	ON_ARG(name, script, sector, 0)
 
 const struct workload workloads[] = {
-	{ "mkfs", make_volume, 64 * MIB, 512 * KIB, 2, true },
-	ONE("create", create),
-	ONE("write_thin", write_thin),
-	ONE("overwrite", overwrite),
-	ONE("rename_over", rename_over),
-	ONE("unlink_large", unlink_large),
-	ONE("truncate", truncate_file),
-	ONE("punch", punch),
-	ONE("directory", directory),
-	ONE("xattrs", xattrs),
-	ONE("journal_wrap", journal_wrap),
-	ONE("takeover", takeover),
-	ONE("two_hosts", two_hosts),
-	ONE("join_leave", join_leave),
-	ONE("full", full),
+	{ "mkfs", make_volume, 64 * MIB, 512, 512 * KIB, 2, true, 0 },
+	ON("create", create, 512),
+	ON("write_thin", write_thin, 512),
+	ON("write_thin_4096", write_thin, 4096),
+	ON("overwrite", overwrite, 512),
+	ON("rename_over", rename_over, 512),
+	ON("unlink_large", unlink_large, 512),
+	ON("held", held, 512),
+	ON("truncate", truncate_file, 512),
+	ON("punch", punch, 512),
+	ON("directory", directory, 512),
+	ON("xattrs", xattrs, 512),
+	ON("journal_wrap", journal_wrap, 512),
+	ON("two_threads", two_threads, 512),
+	ON("two_hosts", two_hosts, 512),
+	ON("takeover", takeover, 512),
+	ON_ARG("crash_busy", crash_busy, 512, 1),
+	ON_ARG("crash_busy_later", crash_busy, 512, 3),
+	ON("twice", twice, 512),
+	ON("twice_4096", twice, 4096),
+	ON("join_leave", join_leave, 512),
+	ON("full", full, 512),
+	ON("reuse", reuse, 512),
 };
 const size_t workload_count = ARRAY_SIZE(workloads);
