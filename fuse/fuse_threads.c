@@ -101,7 +101,7 @@ void mnt_threads_tick(struct mnt *m)
 	unsigned long requests = atomic_load(&m->requests);
 
 	/* Perhaps all are stuck with what should have been quick. */
-	if (requests == m->ticked && !atomic_load(&m->stopping)) {
+	if (requests == m->ticked && !m->ended && !atomic_load(&m->stopping)) {
 		if (!atomic_load(&m->waiting))
 			unpark_locked(m);
 		hand_on(m);
