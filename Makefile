@@ -92,6 +92,7 @@ include fs/module.mk
 -include tools/module.mk
 include tests/fuzz/module.mk
 include tests/sim/module.mk
+include tests/sim/cluster/module.mk
 
 # ---- what people call ----
 .PHONY: help deps check demo bench lint unit unit_programs print_unit_programs install clean
@@ -137,10 +138,12 @@ install: all
 	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/share/man/man5 \
 		$(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)/sbin $(DESTDIR)/lib/systemd/system
 	install -m 755 $(programs) $(DESTDIR)$(PREFIX)/sbin
-	ln -sf $(PREFIX)/sbin/mount.lunfs $(DESTDIR)/sbin/mount.lunfs
+	# mount(8), mkfs(8) and fsck(8) look for their helpers there.  Debian's /sbin is /usr/sbin.
+	[ "$(PREFIX)" = /usr ] || for p in mount mkfs fsck; do \
+		ln -sf $(PREFIX)/sbin/$$p.lunfs $(DESTDIR)/sbin/$$p.lunfs; done
 	install -m 644 docs/man/*.5 $(DESTDIR)$(PREFIX)/share/man/man5
 	install -m 644 docs/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8
-	sed 's|@SBINDIR@|$(PREFIX)/sbin|' daemon/lunfsd.service \
+	sed 's|/usr/local/sbin|$(PREFIX)/sbin|' daemon/lunfsd.service \
 		>$(DESTDIR)/lib/systemd/system/lunfsd.service
 
 clean:

@@ -487,6 +487,17 @@ static bool has_late_command(const struct path *path)
 	return false;
 }
 
+bool simdisk_is_busy(struct simdisk *disk, struct env *host)
+{
+	struct cmd *c, *tmp;
+
+	list_for_each(c, tmp, &disk->cmds, node) {
+		if (c->nexus->host == host && c->apply_due)
+			return true;
+	}
+	return false;
+}
+
 static int simdev_drain(struct blkdev *dev)
 {
 	uint64_t interval_ns = 0;

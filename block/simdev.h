@@ -89,6 +89,9 @@ void simdisk_image_free(struct simdisk_image *image);
 void simdisk_peek(struct simdisk *disk, uint64_t off, void *buf, size_t len);
 void simdisk_poke(struct simdisk *disk, uint64_t off, const void *buf, size_t len);
 
+/** simdisk_is_busy() - whether a command of @host can still change the contents. */
+bool simdisk_is_busy(struct simdisk *disk, struct env *host);
+
 /** simdisk_resize() - the LUN grows or shrinks. */
 void simdisk_resize(struct simdisk *disk, uint64_t size);
 

@@ -103,7 +103,7 @@ bool pieces_add(struct pieces *p, uint64_t addr, void *buf, size_t len)
 
 void file_data_written(struct fs *fs, int err)
 {
-	if (err == -ETIMEDOUT && blkdev_drain(fs->dev) && fs->lockd)
+	if (err && blkdev_drain(fs->dev) && fs->lockd)
 		lockd_fail(fs->lockd, "a write that timed out can neither be ended nor "
 			   "waited for");
 	/* Failed or not: part of it may have landed, and a later flush must cover it. */

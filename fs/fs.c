@@ -46,6 +46,13 @@ static int fs_replay(void *arg, struct blkdev *dev, uint32_t slot)
 	int err;
 
 	err = journal_replay(fs->env, dev, &fs->super, slot, &replayed);
+	/*
+	 * A write that timed out may land later, when the next attempt has succeeded and somebody
+	 * else owns what it is addressed to (R4).
+	 */
+	if (err && blkdev_drain(dev) && fs->lockd)
+		lockd_fail(fs->lockd, "a write of a replay that timed out can neither be ended nor "
+			   "waited for");
 	if (!err && replayed)
 		log_info(fs->env, fs->label, "slot %u: %u transactions replayed", slot, replayed);
 	return err;

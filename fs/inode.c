@@ -443,6 +443,7 @@ static void attr_decode(const struct inode_disk *di, uint64_t number, uint64_t v
 		.ctime_ns = (int64_t)le64_to_cpu(di->ctime),
 		.btime_ns = (int64_t)le64_to_cpu(di->btime),
 		.version = version,
+		.has_xattrs = le64_to_cpu(di->xattr) || le32_to_cpu(di->flags) & INODE_MULTI,
 	};
 }
 
@@ -451,6 +452,8 @@ void inode_attr(const struct inode *ino, struct fs_attr *attr)
 	uint64_t ns = __atomic_load_n(&ino->write_ns, __ATOMIC_RELAXED);
 
 	attr_decode(inode_disk(ino), ino->number, ino->version, attr);
+	/* Loaded means locked; only with several writers the lock says little. */
+	attr->covered = !(le32_to_cpu(inode_disk(ino)->flags) & INODE_MULTI);
 	if (ns)
 		attr->mtime_ns = attr->ctime_ns = (int64_t)ns;
 }

@@ -47,6 +47,7 @@ struct fs_attr {
 	int64_t atime_ns, mtime_ns, ctime_ns, btime_ns;
 	uint64_t version;
 	bool	covered;	/* read under our cluster lock: nobody else changed it meanwhile */
+	bool	has_xattrs;	/* something for xattr_get() to find */
 };
 
 struct inode_cache;

@@ -44,6 +44,12 @@ int inode_peek(struct fs *fs, uint64_t id, struct inode_disk *di);
 int inode_lock_free(struct fs *fs, uint64_t id, struct inode **ino);
 void inode_unlock_free(struct fs *fs, struct inode *ino);
 
+/**
+ * inode_lock_held() - inode_lock_free() if this host has the lock already: for what is read
+ * once from many inodes, where taking each one's lock costs more than reading it at home.
+ */
+int inode_lock_held(struct fs *fs, uint64_t id, struct inode **ino);
+
 /** fs_backoff() - waits a random moment below @ms: after a race lost against another host. */
 void fs_backoff(struct fs *fs, unsigned int ms);
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/text.h"
+#include "fs/icache.h"
 #include "fs/internal.h"
 
 #define SEQ_TRIES	4u
@@ -45,6 +46,19 @@ int inode_lock_free(struct fs *fs, uint64_t id, struct inode **out)
 	}
 	inode_put(fs, ino);
 	return err == -EBUSY ? -EAGAIN : err;
+}
+
+int inode_lock_held(struct fs *fs, uint64_t id, struct inode **out)
+{
+	struct inode *ino;
+	bool held;
+
+	if (fs->rescue)
+		return -EAGAIN;
+	ino = inode_find(fs, inode_id_number(id));
+	held = ino && (!fs->lockd || inode_may_be_away(fs, ino));
+	inode_put(fs, ino);
+	return held ? inode_lock_free(fs, id, out) : -EAGAIN;
 }
 
 void inode_unlock_free(struct fs *fs, struct inode *ino)

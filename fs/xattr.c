@@ -6,6 +6,7 @@
 #include <sys/xattr.h>
 
 #include "fs/attrs.h"
+#include "fs/icache.h"
 #include "fs/internal.h"
 
 #define SEQ_TRIES	4u
@@ -95,7 +96,7 @@ static int xattr_read(struct fs *fs, uint64_t id, struct attrs_seen *seen)
 	void *block;
 	int err;
 
-	err = inode_lock_free(fs, id, &ino);
+	err = inode_lock_held(fs, id, &ino);
 	if (!err) {
 		err = xattr_read_held(fs, ino, seen);
 		inode_unlock_free(fs, ino);
@@ -126,6 +127,14 @@ static int xattr_copy(const void *value, size_t value_len, void *out, size_t siz
 	return 0;
 }
 
+/* A moment ago its attributes were read at home (ls -l), and it had none of these. */
+static bool xattr_known_absent(struct fs *fs, uint64_t id)
+{
+	struct fs_attr attr;
+
+	return inode_stat_recall(fs, id, &attr) && !attr.has_xattrs;
+}
+
 int xattr_get(struct fs *fs, uint64_t id, const char *name, void *value, size_t size, size_t *len)
 {
 	struct attrs_seen *seen;
@@ -136,6 +145,8 @@ int xattr_get(struct fs *fs, uint64_t id, const char *name, void *value, size_t 
 	err = fs_may_read(fs);
 	if (!err)
 		err = xattr_name_check(name);
+	if (!err && xattr_known_absent(fs, id))
+		err = -ENODATA;
 	if (err)
 		return err;
 	seen = malloc(sizeof(*seen));

@@ -94,9 +94,10 @@ static_assert(sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in) == RE
 static_assert(offsetof(struct fuse_read_in, size) == offsetof(struct fuse_write_in, size),
 	      "reads look like writes");
 
-static bool is_append(const struct fuse_write_in *w)
+/* What is more than a write: op_write() appends, and sees to what has to be durable (R7). */
+static bool is_special(const struct fuse_write_in *w)
 {
-	return (w->flags & O_APPEND) && !(w->write_flags & FUSE_WRITE_CACHE);
+	return (w->flags & (O_APPEND | O_DSYNC)) && !(w->write_flags & FUSE_WRITE_CACHE);
 }
 
 bool mnt_data_prepare(struct mnt_slot *s, size_t n)
@@ -111,7 +112,7 @@ bool mnt_data_prepare(struct mnt_slot *s, size_t n)
 	op = in->opcode == FUSE_READ ? BLK_READ : BLK_WRITE;
 	if (arg->size > MNT_IO_MAX)
 		return false;
-	if (op == BLK_WRITE && (n != REQUEST_HEADER + arg->size || is_append(arg)))
+	if (op == BLK_WRITE && (n != REQUEST_HEADER + arg->size || is_special(arg)))
 		return false;
 	f = (const struct mnt_file *)(uintptr_t)arg->fh;
 	s->unique = in->unique;

@@ -17,7 +17,8 @@
 
 #include "lockd/internal.h"
 
-#define HELD_MAX	65536		/* cached locks, before the oldest are dropped */
+#define HELD_MAX	32768		/* cached locks, before the oldest are dropped, many at a
+					 * time: well below the client's cache, which would wait */
 #define WAIT_NS		(5 * NSEC_PER_SEC)	/* for a holder that is alive */
 
 /* ---- small questions ---- */

@@ -9,11 +9,11 @@
 #include <sys/stat.h>
 
 #include "base/text.h"
-#include "block/blkfile.h"
 #include "fs/debug.h"
 #include "fs/dir.h"
 #include "fs/journal.h"
 #include "fs/super.h"
+#include "tools/volume_open.h"
 
 enum { EXIT_OK, EXIT_FAILED, EXIT_USAGE };
 
@@ -308,7 +308,7 @@ int debug_main(int argc, char **argv)
 		fputs(usage, stderr);
 		return EXIT_USAGE;
 	}
-	if (blkfile_open(env_posix(), argv[1], BLKFILE_READ_ONLY, &d.dev, why, sizeof(why)))
+	if (volume_open(argv[1], &d.dev, why, sizeof(why)))
 		return fail("%s", why);
 	d.block = blkdev_alloc(BLOCK_SIZE);
 	if (!d.block)

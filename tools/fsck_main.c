@@ -8,8 +8,8 @@
 #include <unistd.h>
 
 #include "base/text.h"
-#include "block/blkfile.h"
 #include "fs/check.h"
+#include "tools/volume_open.h"
 
 /* Bits of fsck(8). */
 enum { EXIT_CLEAN = 0, EXIT_ERRORS_LEFT = 4, EXIT_OPERATIONAL = 8, EXIT_USAGE = 16 };
@@ -269,7 +269,7 @@ int main(int argc, char **argv)
 		return done - 1;
 	if (f.json)
 		f.findings = json_array();
-	if (blkfile_open(env_posix(), f.path, BLKFILE_READ_ONLY, &p.dev, why, sizeof(why))) {
+	if (volume_open(f.path, &p.dev, why, sizeof(why))) {
 		complain("%s", why);
 		return EXIT_OPERATIONAL;
 	}

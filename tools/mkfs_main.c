@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* mkfs.lunfs: looks before it writes, then makes a volume.  docs/man/mkfs.lunfs.8. */
 #include <blkid/blkid.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <jansson.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -21,7 +23,8 @@ enum { EXIT_OK, EXIT_FAILED, EXIT_USAGE };
 static const char usage[] =
 "usage: mkfs.lunfs [-fKnq] [-L label] [-U uuid] [--size size] [--slots count]\n"
 "                  [--journal-size size] [--beat-ms ms] [--lease-ms ms]\n"
-"                  [--margin-ms ms] [--caw auto|local] [--json] device\n"
+"                  [--margin-ms ms] [--caw auto|local] [--sector 512|4096]\n"
+"                  [--json] device\n"
 "       mkfs.lunfs --help | --version\n";
 
 static const char help[] =
@@ -36,6 +39,7 @@ static const char help[] =
 "      --lease-ms MS      a heartbeat is valid that long (5 beats)\n"
 "      --margin-ms MS     clock drift and scheduling (a fifth of the lease)\n"
 "      --caw auto|local   local: only this machine will ever use the device\n"
+"      --sector 512|4096  sectors of a file (512); a block device has its own\n"
 "  -f, --force            overwrite what is there, unless a host is using it\n"
 "  -K, --no-discard       do not discard the device first\n"
 "  -n, --dry-run          print what would be done, write nothing\n"
@@ -48,6 +52,7 @@ struct options {
 	struct mkfs_params params;
 	uint8_t uuid[16];
 	uint64_t size;
+	uint32_t sector;	/* 0: the device's */
 	bool force, dry_run, quiet, json, caw_local;
 };
 
@@ -88,7 +93,7 @@ static int parse_size(const char *option, const char *text, uint64_t *out)
 	return -EINVAL;
 }
 
-enum { OPT_SIZE = 256, OPT_SLOTS, OPT_JOURNAL, OPT_BEAT, OPT_LEASE, OPT_MARGIN, OPT_CAW,
+enum { OPT_SIZE = 256, OPT_SLOTS, OPT_JOURNAL, OPT_BEAT, OPT_LEASE, OPT_MARGIN, OPT_CAW, OPT_SECTOR,
        OPT_JSON, OPT_HELP, OPT_VERSION };
 
 static const struct option long_options[] = {
@@ -101,6 +106,7 @@ static const struct option long_options[] = {
 	{ "lease-ms", required_argument, NULL, OPT_LEASE },
 	{ "margin-ms", required_argument, NULL, OPT_MARGIN },
 	{ "caw", required_argument, NULL, OPT_CAW },
+	{ "sector", required_argument, NULL, OPT_SECTOR },
 	{ "force", no_argument, NULL, 'f' },
 	{ "no-discard", no_argument, NULL, 'K' },
 	{ "dry-run", no_argument, NULL, 'n' },
@@ -117,6 +123,15 @@ static int parse_caw(struct options *o, const char *text)
 	if (o->caw_local || strcmp(text, "auto") == 0)
 		return 0;
 	complain("--caw: \"%s\" is neither \"auto\" nor \"local\"", text);
+	return -EINVAL;
+}
+
+static int parse_sector(struct options *o, const char *text)
+{
+	o->sector = strcmp(text, "4096") == 0 ? 4096 : 512;
+	if (o->sector == 4096 || strcmp(text, "512") == 0)
+		return 0;
+	complain("--sector: \"%s\" is neither 512 nor 4096", text);
 	return -EINVAL;
 }
 
@@ -143,6 +158,7 @@ static int parse_option(struct options *o, int c)
 	case OPT_LEASE:		return parse_number("--lease-ms", optarg, &p->timing.lease_ms);
 	case OPT_MARGIN:	return parse_number("--margin-ms", optarg, &p->timing.margin_ms);
 	case OPT_CAW:		return parse_caw(o, optarg);
+	case OPT_SECTOR:	return parse_sector(o, optarg);
 	case 'f':		o->force = true; return 0;
 	case 'K':		p->discard = false; return 0;
 	case 'n':		o->dry_run = true; return 0;
@@ -251,6 +267,7 @@ static int watch_slots(struct blkdev *dev, const struct super *s, const struct s
 {
 	struct slot after[SLOT_COUNT_MAX];
 
+	fprintf(stderr, "mkfs.lunfs: looking whether a host is using the volume that is there…\n");
 	env_sleep_until(dev->env, env_now_ns(dev->env) +
 			2 * NSEC_PER_MSEC * s->timing.beat_ms + 100 * NSEC_PER_MSEC);
 	read_slots(dev, s, after);
@@ -315,6 +332,46 @@ static int claim_device(const char *path, int *fd)
 	return -EBUSY;
 }
 
+/* Whether a loop device shows what lies in the file: its user would see it change below. */
+static bool backs_loop_device(const struct stat *st, char *loop, size_t size)
+{
+	char path[512], file[PATH_MAX];
+	struct dirent *d;
+	DIR *dir = opendir("/sys/block");
+	bool found = false;
+
+	while (dir && !found && (d = readdir(dir))) {
+		struct stat backing;
+		FILE *in;
+
+		snprintf(path, sizeof(path), "/sys/block/%s/loop/backing_file", d->d_name);
+		in = strncmp(d->d_name, "loop", 4) ? NULL : fopen(path, "re");
+		if (!in)
+			continue;
+		found = fgets(file, sizeof(file), in) != NULL;
+		fclose(in);
+		file[strcspn(file, "\n")] = '\0';
+		found = found && !stat(file, &backing) && backing.st_dev == st->st_dev &&
+			backing.st_ino == st->st_ino;
+		if (found)
+			snprintf(loop, size, "/dev/%s", d->d_name);
+	}
+	if (dir)
+		closedir(dir);
+	return found;
+}
+
+static int claim_file(const char *path, const struct stat *st)
+{
+	char loop[300];
+
+	if (!backs_loop_device(st, loop, sizeof(loop)))
+		return 0;
+	complain("%s: is in use: it is behind %s; make the volume there, or detach it with "
+		 "losetup -d", path, loop);
+	return -EBUSY;
+}
+
 /* Creates or extends the file that --size speaks of.  *@made: it did not exist. */
 static int make_file(const struct options *o, bool *made)
 {
@@ -348,10 +405,17 @@ static int open_device(const struct options *o, unsigned int flags, struct blkde
 	char why[300];
 
 	flags |= o->caw_local ? BLKFILE_CAW_LOCAL : 0;
-	if (blkfile_open(env_posix(), o->path, flags, dev, why, sizeof(why)) == 0)
+	flags |= o->sector == 4096 ? BLKFILE_SECTOR_4K : 0;
+	if (blkfile_open(env_posix(), o->path, flags, dev, why, sizeof(why))) {
+		complain("%s", why);
+		return -EIO;
+	}
+	if (!o->sector || o->sector == (*dev)->info.sector)
 		return 0;
-	complain("%s", why);
-	return -EIO;
+	complain("%s: this block device has sectors of %u bytes, --sector is for files", o->path,
+		 (*dev)->info.sector);
+	blkdev_close(*dev);
+	return -EINVAL;
 }
 
 /* ---- results ---- */
@@ -430,7 +494,7 @@ static int plan_new_file(struct options *o)
 
 	snprintf(dev.info.name, sizeof(dev.info.name), "%s", o->path);
 	dev.info.size = o->size;
-	dev.info.sector = 512;
+	dev.info.sector = o->sector ? o->sector : 512;
 	dev.info.caw = BLK_CAW_LOCAL;
 	o->params.dev = &dev;
 	if (mkfs_layout(&o->params, &s, why, sizeof(why))) {
@@ -499,6 +563,8 @@ static int format_path(struct options *o)
 	if (!exists && o->dry_run)
 		return plan_new_file(o);
 	if (exists && S_ISBLK(st.st_mode) && claim_device(o->path, &fd))
+		return -EBUSY;
+	if (exists && S_ISREG(st.st_mode) && claim_file(o->path, &st))
 		return -EBUSY;
 	err = exists && st.st_size + S_ISBLK(st.st_mode) > 0 ? look(o) : 0;
 	if (!err && o->size && !o->dry_run)

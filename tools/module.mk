@@ -3,7 +3,7 @@ mkfs.lunfs_main := tools/mkfs_main.c
 mkfs.lunfs_uses := fs
 $(eval $(call program,mkfs.lunfs))
 
-fsck.lunfs_main := tools/fsck_main.c
+fsck.lunfs_main := tools/fsck_main.c tools/volume_open.c
 fsck.lunfs_uses := fs
 $(eval $(call program,fsck.lunfs))
 
@@ -11,7 +11,8 @@ mount.lunfs_main := tools/mount_main.c tools/ctl_client.c
 mount.lunfs_uses := base
 $(eval $(call program,mount.lunfs))
 
-lunfs_main := tools/lunfs_main.c tools/cmd_status.c tools/cmd_files.c tools/ctl_client.c tools/debug_cmd.c
+lunfs_main := tools/lunfs_main.c tools/cmd_status.c tools/cmd_files.c tools/ctl_client.c tools/debug_cmd.c \
+		tools/volume_open.c
 lunfs_uses := fs
 $(eval $(call program,lunfs))
 

@@ -62,6 +62,14 @@ static bool is_known(const char *o)
 	return false;
 }
 
+/* The daemon knows a mount as it was made; the kernel alone would tell half of the truth. */
+static int refuse_remount(void)
+{
+	fputs(PROGRAM ": a mount cannot be changed; umount it, then mount it with the new "
+	      "options\n", stderr);
+	return CTL_FAILED;
+}
+
 static int add_options(struct args *a, json_t *list)
 {
 	char *save = NULL;
@@ -70,6 +78,8 @@ static int add_options(struct args *a, json_t *list)
 	     o = strtok_r(NULL, ",", &save)) {
 		if (!strncmp(o, "run-dir=", 8))
 			a->run_dir = o + 8;
+		else if (!strcmp(o, "remount"))
+			return refuse_remount();
 		else if (is_known(o))
 			json_array_append_new(list, json_string(o));
 		else if (!is_for_others(o) && !a->sloppy) {
@@ -183,7 +193,10 @@ static int parse(struct args *a, int argc, char **argv)
 		case 'V':
 			puts(PROGRAM " " LUNFS_VERSION);
 			exit(CTL_OK);
-		case 'n': case 'v': case 'w': case 't':
+		case 'w':
+			append_options(a, "rw");
+			break;
+		case 'n': case 'v': case 't':
 			break;
 		default:
 			return CTL_USAGE;

@@ -43,6 +43,24 @@ for flags in "O_DIRECT|O_DSYNC" "O_DIRECT|O_SYNC" "O_APPEND|O_DSYNC" O_DSYNC O_S
 	sync -f "$a"
 done
 
+# An overwrite survives the daemon in any case: what tells is whether the device was flushed.
+if command -v strace >/dev/null; then
+	story "overwrites with O_DIRECT|O_DSYNC flush the device"
+	write_sync "$a/file" "O_DIRECT|O_DSYNC"
+	strace -f -qq -c -e trace=fdatasync -o "$work/strace" -p "$(worker_of alpha)" &
+	tracer=$!
+	sleep 0.5
+	for _ in 1 2 3 4 5 6 7 8 9 10; do
+		write_sync "$a/file" "O_DIRECT|O_DSYNC"
+	done
+	kill -INT "$tracer"
+	wait "$tracer"
+	flushes=$(awk '$NF == "fdatasync" { print $4 }' "$work/strace")
+	[ "${flushes:-0}" -ge 10 ] || fail "${flushes:-0} flushes for 10 writes"
+else
+	note "no strace: flushes are not counted"
+fi
+
 story "a directory of a rescue mount can be synced"
 mkdir "$a/dir"
 host_umount alpha

@@ -1,0 +1,138 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# mount(8), fstab, findmnt, df and umount with type lunfs; devices of every kind.
+. "$(dirname "$0")/lib.sh"
+need_fuse daemon_mount
+
+# mount(8) looks for its helpers in /sbin only: a mount namespace of our own has one there.
+if [ "${IN_NAMESPACE:-}" != 1 ]; then
+	rm -rf "$work"
+	IN_NAMESPACE=1 exec unshare -m --propagation private "$0"
+fi
+mkdir "$work/sbin" "$work/sbin-work"
+sbin=$(readlink -f /sbin)
+mount -t tmpfs tmpfs "$work/sbin" 2>/dev/null && mkdir "$work/sbin/upper" "$work/sbin/work" &&
+	mount -t overlay overlay -o "lowerdir=$sbin,upperdir=$work/sbin/upper,workdir=$work/sbin/work" \
+		"$sbin" 2>/dev/null || {
+	umount "$work/sbin" 2>/dev/null
+	skip_all daemon_mount "no overlay filesystem to put mount.lunfs into /sbin"
+}
+cp "$bin/mount.lunfs" "$sbin/mount.lunfs"
+cleanup_namespace() {
+	umount "$sbin" "$work/sbin" 2>/dev/null
+	for dev in "${loops[@]}"; do losetup -d "$dev" 2>/dev/null; done
+	cleanup
+}
+loops=()
+trap cleanup_namespace EXIT
+
+# writes_refused DIR: the kernel says no
+writes_refused() { ! touch "$1/x" 2>/dev/null; }
+
+make_volume 64M --beat-ms 200
+host_start alpha
+run=run-dir=$work/run-alpha
+
+story "mount -t lunfs mounts, and findmnt, df and umount know it"
+mount -t lunfs "$lun" "$(mnt alpha)" -o "$run,nosuid,nodev,noexec" || fail "mount -t lunfs"
+mounts+=("$(mnt alpha)")
+findmnt -n -o SOURCE,FSTYPE,OPTIONS "$(mnt alpha)" >"$work/out" || fail "findmnt"
+grep -q "$lun" "$work/out" || fail "the device is not shown: $(cat "$work/out")"
+grep -q "lunfs" "$work/out" || fail "the type is not shown: $(cat "$work/out")"
+for o in nosuid nodev noexec; do
+	grep -q "$o" "$work/out" || fail "$o is not in force: $(cat "$work/out")"
+done
+df "$(mnt alpha)" | grep -q "$lun" || fail "df"
+cp /bin/true "$(mnt alpha)/true" && "$(mnt alpha)/true" 2>/dev/null && fail "noexec"
+
+story "a remount is refused, and the mount stays as it was"
+mount -t lunfs "$lun" "$(mnt alpha)" -o "remount,ro,$run" 2>"$work/out" && fail "remounted"
+grep -q "cannot be changed" "$work/out" || fail "$(cat "$work/out")"
+touch "$(mnt alpha)/still" || fail "not writable any more"
+umount "$(mnt alpha)" || fail "umount"
+
+story "a line of fstab with _netdev, nofail, ro and the like mounts"
+echo "$lun $(mnt alpha) lunfs _netdev,nofail,ro,noexec,nosuid,nodev,$run,x-systemd.requires=lunfsd.service 0 0" \
+	>"$work/fstab"
+mount -T "$work/fstab" "$(mnt alpha)" || fail "mount from fstab"
+writes_refused "$(mnt alpha)" || fail "ro is not in force"
+[ -e "$(mnt alpha)/still" ] || fail "its files are not there"
+umount "$(mnt alpha)" || fail "umount"
+mount -T "$work/fstab" -a -O _netdev || fail "mount -a -O _netdev"
+mountpoint -q "$(mnt alpha)" || fail "not mounted by -a"
+umount "$(mnt alpha)" || fail "umount"
+
+story "mount(8) passes exit status and message on"
+mount -t lunfs "$lun" "$(mnt alpha)" -o "$run,nonsense" 2>"$work/out"
+[ $? -eq 2 ] || fail "an unknown option is no wrong usage: $(cat "$work/out")"
+mount -t lunfs "$work/none" "$(mnt alpha)" -o "$run" 2>"$work/out" && fail "mounted nothing"
+mount -t lunfs "$lun" "$(mnt alpha)" -o "$run" || fail "mount"
+mount.lunfs "$lun" "$(mnt alpha)" -o "$run" 2>"$work/out"
+[ $? -eq 3 ] || fail "a mounted directory is not busy: $(cat "$work/out")"
+umount "$(mnt alpha)"
+mount.lunfs -f "$lun" "$(mnt alpha)" -o "$run" || fail "mount -f"
+mountpoint -q "$(mnt alpha)" && fail "mount -f mounted"
+
+story "a volume for 4096-byte sectors in a plain file is mounted and checked"
+"$bin/mkfs.lunfs" -q -L big "$work/4k.img" --size 64M --sector 4096 || fail "mkfs --sector"
+mount.lunfs "$work/4k.img" "$(mnt alpha)" -o "$run" || fail "mount"
+head -c 300000 /dev/urandom >"$(mnt alpha)/data" || fail "write"
+sum=$(sha256sum <"$(mnt alpha)/data")
+"$bin/lunfs" --run-dir "$work/run-alpha" info big --json | grep -q '"sector": 4096' ||
+	fail "its sectors are not shown"
+umount "$(mnt alpha)" || fail "umount"
+"$bin/fsck.lunfs" -n "$work/4k.img" >"$work/out" || fail "fsck: $(cat "$work/out")"
+"$bin/lunfs" debug "$work/4k.img" super >"$work/out" || fail "debug: $(cat "$work/out")"
+mount.lunfs "$work/4k.img" "$(mnt alpha)" -o "$run" || fail "mount again"
+[ "$sum" = "$(sha256sum <"$(mnt alpha)/data")" ] || fail "its data changed"
+umount "$(mnt alpha)"
+
+loop=$(losetup -f --show "$lun" 2>/dev/null) || loop=
+if [ -n "$loop" ]; then
+	loops+=("$loop")
+	story "a file behind a loop device is not formatted, whatever one says"
+	"$bin/mkfs.lunfs" -f -L new "$lun" >"$work/out" 2>&1 && fail "formatted"
+	grep -q "$loop" "$work/out" || fail "the device is not named: $(cat "$work/out")"
+	losetup -d "$loop"
+
+	story "a write-protected device: the message names the way out, which works"
+	loop=$(losetup -r -f --show "$lun")
+	loops+=("$loop")
+	for o in ro rw; do
+		mount.lunfs "$loop" "$(mnt alpha)" -o "$run,$o" 2>"$work/out" && fail "mounted $o"
+		grep -q "rescue" "$work/out" || fail "$o: $(cat "$work/out")"
+	done
+	mount.lunfs "$loop" "$(mnt alpha)" -o "$run,rescue" 2>"$work/out" ||
+		fail "rescue: $(cat "$work/out")"
+	[ -e "$(mnt alpha)/still" ] || fail "nothing to be read"
+	umount "$(mnt alpha)"
+	losetup -d "$loop"
+else
+	note "no loop device here"
+fi
+
+loop=$(losetup -f --show "$lun" 2>/dev/null) || loop=
+if [ -n "$loop" ] && dmsetup create "lunfs-e2e-$$" --table \
+	"0 $(blockdev --getsz "$loop") linear $loop 0" 2>/dev/null; then
+	dm=/dev/mapper/lunfs-e2e-$$
+	[ -b "$dm" ] || dm=/dev/$(basename "$(readlink -f "/sys/dev/block/$(dmsetup info -c \
+		--noheadings --separator : -o major,minor "lunfs-e2e-$$")")")
+	loops+=("$loop")
+	story "a block device that is this machine's alone, as mkfs was told, is mounted"
+	"$bin/mkfs.lunfs" -q -f -L alone "$dm" 2>/dev/null && fail "formatted without --caw=local"
+	"$bin/mkfs.lunfs" -q -f -L alone --caw=local "$dm" || fail "mkfs --caw=local"
+	mount.lunfs "$dm" "$(mnt alpha)" -o "$run" 2>"$work/out" || {
+		umount "$(mnt alpha)" 2>/dev/null
+		dmsetup remove "lunfs-e2e-$$"
+		fail "mount: $(cat "$work/out")"
+	}
+	touch "$(mnt alpha)/here" || fail "write"
+	umount "$(mnt alpha)"
+	"$bin/fsck.lunfs" -n "$dm" >"$work/out" || fail "fsck: $(cat "$work/out")"
+	wait_for 5 dmsetup remove "lunfs-e2e-$$" 2>/dev/null || note "the device stays"
+else
+	note "no device mapper here"
+fi
+[ -z "$loop" ] || losetup -d "$loop"
+host_stop alpha || fail "alpha ended with $?"
+finish

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What names and files may hold, given what was acknowledged and what was made durable. */
+#include "tests/sim/cluster/sim.h"
+
+/* Windows begin at the file's start, about the end of a unit, and where maps grow a level. */
+static const uint64_t window_off[WINDOWS] = {
+	0, 240 * KIB, 3 * MIB + 512, 56 * MIB - 8 * KIB, 130 * MIB };
+
+static bool chance_has(const struct chance *c, uint64_t value)
+{
+	for (unsigned int i = 0; i < c->count; i++)
+		if (c->of[i] == value)
+			return true;
+	return false;
+}
+
+void chance_issue(struct chance *c, uint64_t value)
+{
+	if (!c->count)
+		c->of[c->count++] = c->cur;
+	if (chance_has(c, value))
+		return;
+	if (c->count == ARRAY_SIZE(c->of))
+		c->any = true;
+	else
+		c->of[c->count++] = value;
+}
+
+void chance_ack(struct chance *c, uint64_t value)
+{
+	chance_issue(c, value);
+	c->cur = value;
+	c->certain = true;
+}
+
+void chance_durable(struct chance *c)
+{
+	if (!c->certain)
+		return;
+	c->any = false;
+	c->count = 0;
+}
+
+void chance_doubt(struct chance *c)
+{
+	if (c->count > 1 || c->any)
+		c->certain = false;
+}
+
+bool chance_allows(const struct chance *c, uint64_t value)
+{
+	if (c->certain)
+		return c->cur == value;
+	return c->any || chance_has(c, value);
+}
+
+/* ---- cells ---- */
+
+uint64_t cell_off(unsigned int cell)
+{
+	return window_off[cell / WINDOW_CELLS] + cell % WINDOW_CELLS * CELL;
+}
+
+void cell_fill(uint64_t id, unsigned int cell, uint64_t stamp, uint8_t *buf)
+{
+	uint64_t words[CELL / 8];
+
+	words[0] = CELL_MAGIC;
+	words[1] = id;
+	words[2] = cell;
+	for (unsigned int i = 3; i < CELL / 8; i++)
+		words[i] = stamp;
+	memcpy(buf, words, CELL);
+}
+
+bool cell_parse(uint64_t id, unsigned int cell, const uint8_t *buf, uint64_t *stamp)
+{
+	uint64_t words[CELL / 8];
+	bool zeros = true;
+
+	memcpy(words, buf, CELL);
+	for (unsigned int i = 0; i < CELL / 8; i++)
+		zeros = zeros && !words[i];
+	*stamp = zeros ? 0 : words[3];
+	for (unsigned int i = 4; i < CELL / 8; i++)
+		if (!zeros && words[i] != words[3])
+			return false;
+	return zeros || (words[0] == CELL_MAGIC && words[1] == id && words[2] == cell);
+}
+
+/* ---- files ---- */
+
+struct mfile *model_file(struct model *m, uint64_t id)
+{
+	struct mfile *f;
+
+	for (f = m->files; f && f->id != id; f = f->next)
+		;
+	return f;
+}
+
+struct mfile *model_add(struct model *m, uint64_t id, bool is_dir)
+{
+	struct mfile *f = calloc(1, sizeof(*f)), *before = model_file(m, id);
+
+	if (!f)
+		abort();
+	/* Again: what created it the first time was undone by a crash. */
+	if (before)
+		before->id = 0;
+	f->id = id;
+	f->is_dir = is_dir;
+	for (unsigned int i = 0; i < CELLS; i++)
+		f->cells[i].certain = true;
+	f->next = m->files;
+	m->files = f;
+	return f;
+}
+
+void model_opened(struct mfile *f, struct life *life, bool write)
+{
+	struct life *before = f->writer;
+
+	/* Who gives a lock up has brought everything home first (R4). */
+	if (before && before != life && !before->dead)
+		for (unsigned int i = 0; i < CELLS; i++)
+			chance_durable(&f->cells[i]);
+	if (write)
+		f->writer = life;
+	else if (before != life)
+		f->writer = NULL;
+}
+
+void model_synced(struct model *m, struct life *life)
+{
+	if (life->dead)
+		return;
+	for (unsigned int i = 0; i < DIRS * NAMES; i++) {
+		struct mname *n = &m->dirs[i / NAMES].names[i % NAMES];
+
+		if (n->writer == life && !n->busy)
+			chance_durable(&n->id);
+	}
+}
+
+void model_died(struct model *m, struct life *life)
+{
+	life->dead = true;
+	for (unsigned int i = 0; i < DIRS * NAMES; i++) {
+		struct mname *n = &m->dirs[i / NAMES].names[i % NAMES];
+
+		n->id.any = n->id.any || (n->busy == life && n->creating);
+		if (n->writer == life || n->busy == life)
+			chance_doubt(&n->id);
+	}
+	for (struct mfile *f = m->files; f; f = f->next) {
+		if (f->writer != life)
+			continue;
+		for (unsigned int i = 0; i < CELLS; i++)
+			chance_doubt(&f->cells[i]);
+	}
+}
+
+/* ---- the beginning ---- */
+
+void model_start(struct world *w)
+{
+	struct model *m = calloc(1, sizeof(*m));
+
+	if (!m)
+		abort();
+	m->w = w;
+	w->model = m;
+	for (unsigned int i = 0; i < DIRS; i++) {
+		snprintf(m->dirs[i].name, sizeof(m->dirs[i].name), "dir-%u", i);
+		for (unsigned int j = 0; j < NAMES; j++) {
+			struct mname *n = &m->dirs[i].names[j];
+			int len = snprintf(n->name, sizeof(n->name), "name-%u-%u-", i, j);
+			unsigned int more = (unsigned int)world_below(w, 180);
+
+			memset(n->name + len, 'a' + (int)j, more);
+			n->id.certain = true;
+		}
+	}
+}

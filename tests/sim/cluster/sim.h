@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The cluster simulator: the real fs/ and lockd/ of many hosts on one simulated LUN.
+ *
+ *   chaos.c   decides what befalls hosts and commands
+ *   host.c    hosts' lives: attach, work, detach, crash, come back
+ *   work.c    what their threads do with files
+ *   model.c   which names and contents are allowed then
+ *   rules.c   watches every command that the LUN applies (R1, R3, R4, R5)
+ *   finish.c  the end: power cut, recovery, check, comparison with the model
+ *
+ * One run is one process and one struct world; everything in it follows from the seed.
+ */
+#ifndef LUNFS_TESTS_SIM_SIM_H
+#define LUNFS_TESTS_SIM_SIM_H
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "block/simdev.h"
+#include "fs/check.h"
+#include "fs/fs.h"
+#include "fs/mkfs.h"
+
+#define MSEC		NSEC_PER_MSEC
+#define SEC		NSEC_PER_SEC
+#define HOSTS_MAX	8u
+#define LIVES_MAX	512u	/* attachments of one run */
+#define WORKERS		2u
+
+/* What the table of a soak counts. */
+#define SIM_COUNTERS(X) \
+	X(crash, "fault: host crashed") \
+	X(crash_joining, "fault: host crashed while attaching") \
+	X(crash_recoverer, "fault: recoverer crashed during recovery") \
+	X(freeze, "fault: host frozen, resumed within its lease") \
+	X(freeze_long, "fault: host frozen longer than its lease, resumed") \
+	X(freeze_write, "fault: host frozen with a write on its way") \
+	X(watchdog, "fault: frozen host ended by its watchdog") \
+	X(killed, "fault: silent host killed by another") \
+	X(delay, "fault: command delayed") \
+	X(timeout, "fault: command timed out, not applied") \
+	X(timeout_applied, "fault: command timed out, applied") \
+	X(timeout_late, "fault: command timed out, applied later") \
+	X(fail, "fault: command failed, not applied") \
+	X(fail_applied, "fault: command failed, applied") \
+	X(nospc, "fault: write refused for want of space") \
+	X(corrupt, "fault: read corrupted") \
+	X(stall_all, "fault: array stalled for all") \
+	X(stall_one, "fault: path lost by one host") \
+	X(drift, "fault: clocks drift") \
+	X(jump, "fault: real time jumped") \
+	X(power_cut, "fault: power cut of everything") \
+	X(full, "fault: volume full (-ENOSPC seen)") \
+	X(detach, "event: host detached") \
+	X(lost, "event: host lost its slot and came back") \
+	X(rung_reservation, "rung: A (reservation)") \
+	X(rung_kill, "rung: A (killed)") \
+	X(rung_wait, "rung: B (bound)") \
+	X(rung_unsafe, "rung: C (unsafe)") \
+	X(slot_claim, "slot: FREE to JOINING") \
+	X(slot_live, "slot: JOINING to LIVE") \
+	X(slot_beat, "slot: heartbeat") \
+	X(slot_leave, "slot: LIVE to FREE") \
+	X(slot_recover, "slot: LIVE to RECOVERING") \
+	X(slot_recover_joining, "slot: JOINING to RECOVERING") \
+	X(slot_recover_self, "slot: to RECOVERING by itself") \
+	X(slot_reclaim, "slot: RECOVERING claimed from a dead recoverer") \
+	X(slot_retire, "slot: RECOVERING to FREE (takeover)") \
+	X(slot_self_live, "slot: RECOVERING by itself to LIVE") \
+	X(slot_drained, "slot: drained, by a host that gave up") \
+	X(slot_want, "slot: want published") \
+	X(slot_denial, "slot: denial published") \
+	X(lock_take, "lock: free to held") \
+	X(lock_stale, "lock: taken from a stale holder") \
+	X(lock_share, "lock: sharer added") \
+	X(lock_upgrade, "lock: shared to exclusive") \
+	X(lock_downgrade, "lock: exclusive to shared") \
+	X(lock_release, "lock: released") \
+	X(lock_unshare, "lock: sharer removed") \
+	X(lock_user, "lock: opener recorded") \
+	X(replay, "journal: replayed by another host") \
+	X(rename_dir, "work: directory moved to another parent") \
+	X(reads, "check: reads compared with the model") \
+	X(final_files, "check: files compared after the end") \
+	X(final_names, "check: names compared after the end")
+
+#define SIM_COUNTER_ENUM(symbol, text)	COUNT_##symbol,
+enum sim_counter { SIM_COUNTERS(SIM_COUNTER_ENUM) COUNTER_COUNT };
+#undef SIM_COUNTER_ENUM
+extern const char *const sim_counter_names[COUNTER_COUNT];
+
+enum rung { RUNG_RESERVATION, RUNG_KILL, RUNG_WAIT, RUNG_UNSAFE };
+
+struct world;
+
+/* One attachment of one host: from fs_attach() to the detach, or the crash. */
+struct life {
+	struct world *w;
+	struct sim_host *host;
+	struct env *env;
+	struct blkdev *dev, *hb_dev;
+	struct fs *fs;
+	uint32_t pid;			/* 1000 + index: names it in slots */
+	uint32_t slot, generation;	/* as the LUN saw it claimed; SLOT_NONE */
+	uint32_t claimed[SLOT_COUNT_MAX];	/* generations it began to recover */
+	bool dead;			/* crashed, or its journal is being replayed by another */
+	bool fenced;			/* must not write any more (R3) */
+	bool attached, attaching, stop;
+	unsigned int workers;		/* running */
+};
+
+struct sim_host {
+	struct world *w;
+	unsigned int number;
+	struct env *env;
+	struct life *life;		/* the present one, or NULL */
+	struct env *old_env;		/* of a life that crashed */
+	uint8_t boot_id[16];
+	bool crashed, rebooted;
+	uint64_t back_ns;		/* true time at which a crashed one comes back */
+	uint64_t frozen_ns;		/* true time until which it is frozen */
+};
+
+struct model;
+struct rules;
+
+struct world {
+	uint64_t seed, steps;
+	bool trace;
+	enum rung rung;
+	bool corrupts;			/* this run has corrupt reads */
+	unsigned int host_count;
+	struct sim *sim;
+	struct simdisk *disk;
+	struct env *env;		/* the observer's; never crashes */
+	struct super super;
+	struct sim_host hosts[HOSTS_MAX + 1];	/* the last: the fresh one of the end */
+	struct life lives[LIVES_MAX];
+	unsigned int life_count;
+	struct model *model;
+	struct rules *rules;
+	uint64_t commands;		/* applied */
+	uint64_t hash;
+	uint64_t counters[COUNTER_COUNT];
+	unsigned int hunts;		/* recoverers to be crashed */
+	bool stop;			/* no new work */
+	bool ending;			/* the end: only the fresh host */
+	bool over;			/* the run ended in order */
+	unsigned int violations;
+	char first[400];		/* violation */
+	uint64_t end_ns;
+};
+
+/* ---- world (main.c) ---- */
+
+/** world_mix() - @v becomes part of the trace's hash. */
+void world_mix(struct world *w, uint64_t v);
+
+/** world_trace() - one line of the trace, with the time; its text is part of the hash. */
+void world_trace(struct world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/** world_violation() - a rule is broken. */
+void world_violation(struct world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+static inline uint64_t world_below(struct world *w, uint64_t bound)
+{
+	return sim_random(w->sim) % bound;
+}
+
+static inline bool world_chance(struct world *w, unsigned int percent)
+{
+	return world_below(w, 100) < percent;
+}
+
+/** world_sleep() - of the observer. */
+static inline void world_sleep(struct world *w, uint64_t ns)
+{
+	env_sleep_until(w->env, env_now_ns(w->env) + ns);
+}
+
+/* ---- host.c ---- */
+
+/** host_start() - a new life of @h, in a thread of its own, that attaches and works. */
+void host_start(struct sim_host *h);
+void host_crash(struct sim_host *h, const char *why);
+struct life *life_of_dev(struct world *w, const struct blkdev *dev);
+struct life *life_of_slot(struct world *w, uint32_t slot, uint32_t generation);
+/** life_attach() - in the calling thread; fills @life->fs. */
+int life_attach(struct life *life);
+struct life *life_new(struct sim_host *h);
+
+/* ---- work.c, chaos.c, finish.c ---- */
+
+void work_thread(void *life);
+void chaos_run(struct world *w);
+void finish_run(struct world *w);
+/** chaos_saw_recovery() - @life has begun to recover another one: it may die of that. */
+void chaos_saw_recovery(struct life *life);
+
+/* ---- rules.c ---- */
+
+void rules_start(struct world *w);
+
+/* ---- model.c ---- */
+
+#define DIRS		4u
+#define NAMES		16u	/* a directory */
+#define CELL		512u
+#define WINDOWS		5u
+#define WINDOW_CELLS	64u
+#define CELLS		(WINDOWS * WINDOW_CELLS)
+
+/* Values that something may have after a crash; the oldest first. */
+struct chance {
+	uint64_t cur;			/* while certain: what readers must see */
+	bool certain;
+	bool any;			/* too many to tell apart */
+	uint8_t count;
+	uint64_t of[12];
+};
+
+struct mname {
+	struct chance id;		/* of what it names; 0: nothing */
+	struct life *writer;		/* of the newest change */
+	struct life *busy;		/* an operation on it is under way */
+	bool creating;			/* it gives an id that is not known yet */
+	char name[200];
+	uint64_t past[32];		/* ids it ever had */
+	unsigned int past_count;
+};
+
+struct mfile {
+	struct mfile *next;
+	uint64_t id;
+	bool is_dir;
+	struct life *writer;		/* who had it open for writing last */
+	struct life *busy[HOSTS_MAX + 1];
+	struct chance cells[CELLS];
+};
+
+struct mdir {
+	uint64_t id;
+	char name[16];
+	struct mname names[NAMES];
+};
+
+struct model {
+	struct world *w;
+	struct mdir dirs[DIRS];
+	struct mfile *files;
+	uint64_t stamp;
+};
+
+void model_start(struct world *w);
+void chance_issue(struct chance *c, uint64_t value);
+void chance_ack(struct chance *c, uint64_t value);
+void chance_durable(struct chance *c);
+void chance_doubt(struct chance *c);
+bool chance_allows(const struct chance *c, uint64_t value);
+struct mfile *model_file(struct model *m, uint64_t id);
+struct mfile *model_add(struct model *m, uint64_t id, bool is_dir);
+/** model_opened() - @life has the file's lock: what others left is durable, or in doubt. */
+void model_opened(struct mfile *f, struct life *life, bool write);
+/** model_synced() - fs_sync() of @life was acknowledged. */
+void model_synced(struct model *m, struct life *life);
+/** model_died() - nothing of @life that is not durable is certain any more. */
+void model_died(struct model *m, struct life *life);
+uint64_t cell_off(unsigned int cell);
+void cell_fill(uint64_t id, unsigned int cell, uint64_t stamp, uint8_t *buf);
+/** cell_parse() - the stamp in @buf (0: zeros); false: neither zeros nor this file's cell. */
+bool cell_parse(uint64_t id, unsigned int cell, const uint8_t *buf, uint64_t *stamp);
+
+#define CELL_MAGIC	0x4c4c45434d495321ull
+
+#endif

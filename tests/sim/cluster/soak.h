@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Many runs: one process a seed. */
+#ifndef LUNFS_TESTS_SIM_SOAK_H
+#define LUNFS_TESTS_SIM_SOAK_H
+
+#include "tests/sim/cluster/sim.h"
+
+struct run_params {
+	uint64_t seed, steps;
+	unsigned int hosts;	/* 0: as the seed says */
+	bool trace;
+};
+
+struct run_result {
+	unsigned int violations;
+	bool unsafe;		/* rung C: violations are to be expected */
+	unsigned int hosts;
+	uint64_t hash, commands, ns;
+	uint64_t counters[COUNTER_COUNT];
+	char first[400];
+};
+
+/** run_seed() - one run, in this process. */
+void run_seed(const struct run_params *p, struct run_result *r);
+
+#endif
