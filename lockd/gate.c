@@ -38,9 +38,10 @@ struct gate {
 	atomic_bool failed;
 	atomic_bool conflict;		/* a command met a reservation conflict */
 
-	struct env_mutex mutex;		/* waiting, ending; a leaf */
+	struct env_mutex mutex;		/* waiting, fault, ending; a leaf */
 	struct env_cond changed;	/* lease renewed, failed, something waits, ending */
 	struct list waiting;
+	struct gate_fault fault;	/* count 0: none */
 	bool	ending;
 	struct env_thread *thread;
 };
@@ -78,6 +79,34 @@ static void gate_note_conflict(struct gate *g)
 	gate_close(g);
 }
 
+bool gate_take_fault(struct gate *g, struct gate_fault *fault)
+{
+	bool any;
+
+	env_mutex_lock(g->env, &g->mutex);
+	any = g->fault.count != 0;
+	if (any)
+		*fault = g->fault;
+	g->fault.count = 0;
+	env_mutex_unlock(g->env, &g->mutex);
+	return any;
+}
+
+/* @err is what the device made of @io. */
+static void gate_note_result(struct gate *g, const struct blk_io *io, int err)
+{
+	if (err != -EIO && err != -ETIMEDOUT && err != -ENOSPC && err != -EROFS)
+		return;
+	env_mutex_lock(g->env, &g->mutex);
+	if (!g->fault.count++) {
+		g->fault.op = io->op;
+		g->fault.off = io->off;
+		g->fault.len = io->len;
+		g->fault.err = err;
+	}
+	env_mutex_unlock(g->env, &g->mutex);
+}
+
 /* ---- asynchronous requests ---- */
 
 static void gate_finish(struct gate *g, struct blk_io *io, int err)
@@ -112,6 +141,7 @@ static void gate_done(struct blk_io *io, int err)
 	struct gate *g = (struct gate *)(uintptr_t)io->gate_priv[GATE_SELF];
 	enum gate_step step = STEP_RESULT;
 
+	gate_note_result(g, io, err);
 	if (err == -EBADE)
 		gate_note_conflict(g);
 	if (err == -EBADE || io->op == BLK_READ)
@@ -232,6 +262,7 @@ static bool gate_run_once(struct gate *g, struct blk_io *io, int *err)
 		io->dev = g->lower;
 		*err = g->lower->ops->run(g->lower, io);
 		io->dev = &g->dev;
+		gate_note_result(g, io, *err);
 	}
 	atomic_fetch_sub(&g->inflight, 1);
 	return valid;

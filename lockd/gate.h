@@ -56,6 +56,23 @@ bool gate_take_conflict(struct gate *g);
  */
 int gate_drain(struct gate *g, uint64_t deadline_ns);
 
+struct gate_fault {
+	enum blk_op	op;
+	uint64_t	off;
+	uint64_t	len;
+	int		err;
+	uint64_t	count;		/* of failed commands; the rest is about the first */
+};
+
+/**
+ * gate_take_fault() - what the device failed since the last call.
+ *
+ * The gate sees every command, so it is where a fault of the device is noted; the heartbeat
+ * logs it.  Not a fault: a miscompare, a conflict, what the device does not support.
+ * Return: whether there was any; @fault is written only then.
+ */
+bool gate_take_fault(struct gate *g, struct gate_fault *fault);
+
 /** gate_stalls() - how many requests had to wait so far. */
 uint64_t gate_stalls(struct gate *g);
 

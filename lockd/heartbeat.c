@@ -9,8 +9,11 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "lockd/internal.h"
+
+#define FAULT_LOG_NS	(30 * NSEC_PER_SEC)
 
 void heartbeat_publish(struct lockd *ld)
 {
@@ -86,6 +89,26 @@ static void beat_log_lease(struct lockd *ld)
 	else if (valid && hb->lapse_logged)
 		log_info(ld->p.env, ld->datastore, "the lease is valid again; I/O goes on");
 	hb->lapse_logged = !valid && (hb->lapse_logged || gate_until_ns(ld->gate));
+}
+
+/* A failing device fails many commands: one line at once, then one a while. */
+static void beat_log_faults(struct lockd *ld)
+{
+	static const char *const names[] = {
+		[BLK_READ] = "read", [BLK_WRITE] = "write", [BLK_FLUSH] = "flush",
+		[BLK_DISCARD] = "discard", [BLK_ZERO] = "zeroing", [BLK_CAW] = "compare-and-write",
+	};
+	struct heartbeat *hb = &ld->hb;
+	struct gate_fault f;
+
+	if (env_now_ns(ld->p.env) < hb->fault_log_ns || !gate_take_fault(ld->gate, &f))
+		return;
+	hb->fault_log_ns = env_now_ns(ld->p.env) + FAULT_LOG_NS;
+	log_error(ld->p.env, ld->datastore, "commands failed by the device: %llu, first a %s of %llu "
+		  "bytes at 0x%llx: %s; what needed them got an error: see to the device (its path, "
+		  "its size, the space below it, the kernel log)", (unsigned long long)f.count,
+		  names[f.op], (unsigned long long)f.len, (unsigned long long)f.off,
+		  strerror(-f.err));
 }
 
 /* @image is on disk: what it published is published, and its lease runs from its own t0. */
@@ -250,6 +273,7 @@ static int beat_once(struct lockd *ld, uint64_t t0_ns)
 	int err;
 
 	beat_log_lease(ld);
+	beat_log_faults(ld);
 	if (gate_take_conflict(ld->gate) && ld->rung == FENCE_RESERVATION)
 		beat_register_again(ld);
 	if (hb->doubt)

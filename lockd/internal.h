@@ -42,6 +42,7 @@ struct heartbeat {
 	uint64_t boot_ns, real_ns;	/* both clocks at the last look */
 	uint64_t garbage_ns;		/* since when our slot cannot be decoded; 0: it can */
 	bool	lapse_logged;
+	uint64_t fault_log_ns;	/* no line about faults of the device before that */
 };
 
 /* recover.c's, for each slot; under mutex. */

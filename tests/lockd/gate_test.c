@@ -430,7 +430,37 @@ static void waiting_callers_sit_out_a_conflict(void)
 	world_run(body_run_conflict, true);
 }
 
+static void body_faults(struct world *w)
+{
+	struct gate_fault f = { .count = 7 };
+	struct request a, b, c;
+
+	renew_ms(w, 1000);
+	CU_ASSERT_FALSE(gate_take_fault(w->gate, &f));
+	CU_ASSERT_EQUAL(f.count, 7);
+	request_submit(&a, w->dev, BLK_WRITE);
+	request_submit(&b, w->dev, BLK_READ);
+	request_submit(&c, w->dev, BLK_ZERO);
+	fake_complete(&w->fake, -EIO);
+	fake_complete(&w->fake, -ETIMEDOUT);
+	fake_complete(&w->fake, -ENOTSUP);
+	CU_ASSERT_TRUE_FATAL(gate_take_fault(w->gate, &f));
+	CU_ASSERT(f.count == 2 && f.op == BLK_WRITE && f.err == -EIO && f.len == sizeof(data));
+	CU_ASSERT_FALSE(gate_take_fault(w->gate, &f));
+	w->fake.run_err = -ENOSPC;
+	CU_ASSERT_EQUAL(blkdev_write(w->dev, 512, data, sizeof(data)), -ENOSPC);
+	CU_ASSERT_TRUE_FATAL(gate_take_fault(w->gate, &f));
+	CU_ASSERT(f.count == 1 && f.off == 512 && f.err == -ENOSPC);
+}
+
+/* Programs saw EIO while the log said nothing of the device that had failed. */
+static void faults_of_the_device_are_noted(void)
+{
+	world_run(body_faults, true);
+}
+
 UNIT_MAIN("lockd/gate",
+	  UNIT_TEST(faults_of_the_device_are_noted),
 	  UNIT_TEST(commands_wait_for_the_lease),
 	  UNIT_TEST(lease_lapses_by_itself),
 	  UNIT_TEST(late_results_wait_and_reads_are_repeated),
