@@ -72,7 +72,7 @@ $(B)/%.o: %.c
 
 # Names what is missing instead of letting the compiler guess; `make deps` and others that
 # build nothing go on.
-quiet_goals := help deps check demo bench fuzz powercut clean
+quiet_goals := help deps check demo bench fuzz powercut model clean
 ifneq ($(filter-out $(quiet_goals),$(or $(MAKECMDGOALS),all)),)
 missing := $(strip $(foreach p,libisal:libisal-dev jansson:libjansson-dev fuse3:libfuse3-dev \
 	libseccomp:libseccomp-dev blkid:libblkid-dev uuid:uuid-dev libcrypto:libssl-dev,\
@@ -95,13 +95,14 @@ include tests/sim/module.mk
 include tests/sim/cluster/module.mk
 
 # ---- what people call ----
-.PHONY: help deps check demo bench lint unit unit_programs print_unit_programs install clean
+.PHONY: help deps check demo bench lint model unit unit_programs print_unit_programs install clean
 help:
 	@echo "make                build into build/ (SAN=address,undefined or thread: build-…)"
 	@echo "make deps           install what is needed, on Debian 12"
 	@echo "make check          all tests (installs what they need first)"
 	@echo "make demo           two hosts on one machine: share a LUN, crash one, take over"
 	@echo "make bench          measure, against the raw device and peers in the same run"
+	@echo "make model          search every state of the locking protocol's model (docs/model/)"
 	@echo "make install        DESTDIR= PREFIX=$(PREFIX)"
 	@echo "make lint           clang-tidy over everything"
 	@echo "make unit           only the unit tests of this build tree"
@@ -122,6 +123,9 @@ demo: deps
 bench: deps
 	@$(MAKE) -s -j2 all
 	@tests/bench.sh
+
+model: deps
+	@docs/model/run.sh full
 
 # Slower than what `make check` looks for; wants Debian's clang-tidy.
 lint:

@@ -36,6 +36,7 @@ part fuzz               tests/fuzz/run.sh
 part powercut           tests/sim/powercut.sh
 part static             tests/static.sh
 part man                tests/man.sh
+part model              tests/model.sh
 for script in tests/e2e/*.sh; do
 	case $script in */lib.sh) continue ;; esac
 	part "e2e/$(basename "$script" .sh)" "$script"

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash
+# What run.sh searches; README.md tells what each shows.
+#
+#   expect holds|breaks NAME SECONDS FLAGS…		faults not named are lockd.pml's defaults
+
+none="CRASHES=0 FREEZES=0"
+A="RUNG=1 LOCKS=1"
+B="RUNG=2 LOCKS=1"
+C="RUNG=3 LOCKS=1"
+
+# shellcheck disable=SC2086
+small() {
+	expect holds  A-crash		60 $A CRASHES=1 FREEZES=0
+	expect holds  A-crash-join	60 $A CRASHES=1 FREEZES=0 JOINS=1
+	expect holds  A-crash-unclear	60 $A CRASHES=1 FREEZES=0 UNCLEAR=1
+	expect holds  A-leave-join	60 $A $none JOINS=1 LEAVES=1
+	expect holds  B-crash		60 $B CRASHES=1 FREEZES=0
+}
+
+# Each takes one rule away.
+# shellcheck disable=SC2086
+variants() {
+	expect breaks without-fencing	60 $C CRASHES=0 FREEZES=1
+	expect breaks believed-miscompare 60 $A $none V_MISCOMPARE
+	expect breaks same-generation	60 $A CRASHES=1 FREEZES=0 JOINS=1 LEAVES=1 V_SAME_GENERATION
+	expect breaks freed-before-replay 60 $A CRASHES=1 FREEZES=0 V_FREE_FIRST
+	expect breaks slot-read-first	60 $A CRASHES=1 FREEZES=0 JOINS=1 V_SLOT_FIRST
+	expect breaks slot-read-first-loose 60 $A CRASHES=1 FREEZES=0 JOINS=1 V_SLOT_LOOSE
+	expect breaks unsettled-release	60 $A CRASHES=1 FREEZES=0 V_NO_SETTLE
+	expect breaks claimer-last	60 $A CRASHES=1 FREEZES=1 V_CLAIMER_LAST
+	expect breaks without-margin	60 $B CRASHES=0 FREEZES=1 V_NO_MARGIN
+	expect breaks without-bound	60 $B CRASHES=0 FREEZES=1 V_NO_BOUND
+}
+
+# shellcheck disable=SC2086
+full() {
+	small
+	expect holds  A-freeze		300 $A CRASHES=0 FREEZES=1
+	expect holds  B-freeze		300 $B CRASHES=0 FREEZES=1
+	expect holds  A-crash-freeze	600 $A CRASHES=1 FREEZES=1
+	expect holds  A-crash-2-locks	600 RUNG=1 LOCKS=2 CRASHES=1 FREEZES=0
+	expect holds  A-crash-leave-join 300 $A CRASHES=1 FREEZES=0 JOINS=1 LEAVES=1
+}
+
+case $round in
+small)	small; variants ;;
+full)	full; variants ;;
+*)	echo "model: no round named $round" >&2; bad=1 ;;
+esac
