@@ -27,17 +27,19 @@ same_options() {
 	       grep -oE -- '--[a-z][a-z-]+' | sort -u)
 }
 
-# Pages refer to each other before any is installed: mandoc looks for them in MANPATH.
-pages=$(mktemp -d)
-trap 'rm -rf "$pages"' EXIT
-for page in docs/man/*.[1-8]; do
-	mkdir -p "$pages/man${page##*.}"
-	cp "$page" "$pages/man${page##*.}"
-done
-export MANPATH=$pages:
+# mandoc looks for the pages that a page refers to among the installed ones: ours are not, and a
+# machine may have been installed without any.  Ours are looked for here instead.
+clean() {
+	local complaints ref
+	complaints=$(mandoc -T lint -W style "$1" | grep -v 'referenced manual not found')
+	[ -z "$complaints" ] || { echo "$complaints"; return 1; }
+	for ref in $(sed -n 's/^\.Xr \([a-z.]*lunfs[a-z.]*\) \([1-8]\).*/\1.\2/p' "$1"); do
+		[ -e "docs/man/$ref" ] || { echo "refers to $ref, which is not there"; return 1; }
+	done
+}
 
 for page in docs/man/*.[1-8]; do
-	check "$(basename "$page") lint" mandoc -T lint -W style,stop "$page"
+	check "$(basename "$page") lint" clean "$page"
 done
 for program in build/bin/*; do
 	name=$(basename "$program")
