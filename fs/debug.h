@@ -42,11 +42,31 @@ struct debug_struct {
 /** debug_structs() - all that FORMAT.md has a table for. */
 const struct debug_struct *debug_structs(unsigned int *count);
 
-/**
- * debug_print() - the block read from @addr, every field by name, arrays in short.
- * @volume: what its header must say, or NULL; a block that fails is printed all the same,
- * with what is wrong.
+/*
+ * Where the fields of a block go, in order.  What lies in an element of an array comes
+ * between begin() and end(); elements are never within one another.
  */
+struct debug_sink {
+	/* First. @type: NULL no metadata of LunFS; @wrong: NULL, or why it is not valid. */
+	void (*block)(struct debug_sink *sink, uint64_t addr, const char *type,
+		      const char *wrong);
+	void (*number)(struct debug_sink *sink, const char *name, enum debug_kind kind,
+		       uint64_t value);
+	void (*text)(struct debug_sink *sink, const char *name, enum debug_kind kind,
+		     const char *value);
+	void (*begin)(struct debug_sink *sink, const char *array, unsigned int index);
+	void (*end)(struct debug_sink *sink);
+};
+
+/**
+ * debug_walk() - every field of the block read from @addr, by name; arrays without their
+ * empty elements.
+ * @volume: what its header must say, or NULL; a block that fails is shown all the same.
+ */
+void debug_walk(struct debug_sink *sink, const void *block, uint64_t addr,
+		const uint8_t *volume);
+
+/** debug_print() - the same as text, a line for each field or element of an array. */
 void debug_print(FILE *out, const void *block, uint64_t addr, const uint8_t *volume);
 
 #endif

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -92,6 +93,19 @@ static int send_request(struct ctl_client *c, json_t *request)
 	return done == len ? 0 : -EPIPE;
 }
 
+/* Attaching may wait for a dead host's lease; somebody who looks on wants to know. */
+static void wait_readable(struct ctl_client *c)
+{
+	struct pollfd pfd = { .fd = c->fd, .events = POLLIN };
+	unsigned int seconds = 0;
+
+	while (poll(&pfd, 1, 1000) == 0 && ++seconds && isatty(STDERR_FILENO))
+		fprintf(stderr, "\r%s: waiting for lunfsd, %u s (a slot whose host died is recovered "
+			"first)", c->program, seconds);
+	if (seconds && isatty(STDERR_FILENO))
+		fputc('\n', stderr);
+}
+
 static int read_line(struct ctl_client *c, json_t **reply)
 {
 	size_t seen = 0;
@@ -117,12 +131,54 @@ static int read_line(struct ctl_client *c, json_t **reply)
 			c->buf = bigger;
 			c->size = size;
 		}
+		wait_readable(c);
 		do {
 			n = recv(c->fd, c->buf + c->filled, c->size - c->filled, 0);
 		} while (n < 0 && errno == EINTR);
 		if (n <= 0)
 			return n < 0 ? -errno : -EPIPE;
 		c->filled += (size_t)n;
+	}
+}
+
+/* Labels, names and paths are other people's: no control characters reach the terminal. */
+static json_t *clean_text(const char *text)
+{
+	char *copy = strdup(text);
+	json_t *clean;
+
+	for (char *p = copy; p && *p; p++) {
+		bool c1 = (unsigned char)p[0] == 0xc2 && (unsigned char)p[1] < 0xa0;
+
+		if ((unsigned char)*p < 0x20 || *p == 0x7f || c1)
+			p[0] = '?';
+		if (c1)
+			p[1] = '?';	/* U+0080 to U+009F: some terminals obey these */
+	}
+	clean = json_string(copy);
+	free(copy);
+	return clean;
+}
+
+/* jansson bounds the depth of what it reads. */
+static void clean(json_t *value)
+{
+	const char *key;
+	json_t *item;
+	void *tmp;
+	size_t i;
+
+	json_object_foreach_safe(value, tmp, key, item) {
+		if (json_is_string(item))
+			json_object_set_new(value, key, clean_text(json_string_value(item)));
+		else
+			clean(item);
+	}
+	json_array_foreach(value, i, item) {
+		if (json_is_string(item))
+			json_array_set_new(value, i, clean_text(json_string_value(item)));
+		else
+			clean(item);
 	}
 }
 
@@ -149,6 +205,8 @@ int ctl_client_call(struct ctl_client *c, json_t *request, json_t **result)
 			"an argument is not valid UTF-8" : strerror(-err));
 		return CTL_FAILED;
 	}
+	if (!c->raw || !ctl_bool(reply, "ok"))
+		clean(reply);
 	*result = json_incref(json_object_get(reply, "result"));
 	if (ctl_bool(reply, "ok") && *result) {
 		json_decref(reply);

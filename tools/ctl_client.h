@@ -15,6 +15,7 @@ enum ctl_exit { CTL_OK = 0, CTL_FAILED = 1, CTL_USAGE = 2, CTL_BUSY = 3 };
 struct ctl_client {
 	const char *program;	/* for messages */
 	int	fd;
+	bool	raw;		/* texts as they are: for JSON, which escapes what it must */
 	char	*buf;		/* what was read and not yet used */
 	size_t	filled, size;
 };

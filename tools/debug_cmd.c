@@ -9,26 +9,29 @@
 #include <sys/stat.h>
 
 #include "base/text.h"
-#include "fs/debug.h"
 #include "fs/dir.h"
 #include "fs/journal.h"
 #include "fs/super.h"
+#include "tools/debug_json.h"
 #include "tools/volume_open.h"
 
 enum { EXIT_OK, EXIT_FAILED, EXIT_USAGE };
 
 static const char usage[] =
-"usage: lunfs debug DEVICE super\n"
+"usage: lunfs debug [--json] DEVICE super\n"
 "       lunfs debug DEVICE slot N | journal N\n"
 "       lunfs debug DEVICE ag N\n"
 "       lunfs debug DEVICE lock ADDRESS | block ADDRESS\n"
-"       lunfs debug DEVICE inode ID | PATH\n";
+"       lunfs debug DEVICE inode ID | PATH\n"
+"\n"
+"Prints metadata blocks, every field by the name that FORMAT.md gives it.\n";
 
 /* What the subcommands work on. */
 struct debug {
 	struct blkdev *dev;
 	struct super s;
 	uint8_t *block;
+	json_t	*json;		/* what is found, or NULL: text as it is found */
 };
 
 __attribute__((format(printf, 1, 2)))
@@ -59,9 +62,18 @@ static int show_block(struct debug *d, uint64_t addr)
 {
 	int rc = read_block(d, addr);
 
-	if (rc == 0)
+	if (rc == 0 && d->json)
+		json_array_append_new(json_object_get(d->json, "blocks"),
+				      debug_json(d->block, addr, d->s.volume));
+	else if (rc == 0)
 		debug_print(stdout, d->block, addr, d->s.volume);
 	return rc;
+}
+
+static void show_gap(const struct debug *d)
+{
+	if (!d->json)
+		putchar('\n');
 }
 
 static int show_super(struct debug *d)
@@ -71,7 +83,7 @@ static int show_super(struct debug *d)
 
 	for (size_t i = 0; i < ARRAY_SIZE(places) && rc == 0; i++) {
 		if (i)
-			putchar('\n');
+			show_gap(d);
 		rc = show_block(d, places[i]);
 	}
 	return rc;
@@ -108,7 +120,7 @@ static int show_ag(struct debug *d, uint64_t ag)
 			    d->s.ag_count - 1);
 	addr = super_ag_addr(&d->s, (uint32_t)ag);
 	rc = show_block(d, addr + AG_LOCK_BLOCK * BLOCK_SIZE);
-	putchar('\n');
+	show_gap(d);
 	return rc ? rc : show_block(d, addr + AG_HEADER_BLOCK * BLOCK_SIZE);
 }
 
@@ -116,7 +128,7 @@ static int show_inode(struct debug *d, uint64_t id)
 {
 	int rc = show_block(d, inode_lock_addr(id));
 
-	putchar('\n');
+	show_gap(d);
 	return rc ? rc : show_block(d, inode_block_addr(id));
 }
 
@@ -126,7 +138,14 @@ static int show_image(void *arg, uint64_t addr, const void *block)
 {
 	const struct meta_hdr_disk *hdr = block;
 
-	(void)arg;
+	struct debug *d = arg;
+
+	if (d->json)
+		return json_array_append_new(json_object_get(d->json, "images"),
+			json_pack("{sI ss sI sI}", "addr", (json_int_t)addr,
+				  "type", meta_type_name(le32_to_cpu(hdr->magic)),
+				  "owner", (json_int_t)le64_to_cpu(hdr->owner),
+				  "version", (json_int_t)le64_to_cpu(hdr->version)));
 	printf("image: addr 0x%llx, %s, owner %llu, version %llu\n", (unsigned long long)addr,
 	       meta_type_name(le32_to_cpu(hdr->magic)), (unsigned long long)le64_to_cpu(hdr->owner),
 	       (unsigned long long)le64_to_cpu(hdr->version));
@@ -142,18 +161,23 @@ static int show_journal(struct debug *d, uint64_t slot)
 	if (slot >= d->s.slot_count)
 		return fail("slot %llu: the volume has slots 0 to %u", (unsigned long long)slot,
 			    d->s.slot_count - 1);
+	if (d->json)
+		json_object_set_new(d->json, "images", json_array());
 	for (uint64_t i = 0; i < JOURNAL_TAIL_BLOCKS; i++) {
 		rc = show_block(d, super_journal_addr(&d->s, (uint32_t)slot) + i * BLOCK_SIZE);
 		if (rc)
 			return rc;
-		putchar('\n');
+		show_gap(d);
 	}
-	rc = journal_scan(d->dev->env, d->dev, &d->s, (uint32_t)slot, show_image, NULL,
+	rc = journal_scan(d->dev->env, d->dev, &d->s, (uint32_t)slot, show_image, d,
 			  &transactions, why, sizeof(why));
 	if (rc)
 		return fail("journal of slot %llu: %s", (unsigned long long)slot,
 			    why[0] ? why : strerror(-rc));
-	printf("transactions: %u\n", transactions);
+	if (d->json)
+		json_object_set_new(d->json, "transactions", json_integer(transactions));
+	else
+		printf("transactions: %u\n", transactions);
 	return 0;
 }
 
@@ -266,7 +290,10 @@ static int show_path(struct debug *d, const char *path)
 		at += len;
 		at += *at == '/';
 	}
-	printf("%s: id %llu\n", path, (unsigned long long)id);
+	if (d->json)
+		json_object_set_new(d->json, "id", json_integer((json_int_t)id));
+	else
+		printf("%s: id %llu\n", path, (unsigned long long)id);
 	return show_inode(d, id);
 }
 
@@ -294,12 +321,47 @@ static int run(struct debug *d, int argc, char **argv)
 	return EXIT_USAGE;
 }
 
-int debug_main(int argc, char **argv)
+/* Takes "--json" out of @argv, wherever it stands.  Return: whether it was there. */
+static bool take_json(int *argc, char **argv)
 {
-	struct debug d = { 0 };
+	bool found = false;
+	int kept = 0;
+
+	for (int i = 0; i < *argc; i++) {
+		if (strcmp(argv[i], "--json") == 0)
+			found = true;
+		else
+			argv[kept++] = argv[i];
+	}
+	*argc = kept;
+	return found;
+}
+
+static int run_on(struct debug *d, int argc, char **argv)
+{
 	char why[400] = "";
 	int rc;
 
+	if (volume_open(argv[1], &d->dev, why, sizeof(why)))
+		return fail("%s", why);
+	d->block = blkdev_alloc(BLOCK_SIZE);
+	if (!d->block)
+		rc = fail("out of memory");
+	else if (super_find(d->dev, &d->s, why, sizeof(why)))
+		rc = fail("%s", why);
+	else
+		rc = run(d, argc - 2, argv + 2);
+	free(d->block);
+	blkdev_close(d->dev);
+	return rc;
+}
+
+int debug_main(int argc, char **argv, bool json)
+{
+	struct debug d = { 0 };
+	int rc;
+
+	json = take_json(&argc, argv) || json;
 	if (argc == 2 && strcmp(argv[1], "--help") == 0) {
 		fputs(usage, stdout);
 		return EXIT_OK;
@@ -308,17 +370,14 @@ int debug_main(int argc, char **argv)
 		fputs(usage, stderr);
 		return EXIT_USAGE;
 	}
-	if (volume_open(argv[1], &d.dev, why, sizeof(why)))
-		return fail("%s", why);
-	d.block = blkdev_alloc(BLOCK_SIZE);
-	if (!d.block)
-		rc = fail("out of memory");
-	else if (super_find(d.dev, &d.s, why, sizeof(why)))
-		rc = fail("%s", why);
-	else
-		rc = run(&d, argc - 2, argv + 2);
-	free(d.block);
-	blkdev_close(d.dev);
+	if (json)
+		d.json = json_pack("{ss* s[]}", "device", argv[1], "blocks");
+	rc = run_on(&d, argc, argv);
+	if (rc == EXIT_OK && d.json) {
+		json_dumpf(d.json, stdout, JSON_INDENT(2));
+		putchar('\n');
+	}
+	json_decref(d.json);
 	if (fflush(stdout))
 		rc = fail("writing failed");
 	return rc;

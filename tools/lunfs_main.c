@@ -151,6 +151,7 @@ static int run(struct cmd *c, int argc, char **argv)
 	err = ctl_client_open(&c->client, PROGRAM, c->run_dir, s->patience_ms);
 	if (err)
 		return err;
+	c->client.raw = c->json;
 	err = s->run(c, argc - used, argv + used);
 	ctl_client_close(&c->client);
 	return err;
@@ -205,7 +206,7 @@ int main(int argc, char **argv)
 	if (err)
 		return err;
 	if (optind < argc && !strcmp(argv[optind], "debug"))
-		return debug_main(argc - optind, argv + optind);
+		return debug_main(argc - optind, argv + optind, c.json);
 	first = optind - 1;
 	argv[first] = program;
 	err = parse(&c, argc - first, argv + first, "o:h");

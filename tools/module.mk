@@ -12,7 +12,7 @@ mount.lunfs_uses := base
 $(eval $(call program,mount.lunfs))
 
 lunfs_main := tools/lunfs_main.c tools/cmd_status.c tools/cmd_files.c tools/ctl_client.c tools/debug_cmd.c \
-		tools/volume_open.c
+		tools/debug_json.c tools/volume_open.c
 lunfs_uses := fs
 $(eval $(call program,lunfs))
 
