@@ -36,7 +36,8 @@ struct fs {
 	bool		lost;		/* our slot is gone: read it with fs_is_lost() */
 	struct cover	super_cover;	/* the superblock's lock: directories that change parents */
 	struct env_mutex rename_mutex;	/* the same among this host's threads, before it */
-	struct env_mutex open_mutex;	/* every inode's opens and delete_on_close; a leaf */
+	struct env_mutex open_mutex;	/* every inode's opens and caches; a leaf but for lockd */
+	unsigned int	caches;		/* front ends that cache contents; atomic */
 	struct env_mutex attach_mutex;	/* attached; a leaf */
 	struct env_cond	attach_changed;
 	enum { FS_ATTACHING, FS_ATTACHED, FS_DETACHING } attached;
@@ -133,6 +134,8 @@ struct fs_file {
 	unsigned int	flags;
 	enum lock_mode	mode;
 	bool		kept;		/* contents unchanged since this host last had it open */
+	const void	*cache;		/* see fs_cache_open() */
+	uint64_t	cache_gen;
 };
 
 /**
@@ -142,6 +145,15 @@ struct fs_file {
 int fs_open(struct fs *fs, uint64_t id, unsigned int flags, const struct fs_cred *cred,
 	    struct fs_file **out, struct lock_holder *holder);
 int fs_close(struct fs *fs, struct fs_file *f);
+
+/**
+ * fs_cache_open() - whether what front end @cache (any address of its own; NULL: it caches
+ * nothing of this open) has cached of the contents may stay; else it must drop that.
+ * fs_cache_opened(): it has (an open whose answer never arrived has not).  Writes through other
+ * front ends end in fs->invalidate().
+ */
+bool fs_cache_open(struct fs *fs, struct fs_file *f, const void *cache);
+void fs_cache_opened(struct fs *fs, struct fs_file *f);
 int fs_read(struct fs *fs, struct fs_file *f, uint64_t off, void *buf, size_t len, size_t *done);
 /** fs_write() - as file_write().  A file of several writers: whole blocks within its size,
  * else -EINVAL and -EPERM. */

@@ -47,6 +47,7 @@ static bool is_plain(struct fs *fs, const struct fs_file *f, enum blk_op op, uin
 	if (op == BLK_READ)
 		return true;
 	return !fs_may_write(fs) && (f->flags & FS_OPEN_WRITE) && f->mode != LOCK_MULTI &&
+	       !fs_cache_is_elsewhere(fs, f) &&
 	       !file_times_are_late(fs, f->ino);
 }
 

@@ -35,6 +35,9 @@ struct inode {
 	/* Opens of this host; guarded by fs->open_mutex. */
 	unsigned int	opens;
 	bool		delete_on_close;	/* nlink 0: the last close deletes it */
+	const void	*cache;		/* front end whose cache of the contents may be right … */
+	bool		cache_known;	/* … because it has dropped what was older … */
+	uint64_t	cache_gen;	/* … than the last time that they were doubted */
 };
 
 /* What stat shows. */

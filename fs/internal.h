@@ -57,6 +57,14 @@ void fs_backoff(struct fs *fs, unsigned int ms);
  * quarantine.  Return: true if trying again makes sense. */
 bool fs_make_space(struct fs *fs);
 
+/** fs_cache_is_elsewhere() - whether a write through @f has to make others doubt their caches. */
+static inline bool fs_cache_is_elsewhere(struct fs *fs, const struct fs_file *f)
+{
+	const void *cache = __atomic_load_n(&f->ino->cache, __ATOMIC_RELAXED);
+
+	return (cache && cache != f->cache) || __atomic_load_n(&fs->caches, __ATOMIC_RELAXED) > 1;
+}
+
 /** name_check() - 1 … 255 bytes, no slash, not "." or "..". */
 int name_check(const char *name);
 

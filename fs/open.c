@@ -140,6 +140,73 @@ static int open_ready_to_write(struct fs *fs, struct fs_file *f)
 	return err;
 }
 
+/* ---- what front ends have cached ---- */
+
+/* What anybody has cached of the contents may be old.  open_mutex held. */
+static void cache_doubt(struct inode *ino, const void *cache)
+{
+	__atomic_store_n(&ino->cache, cache, __ATOMIC_RELAXED);
+	ino->cache_known = false;
+	ino->cache_gen++;
+}
+
+/* lockd answers once for each change of holders: nobody may believe its next answer before. */
+static bool cache_unchanged(struct fs *fs, struct inode *ino)
+{
+	bool unchanged;
+
+	env_mutex_lock(fs->env, &fs->open_mutex);
+	unchanged = !fs->lockd || lock_unchanged(fs->lockd, &ino->cover.lock);
+	if (!unchanged)
+		cache_doubt(ino, NULL);
+	env_mutex_unlock(fs->env, &fs->open_mutex);
+	return unchanged;
+}
+
+bool fs_cache_open(struct fs *fs, struct fs_file *f, const void *cache)
+{
+	struct inode *ino = f->ino;
+
+	if (!ino)
+		return false;
+	env_mutex_lock(fs->env, &fs->open_mutex);
+	f->kept = f->kept && cache && ino->cache == cache && ino->cache_known;
+	if (!f->kept)
+		cache_doubt(ino, cache);
+	f->cache = cache;
+	f->cache_gen = ino->cache_gen;
+	env_mutex_unlock(fs->env, &fs->open_mutex);
+	return f->kept;
+}
+
+void fs_cache_opened(struct fs *fs, struct fs_file *f)
+{
+	if (!f->cache || __atomic_load_n(&f->kept, __ATOMIC_RELAXED) ||
+	    __atomic_exchange_n(&f->kept, true, __ATOMIC_RELAXED))
+		return;
+	env_mutex_lock(fs->env, &fs->open_mutex);
+	if (f->ino->cache_gen == f->cache_gen)
+		f->ino->cache_known = true;
+	env_mutex_unlock(fs->env, &fs->open_mutex);
+}
+
+/*
+ * @f has changed the contents.  Several caches of this host are told after each write, for the
+ * sake of what is open; of one alone it need only be known that a write has passed it by.
+ */
+static void cache_written(struct fs *fs, struct fs_file *f)
+{
+	if (!fs_cache_is_elsewhere(fs, f))
+		return;
+	env_mutex_lock(fs->env, &fs->open_mutex);
+	cache_doubt(f->ino, NULL);
+	env_mutex_unlock(fs->env, &fs->open_mutex);
+	if (__atomic_load_n(&fs->caches, __ATOMIC_RELAXED) > 1 && fs->invalidate)
+		fs->invalidate(fs->invalidate_arg, f->id);
+}
+
+/* ---- opening, on ---- */
+
 static int open_locked(struct fs *fs, struct fs_file *f, const struct fs_cred *cred,
 		       struct lock_holder *holder)
 {
@@ -162,7 +229,7 @@ static int open_locked(struct fs *fs, struct fs_file *f, const struct fs_cred *c
 	}
 	if (err)
 		return err;
-	f->kept = !fs->lockd || lock_unchanged(fs->lockd, lock);
+	f->kept = cache_unchanged(fs, f->ino);
 	err = open_ready_to_write(fs, f);
 	if (err) {
 		open_leave(fs, f->ino, f->id);
@@ -297,6 +364,7 @@ int fs_write(struct fs *fs, struct fs_file *f, uint64_t off, const void *buf, si
 	err = file_write(fs, f->ino, off, buf, len, append, done);
 	if (err == -ENOSPC && fs_make_space(fs))
 		err = file_write(fs, f->ino, off, buf, len, append, done);
+	cache_written(fs, f);
 	return fs_result(fs, err);
 }
 
@@ -324,6 +392,7 @@ int fs_fallocate(struct fs *fs, struct fs_file *f, unsigned int file_flags, uint
 	err = file_allocate(fs, f->ino, file_flags, off, len);
 	if (err == -ENOSPC && fs_make_space(fs))
 		err = file_allocate(fs, f->ino, file_flags, off, len);
+	cache_written(fs, f);
 	return fs_result(fs, err);
 }
 

@@ -116,6 +116,7 @@ bool mnt_data_prepare(struct mnt_slot *s, size_t n)
 		return false;
 	f = (const struct mnt_file *)(uintptr_t)arg->fh;
 	s->unique = in->unique;
+	fs_cache_opened(s->mnt->fs, f->file);
 	return !fs_io_prepare(s->mnt->fs, f->file, op, arg->offset, slot_data(s), arg->size,
 			      &s->fio);
 }

@@ -68,15 +68,17 @@ void mnt_file_close(struct mnt *m, struct mnt_file *f)
  * just taken, and its cache would hold the data at the wrong place; we append at the end
  * that is true.
  */
-static uint32_t open_reply_flags(const struct mnt_file *f, int flags)
+static uint32_t open_reply_flags(struct mnt *m, const struct mnt_file *f, int flags)
 {
+	bool direct = flags & (O_DIRECT | O_APPEND);
 	uint32_t out = 0;
 
-	if (flags & (O_DIRECT | O_APPEND))
+	if (direct)
 		out |= FOPEN_DIRECT_IO;
 	if (flags & O_DIRECT)
 		out |= FOPEN_PARALLEL_DIRECT_WRITES;
-	if (f->file->kept)
+	/* Writes past the kernel's cache need not change what it has. */
+	if (fs_cache_open(m->fs, f->file, direct ? NULL : m))
 		out |= FOPEN_KEEP_CACHE;
 	return out;
 }
@@ -95,7 +97,7 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	}
 	out.fh = (uintptr_t)f;
-	out.open_flags = open_reply_flags(f, fi->flags);
+	out.open_flags = open_reply_flags(m, f, fi->flags);
 	if (fuse_reply_iov(req, &iov, 1))
 		mnt_file_close(m, f);	/* the open was interrupted: no release will come */
 }
@@ -108,6 +110,7 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 	struct mnt_file *f;
 	struct fs_cred cred;
 	struct fs_attr attr;
+	bool found;
 	int err;
 
 	if (!mnt_writable(req))
@@ -116,7 +119,8 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 	err = fs_create(m->fs, mnt_id(m, parent), name, (mode & ~(mode_t)S_IFMT) | S_IFREG, 0,
 			&cred, &attr);
 	/* Another host may have been first, with an entry that the kernel did not know. */
-	if (err == -EEXIST && !(fi->flags & O_EXCL))
+	found = err == -EEXIST && !(fi->flags & O_EXCL);
+	if (found)
 		err = fs_lookup(m->fs, mnt_id(m, parent), name, &attr);
 	if (!err)
 		err = file_open(req, attr.id, fi->flags, &f);
@@ -127,6 +131,8 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 	mnt_entry(m, &attr, &e);
 	fi->fh = (uintptr_t)f;
 	fi->direct_io = (fi->flags & (O_DIRECT | O_APPEND)) != 0;
+	/* Not every kernel drops what it has cached of a file that it thought it made. */
+	fs_cache_open(m->fs, f->file, found || fi->direct_io ? NULL : m);
 	if (fuse_reply_create(req, &e, fi))
 		mnt_file_close(m, f);
 }
@@ -134,6 +140,7 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	(void)ino;
+	fs_cache_opened(mnt_of(req)->fs, mnt_file(fi)->file);
 	mnt_file_close(mnt_of(req), mnt_file(fi));
 	fuse_reply_err(req, 0);
 }
@@ -147,6 +154,7 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 
 	(void)ino;
 	atomic_fetch_add_explicit(&m->reads, 1, memory_order_relaxed);
+	fs_cache_opened(m->fs, mnt_file(fi)->file);
 	if (size > MNT_IO_MAX)
 		size = MNT_IO_MAX;
 	err = fs_read(m->fs, mnt_file(fi)->file, (uint64_t)off, mnt_data(), size, &done);

@@ -197,11 +197,19 @@ static int session_new(struct mnt *m, int fuse_fd)
 
 /* ---- what the kernel should forget ---- */
 
+/* mutex held. */
+static bool is_stale_already(const struct mnt *m, uint64_t id)
+{
+	unsigned int last = (m->stale_head + m->stale_count - 1) % ARRAY_SIZE(m->stale);
+
+	return m->stale_count && m->stale[last] == id;
+}
+
 void mnt_invalidate(struct mnt *m, uint64_t id)
 {
 	pthread_mutex_lock(&m->mutex);
 	/* A full ring loses a notice: then the kernel believes for COVERED_TIMEOUT_S more. */
-	if (m->stale_count < ARRAY_SIZE(m->stale)) {
+	if (m->stale_count < ARRAY_SIZE(m->stale) && !is_stale_already(m, id)) {
 		m->stale[(m->stale_head + m->stale_count++) % ARRAY_SIZE(m->stale)] = id;
 		pthread_cond_broadcast(&m->changed);
 	}
@@ -304,6 +312,7 @@ int mnt_start(struct fs *fs, int fuse_fd, const struct mnt_options *o, struct mn
 	err = session_new(m, fuse_fd);
 	if (err)
 		goto free_mnt;
+	__atomic_fetch_add(&fs->caches, 1, __ATOMIC_RELAXED);
 	err = pthread_create(&m->notifier, NULL, notifier_main, m);
 	if (err) {
 		err = -err;
@@ -320,6 +329,7 @@ int mnt_start(struct fs *fs, int fuse_fd, const struct mnt_options *o, struct mn
 stop_notifier:
 	notifier_stop(m);
 free_session:
+	__atomic_fetch_sub(&fs->caches, 1, __ATOMIC_RELAXED);
 	fuse_session_destroy(m->se);	/* closes fuse_fd */
 free_mnt:
 	mnt_free(m);
@@ -335,6 +345,7 @@ void mnt_stop(struct mnt *m)
 	notifier_stop(m);
 	list_for_each(f, next, &m->files, node)
 		mnt_file_close(m, f);
+	__atomic_fetch_sub(&m->fs->caches, 1, __ATOMIC_RELAXED);
 	fuse_session_destroy(m->se);
 	mnt_free(m);
 }

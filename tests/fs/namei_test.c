@@ -433,6 +433,53 @@ static void paths_lead_back(struct cluster *c)
 	CU_ASSERT_STRING_EQUAL(fs_path(c->fs, fs_root(c->fs), path, sizeof(path)), "/");
 }
 
+static struct fs_file *open_cached(struct cluster *c, uint64_t id, const void *cache, bool *kept)
+{
+	struct fs_file *f = NULL;
+
+	CU_ASSERT_EQUAL_FATAL(fs_open(c->fs, id, FS_OPEN_WRITE, &cluster_cred, &f, NULL), 0);
+	*kept = fs_cache_open(c->fs, f, cache);
+	return f;
+}
+
+/* The kernel would go on showing what another host has changed since, or another mount. */
+static void a_cache_is_kept_only_when_known_to_be_fresh(struct cluster *c)
+{
+	const char one = 0, two = 0;
+	struct fs_file *f, *g;
+	uint64_t id;
+	size_t done;
+	bool kept;
+
+	cluster_alone(c);
+	id = touch(c, fs_root(c->fs), "f");
+	f = open_cached(c, id, &one, &kept);
+	CU_ASSERT_FALSE(kept);
+	g = open_cached(c, id, &one, &kept);	/* nothing has been dropped yet */
+	CU_ASSERT_FALSE(kept);
+	CU_ASSERT_EQUAL(fs_close(c->fs, g), 0);	/* nor by an open that was interrupted */
+	CU_ASSERT_EQUAL(fs_close(c->fs, f), 0);
+	f = open_cached(c, id, &one, &kept);
+	CU_ASSERT_FALSE(kept);
+	fs_cache_opened(c->fs, f);
+	CU_ASSERT_EQUAL(fs_close(c->fs, f), 0);
+	f = open_cached(c, id, &one, &kept);
+	CU_ASSERT_TRUE(kept);
+	CU_ASSERT_EQUAL(fs_write(c->fs, f, 0, "x", 1, false, &done), 0);
+	g = open_cached(c, id, &one, &kept);	/* its own writes are in it */
+	CU_ASSERT_TRUE(kept);
+	CU_ASSERT_EQUAL(fs_close(c->fs, g), 0);
+	g = open_cached(c, id, &two, &kept);
+	CU_ASSERT_FALSE(kept);
+	fs_cache_opened(c->fs, g);
+	CU_ASSERT_EQUAL(fs_write(c->fs, f, 0, "y", 1, false, &done), 0);
+	CU_ASSERT_EQUAL(fs_close(c->fs, g), 0);
+	g = open_cached(c, id, &two, &kept);
+	CU_ASSERT_FALSE(kept);
+	CU_ASSERT_EQUAL(fs_close(c->fs, g), 0);
+	CU_ASSERT_EQUAL(fs_close(c->fs, f), 0);
+}
+
 #define IN_CLUSTER(fn) static void test_##fn(void) { cluster_run(11, SIZE, fn); }
 
 IN_CLUSTER(names_are_refused_as_posix_says)
@@ -442,6 +489,7 @@ IN_CLUSTER(rename_moves_names_and_parents)
 IN_CLUSTER(rename_makes_no_loop)
 IN_CLUSTER(rename_replaces_by_the_rules)
 IN_CLUSTER(rename_exchanges_two_names)
+IN_CLUSTER(a_cache_is_kept_only_when_known_to_be_fresh)
 IN_CLUSTER(no_rename_exceeds_the_links_of_a_directory)
 IN_CLUSTER(setgid_directories_hand_their_group_down)
 IN_CLUSTER(times_are_set_and_move)
@@ -463,6 +511,7 @@ UNIT_MAIN("namei",
 	UNIT_TEST(test_rename_makes_no_loop),
 	UNIT_TEST(test_rename_replaces_by_the_rules),
 	UNIT_TEST(test_rename_exchanges_two_names),
+	UNIT_TEST(test_a_cache_is_kept_only_when_known_to_be_fresh),
 	UNIT_TEST(test_no_rename_exceeds_the_links_of_a_directory),
 	UNIT_TEST(test_setgid_directories_hand_their_group_down),
 	UNIT_TEST(test_times_are_set_and_move),
