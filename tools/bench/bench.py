@@ -371,9 +371,20 @@ PARTS = {"fuse": part_fuse, "names": part_names, "locks": part_locks,
          "takeover": part_takeover, "mkfs": part_mkfs}
 
 
+def may_mount():
+    """Root in a container may lack what mounting takes."""
+    probe = tempfile.mkdtemp(prefix="lunfs-bench-")
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "lunfs-probe", probe],
+                             stderr=subprocess.DEVNULL).returncode == 0
+    if mounted:
+        subprocess.run(["umount", probe])
+    os.rmdir(probe)
+    return mounted
+
+
 def main():
-    if os.getuid() or not os.path.exists("/dev/fuse"):
-        say("SKIP: bench: needs root and /dev/fuse")
+    if os.getuid() or not os.path.exists("/dev/fuse") or not may_mount():
+        say("SKIP: bench: needs root, /dev/fuse and mounts")
         return
     wanted = [a for a in sys.argv[1:] if not a.startswith("-")] or list(PARTS)
     for name in wanted:
