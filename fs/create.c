@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "fs/attrs.h"
+#include "fs/file_io.h"
 #include "fs/internal.h"
 
 #define CREATE_TRIES	3u
@@ -106,8 +107,7 @@ static int create_write_target(struct creation *c)
 	memcpy(block, c->target, len);
 	err = blkdev_write(c->fs->dev, c->data_hold.runs[0].block << BLOCK_SHIFT, block,
 			   BLOCK_SIZE);
-	if (!err)
-		journal_data_written(c->fs);
+	file_data_written(c->fs, err);
 	free(block);
 	return err;
 }

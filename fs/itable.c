@@ -5,7 +5,7 @@
 
 #include "fs/ag.h"
 #include "fs/cluster.h"
-#include "fs/fs.h"
+#include "fs/file_io.h"
 #include "lockd/lockrec.h"
 
 #define GROW_CREDITS	6	/* header, two bitmap blocks, old and new index block; one spare */
@@ -286,9 +286,8 @@ static int cluster_write(struct fs *fs, const struct alloc_run *run)
 		meta_seal(d, &e, 1);
 	}
 	err = blkdev_write(fs->dev, run->block << BLOCK_SHIFT, mem, (size_t)run->count * BLOCK_SIZE);
+	file_data_written(fs, err);
 	free(mem);
-	if (!err)
-		journal_data_written(fs);
 	return err == -ESTALE ? -EIO : err;
 }
 
