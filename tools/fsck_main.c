@@ -38,6 +38,7 @@ struct fsck {
 	uint64_t listed;
 	json_t *findings;
 	bool progress_shown;
+	uint64_t patience_until;	/* no progress before, unless it is asked for */
 };
 
 __attribute__((format(printf, 1, 2)))
@@ -154,7 +155,8 @@ static void progress(void *arg, const char *phase, uint64_t done, uint64_t total
 {
 	struct fsck *f = arg;
 
-	if (!f->progress)
+	/* At a terminal as soon as somebody might wonder. */
+	if (!f->progress && (!isatty(STDERR_FILENO) || env_now_ns(env_posix()) < f->patience_until))
 		return;
 	fprintf(stderr, "\r%-12s %llu of %llu  ", phase, (unsigned long long)done,
 		(unsigned long long)total);
@@ -267,6 +269,7 @@ int main(int argc, char **argv)
 
 	if (done)
 		return done - 1;
+	f.patience_until = env_now_ns(env_posix()) + NSEC_PER_SEC;
 	if (f.json)
 		f.findings = json_array();
 	if (volume_open(f.path, &p.dev, why, sizeof(why))) {

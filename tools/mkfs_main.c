@@ -267,7 +267,8 @@ static int watch_slots(struct blkdev *dev, const struct super *s, const struct s
 {
 	struct slot after[SLOT_COUNT_MAX];
 
-	fprintf(stderr, "mkfs.lunfs: looking whether a host is using the volume that is there…\n");
+	if (isatty(STDERR_FILENO))
+		fprintf(stderr, "mkfs.lunfs: looking whether a host is using the volume that is there…\n");
 	env_sleep_until(dev->env, env_now_ns(dev->env) +
 			2 * NSEC_PER_MSEC * s->timing.beat_ms + 100 * NSEC_PER_MSEC);
 	read_slots(dev, s, after);
@@ -539,6 +540,8 @@ static int format(struct options *o)
 	} else {
 		if (o->size > dev->info.size)
 			dev->info.size = o->size;	/* a file would be extended */
+		if (o->params.discard && !o->dry_run && !o->quiet && isatty(STDERR_FILENO))
+			fprintf(stderr, "mkfs.lunfs: discarding, which may take a while…\n");
 		err = o->dry_run ? mkfs_layout(&o->params, &s, why, sizeof(why)) :
 				   mkfs(&o->params, &s, why, sizeof(why));
 		if (err)

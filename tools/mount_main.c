@@ -24,7 +24,9 @@ static const char usage[] =
 	"  rescue            read-only, taking no locks: for what cannot be mounted otherwise\n"
 	"  resignature       accept a copied device as a volume of its own\n"
 	"  force-unsafe      attach although dead hosts cannot be fenced here (rung C)\n"
-	"  nosuid, nodev, noexec, noatime, ...  as in mount(8)\n";
+	"  nosuid, nodev, noexec, noatime, ...  as in mount(8)\n"
+	"\n"
+	"Exit status: 0 mounted, 1 failed, 2 wrong usage, 3 somebody else has it.\n";
 
 struct args {
 	const char *run_dir;

@@ -99,4 +99,46 @@ touch "$(mnt beta)/again" || fail "not usable"
 host_umount beta
 host_stop beta || fail "beta ended with $?"
 check_volume
+
+# A device that hangs for good: a file of a frozen filesystem.
+mkdir "$work/frozen"
+truncate -s 256M "$work/frozen.img"
+if mkfs.ext4 -q "$work/frozen.img" && mount -o loop "$work/frozen.img" "$work/frozen" 2>/dev/null; then
+	thaw() { fsfreeze -u "$work/frozen" 2>/dev/null; }
+	trap 'thaw; cleanup; umount -l "$work/frozen" 2>/dev/null; rm -rf "$work"' EXIT
+	on_frozen=$work/frozen/lun.img
+	mount_frozen() {
+		timeout 10 "$bin/mount.lunfs" "$on_frozen" "$(mnt gamma)" \
+			-o "run-dir=$work/run-gamma" 2>"$work/out"
+	}
+	"$bin/mkfs.lunfs" -q -L frozen "$on_frozen" --size 64M --beat-ms 200 || fail "mkfs"
+	host_start gamma --stop-timeout 1
+	mount_frozen || fail "mount: $(cat "$work/out")"
+	mounts+=("$(mnt gamma)")
+	touch "$(mnt gamma)/before"
+
+	story "while a device hangs, status is answered, and the daemon ends in bounded time"
+	fsfreeze -f "$work/frozen"
+	sleep 1.5
+	"$bin/lunfs" --run-dir "$work/run-gamma" status | grep -q "LAPSED" || fail "no lapse is shown"
+	kill -TERM "${pid_of[gamma]}"
+	wait_for 12 ended gamma || fail "it hangs"
+	wait "${pid_of[gamma]}"
+	status=$?
+	[ $status -eq 1 ] || fail "exit status $status"
+	grep -q "I/O hangs" "$work/gamma.log" || fail "what hangs is not said"
+
+	story "its successor starts, but joins only when nothing of it can write any more"
+	host_start gamma
+	mount_frozen && fail "mounted beside a worker that may still write"
+	grep -q "attached" "$work/out" || fail "$(cat "$work/out")"
+	thaw
+	wait_for 10 mount_frozen || fail "not after the thaw: $(cat "$work/out")"
+	[ -e "$(mnt gamma)/before" ] || fail "lost"
+	host_umount gamma
+	host_stop gamma || fail "gamma ended with $?"
+	umount "$work/frozen"
+else
+	note "no loop device here"
+fi
 finish
