@@ -8,6 +8,7 @@
 #include "lockd/internal.h"
 
 #define IDLE_NS		(30 * NSEC_PER_SEC)
+#define WANTED_BEATS	2	/* idle that long goes along with what another host wants */
 #define BATCH_MAX	64	/* locks given up by one settle() */
 
 bool lock_drop_target(const struct lock *lock, enum lock_mode *target)
@@ -47,13 +48,20 @@ static void batch_add(struct drop_batch *b, struct lock *lock, enum lock_mode ta
 	b->locks[b->count++] = lock;
 }
 
-/* Wanted and evicted locks first; with them whatever has been idle for long. */
+/*
+ * Wanted and evicted locks first; with them whatever has been idle for long.  Who wants one of
+ * our files often wants its neighbours next (rm -r, a backup, a takeover of work) and would wait
+ * for each of them: what we do not use goes along.
+ */
 static void batch_collect(struct lockd *ld, struct drop_batch *b)
 {
 	struct lock_cache *c = &ld->cache;
-	uint64_t now = env_now_ns(ld->p.env), idle_ns = IDLE_NS;
+	uint64_t now = env_now_ns(ld->p.env), idle_ns = IDLE_NS, short_ns = IDLE_NS;
 	struct lock *lock, *next;
 	enum lock_mode target;
+
+	if (WANTED_BEATS * lockd_beat_ns(ld) < IDLE_NS)
+		short_ns = WANTED_BEATS * lockd_beat_ns(ld);
 
 	b->count = 0;
 	list_for_each(lock, next, &c->drops, lru) {
@@ -61,10 +69,13 @@ static void batch_collect(struct lockd *ld, struct drop_batch *b)
 			return;
 		if (lock->deny || now < lock->retry_ns)
 			continue;
-		if (lock_drop_target(lock, &target))
+		if (lock_drop_target(lock, &target)) {
+			if (lock->wanted)
+				idle_ns = short_ns;
 			batch_add(b, lock, target);
-		else
+		} else {
 			lock_place(ld, lock);
+		}
 	}
 	list_for_each(lock, next, &c->lru, lru) {
 		size_t left = c->locks.count - b->count;
@@ -74,7 +85,8 @@ static void batch_collect(struct lockd *ld, struct drop_batch *b)
 			return;
 		batch_add(b, lock, LOCK_FREE);
 		/* What would be next in a moment goes along: one settle() for all. */
-		idle_ns = IDLE_NS - lockd_beat_ns(ld);
+		if (idle_ns == IDLE_NS)
+			idle_ns = IDLE_NS - lockd_beat_ns(ld);
 	}
 }
 

@@ -242,6 +242,29 @@ static void cached_lock_is_passed_on_within_a_beat_and_a_half(void)
 	world_free(w);
 }
 
+static void want_neighbours_body(struct host *h)
+{
+	world_await(h, 1);
+	host_sleep(h, 3 * BEAT);
+	CU_ASSERT_EQUAL(host_op(h, 0, LOCK_EXCLUSIVE, 0), 0);
+	for (int i = 1; i < WORLD_LOCKS; i++)	/* idle there, so they went along */
+		CU_ASSERT_EQUAL(host_get(h, i, LOCK_EXCLUSIVE, LOCK_TRY, NULL), 0);
+	for (int i = 1; i < WORLD_LOCKS; i++)
+		host_put(h, i, LOCK_EXCLUSIVE, 0);
+	h->w->stage = 2;
+}
+
+/* rm -r of what another host wrote waited a moment for every single file. */
+static void idle_locks_go_along_with_a_wanted_one(void)
+{
+	struct world *w = world_new(5, 2, 512);
+
+	w->hosts[0].body = hold_cached_body;
+	w->hosts[1].body = want_neighbours_body;
+	world_run(w, 60 * SEC);
+	world_free(w);
+}
+
 static void many_thread(void *arg)
 {
 	struct host *h = arg;
@@ -727,6 +750,7 @@ UNIT_MAIN("lock cache",
 	  UNIT_TEST(evicted_idle_and_too_many_locks_are_released),
 	  UNIT_TEST(unchanged_is_said_only_if_nobody_else_could_write),
 	  UNIT_TEST(cached_lock_is_passed_on_within_a_beat_and_a_half),
+	  UNIT_TEST(idle_locks_go_along_with_a_wanted_one),
 	  UNIT_TEST(more_waiters_than_wants_all_get_their_locks),
 	  UNIT_TEST(open_elsewhere_is_busy_within_two_beats_and_named),
 	  UNIT_TEST(modes_exclude_each_other_as_they_should),
