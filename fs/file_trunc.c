@@ -99,6 +99,15 @@ static int batch_free(struct txn *txn, struct inode *ino, struct inode_disk *di,
 	return 0;
 }
 
+static int batch_prepare(struct fs *fs, struct alloc_pin *pin, const struct free_batch *b)
+{
+	int err = 0;
+
+	for (unsigned int i = 0; i < b->run_count && !err; i++)
+		err = alloc_free_prepare(fs, pin, b->runs[i].block, b->runs[i].count);
+	return err;
+}
+
 /* One transaction for a batch that is not empty. */
 static int batch_commit(struct fs *fs, struct inode *ino, const struct free_batch *b)
 {
@@ -108,8 +117,7 @@ static int batch_commit(struct fs *fs, struct inode *ino, const struct free_batc
 
 	if (err)
 		return err;
-	for (unsigned int i = 0; i < b->run_count && !err; i++)
-		err = alloc_free_prepare(fs, &pin, b->runs[i].block, b->runs[i].count);
+	err = batch_prepare(fs, &pin, b);
 	if (!err)
 		err = txn_begin(fs, batch_credits(b), &txn);
 	if (!err) {
@@ -272,7 +280,9 @@ static int shrink_at_once(struct fs *fs, struct inode *ino, uint64_t size,
 
 	if (err)
 		return err;
-	err = txn_begin(fs, batch_credits(b) + 1, &txn);
+	err = batch_prepare(fs, &pin, b);
+	if (!err)
+		err = txn_begin(fs, batch_credits(b) + 1, &txn);
 	if (err)
 		goto unpin;
 	di = inode_touch(&txn, ino, true);

@@ -194,9 +194,47 @@ static void test_failed_overwrites_are_not_counted(void)
 	cluster_run(11, SIZE, failed_overwrites_are_not_counted);
 }
 
+/* A truncation that fails has not happened: its blocks would belong to nobody. */
+static void failed_truncations_change_nothing(struct cluster *c)
+{
+	struct simdisk_rule rule = { .fault = SIMDISK_FAIL, .ops = 1u << BLK_READ };
+	struct fs_attr attr = { 0 };
+	struct fs_file *f;
+	uint8_t *data = blkdev_alloc(256 * KIB);
+	size_t done = 0;
+
+	cluster_alone(c);
+	CU_ASSERT_EQUAL(fs_create(c->fs, fs_root(c->fs), "f", S_IFREG, 0, &cluster_cred, &attr), 0);
+	CU_ASSERT_EQUAL(fs_open(c->fs, attr.id, FS_OPEN_WRITE, &cluster_cred, &f, NULL), 0);
+	CU_ASSERT_EQUAL(fs_write(c->fs, f, 0, data, 256 * KIB, false, &done), 0);
+	CU_ASSERT_EQUAL(fs_close(c->fs, f), 0);
+	free(data);
+	CU_ASSERT_EQUAL(cluster_detach(c, 0), 0);
+	cluster_alone(c);	/* the bitmap has to be read */
+	rule.host = c->hosts[0].env;
+	rule.off = super_ag_addr(&c->fs->super, 0) + AG_BITMAP_BLOCK * BLOCK_SIZE;
+	rule.len = ag_bitmap_count(super_ag_blocks(&c->fs->super, 0)) * BLOCK_SIZE;
+	simdisk_inject(c->disk, &rule);
+	attr.size = 0;
+	CU_ASSERT_EQUAL(fs_setattr(c->fs, attr.id, FS_SET_SIZE, &attr), -EIO);
+	simdisk_clear_rules(c->disk);
+	CU_ASSERT_EQUAL(fs_getattr(c->fs, attr.id, &attr), 0);
+	CU_ASSERT_EQUAL(attr.size, 256 * KIB);
+	CU_ASSERT_EQUAL(attr.blocks, 64);
+	attr.size = 0;
+	CU_ASSERT_EQUAL(fs_setattr(c->fs, attr.id, FS_SET_SIZE, &attr), 0);
+	CU_ASSERT_EQUAL(attr.blocks, 0);
+}
+
+static void test_failed_truncations_change_nothing(void)
+{
+	cluster_run(12, SIZE, failed_truncations_change_nothing);
+}
+
 UNIT_MAIN("errors",
 	UNIT_TEST(test_failed_commands_leave_no_fault),
 	UNIT_TEST(test_failed_but_applied_commands_leave_no_fault),
 	UNIT_TEST(test_corrupt_reads_leave_no_fault),
-	UNIT_TEST(test_failed_overwrites_are_not_counted)
+	UNIT_TEST(test_failed_overwrites_are_not_counted),
+	UNIT_TEST(test_failed_truncations_change_nothing)
 );
