@@ -466,6 +466,9 @@ int journal_close(struct journal *j)
 		return 0;
 	env_mutex_lock(j->env, &j->mutex);
 	err = settle_locked(j);
+	/* The slot must not be given back as clean: whoever recovers it replays what is here. */
+	if (err && !j->dead)
+		journal_die(j, err, "closing the journal");
 	j->stopping = true;
 	env_cond_broadcast(j->env, &j->work);
 	env_mutex_unlock(j->env, &j->mutex);
