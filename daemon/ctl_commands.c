@@ -67,7 +67,7 @@ static json_t *status(struct ctl *c)
 static int no_lockd(const struct store *s, char *why, size_t why_size)
 {
 	snprintf(why, why_size, "%.100s: attached for rescue: it takes no part in locking",
-		 s->fs->super.label);
+		 s->fs->label);
 	return -ENOTSUP;
 }
 
@@ -157,7 +157,7 @@ static int resolve(struct store *s, const char *path, struct fs_attr *attr, char
 	int err = fs_resolve(s->fs, path, attr);
 
 	if (err)
-		snprintf(why, why_size, "%.100s:%.300s: %s", s->fs->super.label, path,
+		snprintf(why, why_size, "%.100s:%.300s: %s", s->fs->label, path,
 			 strerror(-err));
 	return err;
 }
@@ -200,11 +200,11 @@ static int lock_break_cmd(struct store *s, const struct ctl_request *rq, json_t 
 	if (err == -EBUSY)
 		snprintf(why, why_size, "%.100s:%.200s: not broken: host %s lives (last heartbeat "
 			 "%.1f s ago); stop it, or wait until it is silent for good",
-			 s->fs->super.label, rq->path, h.host_name, (double)h.silent_ms / 1000);
+			 s->fs->label, rq->path, h.host_name, (double)h.silent_ms / 1000);
 	if (err == -EHOSTDOWN)
 		snprintf(why, why_size, "%.100s:%.200s: not broken: the death of host %s cannot be "
 			 "proven; end its process or its power, then try again",
-			 s->fs->super.label, rq->path, h.host_name);
+			 s->fs->label, rq->path, h.host_name);
 	if (!err)
 		*out = holder_json(&h);
 	return err;
@@ -277,7 +277,7 @@ static int ls(struct store *s, const struct ctl_request *rq, json_t **out, char 
 		return err;
 	if (!S_ISDIR(attr.mode)) {
 		snprintf(why, why_size, "%.100s:%.300s: not a directory; \"lunfs info\" shows it",
-			 s->fs->super.label, rq->path);
+			 s->fs->label, rq->path);
 		return -ENOTDIR;
 	}
 	l = calloc(1, sizeof(*l));

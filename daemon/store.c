@@ -250,9 +250,9 @@ static int attach_fs(struct store *s, char *why, size_t why_size)
 static void log_attached(const struct store *s)
 {
 	if (!s->info.direct)
-		log_warning(env_posix(), s->fs->super.label, "%s: O_DIRECT is not in force here: data "
+		log_warning(env_posix(), s->fs->label, "%s: O_DIRECT is not in force here: data "
 			    "passes the page cache, a flush is fdatasync", s->device);
-	log_info(env_posix(), s->fs->super.label, "attached %s%s", s->device,
+	log_info(env_posix(), s->fs->label, "attached %s%s", s->device,
 		 s->flags & FS_RESCUE ? " for rescue, read-only" :
 		 s->flags & FS_READ_ONLY ? " read-only" : "");
 }
@@ -390,12 +390,12 @@ bool store_is_listed(struct stores *all, const struct store *wanted)
 static int detach_now(struct store *s)
 {
 	struct stores *all = s->all;
-	char label[LABEL_MAX + 1];
+	char label[sizeof(s->fs->label)];
 	int err;
 
 	s->state = STORE_DETACHING;
 	pthread_mutex_unlock(&all->mutex);
-	strcpy(label, s->fs->super.label);
+	strcpy(label, s->fs->label);
 	err = fs_detach(s->fs);
 	close_devices(s);
 	if (err)
@@ -416,11 +416,11 @@ int store_detach(struct store *s, char *why, size_t why_size)
 	pthread_mutex_lock(&all->mutex);
 	if (!list_empty(&s->mounts)) {
 		snprintf(why, why_size, "%.100s: mounted on %.200s; umount that first",
-			 s->fs->super.label, list_first(&s->mounts, struct mount, node)->dir);
+			 s->fs->label, list_first(&s->mounts, struct mount, node)->dir);
 		err = -EBUSY;
 	} else if (s->refs > 1) {
 		snprintf(why, why_size, "%.100s: another command is using it; try again",
-			 s->fs->super.label);
+			 s->fs->label);
 		err = -EBUSY;
 	}
 	if (err)

@@ -123,7 +123,7 @@ int store_mount(struct store *s, const struct store_mount_params *p, char dir[PA
 		snprintf(why, why_size, "%.200s: cannot be served: %s", p->dir, strerror(-err));
 		goto free_mount;
 	}
-	log_info(env_posix(), s->fs->super.label, "mounted on %s", reply.mount.dir);
+	log_info(env_posix(), s->fs->label, "mounted on %s", reply.mount.dir);
 	strcpy(dir, reply.mount.dir);
 	return 0;
 
@@ -149,7 +149,7 @@ static void end_mount(struct mount *m)
 	/* Most often it is unmounted already: then the parent only forgets it. */
 	if (!m->forgotten)
 		ask_umount(all, m->dir, m->dev_minor, UMOUNT_DEAD);
-	log_info(env_posix(), s->fs->super.label, "unmounted from %s", m->dir);
+	log_info(env_posix(), s->fs->label, "unmounted from %s", m->dir);
 	free(m);
 	pthread_mutex_lock(&all->mutex);
 	store_put_locked(s);

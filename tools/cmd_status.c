@@ -38,8 +38,8 @@ static void print_store(const json_t *d)
 		printf("%s: %s\n", ctl_str(d, "device"), ctl_str(d, "state"));
 		return;
 	}
-	printf("%s: %s, %s, %s\n", ctl_str(d, "label"), ctl_str(d, "uuid"),
-	       cmd_size(ctl_int(d, "size"), size), ctl_str(d, "mode"));
+	printf("%s%s%s, %s, %s\n", ctl_str(d, "label"), *ctl_str(d, "label") ? ": " : "",
+	       ctl_str(d, "uuid"), cmd_size(ctl_int(d, "size"), size), ctl_str(d, "mode"));
 	printf("    device    %s%s\n", ctl_str(d, "device"), ctl_bool(d, "o_direct") ? "" :
 	       "  (WARNING: O_DIRECT is not in force, flush is fdatasync)");
 	print_locking(d);
