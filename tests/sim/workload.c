@@ -369,8 +369,11 @@ static void reuse(struct recording *r)
 	for (i = 0; i < 30; i++) {
 		long_name(path, i);
 		do_unlink(r, 0, path);
+		if (i % 3 == 0) {
+			do_chmod(r, 0, "/new", 0600 + i);
+			do_fsync(r, 0, "/new", false);
+		}
 	}
-	do_fsync(r, 0, "/new", false);
 	do_rmdir(r, 0, "/d");
 	do_chmod(r, 0, "/new", 0600);
 	do_fsync(r, 0, "/new", false);
