@@ -5,7 +5,7 @@
 set -u
 cd "$(dirname "$0")/../.."
 
-states=150
+states=120
 [ "${1:-short}" = full ] && states=2500
 make -s -j"$(nproc)" power_cut || exit 1
 exec build/tests/sim/power_cut -n "$states"

@@ -434,6 +434,39 @@ static void two_threads(struct recording *r)
 	memset(&r->hosts[1], 0, sizeof(r->hosts[1]));
 }
 
+static void syncing_thread(void *arg)
+{
+	struct recording *r = arg;
+
+	for (unsigned int i = 0; i < 25; i++) {
+		do_write(r, 1, "/t", i * 10, 10);
+		do_fsync(r, 1, "/t", false);
+	}
+}
+
+/* Another thread's syncs fall between the transactions of long operations. */
+static void chains(struct recording *r)
+{
+	struct env_thread *thread;
+
+	do_attach(r, 0);
+	make_fragmented(r, 60);
+	do_create(r, 0, "/t");
+	do_sync(r, 0);
+	cut_from_here(r);
+	r->hosts[1] = r->hosts[0];
+	new_actor(r, 1);
+	sim_preempt(r->sim, 300);
+	thread = do_start(r, 0, syncing_thread);
+	do_truncate(r, 0, "/x", 100001);
+	do_unlink(r, 0, "/y");
+	do_write(r, 0, "/x", UNIT_SIZE, 5 * UNIT_SIZE);
+	do_punch(r, 0, "/x", 5000, 3 * UNIT_SIZE);
+	do_join(r, 0, thread);
+	sim_preempt(r->sim, 0);
+	memset(&r->hosts[1], 0, sizeof(r->hosts[1]));
+}
+
 static void busy(void *arg)
 {
 	struct recording *r = arg;
@@ -526,6 +559,7 @@ const struct workload workloads[] = {
 	ON("xattrs", xattrs, 512),
 	ON("journal_wrap", journal_wrap, 512),
 	ON("two_threads", two_threads, 512),
+	ON("chains", chains, 512),
 	ON("two_hosts", two_hosts, 512),
 	ON("takeover", takeover, 512),
 	ON_ARG("crash_busy", crash_busy, 512, 1),
