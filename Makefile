@@ -108,6 +108,8 @@ help:
 	@echo "make unit           only the unit tests of this build tree"
 	@echo "make powercut       cut the power at every moment of recorded scripts, ten minutes"
 	@echo "make fuzz           search for inputs that break parsers, TIME=60 seconds each"
+	@echo "make sim            one run of the cluster simulator with its trace: SEED=1 STEPS=20000"
+	@echo "make soak           new seeds of it for TIME=60 seconds, on all cores"
 
 deps:
 	@tools/deps.sh

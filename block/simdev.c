@@ -180,7 +180,7 @@ static void execute_torn(struct cmd *c)
 		uint8_t *data = c->data ? c->data + i : NULL;
 		struct iovec iov = { data, sector };
 		struct blk_io part = { .op = c->copy.op, .off = c->copy.off + i, .len = sector,
-				       .iov = &iov, .iovcnt = 1 };
+				       .iov = &iov, .iovcnt = 1, .dev = c->copy.dev };
 
 		if (sim_random(disk->sim) % 2)
 			continue;

@@ -44,6 +44,10 @@ static uint64_t join_next_generation(const struct slot *s)
 	if (s->state == SLOT_RECOVERING && s->recoverer == s->index &&
 	    s->recoverer_generation > last)
 		last = s->recoverer_generation;
+	/* Whoever took over from that one has kept its key. */
+	if (s->key == fence_key(s->index, (uint32_t)s->key) && (uint32_t)s->key > last &&
+	    (uint32_t)s->key < SLOT_GENERATION_LAST)
+		last = (uint32_t)s->key;
 	return last + 1;
 }
 
@@ -183,7 +187,7 @@ static void join_claim_image(const struct lockd *ld, const struct slot *found, s
 	s->since = env_realtime_ns(ld->p.env);
 	if (found->state == SLOT_FREE) {
 		join_identify(ld, s);
-		s->generation++;
+		s->generation = (uint32_t)join_next_generation(found);
 		s->state = SLOT_JOINING;
 		if (ld->rung == FENCE_RESERVATION)
 			s->key = fence_key(s->index, s->generation);

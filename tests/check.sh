@@ -33,6 +33,7 @@ part unit               tests/unit.sh build
 part unit-asan-ubsan    tests/unit.sh build-address-undefined
 part unit-tsan          tests/unit.sh build-thread
 part fuzz               tests/fuzz/run.sh
+part sim                tests/sim/cluster/run.sh
 part powercut           tests/sim/powercut.sh
 part static             tests/static.sh
 part man                tests/man.sh

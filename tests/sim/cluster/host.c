@@ -7,7 +7,7 @@
 
 struct life *life_of_dev(struct world *w, const struct blkdev *dev)
 {
-	for (unsigned int i = w->life_count; i-- > 0;)
+	for (unsigned int i = w->life_count; dev && i-- > 0;)
 		if (w->lives[i].dev == dev || w->lives[i].hb_dev == dev)
 			return &w->lives[i];
 	return NULL;

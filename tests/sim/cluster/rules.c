@@ -305,14 +305,16 @@ static void slot_changed(struct world *w, struct life *life, const struct blk_io
 		world_violation(w, "R5: slot %u is claimed at %u, which is retired", index,
 				b.generation);
 	count_change(w, &a, &b);
-	if (a.state != b.state || a.generation != b.generation || a.recoverer != b.recoverer)
+	if (a.state != b.state || a.generation != b.generation || a.recoverer != b.recoverer ||
+	    a.recoverer_generation != b.recoverer_generation)
 		world_trace(w, "  slot %u: %s %u -> %s %u (recoverer %d) by life %u", index,
 			    slot_state_name(a.state), a.generation, slot_state_name(b.state),
 			    b.generation, (int)b.recoverer, life->pid);
 	if (a.state == SLOT_FREE && b.state == SLOT_JOINING)
 		slot_claimed(w, life, &b, b.generation);
 	if (b.state == SLOT_RECOVERING && b.recoverer == index &&
-	    (a.recoverer != index || life->slot != index))
+	    (a.recoverer != index || a.recoverer_generation != b.recoverer_generation ||
+	     life->slot != index))
 		slot_claimed(w, life, &b, b.recoverer_generation);
 	if (b.state == SLOT_RECOVERING && b.recoverer == life->slot)
 		life->claimed[index] = b.generation;

@@ -26,7 +26,7 @@
 #define MSEC		NSEC_PER_MSEC
 #define SEC		NSEC_PER_SEC
 #define HOSTS_MAX	8u
-#define LIVES_MAX	512u	/* attachments of one run */
+#define LIVES_MAX	4096u	/* attachments of one run */
 #define WORKERS		2u
 
 /* What the table of a soak counts. */

@@ -328,7 +328,8 @@ static void do_create(struct life *life, bool is_dir)
 
 	if (!n)
 		return;
-	certain_none = n->id.certain && !n->id.cur;
+	/* What others changed just now may not be at home yet, where lookups read it. */
+	certain_none = n->id.certain && !n->id.cur && n->writer == life;
 	n->busy = life;
 	n->creating = true;
 	err = fs_create(life->fs, dir->id, n->name, is_dir ? S_IFDIR | 0755 : S_IFREG | 0644, 0, &cred,
@@ -338,9 +339,10 @@ static void do_create(struct life *life, bool is_dir)
 	if (!err)
 		model_add(life->w->model, attr.id, is_dir);
 	if (!err && n->id.certain && n->id.cur && !life->dead)
-		world_violation(life->w, "a name that exists was created again");
+		world_violation(life->w, "%.9s exists as %#llx, and was created again", n->name,
+				(unsigned long long)n->id.cur);
 	if (err == -EEXIST && certain_none && !life->dead)
-		world_violation(life->w, "a name that does not exist cannot be created");
+		world_violation(life->w, "%.9s does not exist, and cannot be created", n->name);
 	if (!err) {
 		name_past(n, attr.id);
 		chance_issue(&n->id, attr.id);
