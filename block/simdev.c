@@ -740,6 +740,16 @@ struct blkdev *simdisk_open(struct simdisk *disk, struct env *host)
 	return &path->dev;
 }
 
+void simdisk_reconnect(struct simdisk *disk, struct env *from, struct env *to)
+{
+	struct nexus *old = nexus_get(disk, from), *new = nexus_get(disk, to);
+
+	new->registered = old->registered;
+	new->key = old->key;
+	old->registered = false;
+	old->key = 0;
+}
+
 void simdisk_inject(struct simdisk *disk, const struct simdisk_rule *rule)
 {
 	struct rule *r = must_alloc(sizeof(*r));

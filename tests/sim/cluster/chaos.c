@@ -218,6 +218,7 @@ static void chaos_power_cut(struct world *w)
 	for (unsigned int i = 0; i <= w->host_count; i++)
 		w->hosts[i].boot_id[1]++;
 	simdisk_power_cut(w->disk, SIMDISK_KEEP_RANDOM);
+	rules_power_cut(w);
 }
 
 static void come_back(struct world *w)
@@ -259,9 +260,11 @@ static void chaos_step(struct world *w)
 
 void chaos_run(struct world *w)
 {
-	uint64_t pause = 400 + world_below(w, 3000), next = 0;
-	uint64_t end_ns = sim_now_ns(w->sim) + 3600 * SEC;
+	uint64_t pause = 500 + world_below(w, 4000), next = 0;
+	uint64_t end_ns = sim_now_ns(w->sim) + 2 * 3600 * SEC;
 
+	/* Takeovers take longer there. */
+	pause *= w->rung == RUNG_WAIT ? 3 : 1;
 	while (w->commands < w->steps && !w->violations && sim_now_ns(w->sim) < end_ns) {
 		come_back(w);
 		if (sim_now_ns(w->sim) >= next) {

@@ -42,6 +42,7 @@ static void stop_all(struct world *w)
 	w->hosts[HOSTS_MAX].boot_id[1]++;
 	w->counters[COUNT_power_cut]++;
 	simdisk_power_cut(w->disk, SIMDISK_KEEP_RANDOM);
+	rules_power_cut(w);
 }
 
 static unsigned int slots_taken(struct world *w, uint32_t self)

@@ -180,11 +180,14 @@ static void host_thread(void *arg)
 
 void host_start(struct sim_host *h)
 {
+	struct env *before = h->env;
 	struct env_thread *thread;
 
 	h->crashed = false;
 	h->env = NULL;
 	life_new(h);
+	if (before)
+		simdisk_reconnect(h->w->disk, before, h->env);
 	if (env_thread_start(h->env, "host", host_thread, h, &thread))
 		abort();
 }

@@ -522,6 +522,26 @@ static void saw(void *arg, struct env *env, const struct blk_io *io)
 		written(w, life, io);
 }
 
+/* What was written and not flushed may be gone: begin again with the tails that are there. */
+void rules_power_cut(struct world *w)
+{
+	uint8_t block[BLOCK_SIZE];
+
+	for (uint32_t i = 0; i < w->super.slot_count; i++) {
+		struct ring_state *r = &w->rules->rings[i];
+
+		memset(r, 0, sizeof(*r));
+		for (uint64_t j = 0; j < JOURNAL_TAIL_BLOCKS; j++) {
+			uint64_t addr = super_journal_addr(&w->super, i) + j * BLOCK_SIZE;
+
+			simdisk_peek(w->disk, addr, block, sizeof(block));
+			if (magic_of(block) == META_TAIL)
+				ring_saw(w, i, addr, block);
+		}
+		r->durable_sequence = r->tail_sequence;
+	}
+}
+
 void rules_start(struct world *w)
 {
 	w->rules = calloc(1, sizeof(*w->rules));

@@ -202,6 +202,7 @@ void chaos_saw_recovery(struct life *life);
 /* ---- rules.c ---- */
 
 void rules_start(struct world *w);
+void rules_power_cut(struct world *w);
 
 /* ---- model.c ---- */
 
