@@ -147,6 +147,9 @@ install: all
 	# mount(8), mkfs(8) and fsck(8) look for their helpers there.  Debian's /sbin is /usr/sbin.
 	[ "$(PREFIX)" = /usr ] || for p in mount mkfs fsck; do \
 		ln -sf $(PREFIX)/sbin/$$p.lunfs $(DESTDIR)/sbin/$$p.lunfs; done
+	# By this type the kernel knows our mounts: mount -o remount looks for it.
+	ln -sf $(PREFIX)/sbin/mount.lunfs \
+		$(DESTDIR)$(if $(filter /usr,$(PREFIX)),/usr)/sbin/mount.fuse.lunfs
 	install -m 644 docs/man/*.5 $(DESTDIR)$(PREFIX)/share/man/man5
 	install -m 644 docs/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8
 	sed 's|/usr/local/sbin|$(PREFIX)/sbin|' daemon/lunfsd.service \

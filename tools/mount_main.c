@@ -64,6 +64,22 @@ static bool is_known(const char *o)
 	return false;
 }
 
+/* Whether the option is among them, wherever: mount(8) puts the kernel's own before it. */
+static bool wants_remount(const char *options)
+{
+	static const char word[] = "remount";
+	const char *p = options;
+
+	while (p && *p) {
+		size_t len = strcspn(p, ",");
+
+		if (len == strlen(word) && !memcmp(p, word, len))
+			return true;
+		p += len + (p[len] == ',');
+	}
+	return false;
+}
+
 /* The daemon knows a mount as it was made; the kernel alone would tell half of the truth. */
 static int refuse_remount(void)
 {
@@ -76,12 +92,12 @@ static int add_options(struct args *a, json_t *list)
 {
 	char *save = NULL;
 
+	if (wants_remount(a->options))
+		return refuse_remount();
 	for (char *o = a->options ? strtok_r(a->options, ",", &save) : NULL; o;
 	     o = strtok_r(NULL, ",", &save)) {
 		if (!strncmp(o, "run-dir=", 8))
 			a->run_dir = o + 8;
-		else if (!strcmp(o, "remount"))
-			return refuse_remount();
 		else if (is_known(o))
 			json_array_append_new(list, json_string(o));
 		else if (!is_for_others(o) && !a->sloppy) {

@@ -18,6 +18,7 @@ mount -t tmpfs tmpfs "$work/sbin" 2>/dev/null && mkdir "$work/sbin/upper" "$work
 	skip_all daemon_mount "no overlay filesystem to put mount.lunfs into /sbin"
 }
 cp "$bin/mount.lunfs" "$sbin/mount.lunfs"
+ln -s mount.lunfs "$sbin/mount.fuse.lunfs"
 cleanup_namespace() {
 	umount "$sbin" "$work/sbin" 2>/dev/null
 	for dev in "${loops[@]}"; do losetup -d "$dev" 2>/dev/null; done
@@ -49,6 +50,8 @@ cp /bin/true "$(mnt alpha)/true" && "$(mnt alpha)/true" 2>/dev/null && fail "noe
 
 story "a remount is refused, and the mount stays as it was"
 mount -t lunfs "$lun" "$(mnt alpha)" -o "remount,ro,$run" 2>"$work/out" && fail "remounted"
+grep -q "cannot be changed" "$work/out" || fail "$(cat "$work/out")"
+mount -o remount,ro "$(mnt alpha)" 2>"$work/out" && fail "remounted by directory"
 grep -q "cannot be changed" "$work/out" || fail "$(cat "$work/out")"
 touch "$(mnt alpha)/still" || fail "not writable any more"
 umount "$(mnt alpha)" || fail "umount"
