@@ -5,10 +5,13 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/text.h"
 #include "daemon/store_internal.h"
+
+#define UMOUNT_WAIT_SECONDS 3	/* for a mount that was just unmounted to be ended */
 
 /* ---- finding ---- */
 
@@ -316,13 +319,26 @@ static int join_existing(struct store *s, unsigned int flags, bool implicit, str
 	return 0;
 }
 
+/*
+ * mutex held, and released meanwhile.  umount(8) returns before we have ended the mount: what
+ * stands in the way may be gone in a moment.  Return: false when it had its time.
+ */
+static bool wait_for_end(struct store *s, const struct timespec *until)
+{
+	return s->implicit &&
+	       pthread_cond_timedwait(&s->all->changed, &s->all->mutex, until) != ETIMEDOUT;
+}
+
 /* mutex held.  Return: 0 *@out is to be attached; 1 it is; negative errno. */
 static int begin_attach(struct stores *all, const char *device, unsigned int flags, bool implicit,
 			struct store **out, char *why, size_t why_size)
 {
+	struct timespec until;
 	struct store *s;
 	int err;
 
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += UMOUNT_WAIT_SECONDS;
 	do {
 		if (all->stopping) {
 			snprintf(why, why_size, "the daemon is shutting down");
@@ -330,7 +346,7 @@ static int begin_attach(struct stores *all, const char *device, unsigned int fla
 		}
 		s = find_device(all, device, flags & FS_RESCUE);
 		err = s ? join_existing(s, flags, implicit, out, why, why_size) : 0;
-	} while (err == -EAGAIN);
+	} while (err == -EAGAIN || (err == -EBUSY && wait_for_end(s, &until)));
 	if (err || s)
 		return err ? err : 1;
 	if (all->count >= STORES_MAX) {
