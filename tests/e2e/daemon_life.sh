@@ -51,6 +51,28 @@ LUNFS_LOCK_DIR=$work/locks-open host_start loose
 grep -q "lock files" "$work/out" || fail "$(cat "$work/out")"
 host_stop loose
 
+story "every thread of the worker is confined, as /proc shows it"
+host_mount alpha
+for status in /proc/"$(worker_of alpha)"/task/*/status; do
+	for want in "NoNewPrivs:.1" "Seccomp:.2" "CapPrm:.0*" "CapEff:.0*" "CapInh:.0*" "CapBnd:.0*" \
+		"CapAmb:.0*" "Groups:[[:space:]]*"; do
+		grep -qE "^$want\$" "$status" || fail "$status: not $want: $(cat "$status")"
+	done
+	grep -qE "^Uid:.*[^0-9]0[^0-9]" "$status" && fail "$status: root"
+done
+count=$(ls -d /proc/"$(worker_of alpha)"/task/* | wc -l)
+[ "$count" -ge 5 ] || fail "only $count threads: is this the worker?"
+host_umount alpha
+
+story "the programs are built so that they are hard to break"
+for p in lunfsd lunfs mkfs.lunfs fsck.lunfs mount.lunfs; do
+	readelf -h "$bin/$p" | grep -q "DYN" || fail "$p is not position-independent"
+	readelf -lW "$bin/$p" | grep -q GNU_RELRO || fail "$p has no RELRO"
+	readelf -dW "$bin/$p" | grep -qE "BIND_NOW|FLAGS.*NOW" || fail "$p binds lazily"
+	readelf -lW "$bin/$p" | grep GNU_STACK | grep -q E && fail "$p has an executable stack"
+done
+readelf -sW "$bin/lunfsd" | grep -q "_chk@" || fail "lunfsd is not fortified"
+
 story "the socket of a daemon that was killed is replaced"
 host_kill alpha
 [ -S "$work/run-alpha/control" ] || note "the socket did not stay"
