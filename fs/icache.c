@@ -206,6 +206,7 @@ void inode_stat_drop(struct fs *fs, uint64_t number)
 /* ---- times of overwrites, of all inodes ---- */
 
 struct late_times {
+	uint64_t	pass;		/* meets each inode once: some cannot be written now */
 	struct inode	*inos[TIMES_BATCH];
 	unsigned int	count;
 };
@@ -215,8 +216,10 @@ static void collect_late(struct table_node *node, void *arg)
 	struct inode *ino = container_of(node, struct inode, node);
 	struct late_times *late = arg;
 
-	if (late->count == TIMES_BATCH || !__atomic_load_n(&ino->write_ns, __ATOMIC_RELAXED))
+	if (late->count == TIMES_BATCH || ino->times_pass >= late->pass ||
+	    !__atomic_load_n(&ino->write_ns, __ATOMIC_RELAXED))
 		return;
+	ino->times_pass = late->pass;
 	ino->uses++;
 	if (!ino->refs++)
 		list_del(&ino->lru);
@@ -225,12 +228,14 @@ static void collect_late(struct table_node *node, void *arg)
 
 int inode_flush_times_all(struct fs *fs)
 {
-	struct late_times late;
+	struct late_times late = { .pass = 0 };
 	int err = 0, e;
 
 	do {
 		late.count = 0;
 		env_mutex_lock(fs->env, &fs->inodes->mutex);
+		if (!late.pass)
+			late.pass = ++fs->inodes->times_pass;
 		table_each(&fs->inodes->table, collect_late, &late);
 		env_mutex_unlock(fs->env, &fs->inodes->mutex);
 		for (unsigned int i = 0; i < late.count; i++) {

@@ -19,6 +19,7 @@ struct inode_cache {
 	struct env_mutex mutex;		/* the cache's tables, refs; a leaf but for inode_forget() */
 	struct table	table;		/* struct inode, by number */
 	struct list	unused;		/* refs == 0, longest unused first */
+	uint64_t	times_pass;	/* newest of inode_flush_times_all() */
 	size_t		max;		/* objects, unless more are referenced */
 	struct stat_entry stats[STAT_ENTRIES];
 };

@@ -31,6 +31,7 @@ struct inode {
 	/* Times of writes that changed nothing else go into the inode late; atomic. */
 	uint64_t	write_ns;	/* realtime of the newest such write; 0: none */
 	uint64_t	times_put_ns;	/* env_now_ns() when they last went in */
+	uint64_t	times_pass;	/* of inode_flush_times_all(); guarded by the cache's mutex */
 
 	/* Opens of this host; guarded by fs->open_mutex. */
 	unsigned int	opens;

@@ -480,6 +480,40 @@ static void a_cache_is_kept_only_when_known_to_be_fresh(struct cluster *c)
 	CU_ASSERT_EQUAL(fs_close(c->fs, f), 0);
 }
 
+#define SHARED_DISKS	70
+
+/* The times of a file of several writers stay in memory: they are nothing to wait for. */
+static void many_shared_disks_can_be_synced(struct cluster *c)
+{
+	struct fs_file *files[SHARED_DISKS];
+	uint8_t *data = blkdev_alloc(BLOCK_SIZE);
+	uint64_t ids[SHARED_DISKS];
+	char name[16];
+	size_t done;
+
+	cluster_alone(c);
+	for (unsigned int i = 0; i < SHARED_DISKS; i++) {
+		snprintf(name, sizeof(name), "f%u", i);
+		ids[i] = touch(c, fs_root(c->fs), name);
+		CU_ASSERT_EQUAL_FATAL(fs_open(c->fs, ids[i], FS_OPEN_WRITE, &cluster_cred,
+					      &files[i], NULL), 0);
+		CU_ASSERT_EQUAL(fs_write(c->fs, files[i], 0, data, BLOCK_SIZE, false, &done), 0);
+		CU_ASSERT_EQUAL(fs_close(c->fs, files[i]), 0);
+		CU_ASSERT_EQUAL(xattr_set(c->fs, ids[i], XATTR_MULTI, "1", 1, 0), 0);
+	}
+	CU_ASSERT_EQUAL(cluster_detach(c, 0), 0);
+	cluster_alone(c);	/* no lock is left from before */
+	for (unsigned int i = 0; i < SHARED_DISKS; i++) {
+		CU_ASSERT_EQUAL_FATAL(fs_open(c->fs, ids[i], FS_OPEN_WRITE, &cluster_cred,
+					      &files[i], NULL), 0);
+		CU_ASSERT_EQUAL(fs_write(c->fs, files[i], 0, data, BLOCK_SIZE, false, &done), 0);
+	}
+	CU_ASSERT_EQUAL(fs_sync(c->fs), 0);
+	for (unsigned int i = 0; i < SHARED_DISKS; i++)
+		CU_ASSERT_EQUAL(fs_close(c->fs, files[i]), 0);
+	free(data);
+}
+
 #define IN_CLUSTER(fn) static void test_##fn(void) { cluster_run(11, SIZE, fn); }
 
 IN_CLUSTER(names_are_refused_as_posix_says)
@@ -489,6 +523,7 @@ IN_CLUSTER(rename_moves_names_and_parents)
 IN_CLUSTER(rename_makes_no_loop)
 IN_CLUSTER(rename_replaces_by_the_rules)
 IN_CLUSTER(rename_exchanges_two_names)
+IN_CLUSTER(many_shared_disks_can_be_synced)
 IN_CLUSTER(a_cache_is_kept_only_when_known_to_be_fresh)
 IN_CLUSTER(no_rename_exceeds_the_links_of_a_directory)
 IN_CLUSTER(setgid_directories_hand_their_group_down)
@@ -511,6 +546,7 @@ UNIT_MAIN("namei",
 	UNIT_TEST(test_rename_makes_no_loop),
 	UNIT_TEST(test_rename_replaces_by_the_rules),
 	UNIT_TEST(test_rename_exchanges_two_names),
+	UNIT_TEST(test_many_shared_disks_can_be_synced),
 	UNIT_TEST(test_a_cache_is_kept_only_when_known_to_be_fresh),
 	UNIT_TEST(test_no_rename_exceeds_the_links_of_a_directory),
 	UNIT_TEST(test_setgid_directories_hand_their_group_down),
