@@ -341,6 +341,15 @@ static int run_on_store(struct store *s, const struct ctl_request *rq, json_t **
 	}
 }
 
+static void say_what_failed(struct store *s, int err, char *why, size_t why_size)
+{
+	if (fs_is_lost(s->fs))
+		snprintf(why, why_size, "%.100s: this host has lost its slot there; unmount what is "
+			 "mounted of it and detach it, then attach it anew", s->fs->super.label);
+	else
+		snprintf(why, why_size, "%.100s: %s", s->fs->super.label, strerror(-err));
+}
+
 int ctl_run(struct ctl *c, const struct ctl_request *rq, int asker, json_t **out, char *why,
 	    size_t why_size)
 {
@@ -365,6 +374,8 @@ int ctl_run(struct ctl *c, const struct ctl_request *rq, int asker, json_t **out
 		if (err)
 			return err;
 		err = run_on_store(s, rq, out, why, why_size);
+		if (err && !why[0])
+			say_what_failed(s, err, why, why_size);
 		store_put(s);
 		return err;
 	}

@@ -18,6 +18,7 @@ static const char usage[] =
 	"       mount.lunfs --help | --version\n"
 	"\n"
 	"Mounts the LunFS datastore on DEVICE (a block device or file) on DIR.\n"
+	"DEVICE may be the label or UUID of a datastore that is attached already.\n"
 	"\n"
 	"  run-dir=DIR       of the lunfsd to serve it (default " CTL_DEFAULT_RUN_DIR ")\n"
 	"  ro, rw            read-only, or not (default)\n"
@@ -138,16 +139,57 @@ static int resolve_dir(const char *dir, char *real)
 	return 0;
 }
 
+/* A datastore that is attached already may be named by label or UUID, as everywhere else. */
+static int find_device(struct ctl_client *c, const char *name, char real[PATH_MAX])
+{
+	json_t *result = NULL;
+	const char *device;
+	int err;
+
+	if (realpath(name, real))
+		return CTL_OK;
+	if (errno != ENOENT || strchr(name, '/')) {
+		fprintf(stderr, PROGRAM ": %s: %s\n", name, strerror(errno));
+		return CTL_FAILED;
+	}
+	err = ctl_client_call(c, json_pack("{s:s, s:s}", "cmd", "info", "ds", name), &result);
+	device = err ? NULL : json_string_value(json_object_get(result, "device"));
+	if (!err && (!device || strlen(device) >= PATH_MAX))
+		err = CTL_FAILED;
+	if (!err)
+		strcpy(real, device);
+	json_decref(result);
+	return err;
+}
+
+static int ask_mount(struct ctl_client *c, const char *device, const char *real_dir, json_t *list)
+{
+	char real_device[PATH_MAX];
+	json_t *result = NULL;
+	int err = find_device(c, device, real_device);
+
+	if (err) {
+		json_decref(list);
+		return err;
+	}
+	err = ctl_client_call(c, json_pack("{s:s, s:s, s:s, s:s, s:o}", "cmd", "mount",
+					   "device", real_device,
+					   "source", device[0] == '/' ? device : real_device,
+					   "dir", real_dir, "options", list), &result);
+	json_decref(result);
+	return err;
+}
+
 static int do_mount(struct args *a, const char *device, const char *dir)
 {
 	char real_device[PATH_MAX], real_dir[PATH_MAX];
-	json_t *list = json_array(), *result = NULL;
+	json_t *list = json_array();
 	struct ctl_client c;
 	int err = add_options(a, list);
 
 	if (err)
 		return err;
-	if (!realpath(device, real_device)) {
+	if (!realpath(device, real_device) && (errno != ENOENT || strchr(device, '/'))) {
 		fprintf(stderr, PROGRAM ": %s: %s\n", device, strerror(errno));
 		return CTL_FAILED;
 	}
@@ -161,11 +203,7 @@ static int do_mount(struct args *a, const char *device, const char *dir)
 	err = ctl_client_open(&c, PROGRAM, a->run_dir, PATIENCE_MS);
 	if (err)
 		return err;
-	err = ctl_client_call(&c, json_pack("{s:s, s:s, s:s, s:s, s:o}", "cmd", "mount",
-					    "device", real_device,
-					    "source", device[0] == '/' ? device : real_device,
-					    "dir", real_dir, "options", list), &result);
-	json_decref(result);
+	err = ask_mount(&c, device, real_dir, list);
 	ctl_client_close(&c);
 	return err;
 }
