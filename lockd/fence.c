@@ -56,6 +56,30 @@ static int fence_register_path(struct blkdev *dev, uint64_t old_key, uint64_t ne
 	return err;
 }
 
+/*
+ * The path may still be registered for an older life of this host, with a key that only the
+ * device knows if that life ended before it had a slot.  Only the right one can be replaced.
+ */
+static int fence_replace_key(struct blkdev *dev, uint64_t key)
+{
+	struct blkdev_pr_state *state;
+	int err;
+
+	state = malloc(sizeof(*state));
+	if (!state)
+		return -ENOMEM;
+	err = dev->ops->pr_read(dev, state);
+	if (err)
+		goto free_state;
+	err = -EBADE;
+	for (unsigned int i = 0; err && i < state->key_count && i < ARRAY_SIZE(state->keys); i++)
+		if (state->keys[i] >> 48 == FENCE_KEY_MAGIC)
+			err = dev->ops->pr_register(dev, state->keys[i], key);
+free_state:
+	free(state);
+	return err;
+}
+
 int fence_prepare(struct lockd *ld)
 {
 	uint32_t nonce;
@@ -67,14 +91,8 @@ int fence_prepare(struct lockd *ld)
 	env_random(ld->p.env, &nonce, sizeof(nonce));
 	key = FENCE_KEY_MAGIC << 48 | FENCE_KEY_NO_SLOT << 32 | nonce;
 	err = fence_register_path(ld->p.hb_dev, 0, key);
-	/* The path may still be registered for an older life of this host. */
-	for (uint32_t i = 0; err && i < ld->p.slot_count; i++) {
-		const struct slot *s = &ld->peers[i].slot;
-
-		if (ld->peers[i].valid && s->key &&
-		    memcmp(s->host_id, ld->p.host_id, sizeof(s->host_id)) == 0)
-			err = fence_register_path(ld->p.hb_dev, s->key, key);
-	}
+	if (err)
+		err = fence_replace_key(ld->p.hb_dev, key);
 	if (!err)
 		ld->hb_key = key;
 	return err;

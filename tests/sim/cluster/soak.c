@@ -81,6 +81,9 @@ static void add_result(struct soak *s, const struct job *j, const struct run_res
 	}
 	if (r->violations)
 		return;
+	if (r->commands < s->p.steps)
+		printf("note: seed %" PRIu64 " had only %" PRIu64 " commands in %.0f s\n", j->seed,
+		       r->commands, (double)r->ns / 1e9);
 	s->few_commands += r->commands < s->p.steps;
 	s->few_crashes += r->counters[COUNT_crash] < 2;
 	s->few_takeovers += takeovers < 1;
