@@ -138,7 +138,7 @@ struct world {
 	struct super super;
 	struct sim_host hosts[HOSTS_MAX + 1];	/* the last: the fresh one of the end */
 	struct life lives[LIVES_MAX];
-	unsigned int life_count;
+	unsigned int life_count, lives_cut;	/* lives before the last power cut */
 	struct model *model;
 	struct rules *rules;
 	uint64_t commands;		/* applied */
