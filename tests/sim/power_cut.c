@@ -84,10 +84,14 @@ static void spawn(struct run *run, size_t moment, uint64_t state)
 
 /* ---- a workload ---- */
 
+#define BUDGET_LONG	1000u	/* from here on each moment is cut at least twice */
+
 /* Of more states than the budget a sample, the same in each run. */
 static bool is_sampled(const struct run *run, size_t moment, uint64_t state)
 {
 	if (!run->budget || run->total <= run->budget)
+		return true;
+	if (run->budget >= BUDGET_LONG && state < 2)
 		return true;
 	return mix64(mix64(moment + 1) ^ state) % run->total < run->budget;
 }
