@@ -70,8 +70,10 @@ static int start_mount(struct mount *m, const struct store_mount_params *p, cons
 		.read_only = p->read_only || m->store->fs->read_only,
 	};
 
-	if (!fd_count || fd_count - 1 > MNT_CLONES_MAX)
+	if (!fd_count || fd_count - 1 > MNT_CLONES_MAX) {
+		rpc_close_fds(fds, fd_count);
 		return -EPROTO;
+	}
 	o.clone_count = fd_count - 1;
 	memcpy(o.clone_fds, fds + 1, o.clone_count * sizeof(*fds));
 	return mnt_start(m->store->fs, fds[0], &o, &m->mnt);
@@ -85,7 +87,6 @@ static int serve_mount(struct mount *m, const struct store_mount_params *p, cons
 	int err = start_mount(m, p, fds, fd_count);
 
 	if (err) {
-		rpc_close_fds(fds, fd_count);
 		ask_umount(s->all, m->dir, m->dev_minor, UMOUNT_DEAD);
 		return err;
 	}

@@ -183,12 +183,15 @@ static int session_new(struct mnt *m, int fuse_fd)
 	mnt_readdir_ops(&ops);
 	m->se = fuse_session_new(&args, &ops, sizeof(ops), m);
 	fuse_opt_free_args(&args);
-	if (!m->se)
+	if (!m->se) {
+		close(fuse_fd);
 		return -ENOMEM;
-	/* libfuse takes a descriptor that is mounted already by this name. */
+	}
+	/* libfuse takes a descriptor that is mounted already by this name, and closes it later. */
 	snprintf(path, sizeof(path), "/dev/fd/%d", fuse_fd);
 	if (fuse_session_mount(m->se, path)) {
 		fuse_session_destroy(m->se);
+		close(fuse_fd);
 		return -EPROTO;
 	}
 	m->fd = fuse_fd;
@@ -307,8 +310,12 @@ int mnt_start(struct fs *fs, int fuse_fd, const struct mnt_options *o, struct mn
 	unsigned int i;
 	int err;
 
-	if (!m)
+	for (i = 0; i < o->clone_count; i++)
+		close(o->clone_fds[i]);
+	if (!m) {
+		close(fuse_fd);
 		return -ENOMEM;
+	}
 	err = session_new(m, fuse_fd);
 	if (err)
 		goto free_mnt;
@@ -321,8 +328,6 @@ int mnt_start(struct fs *fs, int fuse_fd, const struct mnt_options *o, struct mn
 	err = mnt_threads_start(m);
 	if (err)
 		goto stop_notifier;
-	for (i = 0; i < o->clone_count; i++)
-		close(o->clone_fds[i]);
 	*out = m;
 	return 0;
 

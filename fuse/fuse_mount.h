@@ -22,8 +22,8 @@ struct mnt_options {
 	size_t		max_read;	/* bytes, as given to mount(2) */
 	/*
 	 * More descriptors of the same connection (FUSE_DEV_IOC_CLONE), at most one a thread,
-	 * so that threads need not share one queue.  Taken over by mnt_start() on success,
-	 * used or not; 0 of them is fine.
+	 * so that threads need not share one queue.  Taken over by mnt_start(), used or not;
+	 * 0 of them is fine.
 	 */
 	int		clone_fds[MNT_CLONES_MAX];
 	unsigned int	clone_count;
@@ -44,7 +44,8 @@ struct mnt_options {
 /**
  * mnt_start() - serves FUSE requests on @fuse_fd by threads of its own.
  * @fs:      attached; borrowed, must outlive the mount.
- * @fuse_fd: /dev/fuse, mounted, before the first request; taken over on success.
+ * @fuse_fd: /dev/fuse, mounted, before the first request; taken over in every case, like
+ *           clone_fds.
  *
  * Return: 0; -ENOMEM, -EAGAIN no thread, -EPROTO a kernel without FUSE 7.31.
  */
