@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fuse.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -287,22 +286,6 @@ static int mount_fuse(const struct rpc_mount *rq, int dir_fd, int fuse_fd, struc
 	return err;
 }
 
-static void clone_connection(int fuse_fd, uint32_t wanted, int *out, unsigned int *out_count)
-{
-	for (uint32_t i = 0; i < wanted; i++) {
-		uint32_t source = (uint32_t)fuse_fd;
-		int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
-
-		if (fd < 0)
-			return;
-		if (ioctl(fd, FUSE_DEV_IOC_CLONE, &source)) {
-			close(fd);
-			return;	/* slower, not wrong */
-		}
-		out[(*out_count)++] = fd;
-	}
-}
-
 int parent_mount(const struct parent *p, const struct rpc_mount *rq, const int *fds,
 		 struct rpc_reply *reply, int *out, unsigned int *out_count)
 {
@@ -331,7 +314,6 @@ int parent_mount(const struct parent *p, const struct rpc_mount *rq, const int *
 		return -EIO;
 	}
 	out[(*out_count)++] = fuse_fd;
-	clone_connection(fuse_fd, rq->clones, out, out_count);
 	return 0;
 }
 

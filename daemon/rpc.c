@@ -151,8 +151,6 @@ static const char *mount_wrong(const struct rpc_mount *m)
 		return "the source is empty or not terminated";
 	if (m->flags & ~(uint64_t)MOUNT_FLAGS)
 		return "a mount flag that is not allowed";
-	if (m->clones > RPC_CLONES_MAX)
-		return "too many descriptors asked for";
 	if (m->max_read < 4096 || m->max_read > (1u << 20))
 		return "max_read out of range";
 	return NULL;

@@ -17,8 +17,7 @@
 #include "lockd/slot.h"
 
 #define RPC_WHY_SIZE	512
-#define RPC_FDS_MAX	20
-#define RPC_CLONES_MAX	16
+#define RPC_FDS_MAX	8
 #define RPC_MAGIC	0x4c524643u
 
 enum rpc_op {
@@ -47,7 +46,6 @@ struct rpc_mount {
 	char	source[PATH_MAX];	/* shown by mount(8) */
 	char	dir[PATH_MAX];
 	uint64_t flags;			/* MS_* of mount(2), a subset */
-	uint32_t clones;		/* further descriptors of the connection */
 	uint32_t max_read;
 };
 
@@ -93,7 +91,7 @@ struct rpc_reply {
 			bool	has_locks, has_host_lock;
 			uint64_t backing_dev, backing_ino;	/* the same for every path to it */
 		} open;
-		/* fds: /dev/fuse, its clones */
+		/* fds: /dev/fuse */
 		struct {
 			char	dir[PATH_MAX];	/* as the kernel names it */
 			uint32_t dev_minor;	/* names the mount to RPC_UMOUNT */

@@ -51,13 +51,11 @@ static int ask_mount(struct store *s, const struct store_mount_params *p, struct
 		     int *fds, unsigned int *fd_count)
 {
 	struct rpc_request rq = { .op = RPC_MOUNT };
-	unsigned int threads = s->all->hello->threads;
 
 	snprintf(rq.mount.source, sizeof(rq.mount.source), "%s", p->source);
 	snprintf(rq.mount.dir, sizeof(rq.mount.dir), "%s", p->dir);
 	rq.mount.flags = p->flags;
 	rq.mount.max_read = MAX_READ;
-	rq.mount.clones = threads > 1 && threads <= MNT_CLONES_MAX ? threads - 1 : 3;
 	return rpc_call(s->all->rpc, &rq, p->asker, reply, fds, fd_count);
 }
 
@@ -70,12 +68,10 @@ static int start_mount(struct mount *m, const struct store_mount_params *p, cons
 		.read_only = p->read_only || m->store->fs->read_only,
 	};
 
-	if (!fd_count || fd_count - 1 > MNT_CLONES_MAX) {
+	if (fd_count != 1) {
 		rpc_close_fds(fds, fd_count);
 		return -EPROTO;
 	}
-	o.clone_count = fd_count - 1;
-	memcpy(o.clone_fds, fds + 1, o.clone_count * sizeof(*fds));
 	return mnt_start(m->store->fs, fds[0], &o, &m->mnt);
 }
 

@@ -307,11 +307,8 @@ static void notifier_stop(struct mnt *m)
 int mnt_start(struct fs *fs, int fuse_fd, const struct mnt_options *o, struct mnt **out)
 {
 	struct mnt *m = mnt_alloc(fs, o);
-	unsigned int i;
 	int err;
 
-	for (i = 0; i < o->clone_count; i++)
-		close(o->clone_fds[i]);
 	if (!m) {
 		close(fuse_fd);
 		return -ENOMEM;

@@ -13,20 +13,11 @@
 
 struct mnt;
 
-#define MNT_CLONES_MAX	16
-
 struct mnt_options {
 	const char	*dir;		/* mount point, for log lines; copied */
 	bool		read_only;	/* refuse changes with -EROFS, whatever the kernel lets through */
 	unsigned int	threads;	/* that serve requests; 0: as many as seem useful */
 	size_t		max_read;	/* bytes, as given to mount(2) */
-	/*
-	 * More descriptors of the same connection (FUSE_DEV_IOC_CLONE), at most one a thread,
-	 * so that threads need not share one queue.  Taken over by mnt_start(), used or not;
-	 * 0 of them is fine.
-	 */
-	int		clone_fds[MNT_CLONES_MAX];
-	unsigned int	clone_count;
 	/*
 	 * Optional: name of process @pid (of a struct fs_cred), "" when it is gone.  Costs a
 	 * round trip to the parent process: ask where a lock is really taken, not on each call.
@@ -44,8 +35,7 @@ struct mnt_options {
 /**
  * mnt_start() - serves FUSE requests on @fuse_fd by threads of its own.
  * @fs:      attached; borrowed, must outlive the mount.
- * @fuse_fd: /dev/fuse, mounted, before the first request; taken over in every case, like
- *           clone_fds.
+ * @fuse_fd: /dev/fuse, mounted, before the first request; taken over in every case.
  *
  * Return: 0; -ENOMEM, -EAGAIN no thread, -EPROTO a kernel without FUSE 7.31.
  */
