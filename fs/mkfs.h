@@ -30,7 +30,8 @@ uint64_t mkfs_free_bytes(const struct super *s);
 
 /**
  * mkfs() - writes an empty volume; relies on nothing that the device held before.  The
- * superblock is destroyed first and written last, so an interrupted run leaves no volume.
+ * superblock is destroyed first and written last, so an interrupted run leaves no volume
+ * or, if only the first of its copies is missing, the whole new one.
  */
 int mkfs(const struct mkfs_params *p, struct super *s, char *why, size_t why_size);
 
