@@ -66,11 +66,11 @@ void mnt_file_close(struct mnt *m, struct mnt_file *f)
  * different places of one file at a time (libfuse 3.14 has no name for that flag).  So does
  * O_APPEND: the kernel's idea of where the file ends may be older than the lock that we have
  * just taken, and its cache would hold the data at the wrong place; we append at the end
- * that is true.
+ * that is true.  And nothing is cached of a file that several hosts write at once.
  */
 static uint32_t open_reply_flags(struct mnt *m, const struct mnt_file *f, int flags)
 {
-	bool direct = flags & (O_DIRECT | O_APPEND);
+	bool direct = flags & (O_DIRECT | O_APPEND) || f->file->mode == LOCK_MULTI;
 	uint32_t out = 0;
 
 	if (direct)
@@ -78,7 +78,7 @@ static uint32_t open_reply_flags(struct mnt *m, const struct mnt_file *f, int fl
 	if (flags & O_DIRECT)
 		out |= FOPEN_PARALLEL_DIRECT_WRITES;
 	/* Writes past the kernel's cache need not change what it has. */
-	if (fs_cache_open(m->fs, f->file, direct ? NULL : m))
+	if (fs_cache_open(m->fs, f->file, direct ? NULL : m) && f->file->mode != LOCK_MULTI)
 		out |= FOPEN_KEEP_CACHE;
 	return out;
 }
@@ -130,7 +130,7 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 	}
 	mnt_entry(m, &attr, &e);
 	fi->fh = (uintptr_t)f;
-	fi->direct_io = (fi->flags & (O_DIRECT | O_APPEND)) != 0;
+	fi->direct_io = (fi->flags & (O_DIRECT | O_APPEND)) != 0 || f->file->mode == LOCK_MULTI;
 	/* Not every kernel drops what it has cached of a file that it thought it made. */
 	fs_cache_open(m->fs, f->file, found || fi->direct_io ? NULL : m);
 	if (fuse_reply_create(req, &e, fi))
