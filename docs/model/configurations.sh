@@ -39,8 +39,18 @@ full() {
 	expect holds  A-freeze		300 $A CRASHES=0 FREEZES=1
 	expect holds  B-freeze		300 $B CRASHES=0 FREEZES=1
 	expect holds  A-crash-freeze	600 $A CRASHES=1 FREEZES=1
-	expect holds  A-crash-2-locks	600 RUNG=1 LOCKS=2 CRASHES=1 FREEZES=0
+	expect holds  B-crash-freeze	600 $B CRASHES=1 FREEZES=1
+	expect holds  A-2-crashes-2-joins 300 $A CRASHES=2 FREEZES=0 JOINS=2
+	expect holds  B-2-crashes-join	300 $B CRASHES=2 FREEZES=0 JOINS=1
+	expect holds  A-crash-join-unclear 300 $A CRASHES=1 FREEZES=0 JOINS=1 UNCLEAR=1
 	expect holds  A-crash-leave-join 300 $A CRASHES=1 FREEZES=0 JOINS=1 LEAVES=1
+	expect holds  A-crash-2-locks	300 RUNG=1 LOCKS=2 CRASHES=1 FREEZES=0
+	expect holds  2-locks-2-unclear	600 RUNG=1 LOCKS=2 $none UNCLEAR=2
+	expect breaks lease-from-answer	300 $B CRASHES=0 FREEZES=2 V_LEASE_FROM_ANSWER
+	# Liveness: each state is searched once for every process that fairness is owed to.
+	expect holds  live		300 $A $none LIVENESS
+	expect holds  live-unclear	300 $A $none UNCLEAR=1 LIVENESS
+	expect holds  live-crash	600 $A CRASHES=1 FREEZES=0 LIVENESS
 }
 
 case $round in

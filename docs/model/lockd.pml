@@ -36,7 +36,7 @@
 #define UNCLEAR	0	/* commands on lock records given up with their fate open */
 #endif
 
-/* Rung of the fencing ladder: 1 is A, preempts; 2 is B, waits out a bound; 3 is C, proves nothing. */
+/* Rung of the fencing ladder: 1 (A) preempts, 2 (B) waits out a bound, 3 (C) proves nothing. */
 #ifndef RUNG
 #define RUNG	1
 #endif
@@ -165,10 +165,57 @@ hidden byte k, n;
 #define BOUND	0
 #endif
 
-#ifndef LIVENESS
+/*
+ * LIVENESS: who wants the lock says so in its slot (want.c), and then waits its turn: a want of a
+ * host that beats and is older goes first (want_older()).  A holder writes once.  For safety
+ * all that does not matter: anybody tries at any time.
+ */
+#ifdef LIVENESS
+bit want[HOSTS], quiet[HOSTS], used[HOSTS];
+byte older[HOSTS];	/* a bit for each host whose want was there before ours */
+
+#define beating(k)	(up[k] == MEMBER && st[k] == LIVE && silent[k] == 0)
+#define after_others(i)	(((older[i] & 1) && beating(0)) || ((older[i] & 2) && beating(1)) || \
+			 ((older[i] & 4) && beating(2)))
+#define MAY_SEEK(i, l)	(want[i] && !after_others(i))
+#define MAY_WRITE(i, l)	(!used[i])
+
+inline want_publish(i)
+{
+	d_step {
+		works(i) && pc[i] == IDLE && !want[i] && !quiet[i] && h[i].mem[0] == NOT ->
+		want[i] = 1;
+		older[i] = want[0] | want[1] << 1 | want[2] << 2;
+		older[i] = older[i] & (7 - (1 << i))
+	}
+}
+
+/* It may never want the lock again; host 0, whom the claim is about, may as well not have begun. */
+inline want_no_more(i)
+{
+	d_step { works(i) && i != 0 && !want[i] && !quiet[i] -> quiet[i] = 1 }
+}
+
+inline want_withdraw(i)
+{
+	want[i] = 0;
+	used[i] = 0;
+	older[i] = 0;
+	older[0] = older[0] & (7 - (1 << i));
+	older[1] = older[1] & (7 - (1 << i));
+	older[2] = older[2] & (7 - (1 << i))
+}
+#define USED(i)		used[i] = 1
+#define WANT(i)		:: want_publish(i) :: want_no_more(i)
+
+/* No lock is stuck for ever while a live host wants it. */
+ltl passed_on { [] ((want[0] && up[0] == MEMBER) -> <> (!want[0] || up[0] != MEMBER)) }
+#else
 #define MAY_SEEK(i, l)	true
-#define MAY_DROP(i, l)	true
 #define MAY_WRITE(i, l)	true
+#define want_withdraw(i) skip
+#define USED(i)		skip
+#define WANT(i)
 #endif
 
 /* ---- what a change on disk does to the commands of others ---- */
@@ -254,6 +301,7 @@ inline forget(i)
 	at[i] = 0;
 	seen[i] = 0;
 	seengen[i] = 0;
+	want_withdraw(i);
 	if
 	:: rec[i] == R_CLAIM || rec[i] == R_FREE
 	:: else -> rec[i] = R_NONE; victim[i] = 0; beside[i] = 0
@@ -365,7 +413,8 @@ inline acquire_ends(i)
 	d_step {
 		works(i) && pc[i] == TAKEN ->
 		h[i].mem[at[i]] = HELD;
-		pc[i] = IDLE
+		pc[i] = IDLE;
+		want_withdraw(i)
 	}
 }
 
@@ -404,14 +453,10 @@ inline clear_issue(i, l)
 {
 	d_step {
 		works(i) && pc[i] == IDLE && h[i].mem[l] == OPEN ->
-#ifdef V_FORGET_UNCLEAR
-		h[i].mem[l] = NOT
-#else
 		if
 		:: !names(l, i) && !h[i].late[l] -> h[i].mem[l] = NOT
 		:: else -> at[i] = l; pc[i] = CLEARING
 		fi
-#endif
 	}
 }
 
@@ -434,7 +479,7 @@ inline clear_lands(i)
 inline drop_issue(i, l)
 {
 	d_step {
-		works(i) && pc[i] == IDLE && h[i].mem[l] == HELD && MAY_DROP(i, l) &&
+		works(i) && pc[i] == IDLE && h[i].mem[l] == HELD &&
 #ifndef V_NO_SETTLE
 		!(journal[i] & (1 << l)) &&
 #endif
@@ -489,6 +534,7 @@ inline write_issue(i, l)
 		works(i) && h[i].mem[l] == HELD && wr[i] == 0 && !(journal[i] & (1 << l)) &&
 		!(at[i] == l && pc[i] != IDLE) && MAY_WRITE(i, l) ->
 		journal[i] = journal[i] | (1 << l);
+		USED(i);
 		wr[i] = l + 1
 	}
 }
@@ -843,7 +889,7 @@ inline pass(i, own)
 {
 #if RUNG == 2
 	if
-	:: stale_lease[i] && under_way(i) -> overdue[i] = 1
+	:: (stale_lease[i] || cmdgen[i] != mygen[i]) && under_way(i) -> overdue[i] = 1
 	:: else -> overdue[i] = 0
 	fi;
 #endif
@@ -874,7 +920,7 @@ inline tick_claimed(i)
 		fi;
 		if
 		:: by[i] != i -> pass(i, true)
-		:: else
+		:: else -> overdue[i] = (cmdgen[i] != mygen[i] && under_way(i))
 		fi
 	}
 }
@@ -905,7 +951,7 @@ inline tick_claimed(i)
 #define USER(i) \
 	ACQUIRE_MOVES(i) :: acquire_issue(i) :: acquire_ends(i) :: give_up(i) \
 	EACH(clear_issue, i) EACH(write_issue, i) EACH(write_trim, i) \
-	EACH(drop_issue, i) DROP_ENDS(i)
+	EACH(drop_issue, i) DROP_ENDS(i) WANT(i)
 
 /* recover_thread(), and join_go_live() as far as it does the same. */
 #define RECOVERER(i) \
@@ -929,12 +975,13 @@ inline tick_claimed(i)
 	:: tick(i, true) :: tick(i, false) :: tick_claimed(i) :: crash(i) :: leave(i)
 
 #ifdef LIVENESS
-/* Each thread a process, for fairness is promised to processes. */
+/*
+ * Each thread a process, for fairness is promised to processes.  Hosts that live beat: no freezes
+ * and no joins here, so nothing is left for a Heart to do.
+ */
 proctype User(byte i) { end: do USER(i) od }
 proctype Recoverer(byte i) { end: do RECOVERER(i) od }
-proctype Device(byte i) { end: do DEVICE(i) od }
-proctype Heart(byte i) { end: do HEART(i) od }
-proctype Fate(byte i) { end: do FATE(i) od }
+proctype Device(byte i) { end: do DEVICE(i) :: tick(i, true) :: crash(i) od }
 #else
 /* All threads of all hosts in any order: for safety it matters not who makes a move. */
 proctype Cluster()
@@ -962,8 +1009,6 @@ init {
 			run User(i);
 			run Recoverer(i);
 			run Device(i);
-			run Heart(i);
-			run Fate(i);
 #endif
 			i++
 		:: else -> break
