@@ -8,6 +8,7 @@
  * One transaction runs, at most one is being written, one checkpoint goes on beside them.
  * Whoever needs a step that nobody is doing becomes its leader; the others wait.
  */
+#include "base/mutant.h"
 #include "fs/journal.h"
 
 #include <errno.h>
@@ -254,14 +255,14 @@ static void jtxn_write(struct journal *j, struct jtxn *t, uint64_t data)
 	bufs_release(j, t);
 	jtxn_frame(j, t);
 	env_mutex_lock(j->env, &j->mutex);
-	if (journal_flush_upto(j, data))
+	if (!MUTANT("no-flush-before-commit") && journal_flush_upto(j, data))
 		return;
 	env_mutex_unlock(j->env, &j->mutex);
 	err = ring_rw(&j->ring, BLK_WRITE, t->block, t->memory, t->count + 2);
 	env_mutex_lock(j->env, &j->mutex);
 	if (err)
 		journal_die(j, err, "a write to the journal");
-	if (journal_flush_upto(j, ++j->written))
+	if (!MUTANT("no-flush-after-commit") && journal_flush_upto(j, ++j->written))
 		return;
 	t->durable = true;
 	j->durable_id = t->id;

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/mutant.h"
 #include "lockd/internal.h"
 
 #define JOIN_CAW_TRIES	16u
@@ -48,7 +49,7 @@ static uint64_t join_next_generation(const struct slot *s)
 	if (s->key == fence_key(s->index, (uint32_t)s->key) && (uint32_t)s->key > last &&
 	    (uint32_t)s->key < SLOT_GENERATION_LAST)
 		last = (uint32_t)s->key;
-	return last + 1;
+	return MUTANT("same-generation") ? last : last + 1;
 }
 
 static bool join_usable(const struct peer *p)

@@ -18,3 +18,7 @@ sim: $(sim_prog)
 
 soak: $(sim_prog)
 	@$(sim_prog) --soak $(TIME) --steps $(STEPS)
+
+.PHONY: mutants
+mutants:
+	@tests/sim/cluster/mutants.sh

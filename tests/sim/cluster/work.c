@@ -351,6 +351,7 @@ static void do_create(struct life *life, bool is_dir)
 		/* What it would have been called is not known: whatever has that name may be it. */
 		if (!is_refusal(err)) {
 			n->id.any = true;
+			n->past_count = ARRAY_SIZE(n->past) + 1;
 			chance_doubt(&n->id);
 		}
 		n->busy = NULL;
