@@ -748,6 +748,7 @@ void simdisk_reconnect(struct simdisk *disk, struct env *from, struct env *to)
 	new->key = old->key;
 	old->registered = false;
 	old->key = 0;
+	abort_nexus(disk, old);
 }
 
 void simdisk_inject(struct simdisk *disk, const struct simdisk_rule *rule)

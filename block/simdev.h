@@ -92,7 +92,10 @@ void simdisk_poke(struct simdisk *disk, uint64_t off, const void *buf, size_t le
 /** simdisk_is_busy() - whether a command of @host can still change the contents. */
 bool simdisk_is_busy(struct simdisk *disk, struct env *host);
 
-/** simdisk_reconnect() - @to is the machine that was @from: its registration is @to's now. */
+/**
+ * simdisk_reconnect() - @to is the machine that was @from: its registration is @to's now, and
+ * what it had under way ends with its session.
+ */
 void simdisk_reconnect(struct simdisk *disk, struct env *from, struct env *to);
 
 /** simdisk_resize() - the LUN grows or shrinks. */

@@ -157,6 +157,8 @@ static void host_thread(void *arg)
 	/* An old process's device handle is closed when its commands have ended. */
 	while (h->old_env && !h->rebooted && simdisk_is_busy(w->disk, h->old_env))
 		env_sleep_until(h->env, env_now_ns(h->env) + 50 * MSEC);
+	if (h->old_env)
+		simdisk_reconnect(w->disk, h->old_env, h->env);
 	h->old_env = h->rebooted ? h->old_env : NULL;
 	while (!w->stop) {
 		struct life *life = h->life;
@@ -180,14 +182,11 @@ static void host_thread(void *arg)
 
 void host_start(struct sim_host *h)
 {
-	struct env *before = h->env;
 	struct env_thread *thread;
 
 	h->crashed = false;
 	h->env = NULL;
 	life_new(h);
-	if (before)
-		simdisk_reconnect(h->w->disk, before, h->env);
 	if (env_thread_start(h->env, "host", host_thread, h, &thread))
 		abort();
 }
