@@ -305,6 +305,9 @@ int journal_settle(struct fs *fs)
 
 	env_mutex_lock(j->env, &j->mutex);
 	err = settle_locked(j);
+	/* Data too: whoever has the lock next may fsync, having written nothing to be flushed. */
+	if (!err)
+		err = journal_flush_upto(j, j->data_written);
 	env_mutex_unlock(j->env, &j->mutex);
 	return err;
 }

@@ -656,6 +656,26 @@ static void data_is_durable_before_what_points_to_it(void)
 	rig_run(SMALL, data_body);
 }
 
+static void overwritten_body(struct rig *rig)
+{
+	uint64_t addr, sector[64];
+
+	rig_open(rig);
+	addr = rig_addr(rig, 50);
+	data_write(rig, addr, 7);
+	CU_ASSERT_EQUAL(journal_settle(&rig->fs), 0);
+	simdisk_power_cut(rig->disk, SIMDISK_KEEP_NONE);
+	simdisk_peek(rig->disk, addr, sector, sizeof(sector));
+	CU_ASSERT_EQUAL(sector[0], 7);
+	CU_ASSERT_EQUAL(rig_close(rig), 0);
+}
+
+/* Another host gets the file's lock, fsyncs, has nothing of its own to flush, and acknowledges. */
+static void data_is_durable_before_a_lock_is_given_up(void)
+{
+	rig_run(SMALL, overwritten_body);
+}
+
 /* ---- errors ---- */
 
 /* One life of a host in which device command number @skip fails; returns the value acked. */
@@ -761,5 +781,6 @@ UNIT_MAIN("journal",
 	  UNIT_TEST(torn_tail_is_survived_and_a_lost_one_reported),
 	  UNIT_TEST(inodes_go_home_after_what_they_point_to),
 	  UNIT_TEST(data_is_durable_before_what_points_to_it),
+	  UNIT_TEST(data_is_durable_before_a_lock_is_given_up),
 	  UNIT_TEST(any_failing_write_or_flush_ends_the_journal),
 	  UNIT_TEST(changes_go_home_by_themselves));

@@ -121,10 +121,14 @@ void model_opened(struct mfile *f, struct life *life, bool write)
 {
 	struct life *before = f->writer;
 
-	/* Who gives a lock up has brought everything home first (R4). */
+	/*
+	 * Who gives a lock up has brought home and flushed first what it wrote (R4); not what a host
+	 * that died before it had written and nobody synced.
+	 */
 	if (before && before != life && !before->dead)
 		for (unsigned int i = 0; i < CELLS; i++)
-			chance_durable(&f->cells[i]);
+			if (!f->cells[i].by || f->cells[i].by == before)
+				chance_durable(&f->cells[i]);
 	if (write)
 		f->writer = life;
 	else if (before != life)

@@ -220,6 +220,7 @@ struct chance {
 	bool any;			/* too many to tell apart */
 	uint8_t count;
 	uint64_t of[12];
+	const struct life *by;	/* who wrote it last: what others left unsynced is not its affair */
 };
 
 struct mname {

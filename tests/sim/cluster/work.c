@@ -78,8 +78,10 @@ static int session_write(struct session *s)
 
 	for (unsigned int i = 0; i < n; i++) {
 		cell_fill(s->f->id, cell + i, stamp, s->buf + i * CELL);
-		if (counted)
-			chance_issue(&s->f->cells[cell + i], stamp);
+		if (!counted)
+			continue;
+		chance_issue(&s->f->cells[cell + i], stamp);
+		s->f->cells[cell + i].by = s->life;
 	}
 	err = fs_write(s->life->fs, s->file, cell_off(cell), s->buf, n * CELL, false, &done);
 	result(s->life, "write", s->f->id, err);
@@ -150,6 +152,7 @@ static int session_fsync(struct session *s)
 static void zeros(struct session *s, unsigned int cell, unsigned int n, bool done, int err)
 {
 	for (unsigned int i = cell; counts(s) && i < cell + n && i < CELLS; i++) {
+		s->f->cells[i].by = s->life;
 		if (!done)
 			chance_issue(&s->f->cells[i], 0);
 		else if (!err)
