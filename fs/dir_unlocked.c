@@ -171,10 +171,8 @@ int dir_lookup_unlocked(struct fs *fs, uint64_t dir_id, const char *name, size_t
 		seen = dir_seq_lookup_tries(fs, dir_id, name, len, out);
 		if (fs->rescue || (seen != -ENOENT && !dir_seq_doubtful(seen)))
 			return seen;
+		/* Where the lock cannot be had -EBUSY is the truth, -ENOENT might not be. */
 		err = dir_lock_shared(fs, dir_id, &dir);
-		/* Names can be looked up whatever becomes of the holder. */
-		if (seen == -ENOENT && (err == -EBUSY || err == -EHOSTDOWN))
-			return seen;
 	}
 	if (err)
 		return err;

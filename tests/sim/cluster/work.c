@@ -230,11 +230,15 @@ static void session_run(struct session *s, bool write)
 static int session_begin(struct session *s, bool write)
 {
 	struct life *life = s->life;
+	uint64_t id = s->f->id;
 	bool other;
 	int err;
 
-	err = fs_open(life->fs, s->f->id, write ? FS_OPEN_WRITE : 0, &cred, &s->file, NULL);
-	result(life, write ? "open to write" : "open to read", s->f->id, err);
+	err = fs_open(life->fs, id, write ? FS_OPEN_WRITE : 0, &cred, &s->file, NULL);
+	result(life, write ? "open to write" : "open to read", id, err);
+	/* A crash undid its creation and somebody got the same id again: another file by now. */
+	if (!err && s->f->id != id)
+		return -ESTALE;
 	if (err)
 		return err;
 	other = s->f->writer != life;
