@@ -132,7 +132,7 @@ static void life_detach(struct life *life)
 		    was_lost ? " (lost)" : "");
 	w->counters[was_lost ? COUNT_lost : COUNT_detach]++;
 	if (!err && !life->dead)
-		model_synced(w->model, life);
+		model_synced(w->model, life, w->model->changes);
 	model_died(w->model, life);
 }
 

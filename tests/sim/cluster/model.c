@@ -135,14 +135,14 @@ void model_opened(struct mfile *f, struct life *life, bool write)
 		f->writer = NULL;
 }
 
-void model_synced(struct model *m, struct life *life)
+void model_synced(struct model *m, struct life *life, uint64_t change)
 {
 	if (life->dead)
 		return;
 	for (unsigned int i = 0; i < DIRS * NAMES; i++) {
 		struct mname *n = &m->dirs[i / NAMES].names[i % NAMES];
 
-		if (n->writer == life && !n->busy)
+		if (n->writer == life && !n->busy && n->change <= change)
 			chance_durable(&n->id);
 	}
 }

@@ -226,6 +226,7 @@ struct chance {
 struct mname {
 	struct chance id;		/* of what it names; 0: nothing */
 	struct life *writer;		/* of the newest change */
+	uint64_t change;		/* which one of model->changes that was */
 	struct life *busy;		/* an operation on it is under way */
 	bool creating;			/* it gives an id that is not known yet */
 	char name[200];
@@ -253,6 +254,7 @@ struct model {
 	struct mdir dirs[DIRS];
 	struct mfile *files;
 	uint64_t stamp;
+	uint64_t changes;		/* of names, so far */
 };
 
 void model_start(struct world *w);
@@ -265,8 +267,8 @@ struct mfile *model_file(struct model *m, uint64_t id);
 struct mfile *model_add(struct model *m, uint64_t id, bool is_dir);
 /** model_opened() - @life has the file's lock: what others left is durable, or in doubt. */
 void model_opened(struct mfile *f, struct life *life, bool write);
-/** model_synced() - fs_sync() of @life was acknowledged. */
-void model_synced(struct model *m, struct life *life);
+/** model_synced() - an fs_sync() of @life was acknowledged that began after @change. */
+void model_synced(struct model *m, struct life *life, uint64_t change);
 /** model_died() - nothing of @life that is not durable is certain any more. */
 void model_died(struct model *m, struct life *life);
 uint64_t cell_off(unsigned int cell);

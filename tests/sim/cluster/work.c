@@ -319,8 +319,10 @@ static void name_end(struct life *life, struct mname *n, uint64_t value, int err
 		chance_doubt(&n->id);
 	else if (!err)
 		chance_ack(&n->id, value);
-	if (ours && !err)
+	if (ours && !err) {
 		n->writer = life;
+		n->change = ++life->w->model->changes;
+	}
 	world_trace(life->w, "  %.9s: %#llx, %s, %u", n->name, (unsigned long long)n->id.cur,
 		    n->id.certain ? "certain" : "in doubt", n->id.count);
 }
@@ -485,11 +487,12 @@ static void do_list(struct life *life)
 
 static void do_sync(struct life *life)
 {
+	uint64_t change = life->w->model->changes;
 	int err = fs_sync(life->fs);
 
 	result(life, "sync", 0, err);
 	if (!err)
-		model_synced(life->w->model, life);
+		model_synced(life->w->model, life, change);
 }
 
 static void do_one_file(struct life *life, bool write)
