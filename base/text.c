@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 
 #define SIZE_MAX_BYTES	(1ULL << 63)
@@ -199,4 +200,16 @@ char *text_printable(const char *s, size_t len, char *buf, size_t buf_size)
 	}
 	buf[out] = '\0';
 	return buf;
+}
+
+int text_refuse(int err, char *why, size_t why_size, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (why && why_size) {
+		va_start(ap, fmt);
+		vsnprintf(why, why_size, fmt, ap);
+		va_end(ap);
+	}
+	return err;
 }

@@ -29,4 +29,10 @@ char *text_format_uuid(const uint8_t uuid[16], char *buf);
  */
 char *text_printable(const char *s, size_t len, char *buf, size_t buf_size);
 
+/**
+ * text_refuse() - writes the reason to @why, if there is room for one, and returns @err.
+ */
+int text_refuse(int err, char *why, size_t why_size, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+
 #endif

@@ -130,20 +130,6 @@ static bool dir_seq_doubtful(int err)
 	return err == -EAGAIN || err == -EUCLEAN || err == -EBADMSG || err == -ESTALE;
 }
 
-/* Locks @id shared, waiting for whoever has it.  *@dir is referenced on success. */
-static int dir_lock_shared(struct fs *fs, uint64_t id, struct inode **dir)
-{
-	int err;
-
-	err = inode_get(fs, inode_id_number(id), dir);
-	if (err)
-		return err;
-	err = inode_lock(fs, *dir, id, LOCK_SHARED, 0, NULL);
-	if (err)
-		inode_put(fs, *dir);
-	return err;
-}
-
 /*
  * A name that is there at home is believed; one that is not may have been made by the holder
  * of the lock a moment ago, and somebody may have been told of it: only the lock tells.
@@ -172,7 +158,7 @@ int dir_lookup_unlocked(struct fs *fs, uint64_t dir_id, const char *name, size_t
 		if (fs->rescue || (seen != -ENOENT && !dir_seq_doubtful(seen)))
 			return seen;
 		/* Where the lock cannot be had -EBUSY is the truth, -ENOENT might not be. */
-		err = dir_lock_shared(fs, dir_id, &dir);
+		err = inode_lock_shared(fs, dir_id, &dir);
 	}
 	if (err)
 		return err;
@@ -243,7 +229,7 @@ static int dir_get_batch(struct fs *fs, uint64_t id, uint64_t from, struct dir_b
 		}
 		if (fs->rescue)
 			return err;
-		err = dir_lock_shared(fs, id, &dir);
+		err = inode_lock_shared(fs, id, &dir);
 	}
 	if (err)
 		return err;

@@ -45,6 +45,12 @@ int inode_lock_free(struct fs *fs, uint64_t id, struct inode **ino);
 void inode_unlock_free(struct fs *fs, struct inode *ino);
 
 /**
+ * inode_lock_shared() - inode_lock(SHARED), waiting for whoever has it, of an inode by its id.
+ * @ino: referenced and locked on success; inode_unlock_free() undoes both.
+ */
+int inode_lock_shared(struct fs *fs, uint64_t id, struct inode **ino);
+
+/**
  * inode_lock_held() - inode_lock_free() if this host has the lock already: for what is read
  * once from many inodes, where taking each one's lock costs more than reading it at home.
  */

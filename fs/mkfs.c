@@ -2,7 +2,6 @@
 #include "fs/mkfs.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -13,19 +12,6 @@
 #include "lockd/slot.h"
 
 #define ROOT_BLOCKS	(1u + CLUSTER_BLOCKS)	/* group 0's first index block and cluster */
-
-__attribute__((format(printf, 4, 5)))
-static int refuse(int err, char *why, size_t why_size, const char *fmt, ...)
-{
-	va_list ap;
-
-	if (why && why_size) {
-		va_start(ap, fmt);
-		vsnprintf(why, why_size, fmt, ap);
-		va_end(ap);
-	}
-	return err;
-}
 
 /* ---- layout ---- */
 
@@ -63,11 +49,11 @@ static uint64_t default_ag_size(uint64_t size)
 static int check_label(const char *label, char *why, size_t why_size)
 {
 	if (strlen(label) > LABEL_MAX)
-		return refuse(-EINVAL, why, why_size, "label: %zu bytes, at most %d",
+		return text_refuse(-EINVAL, why, why_size, "label: %zu bytes, at most %d",
 			      strlen(label), LABEL_MAX);
 	for (const char *c = label; *c; c++)
 		if ((unsigned char)*c < ' ' || *c == 127 || *c == '/' || *c == ':')
-			return refuse(-EINVAL, why, why_size, "label: control characters, "
+			return text_refuse(-EINVAL, why, why_size, "label: control characters, "
 				      "\"/\" and \":\" are not allowed");
 	return 0;
 }
@@ -78,13 +64,13 @@ static int check_device(const struct mkfs_params *p, uint64_t size, char *why, s
 	char text[24];
 
 	if (size < VOLUME_SIZE_MIN)
-		return refuse(-ENOSPC, why, why_size,
+		return text_refuse(-ENOSPC, why, why_size,
 			      "%s: %s is too small: a volume has 64 MiB at least", info->name,
 			      text_format_size(size, text, sizeof(text)));
 	if (info->read_only)
-		return refuse(-EROFS, why, why_size, "%s: is read-only", info->name);
+		return text_refuse(-EROFS, why, why_size, "%s: is read-only", info->name);
 	if (info->caw == BLK_CAW_NONE)
-		return refuse(-EOPNOTSUPP, why, why_size,
+		return text_refuse(-EOPNOTSUPP, why, why_size,
 			      "%s: no compare-and-write here, which hosts need to share it; if "
 			      "only this machine will ever use it, say --caw=local", info->name);
 	return 0;
@@ -110,7 +96,7 @@ static int place_groups(struct super *s, char *why, size_t why_size)
 	char a[24], b[24];
 
 	if (s->ag_addr > s->size / 2)
-		return refuse(-ENOSPC, why, why_size,
+		return text_refuse(-ENOSPC, why, why_size,
 			      "%u host slots with journals of %s fill more than half of %s: "
 			      "choose fewer or smaller ones", s->slot_count,
 			      text_format_size(s->journal_size, a, sizeof(a)),
@@ -119,7 +105,7 @@ static int place_groups(struct super *s, char *why, size_t why_size)
 	if ((end - s->ag_addr) % s->ag_size >= MIB)
 		count++;
 	if (count > AG_COUNT_MAX)
-		return refuse(-E2BIG, why, why_size,
+		return text_refuse(-E2BIG, why, why_size,
 			      "%s: %llu allocation groups of %s, at most %u",
 			      text_format_size(s->size, a, sizeof(a)), (unsigned long long)count,
 			      text_format_size(s->ag_size, b, sizeof(b)), AG_COUNT_MAX);
@@ -175,17 +161,17 @@ int mkfs_layout(const struct mkfs_params *p, struct super *s, char *why, size_t 
 		l.timing.margin_ms = l.timing.lease_ms / 5;
 	l.slot_count = p->slot_count ? p->slot_count : default_slots(l.size);
 	if (l.slot_count > SLOT_COUNT_MAX)
-		return refuse(-EINVAL, why, why_size, "%u host slots, at most %u", l.slot_count,
+		return text_refuse(-EINVAL, why, why_size, "%u host slots, at most %u", l.slot_count,
 			      SLOT_COUNT_MAX);
 	l.orphan_blocks = ORPHAN_BLOCKS;
 	l.journal_size = p->journal_size ? p->journal_size : default_journal(l.size, l.slot_count);
 	if (l.journal_size < JOURNAL_SIZE_MIN || l.journal_size > GIB)
-		return refuse(-EINVAL, why, why_size,
+		return text_refuse(-EINVAL, why, why_size,
 			      "the journal size is not within 512 KiB to 1 GiB");
 	l.journal_size = ALIGN_DOWN(l.journal_size, (uint64_t)BLOCK_SIZE);
 	l.ag_size = p->ag_size ? p->ag_size : default_ag_size(l.size);
 	if (l.ag_size < AG_SIZE_MIN || (l.ag_size & (l.ag_size - 1)))
-		return refuse(-EINVAL, why, why_size, "the allocation group size is not a power "
+		return text_refuse(-EINVAL, why, why_size, "the allocation group size is not a power "
 			      "of two from 1 GiB up");
 	place_regions(&l);
 	err = place_groups(&l, why, why_size);
@@ -496,7 +482,7 @@ int mkfs(const struct mkfs_params *p, struct super *s, char *why, size_t why_siz
 	if (!err)
 		err = super_write(dev, &l);
 	if (err)
-		return refuse(err, why, why_size, "%s: writing the volume failed: %s; the device "
+		return text_refuse(err, why, why_size, "%s: writing the volume failed: %s; the device "
 			      "holds no volume now", dev->info.name, strerror(-err));
 	*s = l;
 	return 0;

@@ -17,16 +17,12 @@ static int stat_locked(struct fs *fs, uint64_t id, struct fs_attr *attr)
 	struct inode *ino;
 	int err;
 
-	err = inode_get(fs, inode_id_number(id), &ino);
+	err = inode_lock_shared(fs, id, &ino);
 	if (err)
 		return err;
-	err = inode_lock(fs, ino, id, LOCK_SHARED, 0, NULL);
-	if (!err) {
-		inode_attr(ino, attr);
-		inode_unlock(fs, ino, LOCK_SHARED, 0);
-	}
-	inode_put(fs, ino);
-	return err;
+	inode_attr(ino, attr);
+	inode_unlock_free(fs, ino);
+	return 0;
 }
 
 /*

@@ -68,7 +68,7 @@ void inode_unlock_free(struct fs *fs, struct inode *ino)
 	inode_put(fs, ino);
 }
 
-static int inode_peek_locked(struct fs *fs, uint64_t id, struct inode_disk *di)
+int inode_lock_shared(struct fs *fs, uint64_t id, struct inode **out)
 {
 	struct inode *ino;
 	int err;
@@ -77,12 +77,24 @@ static int inode_peek_locked(struct fs *fs, uint64_t id, struct inode_disk *di)
 	if (err)
 		return err;
 	err = inode_lock(fs, ino, id, LOCK_SHARED, 0, NULL);
-	if (!err) {
-		memcpy(di, inode_disk(ino), BLOCK_SIZE);
-		inode_unlock(fs, ino, LOCK_SHARED, 0);
-	}
-	inode_put(fs, ino);
+	if (err)
+		inode_put(fs, ino);
+	else
+		*out = ino;
 	return err;
+}
+
+static int inode_peek_locked(struct fs *fs, uint64_t id, struct inode_disk *di)
+{
+	struct inode *ino;
+	int err;
+
+	err = inode_lock_shared(fs, id, &ino);
+	if (err)
+		return err;
+	memcpy(di, inode_disk(ino), BLOCK_SIZE);
+	inode_unlock_free(fs, ino);
+	return 0;
 }
 
 int inode_peek(struct fs *fs, uint64_t id, struct inode_disk *di)

@@ -2,26 +2,12 @@
 #include "fs/super.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "base/text.h"
 
 #define FIRST_CLUSTER_BLOCKS	(1u + CLUSTER_BLOCKS)	/* index block and cluster */
-
-__attribute__((format(printf, 4, 5)))
-static int refuse(int err, char *why, size_t why_size, const char *fmt, ...)
-{
-	va_list ap;
-
-	if (why && why_size) {
-		va_start(ap, fmt);
-		vsnprintf(why, why_size, fmt, ap);
-		va_end(ap);
-	}
-	return err;
-}
 
 /* ---- places ---- */
 
@@ -311,12 +297,12 @@ int super_decode(const void *block, uint64_t addr, struct super *s, char *why, s
 	if (err)
 		return err;
 	if (le32_to_cpu(d->format_version) != FORMAT_VERSION)
-		return refuse(-EPROTONOSUPPORT, why, why_size,
+		return text_refuse(-EPROTONOSUPPORT, why, why_size,
 			      "superblock at 0x%llx: format version %u, this program knows "
 			      "version %u: use a newer one", (unsigned long long)addr,
 			      le32_to_cpu(d->format_version), FORMAT_VERSION);
 	if (le64_to_cpu(d->incompat) & ~(uint64_t)INCOMPAT_KNOWN)
-		return refuse(-EPROTONOSUPPORT, why, why_size,
+		return text_refuse(-EPROTONOSUPPORT, why, why_size,
 			      "superblock at 0x%llx: unknown incompatible features 0x%llx: use "
 			      "a newer version", (unsigned long long)addr,
 			      (unsigned long long)le64_to_cpu(d->incompat));
@@ -331,7 +317,7 @@ int super_decode(const void *block, uint64_t addr, struct super *s, char *why, s
 	if (!bad)
 		bad = check_text(d, &got);
 	if (bad)
-		return refuse(-EUCLEAN, why, why_size, "superblock at 0x%llx: %s",
+		return text_refuse(-EUCLEAN, why, why_size, "superblock at 0x%llx: %s",
 			      (unsigned long long)addr, bad);
 	*s = got;
 	return 0;
@@ -345,12 +331,12 @@ static int read_copy(struct blkdev *dev, uint64_t addr, void *block, struct supe
 	int err;
 
 	if (addr + BLOCK_SIZE > dev->info.size)
-		return refuse(-EUCLEAN, why, why_size,
+		return text_refuse(-EUCLEAN, why, why_size,
 			      "superblock copy at 0x%llx: beyond the end of the device",
 			      (unsigned long long)addr);
 	err = blkdev_read(dev, addr, block, BLOCK_SIZE);
 	if (err)
-		return refuse(err, why, why_size, "superblock copy at 0x%llx: cannot be read: %s",
+		return text_refuse(err, why, why_size, "superblock copy at 0x%llx: cannot be read: %s",
 			      (unsigned long long)addr, strerror(-err));
 	return super_decode(block, addr, s, why, why_size);
 }
@@ -402,18 +388,18 @@ static int fits_device(const struct blkdev *dev, const struct super *s, char *wh
 	char a[24], b[24];
 
 	if (s->size > dev->info.size)
-		return refuse(-ENOSPC, why, why_size,
+		return text_refuse(-ENOSPC, why, why_size,
 			      "%s: the volume has %s, the device only %s: the device shrank; "
 			      "give it its size back", dev->info.name,
 			      text_format_size(s->size, a, sizeof(a)),
 			      text_format_size(dev->info.size, b, sizeof(b)));
 	if (s->sector != dev->info.sector)
-		return refuse(-EMEDIUMTYPE, why, why_size,
+		return text_refuse(-EMEDIUMTYPE, why, why_size,
 			      "%s: the volume was made for %u-byte sectors, the device has %u: "
 			      "attach it in the way it was formatted", dev->info.name, s->sector,
 			      dev->info.sector);
 	if (s->caw != dev->info.caw)
-		return refuse(-EMEDIUMTYPE, why, why_size,
+		return text_refuse(-EMEDIUMTYPE, why, why_size,
 			      "%s: the volume's hosts use compare-and-write \"%s\", here it is "
 			      "\"%s\": attach it in the way the other hosts do", dev->info.name,
 			      super_caw_name(s->caw), super_caw_name(dev->info.caw));
@@ -428,7 +414,7 @@ static void explain(const struct blkdev *dev, int err, bool absent, char *why, s
 	if (!why || !why_size)
 		return;
 	if (absent) {
-		refuse(err, why, why_size, "%s: not a LunFS volume (no superblock at 64 KiB and "
+		text_refuse(err, why, why_size, "%s: not a LunFS volume (no superblock at 64 KiB and "
 		       "no copy of one); mkfs.lunfs makes one", dev->info.name);
 		return;
 	}

@@ -83,7 +83,7 @@ static inline uint32_t ag_bitmap_count(uint32_t blocks)
 	return DIV_ROUND_UP(blocks, BITMAP_BITS);
 }
 
-/** ag_first_free() - blocks at the start of a group that are its own metadata. */
+/** ag_meta_blocks() - blocks at the start of a group that are its own metadata. */
 static inline uint32_t ag_meta_blocks(uint32_t blocks)
 {
 	return AG_BITMAP_BLOCK + ag_bitmap_count(blocks);

@@ -46,15 +46,11 @@ static int xattr_read_locked(struct fs *fs, uint64_t id, struct attrs_seen *seen
 	struct inode *ino;
 	int err;
 
-	err = inode_get(fs, inode_id_number(id), &ino);
+	err = inode_lock_shared(fs, id, &ino);
 	if (err)
 		return err;
-	err = inode_lock(fs, ino, id, LOCK_SHARED, 0, NULL);
-	if (!err) {
-		err = xattr_read_held(fs, ino, seen);
-		inode_unlock(fs, ino, LOCK_SHARED, 0);
-	}
-	inode_put(fs, ino);
+	err = xattr_read_held(fs, ino, seen);
+	inode_unlock_free(fs, ino);
 	return err;
 }
 

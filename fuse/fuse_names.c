@@ -6,18 +6,26 @@
 #include <linux/limits.h>
 #include <stdlib.h>
 
-static void reply_entry(fuse_req_t req, const struct fs_attr *attr)
+static void reply_entry(fuse_req_t req, int err, const struct fs_attr *attr)
 {
 	struct fuse_entry_param e;
 
+	if (err) {
+		mnt_error(req, err);
+		return;
+	}
 	mnt_entry(mnt_of(req), attr, &e);
 	fuse_reply_entry(req, &e);
 }
 
-static void reply_attr(fuse_req_t req, const struct fs_attr *attr)
+static void reply_attr(fuse_req_t req, int err, const struct fs_attr *attr)
 {
 	struct stat st;
 
+	if (err) {
+		mnt_error(req, err);
+		return;
+	}
 	mnt_stat(attr, &st);
 	fuse_reply_attr(req, &st, mnt_timeout(attr));
 }
@@ -70,10 +78,7 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	}
 	if (err == -ESTALE && removed_here(m, mnt_id(m, parent), NULL))
 		err = -ENOENT;
-	if (err)
-		mnt_error(req, err);
-	else
-		reply_entry(req, &attr);
+	reply_entry(req, err, &attr);
 }
 
 static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -86,10 +91,7 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	err = fs_getattr(m->fs, mnt_id(m, ino), &attr);
 	if (err == -ESTALE && removed_here(m, mnt_id(m, ino), &attr))
 		err = 0;
-	if (err)
-		mnt_error(req, err);
-	else
-		reply_attr(req, &attr);
+	reply_attr(req, err, &attr);
 }
 
 static int64_t time_of(const struct timespec *ts, bool now, struct env *env)
@@ -129,10 +131,7 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_s
 		if (to_set & flags[i].fuse)
 			set |= flags[i].ours;
 	err = fs_setattr(m->fs, mnt_id(m, ino), set, &attr);
-	if (err)
-		mnt_error(req, err);
-	else
-		reply_attr(req, &attr);
+	reply_attr(req, err, &attr);
 }
 
 static void create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
@@ -147,10 +146,7 @@ static void create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t m
 		return;
 	mnt_cred(req, false, &cred);
 	err = fs_create(m->fs, mnt_id(m, parent), name, mode, rdev, &cred, &attr);
-	if (err)
-		mnt_error(req, err);
-	else
-		reply_entry(req, &attr);
+	reply_entry(req, err, &attr);
 }
 
 static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
@@ -176,10 +172,7 @@ static void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent,
 		return;
 	mnt_cred(req, false, &cred);
 	err = fs_symlink(m->fs, mnt_id(m, parent), name, target, &cred, &attr);
-	if (err)
-		mnt_error(req, err);
-	else
-		reply_entry(req, &attr);
+	reply_entry(req, err, &attr);
 }
 
 static void op_readlink(fuse_req_t req, fuse_ino_t ino)
@@ -204,10 +197,7 @@ static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const cha
 	if (!mnt_writable(req))
 		return;
 	err = fs_link(m->fs, mnt_id(m, ino), mnt_id(m, parent), name, &attr);
-	if (err)
-		mnt_error(req, err);
-	else
-		reply_entry(req, &attr);
+	reply_entry(req, err, &attr);
 }
 
 static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
