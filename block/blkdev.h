@@ -95,6 +95,14 @@ struct blkdev_ops {
 	int (*drain)(struct blkdev *dev);
 	/* Optional: re-reads the size.  */
 	int (*refresh)(struct blkdev *dev);
+	/*
+	 * Optional, all three: the owner collects completions (blkdev_set_polled()).
+	 * poll() calls done() of what has completed and returns how much that was; poll_fd()
+	 * is readable when there may be something to collect.
+	 */
+	int (*set_polled)(struct blkdev *dev);
+	int (*poll_fd)(struct blkdev *dev);
+	unsigned int (*poll)(struct blkdev *dev);
 	/* Persistent reservations: all or none. */
 	int (*pr_register)(struct blkdev *dev, uint64_t old_key, uint64_t new_key);
 	int (*pr_reserve)(struct blkdev *dev, uint64_t key);
@@ -162,6 +170,23 @@ int blkdev_rw_batch(struct blkdev *dev, struct blk_io *ios, unsigned int count);
 
 /** blkdev_drain() - see struct blkdev_ops; 0 at once where commands cannot outlive a wait. */
 int blkdev_drain(struct blkdev *dev);
+
+/**
+ * blkdev_set_polled() - from now on the caller's thread collects completions.
+ *
+ * For reactors: no thread switch lies between the device and done().  Call it before the
+ * first request; then submit and poll from one thread only.  Requests for which the
+ * system has no asynchronous call (flush, discard, zero, CAW) still run on a thread of the
+ * backend, but their done() is called by blkdev_poll() like the others'.
+ * Return: 0; -ENOTSUP the backend completes on threads of its own only.
+ */
+int blkdev_set_polled(struct blkdev *dev);
+
+/** blkdev_poll_fd() - a descriptor to watch for EPOLLIN before sleeping; the device's. */
+int blkdev_poll_fd(struct blkdev *dev);
+
+/** blkdev_poll() - calls done() of what has completed.  Return: how many.  Never blocks. */
+unsigned int blkdev_poll(struct blkdev *dev);
 
 /** blkdev_close() - waits for outstanding requests and frees @dev; NULL is allowed. */
 void blkdev_close(struct blkdev *dev);
