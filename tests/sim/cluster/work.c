@@ -295,8 +295,11 @@ static void name_past(struct mname *n, uint64_t id)
 	n->past_count += id != 0;
 }
 
+/* What a host does in memory after another has read its journal never comes to be. */
 static void name_begin(struct life *life, struct mname *n, uint64_t value)
 {
+	if (life->dead)
+		return;
 	n->busy = life;
 	chance_issue(&n->id, value);
 	name_past(n, value);
@@ -311,15 +314,15 @@ static bool is_refusal(int err)
 
 static void name_end(struct life *life, struct mname *n, uint64_t value, int err)
 {
-	bool ours = n->busy == life;
-
-	if (ours)
-		n->busy = NULL;
-	if (!ours || life->dead || (err && !is_refusal(err)))
+	/* It was dead when it began, or died since and somebody else has the name now. */
+	if (n->busy != life)
+		return;
+	n->busy = NULL;
+	if (life->dead || (err && !is_refusal(err)))
 		chance_doubt(&n->id);
 	else if (!err)
 		chance_ack(&n->id, value);
-	if (ours && !err) {
+	if (!err) {
 		n->writer = life;
 		n->change = ++life->w->model->changes;
 	}
@@ -339,24 +342,29 @@ static void do_create(struct life *life, bool is_dir)
 		return;
 	/* What others changed just now may not be at home yet, where lookups read it. */
 	certain_none = n->id.certain && !n->id.cur && n->writer == life;
-	n->busy = life;
-	n->creating = true;
+	if (!life->dead) {
+		n->busy = life;
+		n->creating = true;
+	}
 	err = fs_create(life->fs, dir->id, n->name, is_dir ? S_IFDIR | 0755 : S_IFREG | 0644, 0, &cred,
 			&attr);
 	result(life, is_dir ? "mkdir" : "create", attr.id, err);
 	n->creating = n->creating && n->busy != life;
-	if (!err)
+	/* Of the dead its id may be another file's by now, which is the one that exists. */
+	if (!err && !life->dead)
 		model_add(life->w->model, attr.id, is_dir);
 	if (!err && n->id.certain && n->id.cur && !life->dead)
 		world_violation(life->w, "%.9s exists as %#llx, and was created again", n->name,
 				(unsigned long long)n->id.cur);
 	if (err == -EEXIST && certain_none && !life->dead)
 		world_violation(life->w, "%.9s does not exist, and cannot be created", n->name);
+	if (n->busy != life)
+		return;
 	if (!err) {
 		name_past(n, attr.id);
 		chance_issue(&n->id, attr.id);
 		name_end(life, n, attr.id, 0);
-	} else if (n->busy == life) {
+	} else {
 		/* What it would have been called is not known: whatever has that name may be it. */
 		if (!is_refusal(err)) {
 			n->id.any = true;
@@ -457,7 +465,8 @@ static void do_lookup(struct life *life)
 	int err = fs_lookup(life->fs, dir->id, n->name, &attr);
 
 	result(life, "lookup", err ? 0 : attr.id, err);
-	if (err || known || n->busy || n->id.any || n->past_count > ARRAY_SIZE(n->past))
+	/* The dead still see what they made after they were given up. */
+	if (err || known || life->dead || n->busy || n->id.any || n->past_count > ARRAY_SIZE(n->past))
 		return;
 	for (unsigned int i = 0; i < n->past_count; i++)
 		known = known || n->past[i] == attr.id;
