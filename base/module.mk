@@ -4,8 +4,8 @@ base_tests := $(wildcard tests/base/*_test.c)
 base_test_uses := sim
 $(eval $(call library,base))
 
-# sim: the deterministic world for tests (env_sim.c, sim_fiber.c) and its LUN (simdev.c, simstore.c).
-sim_srcs := base/env_sim.c base/sim_fiber.c block/simdev.c block/simstore.c
+# sim: the deterministic world for tests (env_sim.c, sim_fiber.c) and its LUN (simdev*.c, simstore.c).
+sim_srcs := base/env_sim.c base/sim_fiber.c $(wildcard block/simdev*.c) block/simstore.c
 sim_uses := block base
 $(eval $(call library,sim))
 $(eval $(call unit_tests,base))

@@ -5,102 +5,18 @@
  *   submit ──► (rules, latency) ──► apply ──► complete ──► done(), an interrupt of the host
  *                                     │  a crashed host's are applied or not; its completions
  *                                     │  are dropped
+ *   HOLD:  submit …… the host still lives ──► the way of any command
  *   TIMEOUT_LATE:  submit ──► complete with -ETIMEDOUT …… apply, unless aborted by then
  *
  * Data is copied at submission, and read data handed on at completion, so that a command
  * never touches memory of a host that has gone on without it.
  */
-#include "block/simdev.h"
+#include "block/simdev_internal.h"
 
-#include <errno.h>
 #include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
 
-#include "block/simstore.h"
-
-#define OP_COUNT	ARRAY_SIZE(((struct simdisk_stats *)NULL)->ops)
-#define KEYS_MAX	ARRAY_SIZE(((struct blkdev_pr_state *)NULL)->keys)
 #define POLL_NS_MAX	NSEC_PER_SEC
-
-struct rule {
-	struct list node;
-	struct simdisk_rule is;
-	uint64_t passed;	/* matching commands that were let through */
-	uint64_t hit;
-};
-
-/* A host as the LUN knows it (an I_T nexus): all its paths share one registration. */
-struct nexus {
-	struct list node;
-	struct env *host;
-	bool registered;
-	uint64_t key;
-	uint64_t stall_ns;
-	struct simdisk_stats stats;
-};
-
-struct path {
-	struct blkdev dev;
-	struct list node;
-	struct simdisk *disk;
-	struct nexus *nexus;
-	unsigned int outstanding;	/* requests whose done() has not returned */
-	bool closed;
-};
-
-struct cmd {
-	struct list node;	/* disk->cmds */
-	struct simdisk *disk;
-	struct nexus *nexus;
-	struct path *path;
-	struct blk_io *io;	/* the submitter's, until done() is called */
-	struct blk_io copy;	/* ours, for as long as the command lives */
-	struct iovec iov[2];	/* into data */
-	uint8_t *data;
-	bool faulty, corrupt;	/* a rule struck */
-	int err;		/* what the device says */
-	int err_forced;		/* what a rule, or an abort, makes of it */
-	bool apply_due;		/* its event is under way */
-	bool applying;
-	bool complete_due;	/* not answered yet */
-	bool complete_under_way;	/* its event is under way */
-	bool delivering;	/* the host's interrupt is under way */
-	uint64_t apply_ns, complete_ns;
-	uint64_t covers;	/* a flush: how many writes had completed when it was submitted */
-	uint64_t write_number;	/* in the store; 0: none */
-};
-
-struct simdisk {
-	struct sim *sim;
-	struct simdisk_params params;
-	struct simstore store;
-	struct list cmds, paths, nexuses, rules;
-	uint64_t stall_ns;
-	bool reserved;
-	uint32_t pr_generation;
-	void (*observe)(void *arg, struct env *host, const struct blk_io *io);
-	void *observe_arg;
-};
-
-struct simdisk_image {
-	struct simstore store;
-	uint64_t size;
-};
-
-static void *must_alloc(size_t size)
-{
-	void *p = calloc(1, size);
-
-	if (!p)
-		abort();
-	return p;
-}
-
-static struct path *path_of(struct blkdev *dev)
-{
-	return container_of(dev, struct path, dev);
-}
+#define CORRUPT_BLOCK	4096u
 
 /* ---- what a command does to the contents ---- */
 
@@ -127,13 +43,39 @@ static void execute_caw(struct cmd *c)
 		c->write_number = simstore_write(s, c->copy.off, c->iov[1].iov_base, c->copy.len);
 }
 
+/* Whether @rule may flip a bit at @off of what a read found there; what it asks has whole blocks. */
+static bool may_corrupt(const struct simdisk_rule *rule, uint64_t off, const uint8_t *found,
+			uint64_t len)
+{
+	if (!rule->may_corrupt)
+		return true;
+	return off % CORRUPT_BLOCK == 0 && len >= CORRUPT_BLOCK &&
+	       rule->may_corrupt(rule->arg, off, found);
+}
+
+/* Flips a bit of the first allowed block from a random one on. */
+static void corrupt(struct cmd *c)
+{
+	uint64_t blocks = DIV_ROUND_UP(c->copy.len, CORRUPT_BLOCK);
+	uint64_t first = sim_random(c->disk->sim) % blocks;
+
+	for (uint64_t i = 0; i < blocks; i++) {
+		uint64_t at = (first + i) % blocks * CORRUPT_BLOCK, bit;
+		uint64_t len = c->copy.len - at < CORRUPT_BLOCK ? c->copy.len - at : CORRUPT_BLOCK;
+
+		if (!may_corrupt(&c->rule, c->copy.off + at, c->data + at, len))
+			continue;
+		bit = sim_random(c->disk->sim) % (8 * len);
+		c->data[at + bit / 8] ^= (uint8_t)(1 << bit % 8);
+		return;
+	}
+}
+
 static void execute_read(struct cmd *c)
 {
-	uint64_t bit = c->corrupt ? sim_random(c->disk->sim) % (8 * c->copy.len) : 0;
-
 	simstore_read(&c->disk->store, c->copy.off, c->data, c->copy.len);
 	if (c->corrupt)
-		c->data[bit / 8] ^= (uint8_t)(1 << bit % 8);
+		corrupt(c);
 }
 
 static void execute_write(struct cmd *c)
@@ -150,6 +92,7 @@ static void execute(struct cmd *c)
 {
 	struct simdisk *disk = c->disk;
 
+	disk->store.writer = c->nexus->host;
 	if (is_fenced(c))
 		c->err = -EBADE;
 	else if (is_beyond_end(c))
@@ -176,6 +119,8 @@ static void execute_torn(struct cmd *c)
 
 	if (is_fenced(c) || is_beyond_end(c))
 		return;
+	disk->fates.torn++;
+	disk->store.writer = c->nexus->host;
 	for (uint64_t i = 0; i < c->copy.len; i += sector) {
 		uint8_t *data = c->data ? c->data + i : NULL;
 		struct iovec iov = { data, sector };
@@ -213,17 +158,15 @@ static void cmd_free(struct cmd *c)
 
 static void cmd_free_if_over(struct cmd *c)
 {
-	if (!c->apply_due && !c->applying && !c->complete_due && !c->delivering)
+	if (!c->held && !c->apply_due && !c->applying && !c->complete_due && !c->delivering)
 		cmd_free(c);
 }
 
-/* When a stall that concerns @c ends; 0: there is none. */
-static uint64_t stalled_until(const struct cmd *c)
+uint64_t simdev_stalled_until(const struct simdisk *disk, const struct nexus *n)
 {
-	uint64_t disk_ns = c->disk->stall_ns, host_ns = c->nexus->stall_ns;
-	uint64_t until = disk_ns > host_ns ? disk_ns : host_ns;
+	uint64_t until = disk->stall_ns > n->stall_ns ? disk->stall_ns : n->stall_ns;
 
-	return until > sim_now_ns(c->disk->sim) ? until : 0;
+	return until > sim_now_ns(disk->sim) ? until : 0;
 }
 
 static void stats_add(struct cmd *c, int err)
@@ -262,7 +205,7 @@ static void deliver(void *arg)
 static void complete_event(void *arg)
 {
 	struct cmd *c = arg;
-	uint64_t until = stalled_until(c);
+	uint64_t until = simdev_stalled_until(c->disk, c->nexus);
 
 	if (until) {
 		sim_at(c->disk->sim, until, complete_event, c);
@@ -291,7 +234,7 @@ static void apply_event(void *arg)
 {
 	struct cmd *c = arg;
 	struct sim *sim = c->disk->sim;
-	uint64_t until = stalled_until(c);
+	uint64_t until = simdev_stalled_until(c->disk, c->nexus);
 
 	/* What a stall holds back is the answers; some commands have got through before it. */
 	if (until && sim_random(sim) % 2) {
@@ -336,7 +279,34 @@ static void cmd_abort(struct cmd *c, int err)
 	cmd_free_if_over(c);
 }
 
+void simdev_abort_nexus(struct simdisk *disk, const struct nexus *n)
+{
+	struct cmd *c, *tmp;
+
+	list_for_each(c, tmp, &disk->cmds, node) {
+		if (c->nexus == n && !c->held)
+			cmd_abort(c, -EIO);
+	}
+}
+
 /* ---- submission ---- */
+
+/* Is there anything in what a read would find now that @r may corrupt? */
+static bool finds_to_corrupt(const struct simdisk_rule *r, const struct cmd *c)
+{
+	uint8_t block[CORRUPT_BLOCK];
+
+	if (c->copy.op != BLK_READ)
+		return false;
+	if (!r->may_corrupt)
+		return true;
+	for (uint64_t i = 0; i + CORRUPT_BLOCK <= c->copy.len; i += CORRUPT_BLOCK) {
+		simstore_read(&c->disk->store, c->copy.off + i, block, CORRUPT_BLOCK);
+		if (may_corrupt(r, c->copy.off + i, block, CORRUPT_BLOCK))
+			return true;
+	}
+	return false;
+}
 
 static bool rule_matches(const struct simdisk_rule *r, const struct cmd *c)
 {
@@ -344,35 +314,83 @@ static bool rule_matches(const struct simdisk_rule *r, const struct cmd *c)
 
 	if (!(r->ops & 1u << io->op) || (r->host && r->host != c->nexus->host))
 		return false;
-	if (!r->len)
-		return true;
-	return io->op != BLK_FLUSH && io->off < r->off + r->len && r->off < io->off + io->len;
+	if (r->len && (io->op == BLK_FLUSH || io->off >= r->off + r->len ||
+		       r->off >= io->off + io->len))
+		return false;
+	return r->fault != SIMDISK_CORRUPT || finds_to_corrupt(r, c);
 }
 
-/* The rule that strikes @c, or NULL. */
-static const struct simdisk_rule *rule_for(struct simdisk *disk, const struct cmd *c)
+static bool rule_is_over(const struct rule *r, uint64_t now_ns)
+{
+	return (r->is.count && r->hit == r->is.count) || (r->is.until_ns && now_ns >= r->is.until_ns);
+}
+
+/* Fills in @c->rule with the one that strikes, if any does. */
+static bool rule_strikes(struct simdisk *disk, struct cmd *c)
 {
 	struct rule *r, *tmp;
 
 	list_for_each(r, tmp, &disk->rules, node) {
-		if (!rule_matches(&r->is, c) || (r->is.count && r->hit == r->is.count))
+		if (rule_is_over(r, sim_now_ns(disk->sim))) {
+			list_del(&r->node);
+			free(r);
+			continue;
+		}
+		if (!rule_matches(&r->is, c))
 			continue;
 		if (r->passed < r->is.skip) {
 			r->passed++;
 			continue;
 		}
 		r->hit++;
-		return &r->is;
+		c->rule = r->is;
+		if (r->is.struck)
+			r->is.struck(r->is.arg, &c->rule, c->copy.op);
+		return true;
 	}
-	return NULL;
+	return false;
 }
 
-static void start_faulty(struct cmd *c, const struct simdisk_rule *r, uint64_t latency_ns)
+/* Takes the way of a command that nothing befalls. */
+static void travel(struct cmd *c, uint64_t latency_ns)
 {
+	uint64_t now = sim_now_ns(c->disk->sim);
+
+	c->covers = c->disk->store.completions;
+	c->complete_ns = now + latency_ns;
+	apply_at(c, now + sim_random(c->disk->sim) % (latency_ns + 1));
+}
+
+static uint64_t latency(struct simdisk *disk)
+{
+	const struct simdisk_params *p = &disk->params;
+
+	return p->latency_min_ns +
+	       sim_random(disk->sim) % (p->latency_max_ns - p->latency_min_ns + 1);
+}
+
+/* A command that was held leaves its host, if that still lives. */
+static void send_event(void *arg)
+{
+	struct cmd *c = arg;
+
+	c->held = false;
+	if (sim_host_crashed(c->nexus->host)) {
+		c->complete_due = false;
+		cmd_free_if_over(c);
+		return;
+	}
+	travel(c, latency(c->disk));
+}
+
+static void start_faulty(struct cmd *c, uint64_t latency_ns)
+{
+	const struct simdisk_rule *r = &c->rule;
 	uint64_t now = sim_now_ns(c->disk->sim), end = now + latency_ns;
 	uint64_t late = r->delay_ns > latency_ns ? now + r->delay_ns : end;
 
-	c->faulty = true;
+	c->faulty = r->fault != SIMDISK_HOLD;
+	c->covers = c->disk->store.completions;
 	switch (r->fault) {
 	case SIMDISK_FAIL:
 	case SIMDISK_NOSPC:
@@ -407,6 +425,10 @@ static void start_faulty(struct cmd *c, const struct simdisk_rule *r, uint64_t l
 		c->complete_ns = end;
 		apply_at(c, end);
 		break;
+	case SIMDISK_HOLD:
+		c->held = true;
+		sim_at(c->disk->sim, late, send_event, c);
+		break;
 	}
 }
 
@@ -418,7 +440,7 @@ static void cmd_copy_data(struct cmd *c, const struct blk_io *io)
 
 	if (io->op != BLK_READ && io->op != BLK_WRITE && io->op != BLK_CAW)
 		return;
-	c->data = must_alloc(len);
+	c->data = simdev_alloc(len);
 	to = c->data;
 	for (int i = 0; io->op != BLK_READ && i < io->iovcnt; i++) {
 		memcpy(to, io->iov[i].iov_base, io->iov[i].iov_len);
@@ -433,10 +455,8 @@ static void cmd_copy_data(struct cmd *c, const struct blk_io *io)
 static void submit_one(struct path *path, struct blk_io *io)
 {
 	struct simdisk *disk = path->disk;
-	const struct simdisk_params *p = &disk->params;
-	struct cmd *c = must_alloc(sizeof(*c));
-	uint64_t latency_ns, now = sim_now_ns(disk->sim);
-	const struct simdisk_rule *r;
+	struct cmd *c = simdev_alloc(sizeof(*c));
+	uint64_t latency_ns;
 
 	c->disk = disk;
 	c->nexus = path->nexus;
@@ -445,19 +465,16 @@ static void submit_one(struct path *path, struct blk_io *io)
 	c->copy = (struct blk_io){ .op = io->op, .flags = io->flags, .off = io->off,
 				   .len = io->len, .dev = &path->dev };
 	cmd_copy_data(c, io);
-	c->covers = disk->store.completions;
 	c->complete_due = true;
 	path->outstanding++;
 	list_add_tail(&disk->cmds, &c->node);
-	latency_ns = p->latency_min_ns +
-		     sim_random(disk->sim) % (p->latency_max_ns - p->latency_min_ns + 1);
-	r = rule_for(disk, c);
-	if (r) {
-		start_faulty(c, r, latency_ns);
-		return;
-	}
-	c->complete_ns = now + latency_ns;
-	apply_at(c, now + sim_random(disk->sim) % (latency_ns + 1));
+	if (disk->observe_submit)
+		disk->observe_submit(disk->observe_submit_arg, path->nexus->host, &c->copy);
+	latency_ns = latency(disk);
+	if (rule_strikes(disk, c))
+		start_faulty(c, latency_ns);
+	else
+		travel(c, latency_ns);
 }
 
 static void simdev_submit(struct blkdev *dev, struct blk_io **ios, unsigned int count)
@@ -467,8 +484,8 @@ static void simdev_submit(struct blkdev *dev, struct blk_io **ios, unsigned int 
 		submit_one(path_of(dev), ios[i]);
 }
 
-/* Sleeps a little longer each time: what it waits for may take an hour. */
-static void poll_wait(struct env *env, uint64_t *interval_ns)
+/* A little longer each time: what it waits for may take an hour. */
+void simdev_poll_wait(struct env *env, uint64_t *interval_ns)
 {
 	*interval_ns = *interval_ns ? 2 * *interval_ns : NSEC_PER_MSEC;
 	if (*interval_ns > POLL_NS_MAX)
@@ -492,7 +509,8 @@ bool simdisk_is_busy(struct simdisk *disk, struct env *host)
 	struct cmd *c, *tmp;
 
 	list_for_each(c, tmp, &disk->cmds, node) {
-		if (c->nexus->host == host && c->apply_due)
+		if (c->nexus->host == host &&
+		    (c->apply_due || (c->held && !sim_host_crashed(host))))
 			return true;
 	}
 	return false;
@@ -503,7 +521,7 @@ static int simdev_drain(struct blkdev *dev)
 	uint64_t interval_ns = 0;
 
 	while (has_late_command(path_of(dev)))
-		poll_wait(dev->env, &interval_ns);
+		simdev_poll_wait(dev->env, &interval_ns);
 	return 0;
 }
 
@@ -520,134 +538,8 @@ static void simdev_close(struct blkdev *dev)
 	uint64_t interval_ns = 0;
 
 	while (path->outstanding && !sim_host_crashed(dev->env))
-		poll_wait(dev->env, &interval_ns);
+		simdev_poll_wait(dev->env, &interval_ns);
 	path->closed = true;
-}
-
-/* ---- persistent reservations: write exclusive, all registrants (SPC-4, 5.13) ---- */
-
-/* A service action takes time too, and is stalled like any command. */
-static void pr_travel(struct path *path)
-{
-	struct simdisk *disk = path->disk;
-	struct env *env = path->dev.env;
-	uint64_t interval_ns = 0;
-	struct cmd probe = { .disk = disk, .nexus = path->nexus };
-
-	if (disk->params.latency_max_ns)
-		env_sleep_until(env, env_now_ns(env) + disk->params.latency_max_ns);
-	while (stalled_until(&probe))
-		poll_wait(env, &interval_ns);
-}
-
-static unsigned int pr_key_count(const struct simdisk *disk, uint64_t *keys)
-{
-	unsigned int count = 0;
-	struct nexus *n, *tmp;
-
-	list_for_each(n, tmp, &disk->nexuses, node) {
-		if (n->registered && count < KEYS_MAX)
-			keys[count++] = n->key;
-	}
-	return count;
-}
-
-static void pr_unregister(struct simdisk *disk, struct nexus *n)
-{
-	uint64_t keys[KEYS_MAX];
-
-	n->registered = false;
-	n->key = 0;
-	if (!pr_key_count(disk, keys))
-		disk->reserved = false;	/* the last registrant was the last holder */
-}
-
-static int simdev_pr_register(struct blkdev *dev, uint64_t old_key, uint64_t new_key)
-{
-	struct path *path = path_of(dev);
-	struct nexus *n = path->nexus;
-	uint64_t keys[KEYS_MAX];
-
-	if (!path->disk->params.reservations)
-		return -ENOTSUP;
-	pr_travel(path);
-	if (old_key != n->key)	/* an unregistered nexus has key 0 */
-		return -EBADE;
-	if (new_key && !n->registered && pr_key_count(path->disk, keys) == KEYS_MAX)
-		return -ENOSPC;
-	path->disk->pr_generation++;
-	if (new_key) {
-		n->registered = true;
-		n->key = new_key;
-	} else if (n->registered) {
-		pr_unregister(path->disk, n);
-	}
-	return 0;
-}
-
-static int simdev_pr_reserve(struct blkdev *dev, uint64_t key)
-{
-	struct path *path = path_of(dev);
-
-	if (!path->disk->params.reservations)
-		return -ENOTSUP;
-	pr_travel(path);
-	if (!path->nexus->registered || path->nexus->key != key)
-		return -EBADE;
-	path->disk->reserved = true;
-	return 0;
-}
-
-static void abort_nexus(struct simdisk *disk, const struct nexus *n)
-{
-	struct cmd *c, *tmp;
-
-	list_for_each(c, tmp, &disk->cmds, node) {
-		if (c->nexus == n)
-			cmd_abort(c, -EIO);
-	}
-}
-
-static int simdev_pr_preempt_abort(struct blkdev *dev, uint64_t key, uint64_t victim)
-{
-	struct path *path = path_of(dev);
-	struct simdisk *disk = path->disk;
-	struct nexus *n, *tmp;
-	bool found = false;
-
-	if (!disk->params.reservations)
-		return -ENOTSUP;
-	pr_travel(path);
-	if (!path->nexus->registered || path->nexus->key != key)
-		return -EBADE;
-	if (!victim)
-		return -EINVAL;
-	list_for_each(n, tmp, &disk->nexuses, node) {
-		if (n == path->nexus || !n->registered || n->key != victim)
-			continue;
-		found = true;
-		n->registered = false;	/* we stay registered, so the reservation stays */
-		n->key = 0;
-		abort_nexus(disk, n);
-	}
-	if (!found)
-		return -EBADE;
-	disk->pr_generation++;
-	return 0;
-}
-
-static int simdev_pr_read(struct blkdev *dev, struct blkdev_pr_state *state)
-{
-	struct path *path = path_of(dev);
-
-	if (!path->disk->params.reservations)
-		return -ENOTSUP;
-	pr_travel(path);
-	memset(state, 0, sizeof(*state));
-	state->generation = path->disk->pr_generation;
-	state->held = path->disk->reserved;
-	state->key_count = pr_key_count(path->disk, state->keys);
-	return 0;
 }
 
 static const struct blkdev_ops simdev_ops = {
@@ -665,7 +557,7 @@ static const struct blkdev_ops simdev_ops = {
 
 struct simdisk *simdisk_new(struct sim *sim, const struct simdisk_params *p)
 {
-	struct simdisk *disk = must_alloc(sizeof(*disk));
+	struct simdisk *disk = simdev_alloc(sizeof(*disk));
 
 	assert(p->sector == 512 || p->sector == 4096);
 	assert(p->size % p->sector == 0 && p->latency_min_ns <= p->latency_max_ns);
@@ -690,6 +582,7 @@ void simdisk_free(struct simdisk *disk)
 		assert(!c->delivering || sim_host_crashed(c->nexus->host));
 		sim_cancel(disk->sim, apply_event, c);
 		sim_cancel(disk->sim, complete_event, c);
+		sim_cancel(disk->sim, send_event, c);
 		cmd_free(c);
 	}
 	list_for_each(p, next_path, &disk->paths, node)
@@ -709,7 +602,7 @@ static struct nexus *nexus_get(struct simdisk *disk, struct env *host)
 		if (n->host == host)
 			return n;
 	}
-	n = must_alloc(sizeof(*n));
+	n = simdev_alloc(sizeof(*n));
 	n->host = host;
 	list_add_tail(&disk->nexuses, &n->node);
 	return n;
@@ -717,7 +610,7 @@ static struct nexus *nexus_get(struct simdisk *disk, struct env *host)
 
 struct blkdev *simdisk_open(struct simdisk *disk, struct env *host)
 {
-	struct path *path = must_alloc(sizeof(*path));
+	struct path *path = simdev_alloc(sizeof(*path));
 	struct blkdev_info *info = &path->dev.info;
 
 	path->disk = disk;
@@ -748,12 +641,12 @@ void simdisk_reconnect(struct simdisk *disk, struct env *from, struct env *to)
 	new->key = old->key;
 	old->registered = false;
 	old->key = 0;
-	abort_nexus(disk, old);
+	simdev_abort_nexus(disk, old);
 }
 
 void simdisk_inject(struct simdisk *disk, const struct simdisk_rule *rule)
 {
-	struct rule *r = must_alloc(sizeof(*r));
+	struct rule *r = simdev_alloc(sizeof(*r));
 
 	r->is = *rule;
 	list_add_tail(&disk->rules, &r->node);
@@ -795,73 +688,12 @@ void simdisk_power_cut(struct simdisk *disk, enum simdisk_keep keep)
 	struct cmd *c, *tmp;
 
 	list_for_each(c, tmp, &disk->cmds, node) {
+		if (c->held)
+			continue;
 		if (keep == SIMDISK_KEEP_RANDOM && c->apply_due && c->copy.op != BLK_READ &&
 		    c->copy.op != BLK_FLUSH)
 			execute_orphan(c);
 		cmd_abort(c, -EIO);
 	}
 	simstore_power_cut(&disk->store, disk->sim, keep);
-}
-
-struct simdisk_image *simdisk_snapshot(struct simdisk *disk)
-{
-	struct simdisk_image *image = must_alloc(sizeof(*image));
-
-	simstore_copy(&image->store, &disk->store);
-	image->size = disk->params.size;
-	return image;
-}
-
-void simdisk_restore(struct simdisk *disk, const struct simdisk_image *image)
-{
-	assert(disk->store.sector == image->store.sector);
-	simstore_fini(&disk->store);
-	simstore_copy(&disk->store, &image->store);
-	disk->params.size = image->size;
-}
-
-void simdisk_image_free(struct simdisk_image *image)
-{
-	if (image)
-		simstore_fini(&image->store);
-	free(image);
-}
-
-void simdisk_peek(struct simdisk *disk, uint64_t off, void *buf, size_t len)
-{
-	simstore_read(&disk->store, off, buf, len);
-}
-
-void simdisk_poke(struct simdisk *disk, uint64_t off, const void *buf, size_t len)
-{
-	simstore_poke(&disk->store, off, buf, len);
-}
-
-void simdisk_resize(struct simdisk *disk, uint64_t size)
-{
-	if (size < disk->params.size)
-		simstore_truncate(&disk->store, size);
-	disk->params.size = size;
-}
-
-void simdisk_stats(struct simdisk *disk, struct env *host, struct simdisk_stats *out)
-{
-	struct nexus *n, *tmp;
-
-	memset(out, 0, sizeof(*out));
-	list_for_each(n, tmp, &disk->nexuses, node) {
-		if (host && n->host != host)
-			continue;
-		for (size_t i = 0; i < OP_COUNT; i++)
-			out->ops[i] += n->stats.ops[i];
-		out->bytes_read += n->stats.bytes_read;
-		out->bytes_written += n->stats.bytes_written;
-	}
-}
-
-void simdisk_observe(struct simdisk *disk,
-		     void (*fn)(void *arg, struct env *host, const struct blk_io *io), void *arg)
-{
-	disk->observe = fn;
-	disk->observe_arg = arg;
 }

@@ -49,6 +49,7 @@ enum simdisk_fault {
 	SIMDISK_DELAY,		/* applied and completed @delay_ns later */
 	SIMDISK_CORRUPT,	/* reads: one bit flipped, success */
 	SIMDISK_NOSPC,		/* writes: -ENOSPC */
+	SIMDISK_HOLD,		/* leaves the host only @delay_ns later, unless that died meanwhile */
 };
 
 struct simdisk_rule {
@@ -59,6 +60,12 @@ struct simdisk_rule {
 	uint64_t skip;		/* let that many matching commands pass first */
 	uint64_t count;		/* then hit that many; 0: for ever */
 	uint64_t delay_ns;
+	uint64_t until_ns;	/* true time from which it strikes no more; 0: it never ends */
+	/* CORRUPT: whether the 4 KiB block at @off may be; NULL: any may. */
+	bool (*may_corrupt)(void *arg, uint64_t off, const void *block);
+	/* Told of each command that it strikes, before anything becomes of that. */
+	void (*struck)(void *arg, const struct simdisk_rule *rule, enum blk_op op);
+	void *arg;		/* of both */
 };
 
 /** simdisk_inject() - adds a rule; simdisk_clear_rules() removes all. */
@@ -113,5 +120,26 @@ void simdisk_stats(struct simdisk *disk, struct env *host, struct simdisk_stats 
  */
 void simdisk_observe(struct simdisk *disk,
 		     void (*fn)(void *arg, struct env *host, const struct blk_io *io), void *arg);
+
+/** simdisk_observe_submit() - @fn sees every command when a host submits it. */
+void simdisk_observe_submit(struct simdisk *disk,
+			    void (*fn)(void *arg, struct env *host, const struct blk_io *io),
+			    void *arg);
+
+/** simdisk_each_pending() - commands of @host (NULL: all) that can still change the contents. */
+void simdisk_each_pending(struct simdisk *disk, struct env *host,
+			  void (*fn)(void *arg, const struct blk_io *io), void *arg);
+
+/** simdisk_each_volatile() - what @host wrote that a power cut could still take back. */
+void simdisk_each_volatile(struct simdisk *disk, struct env *host,
+			   void (*fn)(void *arg, uint64_t off, const void *data, uint64_t len),
+			   void *arg);
+
+/* What became of writes that a crash or a power cut met. */
+struct simdisk_fates {
+	uint64_t torn;		/* under way: some sectors of it got through */
+	uint64_t cut_kept, cut_lost, cut_torn;	/* in the volatile cache */
+};
+void simdisk_fates(struct simdisk *disk, struct simdisk_fates *out);
 
 #endif

@@ -24,6 +24,7 @@ struct write {
 	uint64_t completion;		/* its place among completed writes; 0: not completed */
 	uint64_t off, len;
 	uint8_t *data;			/* NULL: zeros */
+	const void *writer;
 };
 
 static void *must_alloc(size_t size)
@@ -224,6 +225,7 @@ uint64_t simstore_write(struct simstore *s, uint64_t off, const void *data, uint
 	w->number = ++s->sequence;
 	w->off = off;
 	w->len = len;
+	w->writer = s->writer;
 	if (data) {
 		w->data = must_alloc(len);
 		memcpy(w->data, data, len);
@@ -299,11 +301,26 @@ static void write_tear(struct simstore *s, struct sim *sim, struct write *w)
 {
 	uint64_t fate = sim_random(sim) % 4;	/* 0, 1: nothing; 2: all; 3: torn */
 
+	s->cut_lost += fate < 2;
+	s->cut_kept += fate == 2;
+	s->cut_torn += fate == 3;
 	for (uint64_t off = w->off; off < w->off + w->len; off += s->sector) {
 		if (fate == 2 || (fate == 3 && sim_random(sim) % 2))
 			harden_sector(s, w, off);
 	}
 	write_retire(s, w);
+}
+
+void simstore_each_volatile(struct simstore *s, const void *writer,
+			    void (*fn)(void *arg, uint64_t off, const void *data, uint64_t len),
+			    void *arg)
+{
+	struct write *w, *tmp;
+
+	list_for_each(w, tmp, &s->writes, node) {
+		if (w->writer == writer)
+			fn(arg, w->off, w->data, w->len);
+	}
 }
 
 void simstore_power_cut(struct simstore *s, struct sim *sim, enum simdisk_keep keep)

@@ -21,6 +21,8 @@ struct simstore {
 	uint32_t sector;		/* what is never torn */
 	bool garbage;			/* never-written pages read as garbage, not zeros */
 	uint64_t garbage_seed;
+	const void *writer;		/* whose the next writes are */
+	uint64_t cut_kept, cut_lost, cut_torn;	/* writes that power cuts met */
 };
 
 void simstore_init(struct simstore *s, uint32_t sector, bool garbage, uint64_t garbage_seed);
@@ -48,6 +50,11 @@ void simstore_flush(struct simstore *s, uint64_t completions);
 
 /** simstore_discard() - each whole page of the range becomes zeros, or stays, as @sim says. */
 void simstore_discard(struct simstore *s, struct sim *sim, uint64_t off, uint64_t len);
+
+/** simstore_each_volatile() - what @writer wrote that is volatile, oldest first. */
+void simstore_each_volatile(struct simstore *s, const void *writer,
+			    void (*fn)(void *arg, uint64_t off, const void *data, uint64_t len),
+			    void *arg);
 
 void simstore_power_cut(struct simstore *s, struct sim *sim, enum simdisk_keep keep);
 
