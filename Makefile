@@ -87,6 +87,7 @@ include base/module.mk
 include block/module.mk
 include lockd/module.mk
 include fs/module.mk
+include iscsi/module.mk
 -include fuse/module.mk
 -include daemon/module.mk
 -include tools/module.mk
