@@ -44,6 +44,28 @@ enum scsi_status {
 
 enum scsi_attr { SCSI_UNTAGGED, SCSI_SIMPLE, SCSI_ORDERED, SCSI_HEAD_OF_QUEUE, SCSI_ACA };
 
+struct scsi_op;
+struct scsi_shard;
+
+/*
+ * What a command holds of a logical unit, from scsi_cmd_begin() until it is done
+ * (scsi_claim.h).  Scsi's own.
+ */
+struct scsi_claim {
+	struct scsi_cmd *cmd;
+	struct scsi_shard *shard;
+	struct list	node;		/* begun, blocked or running, of the shard */
+	struct list	exclusive_node;	/* the unit's exclusive claims */
+	uint64_t	lba, end;	/* the blocks [lba, end); none if equal */
+	uint64_t	watch;		/* bit n: the unit's watch n waits for it to go */
+	uint8_t		state;
+	bool		exclusive;	/* no write to these blocks meanwhile */
+	bool		exclusive_reads; /* and no read */
+	bool		writes;
+	bool		aborted;
+	bool		aborted_by_other; /* by another nexus: TAS decides what its initiator hears */
+};
+
 /* One command.  The transport allocates it (from its pool) and owns it throughout. */
 struct scsi_cmd {
 	/* the transport's, before scsi_cmd_begin() */
@@ -67,7 +89,9 @@ struct scsi_cmd {
 	 * the transport's, before scsi_cmd_run(): the buffer.  Each base is aligned to
 	 * 4096 and each length but the last a multiple of it.  Holds out_len bytes collected,
 	 * and/or has room for in_max (a bidirectional command would use one after the other;
-	 * there are none here).
+	 * there are none here).  The memory behind the last length reaches to the next
+	 * multiple of 4096: blocks are read whole, also where only 200 bytes were asked for.
+	 * During the command the last length may be rounded up; afterwards it is as before.
 	 */
 	struct iovec	*iov;
 	int		iovcnt;
@@ -82,9 +106,20 @@ struct scsi_cmd {
 
 	/* scsi's own */
 	struct scsi_lun	*unit;
-	struct list	node;
+	const struct scsi_op *op;
+	struct scsi_claim claim;
+	struct reactor_call call;	/* what another thread has done for the command is over */
+	void		(*next)(struct scsi_cmd *cmd, int err);
+	int		err;
 	struct blk_io	io;
-	uint64_t	priv[24];
+	struct iovec	piece;		/* of a step that uses a buffer of ours */
+	void		*scratch;
+	struct list	wait;		/* for a buffer, or for a turn to change the state */
+	uint64_t	lba;
+	uint64_t	blocks;
+	uint32_t	pad;		/* bytes by which the last iovec was rounded up */
+	uint64_t	walk[6];	/* where a command of several steps is */
+	void		*own;		/* allocated by a rare command, freed when it ends */
 };
 
 /**
@@ -94,7 +129,10 @@ struct scsi_cmd {
  */
 bool scsi_cmd_begin(struct scsi_cmd *cmd);
 
-/** scsi_cmd_run() - executes; done() is called once, perhaps before this returns. */
+/**
+ * scsi_cmd_run() - executes; done() is called once, perhaps before this returns.
+ * A command that a task management function ended meanwhile is done at once.
+ */
 void scsi_cmd_run(struct scsi_cmd *cmd);
 
 /**
@@ -135,7 +173,9 @@ struct scsi_tmf {
  *
  * done() is called in the reactor once every command it affects (of other nexuses too) is
  * accounted for: none can reach the device any more.  Each affected command's own done()
- * comes before, with aborted set or TASK ABORTED as the control mode page's TAS says.
+ * comes before, with aborted set or TASK ABORTED as the control mode page's TAS says; but not
+ * for commands that are begun and not yet run: they end when they are run or cancelled, and
+ * do nothing any more.
  */
 void scsi_tmf(struct scsi_tmf *tmf);
 
@@ -171,8 +211,15 @@ struct scsi_lun_config {
 	bool		write_cache;	/* WCE: completed writes need SYNCHRONIZE CACHE */
 	uint8_t		naa[16];	/* NAA 6 designator, unique and stable */
 	char		serial[37];
-	const char	*state_path;	/* reservations that persist through power loss; or NULL */
-	int		state_dir_fd;	/* state_path is relative to it */
+	bool		removable;	/* START STOP UNIT may eject the medium */
+	uint64_t	sanitize_bps;	/* SANITIZE writes that many bytes a second; 0: a default */
+	/*
+	 * What persists through power loss (reservations with APTPL, saved mode pages, a
+	 * SANITIZE under way): a regular file, opened for reading and writing, borrowed until
+	 * the target is destroyed; scsi_state.h has its format.  -1: nothing persists, and
+	 * APTPL is refused.
+	 */
+	int		state_fd;
 };
 
 /** scsi_target_create() - @reactors: those whose connections will issue commands. */
