@@ -247,6 +247,26 @@ int blkdev_drain(struct blkdev *dev)
 	return dev->ops->drain ? dev->ops->drain(dev) : 0;
 }
 
+int blkdev_set_polled(struct blkdev *dev)
+{
+	return dev->ops->set_polled ? dev->ops->set_polled(dev) : -ENOTSUP;
+}
+
+int blkdev_poll_fd(struct blkdev *dev)
+{
+	return dev->ops->poll_fd(dev);
+}
+
+unsigned int blkdev_poll(struct blkdev *dev)
+{
+	return dev->ops->poll(dev);
+}
+
+void blkdev_wake(struct blkdev *dev)
+{
+	dev->ops->wake(dev);
+}
+
 void blkdev_close(struct blkdev *dev)
 {
 	if (dev)

@@ -96,13 +96,14 @@ struct blkdev_ops {
 	/* Optional: re-reads the size.  */
 	int (*refresh)(struct blkdev *dev);
 	/*
-	 * Optional, all three: the owner collects completions (blkdev_set_polled()).
+	 * Optional, all four: the owner collects completions (blkdev_set_polled()).
 	 * poll() calls done() of what has completed and returns how much that was; poll_fd()
-	 * is readable when there may be something to collect.
+	 * has an edge when there may be something to collect; wake() makes one.
 	 */
 	int (*set_polled)(struct blkdev *dev);
 	int (*poll_fd)(struct blkdev *dev);
 	unsigned int (*poll)(struct blkdev *dev);
+	void (*wake)(struct blkdev *dev);
 	/* Persistent reservations: all or none. */
 	int (*pr_register)(struct blkdev *dev, uint64_t old_key, uint64_t new_key);
 	int (*pr_reserve)(struct blkdev *dev, uint64_t key);
@@ -174,19 +175,34 @@ int blkdev_drain(struct blkdev *dev);
 /**
  * blkdev_set_polled() - from now on the caller's thread collects completions.
  *
- * For reactors: no thread switch lies between the device and done().  Call it before the
- * first request; then submit and poll from one thread only.  Requests for which the
+ * For reactors: no thread switch lies between the device and done(), and while requests are
+ * under way collecting them costs no system call.  Call it before the first request; then
+ * submit, poll and close from one thread only, without a lock.  Requests for which the
  * system has no asynchronous call (flush, discard, zero, CAW) still run on a thread of the
- * backend, but their done() is called by blkdev_poll() like the others'.
- * Return: 0; -ENOTSUP the backend completes on threads of its own only.
+ * backend, but their done() is called by blkdev_poll() like the others'.  done() is called
+ * by blkdev_poll(), blkdev_submit() and blkdev_close() and by nobody else.
+ *
+ * blkdev_rw() and its relatives go on working, on any thread, if the backend has run().
+ * Return: 0; -ENOTSUP the backend completes on threads of its own only; -errno.
  */
 int blkdev_set_polled(struct blkdev *dev);
 
-/** blkdev_poll_fd() - a descriptor to watch for EPOLLIN before sleeping; the device's. */
+/**
+ * blkdev_poll_fd() - a descriptor to watch before sleeping; the device's.
+ *
+ * Watch it for EPOLLIN | EPOLLET and never read it: there is an edge after whatever makes
+ * blkdev_poll() find something.  There may be edges without that.
+ */
 int blkdev_poll_fd(struct blkdev *dev);
 
-/** blkdev_poll() - calls done() of what has completed.  Return: how many.  Never blocks. */
+/**
+ * blkdev_poll() - calls done() of what has completed.  Never blocks; not from done().
+ * Return: how many; 0 says that there is nothing more at present.
+ */
 unsigned int blkdev_poll(struct blkdev *dev);
+
+/** blkdev_wake() - makes an edge of the poll descriptor.  Context: any thread. */
+void blkdev_wake(struct blkdev *dev);
 
 /** blkdev_close() - waits for outstanding requests and frees @dev; NULL is allowed. */
 void blkdev_close(struct blkdev *dev);

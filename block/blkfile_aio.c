@@ -1,0 +1,524 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "block/blkfile_internal.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define AIO_DEPTH	256
+#define AIO_DEPTH_POLLED 1024	/* one device serves all disks of a reactor */
+#define REAP_BATCH	64
+#define POLL_BATCHES	8	/* that one blkdev_poll() collects */
+
+/* The kernel orders io_submit() before io_getevents(); ThreadSanitizer cannot see that. */
+#ifdef __SANITIZE_THREAD__
+#include <sanitizer/tsan_interface.h>
+#define kernel_takes(io)	__tsan_release(io)
+#define kernel_returns(io)	__tsan_acquire(io)
+#else
+#define kernel_takes(io)	((void)(io))
+#define kernel_returns(io)	((void)(io))
+#endif
+
+/* The kernel's control block lies in the request itself: nothing is allocated. */
+struct file_priv {
+	struct iocb iocb;
+};
+static_assert(sizeof(struct file_priv) <= sizeof(((struct blk_io *)NULL)->priv),
+	      "a request holds the kernel's control block");
+
+static struct iocb *io_iocb(struct blk_io *io)
+{
+	return &((struct file_priv *)(void *)io->priv)->iocb;
+}
+
+static bool io_is_fast(const struct blk_io *io)
+{
+	return io->op == BLK_READ || io->op == BLK_WRITE;
+}
+
+static void prepare_iocb(struct file_dev *f, struct blk_io *io)
+{
+	struct iocb *cb = io_iocb(io);
+
+	if (io->op == BLK_READ)
+		io_prep_preadv(cb, f->fd, io->iov, io->iovcnt, (long long)io->off);
+	else
+		io_prep_pwritev(cb, f->fd, io->iov, io->iovcnt, (long long)io->off);
+	if (io->op == BLK_WRITE && (io->flags & BLK_FUA))
+		cb->aio_rw_flags = RWF_DSYNC;
+	if (f->polled)
+		io_set_eventfd(cb, f->event_fd);
+	cb->data = io;
+}
+
+static int event_result(const struct io_event *ev)
+{
+	const struct blk_io *io = ev->data;
+	long res = (long)ev->res;
+
+	kernel_returns(ev->data);
+	if (res < 0)
+		return res == -EINVAL ? -EIO : (int)res;
+	return (uint64_t)res == io->len ? 0 : -EIO;
+}
+
+/* ---- completed by threads of our own ---- */
+
+static void finish(struct file_dev *f, struct blk_io *io, int err)
+{
+	io->done(io, err);
+	pthread_mutex_lock(&f->mutex);
+	f->outstanding--;
+	if (!f->outstanding)
+		pthread_cond_broadcast(&f->changed);
+	pthread_mutex_unlock(&f->mutex);
+}
+
+/* Hands waiting requests to the kernel while it has room; mutex held, released around it. */
+static void push_waiting(struct file_dev *f)
+{
+	struct iocb *cbs[REAP_BATCH];
+	struct blk_io *failed[REAP_BATCH];
+
+	while (!list_empty(&f->waiting) && f->in_flight < f->aio_depth) {
+		unsigned int n = 0, bad = 0, i;
+		int done = 0;
+
+		while (n < REAP_BATCH && f->in_flight < f->aio_depth &&
+		       !list_empty(&f->waiting)) {
+			struct blk_io *io = list_first(&f->waiting, struct blk_io, node);
+
+			list_del(&io->node);
+			f->in_flight++;
+			kernel_takes(io);
+			cbs[n++] = io_iocb(io);
+		}
+		pthread_mutex_unlock(&f->mutex);
+		while ((unsigned int)done < n) {
+			int ret = io_submit(f->aio, (long)n - done, cbs + done);
+
+			if (ret > 0)
+				done += ret;
+			else if (ret == -EAGAIN || ret == -EINTR)
+				sched_yield();	/* the kernel's ring is full for a moment */
+			else
+				failed[bad++] = cbs[done++]->data;
+		}
+		for (i = 0; i < bad; i++)
+			finish(f, failed[i], -EIO);
+		pthread_mutex_lock(&f->mutex);
+		f->in_flight -= bad;
+	}
+}
+
+static void submit_threaded(struct file_dev *f, struct blk_io **ios, unsigned int count)
+{
+	unsigned int i;
+
+	for (i = 0; i < count; i++)
+		if (io_is_fast(ios[i]))
+			prepare_iocb(f, ios[i]);
+	pthread_mutex_lock(&f->mutex);
+	f->outstanding += count;
+	for (i = 0; i < count; i++) {
+		bool fast = io_is_fast(ios[i]);
+
+		list_add_tail(fast ? &f->waiting : &f->slow_queue, &ios[i]->node);
+		if (!fast)
+			pthread_cond_broadcast(&f->changed);
+	}
+	push_waiting(f);
+	pthread_mutex_unlock(&f->mutex);
+}
+
+static void *reaper_main(void *arg)
+{
+	struct file_dev *f = arg;
+	struct io_event events[REAP_BATCH];
+	bool stop = false, idle = false;
+
+	while (!stop || !idle) {
+		int n = io_getevents(f->aio, 1, REAP_BATCH, events, NULL);
+		unsigned int ended = 0;
+		int i;
+
+		for (i = 0; i < n; i++) {
+			if (!events[i].data) {
+				stop = true;
+				continue;
+			}
+			finish(f, events[i].data, event_result(&events[i]));
+			ended++;
+		}
+		pthread_mutex_lock(&f->mutex);
+		f->in_flight -= ended;
+		push_waiting(f);
+		idle = !f->in_flight;
+		pthread_mutex_unlock(&f->mutex);
+	}
+	return NULL;
+}
+
+/* ---- what has no asynchronous call ---- */
+
+/* The owner of a polled device collects it. */
+static void slow_finish_polled(struct file_dev *f, struct blk_io *io, int err)
+{
+	pthread_mutex_lock(&f->mutex);
+	io->priv[0] = (uint64_t)(int64_t)err;
+	list_add_tail(&f->slow_done, &io->node);
+	atomic_store(&f->slow_ready, true);
+	f->outstanding--;
+	pthread_cond_broadcast(&f->changed);
+	pthread_mutex_unlock(&f->mutex);
+	file_wake(&f->dev);
+}
+
+static void *slow_main(void *arg)
+{
+	struct file_dev *f = arg;
+
+	pthread_mutex_lock(&f->mutex);
+	while (!f->stopping || !list_empty(&f->slow_queue)) {
+		struct blk_io *io;
+		int err;
+
+		if (list_empty(&f->slow_queue)) {
+			pthread_cond_wait(&f->changed, &f->mutex);
+			continue;
+		}
+		io = list_first(&f->slow_queue, struct blk_io, node);
+		list_del(&io->node);
+		pthread_mutex_unlock(&f->mutex);
+		err = file_run(&f->dev, io);
+		if (f->polled)
+			slow_finish_polled(f, io, err);
+		else
+			finish(f, io, err);
+		pthread_mutex_lock(&f->mutex);
+	}
+	pthread_mutex_unlock(&f->mutex);
+	return NULL;
+}
+
+/* ---- completed by the owner: polled mode ---- */
+
+/*
+ * The head of the kernel's completion ring (fs/aio.c), which io_setup() maps here: the
+ * context's "handle" is its address.  Whoever takes events moves head; the kernel moves tail.
+ */
+struct aio_ring {
+	uint32_t	id;
+	uint32_t	nr;		/* how many events it has room for */
+	uint32_t	head;
+	uint32_t	tail;
+	uint32_t	magic;
+	uint32_t	compat_features;
+	uint32_t	incompat_features;
+	uint32_t	header_length;
+	struct io_event	events[];
+};
+static_assert(sizeof(struct aio_ring) == 32, "the events follow 32 bytes of header");
+
+#define AIO_RING_MAGIC	0xa10a10a1
+
+/* NULL: a kernel with another ring; then a system call collects. */
+static struct aio_ring *aio_ring(struct file_dev *f)
+{
+	struct aio_ring *ring = (struct aio_ring *)(void *)f->aio;
+
+	return ring->magic == AIO_RING_MAGIC && !ring->incompat_features &&
+	       ring->header_length == sizeof(*ring) ? ring : NULL;
+}
+
+static unsigned int ring_take(struct aio_ring *ring, struct io_event *events, unsigned int max)
+{
+	uint32_t head = ring->head;
+	uint32_t tail = __atomic_load_n(&ring->tail, __ATOMIC_ACQUIRE);
+	unsigned int n = 0;
+
+	while (head != tail && n < max) {
+		events[n++] = ring->events[head];
+		head = head + 1 < ring->nr ? head + 1 : 0;
+	}
+	if (n)
+		__atomic_store_n(&ring->head, head, __ATOMIC_RELEASE);
+	return n;
+}
+
+/* Takes what has completed, without waiting. */
+static unsigned int take_events(struct file_dev *f, struct io_event *events, unsigned int max)
+{
+	struct aio_ring *ring = aio_ring(f);
+	struct timespec none = { 0 };
+	int n;
+
+	if (ring)
+		return ring_take(ring, events, max);
+	n = io_getevents(f->aio, 0, max, events, &none);
+	return n > 0 ? (unsigned int)n : 0;
+}
+
+/* in_flight first: done() may submit. */
+static void finish_events(struct file_dev *f, const struct io_event *events, unsigned int count)
+{
+	unsigned int i;
+
+	f->in_flight -= count;
+	for (i = 0; i < count; i++) {
+		struct blk_io *io = events[i].data;
+
+		io->done(io, event_result(&events[i]));
+	}
+}
+
+static unsigned int collect_slow(struct file_dev *f)
+{
+	struct blk_io *io, *tmp;
+	struct list done;
+	unsigned int count = 0;
+
+	if (!atomic_load_explicit(&f->slow_ready, memory_order_relaxed))
+		return 0;
+	list_init(&done);
+	pthread_mutex_lock(&f->mutex);
+	atomic_store(&f->slow_ready, false);
+	list_splice_tail(&done, &f->slow_done);
+	pthread_mutex_unlock(&f->mutex);
+	list_for_each(io, tmp, &done, node) {
+		list_del(&io->node);
+		io->done(io, (int)(int64_t)io->priv[0]);
+		count++;
+	}
+	return count;
+}
+
+/*
+ * Gives @n prepared requests to the kernel.  What it has no room for waits: for the next
+ * completion, or if nothing is under way, for the next poll.
+ */
+static void push_polled(struct file_dev *f, struct iocb **cbs, unsigned int n)
+{
+	unsigned int i = 0;
+
+	f->in_flight += n;
+	while (i < n) {
+		int ret = io_submit(f->aio, (long)(n - i), cbs + i);
+
+		if (ret > 0) {
+			i += (unsigned int)ret;
+		} else if (ret == -EAGAIN) {
+			break;
+		} else if (ret != -EINTR) {
+			struct blk_io *io = cbs[i++]->data;
+
+			f->in_flight--;
+			io->done(io, -EIO);
+		}
+	}
+	f->in_flight -= n - i;
+	for (; n > i; n--)
+		list_add_head(&f->waiting, &((struct blk_io *)cbs[n - 1]->data)->node);
+	if (!list_empty(&f->waiting) && !f->in_flight)
+		file_wake(&f->dev);
+}
+
+static void submit_polled(struct file_dev *f, struct blk_io **ios, unsigned int count)
+{
+	struct iocb *cbs[REAP_BATCH];
+	unsigned int n = 0, i;
+
+	for (i = 0; i < count; i++) {
+		struct blk_io *io = ios[i];
+
+		if (!io_is_fast(io)) {
+			pthread_mutex_lock(&f->mutex);
+			f->outstanding++;
+			list_add_tail(&f->slow_queue, &io->node);
+			pthread_cond_broadcast(&f->changed);
+			pthread_mutex_unlock(&f->mutex);
+			continue;
+		}
+		prepare_iocb(f, io);
+		if (f->in_flight + n >= f->aio_depth) {
+			list_add_tail(&f->waiting, &io->node);
+			continue;
+		}
+		kernel_takes(io);
+		cbs[n++] = io_iocb(io);
+		if (n == REAP_BATCH) {
+			push_polled(f, cbs, n);
+			n = 0;
+		}
+	}
+	if (n)
+		push_polled(f, cbs, n);
+}
+
+static void push_waiting_polled(struct file_dev *f)
+{
+	struct iocb *cbs[REAP_BATCH];
+	unsigned int n = 0;
+
+	while (!list_empty(&f->waiting) && n < REAP_BATCH && f->in_flight + n < f->aio_depth) {
+		struct blk_io *io = list_first(&f->waiting, struct blk_io, node);
+
+		list_del(&io->node);
+		kernel_takes(io);
+		cbs[n++] = io_iocb(io);
+	}
+	if (n)
+		push_polled(f, cbs, n);
+}
+
+unsigned int file_poll(struct blkdev *dev)
+{
+	struct file_dev *f = file_dev(dev);
+	struct io_event events[REAP_BATCH];
+	unsigned int batch, n, count = 0;
+
+	for (batch = 0; batch < POLL_BATCHES; batch++) {
+		n = take_events(f, events, REAP_BATCH);
+		finish_events(f, events, n);
+		count += n;
+		if (n < REAP_BATCH)
+			break;
+	}
+	count += collect_slow(f);
+	if (!list_empty(&f->waiting))
+		push_waiting_polled(f);
+	return count;
+}
+
+int file_poll_fd(struct blkdev *dev)
+{
+	return file_dev(dev)->event_fd;
+}
+
+void file_wake(struct blkdev *dev)
+{
+	uint64_t one = 1;
+
+	/* Never read; should it ever be full, every write of the kernel's still is an edge. */
+	if (write(file_dev(dev)->event_fd, &one, sizeof(one)) < 0)
+		return;
+}
+
+/* Waits until nothing is under way. */
+static void drain_polled(struct file_dev *f)
+{
+	bool slow = true;
+
+	while (f->in_flight || !list_empty(&f->waiting) || slow) {
+		struct io_event ev;
+
+		file_poll(&f->dev);
+		if (f->in_flight && io_getevents(f->aio, 1, 1, &ev, NULL) == 1)
+			finish_events(f, &ev, 1);
+		pthread_mutex_lock(&f->mutex);
+		while (!f->in_flight && f->outstanding && list_empty(&f->slow_done))
+			pthread_cond_wait(&f->changed, &f->mutex);
+		slow = f->outstanding || !list_empty(&f->slow_done);
+		pthread_mutex_unlock(&f->mutex);
+	}
+}
+
+/* ---- both ---- */
+
+void file_submit(struct blkdev *dev, struct blk_io **ios, unsigned int count)
+{
+	struct file_dev *f = file_dev(dev);
+
+	if (f->polled)
+		submit_polled(f, ios, count);
+	else
+		submit_threaded(f, ios, count);
+}
+
+static int reaper_start(struct file_dev *f)
+{
+	struct iocb *cb = &f->stop_iocb;
+	int ret;
+
+	io_prep_poll(cb, f->event_fd, POLLIN);
+	cb->data = NULL;	/* by which the reaper knows it */
+	ret = io_submit(f->aio, 1, &cb);
+	if (ret != 1)
+		return ret < 0 ? ret : -EIO;
+	return -pthread_create(&f->reaper, NULL, reaper_main, f);
+}
+
+static void reaper_stop(struct file_dev *f)
+{
+	file_wake(&f->dev);
+	pthread_join(f->reaper, NULL);
+}
+
+int file_set_polled(struct blkdev *dev)
+{
+	struct file_dev *f = file_dev(dev);
+	io_context_t deeper = NULL;
+
+	assert(!f->polled && !f->outstanding);
+	reaper_stop(f);
+	/* The system's limit may be near (fs.aio-max-nr): then the ring that we have will do. */
+	if (io_setup(AIO_DEPTH_POLLED, &deeper) == 0) {
+		io_destroy(f->aio);
+		f->aio = deeper;
+		f->aio_depth = AIO_DEPTH_POLLED;
+	}
+	f->polled = true;
+	return 0;
+}
+
+int file_aio_start(struct file_dev *f)
+{
+	int err;
+
+	list_init(&f->slow_queue);
+	list_init(&f->slow_done);
+	list_init(&f->waiting);
+	f->aio_depth = AIO_DEPTH;
+	f->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (f->event_fd < 0)
+		return -errno;
+	err = io_setup(AIO_DEPTH + 1, &f->aio);
+	if (err)
+		goto close_event;
+	err = reaper_start(f);
+	if (err)
+		goto destroy_aio;
+	err = -pthread_create(&f->slow, NULL, slow_main, f);
+	if (err)
+		goto stop_reaper;
+	return 0;
+
+stop_reaper:
+	reaper_stop(f);
+destroy_aio:
+	io_destroy(f->aio);
+close_event:
+	close(f->event_fd);
+	return err;
+}
+
+void file_aio_stop(struct file_dev *f)
+{
+	if (f->polled)
+		drain_polled(f);
+	pthread_mutex_lock(&f->mutex);
+	while (f->outstanding)
+		pthread_cond_wait(&f->changed, &f->mutex);
+	f->stopping = true;
+	pthread_cond_broadcast(&f->changed);
+	pthread_mutex_unlock(&f->mutex);
+	if (!f->polled)
+		reaper_stop(f);
+	pthread_join(f->slow, NULL);
+	io_destroy(f->aio);
+	close(f->event_fd);
+}
