@@ -12,40 +12,12 @@
  * The heartbeat only sets a number and wakes that thread: submitting what has piled up may
  * take long and must not delay the next beat.
  */
-#include "lockd/gate.h"
-#include "base/mutant.h"
+#include "lockd/gate_internal.h"
 
 #include <errno.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 
-/* gate_priv[] of a request under way. */
-enum gate_priv { GATE_DONE, GATE_SELF, GATE_STEP, GATE_ERR };
-
-enum gate_step {
-	STEP_SUBMIT,	/* to be submitted (again) */
-	STEP_RESULT,	/* executed, the result is in GATE_ERR */
-};
-
-struct gate {
-	struct blkdev dev;
-	struct blkdev_ops ops;
-	struct blkdev *lower;
-	struct env *env;
-
-	_Atomic uint64_t until_ns;	/* 0: closed */
-	_Atomic uint64_t inflight;	/* commands inside the lower device, or about to be */
-	_Atomic uint64_t stalls;
-	atomic_bool failed;
-	atomic_bool conflict;		/* a command met a reservation conflict */
-
-	struct env_mutex mutex;		/* waiting, fault, ending; a leaf */
-	struct env_cond changed;	/* lease renewed, failed, something waits, ending */
-	struct list waiting;
-	struct gate_fault fault;	/* count 0: none */
-	bool	ending;
-	struct env_thread *thread;
-};
+#include "base/mutant.h"
 
 bool gate_is_valid(struct gate *g)
 {
@@ -110,11 +82,27 @@ static void gate_note_result(struct gate *g, const struct blk_io *io, int err)
 
 /* ---- asynchronous requests ---- */
 
-static void gate_finish(struct gate *g, struct blk_io *io, int err)
+void gate_finish(struct blkdev *dev, struct blk_io *io, int err)
 {
 	io->done = (void (*)(struct blk_io *, int))(uintptr_t)io->gate_priv[GATE_DONE];
-	io->dev = &g->dev;
+	io->dev = dev;
 	io->done(io, err);
+}
+
+void gate_prepare(void *self, struct blk_io *io, void (*done)(struct blk_io *io, int err))
+{
+	io->gate_priv[GATE_DONE] = (uint64_t)(uintptr_t)io->done;
+	io->gate_priv[GATE_SELF] = (uint64_t)(uintptr_t)self;
+	io->done = done;
+}
+
+bool gate_judge(struct gate *g, const struct blk_io *io, int err, enum gate_step *step)
+{
+	gate_note_result(g, io, err);
+	if (err == -EBADE)
+		gate_note_conflict(g);
+	*step = err == -EBADE || io->op == BLK_READ ? STEP_SUBMIT : STEP_RESULT;
+	return err != -EBADE && gate_is_valid(g);
 }
 
 /* Puts @io on the waiting list, unless the gate has failed: then it is the caller's to end. */
@@ -140,17 +128,12 @@ static bool gate_wait(struct gate *g, struct blk_io *io, enum gate_step step, in
 static void gate_done(struct blk_io *io, int err)
 {
 	struct gate *g = (struct gate *)(uintptr_t)io->gate_priv[GATE_SELF];
-	enum gate_step step = STEP_RESULT;
+	enum gate_step step;
 
-	gate_note_result(g, io, err);
-	if (err == -EBADE)
-		gate_note_conflict(g);
-	if (err == -EBADE || io->op == BLK_READ)
-		step = STEP_SUBMIT;
-	if (err != -EBADE && gate_is_valid(g))
-		gate_finish(g, io, err);
+	if (gate_judge(g, io, err, &step))
+		gate_finish(&g->dev, io, err);
 	else if (!gate_wait(g, io, step, err))
-		gate_finish(g, io, -ESTALE);
+		gate_finish(&g->dev, io, -ESTALE);
 	/* Last: gate_free() waits for it. */
 	atomic_fetch_sub(&g->inflight, 1);
 }
@@ -159,11 +142,8 @@ static void gate_submit(struct blkdev *dev, struct blk_io **ios, unsigned int co
 {
 	struct gate *g = container_of(dev, struct gate, dev);
 
-	for (unsigned int i = 0; i < count; i++) {
-		ios[i]->gate_priv[GATE_DONE] = (uint64_t)(uintptr_t)ios[i]->done;
-		ios[i]->gate_priv[GATE_SELF] = (uint64_t)(uintptr_t)g;
-		ios[i]->done = gate_done;
-	}
+	for (unsigned int i = 0; i < count; i++)
+		gate_prepare(g, ios[i], gate_done);
 	/* Counted before looking: gate_drain() closes first and counts then. */
 	atomic_fetch_add(&g->inflight, count);
 	if (gate_is_valid(g) || (MUTANT("no-lease-check") && !atomic_load(&g->failed))) {
@@ -172,7 +152,7 @@ static void gate_submit(struct blkdev *dev, struct blk_io **ios, unsigned int co
 	}
 	for (unsigned int i = 0; i < count; i++)
 		if (!gate_wait(g, ios[i], STEP_SUBMIT, 0))
-			gate_finish(g, ios[i], -ESTALE);
+			gate_finish(&g->dev, ios[i], -ESTALE);
 	atomic_fetch_sub(&g->inflight, count);
 }
 
@@ -182,14 +162,14 @@ static void gate_release(struct gate *g, struct blk_io *io)
 	int err = (int)(int64_t)io->gate_priv[GATE_ERR];
 
 	if (gate_has_failed(g)) {
-		gate_finish(g, io, -ESTALE);
+		gate_finish(&g->dev, io, -ESTALE);
 		return;
 	}
 	if (io->gate_priv[GATE_STEP] == STEP_RESULT) {
 		if (gate_is_valid(g))
-			gate_finish(g, io, err);
+			gate_finish(&g->dev, io, err);
 		else if (!gate_wait(g, io, STEP_RESULT, err))
-			gate_finish(g, io, -ESTALE);
+			gate_finish(&g->dev, io, -ESTALE);
 		return;
 	}
 	atomic_fetch_add(&g->inflight, 1);
@@ -198,7 +178,7 @@ static void gate_release(struct gate *g, struct blk_io *io)
 		return;
 	}
 	if (!gate_wait(g, io, STEP_SUBMIT, 0))
-		gate_finish(g, io, -ESTALE);
+		gate_finish(&g->dev, io, -ESTALE);
 	atomic_fetch_sub(&g->inflight, 1);
 }
 
@@ -377,6 +357,7 @@ void gate_renew(struct gate *g, uint64_t until_ns)
 	/* Under the mutex: a gate that failed stays shut, whoever races. */
 	if (!gate_has_failed(g))
 		atomic_store(&g->until_ns, until_ns);
+	gate_wake_ports(g);
 	env_cond_broadcast(g->env, &g->changed);
 	env_mutex_unlock(g->env, &g->mutex);
 }
@@ -391,6 +372,7 @@ void gate_fail(struct gate *g)
 	env_mutex_lock(g->env, &g->mutex);
 	atomic_store(&g->failed, true);
 	atomic_store(&g->until_ns, 0);
+	gate_wake_ports(g);
 	env_cond_broadcast(g->env, &g->changed);
 	env_mutex_unlock(g->env, &g->mutex);
 }
@@ -400,7 +382,7 @@ int gate_drain(struct gate *g, uint64_t deadline_ns)
 	uint64_t now;
 
 	/* Completions do not signal (they would need the mutex): look again each millisecond. */
-	while (atomic_load(&g->inflight) != 0) {
+	while (atomic_load(&g->inflight) != 0 || gate_ports_inflight(g) != 0) {
 		now = env_now_ns(g->env);
 		if (now >= deadline_ns)
 			return -ETIMEDOUT;
@@ -429,6 +411,7 @@ int gate_new(struct env *env, struct blkdev *lower, struct gate **out)
 	env_mutex_init(env, &g->mutex);
 	env_cond_init(env, &g->changed);
 	list_init(&g->waiting);
+	list_init(&g->ports);
 	err = env_thread_start(env, "lunfs-gate", gate_thread, g, &g->thread);
 	if (err)
 		goto free_gate;
@@ -457,7 +440,7 @@ void gate_free(struct gate *g)
 	env_mutex_unlock(env, &g->mutex);
 	gate_wake(g);
 	env_thread_join(env, g->thread);
-	assert(list_empty(&g->waiting));
+	assert(list_empty(&g->waiting) && list_empty(&g->ports));
 	env_cond_fini(env, &g->changed);
 	env_mutex_fini(env, &g->mutex);
 	free(g);

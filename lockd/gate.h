@@ -26,6 +26,20 @@ void gate_free(struct gate *g);
 /** gate_blkdev() - the guarded device; lives as long as the gate. */
 struct blkdev *gate_blkdev(struct gate *g);
 
+/**
+ * gate_port_new() - a polled device behind the same lease, for one reactor.
+ * @lower: another handle of the same LUN, in polled mode; borrowed.
+ * @out:   a polled device, to be closed before the gate is freed; closing it collects what
+ *         is under way and waits for the lease if something waits for that.
+ *
+ * Everything that gate_new() says holds; requests that wait for the lease are let go on by
+ * the owner's blkdev_poll(), which a renewal calls for by an edge of the poll descriptor.
+ * A port counts its commands itself: reactors share no cache line that they write.
+ * Return: 0; -ENOMEM; -ENOTSUP: @lower has reservations, so that each path must be
+ * registered before it is used.
+ */
+int gate_port_new(struct gate *g, struct blkdev *lower, struct blkdev **out);
+
 /** gate_renew() - the lease is valid until @until_ns of env_now_ns(); lets waiters go on. */
 void gate_renew(struct gate *g, uint64_t until_ns);
 

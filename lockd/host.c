@@ -585,6 +585,11 @@ struct blkdev *lockd_dev(struct lockd *ld)
 	return gate_blkdev(ld->gate);
 }
 
+int lockd_port(struct lockd *ld, struct blkdev *lower, struct blkdev **out)
+{
+	return gate_port_new(ld->gate, lower, out);
+}
+
 uint32_t lockd_slot(const struct lockd *ld)
 {
 	return ld->self.index;

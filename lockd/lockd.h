@@ -105,6 +105,14 @@ int lockd_leave(struct lockd *ld);
 /** lockd_dev() - the data device behind the lease gate (R2): the only one fs/ may use. */
 struct blkdev *lockd_dev(struct lockd *ld);
 
+/**
+ * lockd_port() - the data device once more for one reactor: polled, behind the same lease.
+ * @lower: a handle of the device of its own, after blkdev_set_polled(); borrowed.
+ * @out:   to be closed, by the reactor, before lockd_leave().
+ * Return: 0; -ENOTSUP this device needs a registration for each path: use lockd_dev(); -ENOMEM.
+ */
+int lockd_port(struct lockd *ld, struct blkdev *lower, struct blkdev **out);
+
 uint32_t lockd_slot(const struct lockd *ld);
 uint32_t lockd_generation(const struct lockd *ld);
 

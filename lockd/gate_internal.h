@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the gate (gate.c) and its ports (gate_port.c) share. */
+#ifndef LUNFS_LOCKD_GATE_INTERNAL_H
+#define LUNFS_LOCKD_GATE_INTERNAL_H
+
+#include <stdatomic.h>
+
+#include "lockd/gate.h"
+
+/* gate_priv[] of a request under way. */
+enum gate_priv { GATE_DONE, GATE_SELF, GATE_STEP, GATE_ERR };
+
+enum gate_step {
+	STEP_SUBMIT,	/* to be submitted (again) */
+	STEP_RESULT,	/* executed, the result is in GATE_ERR */
+};
+
+struct gate {
+	struct blkdev dev;
+	struct blkdev_ops ops;
+	struct blkdev *lower;
+	struct env *env;
+
+	_Atomic uint64_t until_ns;	/* 0: closed */
+	_Atomic uint64_t inflight;	/* commands inside the lower device, or about to be */
+	_Atomic uint64_t stalls;
+	atomic_bool failed;
+	atomic_bool conflict;		/* a command met a reservation conflict */
+
+	struct env_mutex mutex;		/* waiting, ports, fault, ending; a leaf */
+	struct env_cond changed;	/* lease renewed, failed, something waits, ending */
+	struct list waiting;
+	struct list ports;
+	struct gate_fault fault;	/* count 0: none */
+	bool	ending;
+	struct env_thread *thread;
+};
+
+/** gate_prepare() - @io will come back to @done, which finds @self in gate_priv[GATE_SELF]. */
+void gate_prepare(void *self, struct blk_io *io, void (*done)(struct blk_io *io, int err));
+
+/** gate_judge() - whether a result may be handed on; if not, what is to be done instead. */
+bool gate_judge(struct gate *g, const struct blk_io *io, int err, enum gate_step *step);
+
+/** gate_finish() - gives @io back to its submitter, who gave it to @dev. */
+void gate_finish(struct blkdev *dev, struct blk_io *io, int err);
+
+/** gate_wake_ports() - the lease has changed; the mutex is held. */
+void gate_wake_ports(struct gate *g);
+
+/** gate_ports_inflight() - commands that ports have inside their devices. */
+uint64_t gate_ports_inflight(struct gate *g);
+
+#endif
