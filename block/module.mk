@@ -1,5 +1,5 @@
 # block/: the block-device interface and its backends.
-block_srcs  := block/blkdev.c $(wildcard block/blkfile*.c)
+block_srcs  := block/blkdev.c block/blkpoll.c $(wildcard block/blkfile*.c)
 block_uses  := base
 block_tests := $(wildcard tests/block/*_test.c)
 block_test_uses := sim
