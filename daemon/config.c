@@ -5,11 +5,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/settings.h"
 #include "base/text.h"
-
-#define LINE_BYTES_MAX	(PATH_MAX + 256)
-#define SPACE		" \t"
-#define WHAT_SIZE	512
 
 void config_init(struct config *c)
 {
@@ -120,72 +117,14 @@ int config_set(struct config *c, const char *key, const char *value, char *why, 
 
 /* ---- the file ---- */
 
-struct position {
-	const char *name;
-	unsigned int line;
-	char	*why;
-	size_t	why_size;
-};
-
-static int complain(const struct position *at, const char *line, const char *where,
-		    const char *what)
+static int set(void *arg, const char *key, const char *value, char *why, size_t why_size)
 {
-	snprintf(at->why, at->why_size, "%s:%u:%zu: %s", at->name, at->line,
-		 (size_t)(where - line) + 1, what);
-	return -EINVAL;
-}
-
-/* Cuts white space off the end of what begins at @start and ends before @end. */
-static void trim_end(char *start, char *end)
-{
-	while (end > start && strchr(SPACE, end[-1]))
-		end--;
-	*end = '\0';
-}
-
-static int read_line(struct config *c, char *line, const struct position *at)
-{
-	char *key = line + strspn(line, SPACE);
-	char *equals = strchr(key, '=');
-	char *value, what[WHAT_SIZE];
-	int err;
-
-	if (!*key || *key == '#')
-		return 0;
-	if (!equals)
-		return complain(at, line, key + strcspn(key, SPACE), "expected \"key = value\"");
-	if (equals == key)
-		return complain(at, line, key, "a setting has no name");
-	value = equals + 1;
-	value += strspn(value, SPACE);
-	trim_end(value, value + strlen(value));
-	trim_end(key, equals);
-	err = config_set(c, key, value, what, sizeof(what));
-	if (!err)
-		return 0;
-	return complain(at, line, err == -ENOENT ? key : value, what);
+	return config_set(arg, key, value, why, why_size);
 }
 
 int config_read(struct config *c, FILE *in, const char *name, char *why, size_t why_size)
 {
-	struct position at = { name, 0, why, why_size };
-	char line[LINE_BYTES_MAX];
+	const struct settings s = { .set = set, .arg = c };
 
-	while (fgets(line, sizeof(line), in)) {
-		size_t len = strlen(line);
-		int err;
-
-		at.line++;
-		if (len && line[len - 1] == '\n')
-			line[--len] = '\0';
-		else if (!feof(in))
-			return complain(&at, line, line + len, "the line is too long or holds a NUL");
-		err = read_line(c, line, &at);
-		if (err)
-			return err;
-	}
-	if (!ferror(in))
-		return 0;
-	snprintf(why, why_size, "%s: %s", name, strerror(errno));
-	return -EIO;
+	return settings_read(&s, in, name, why, why_size);
 }

@@ -302,18 +302,40 @@ static int take_declared(struct tgt_negotiation *n, const struct tgt_pair *pair,
 	return -EPROTO;
 }
 
+/* An answer to what was never offered is passed over: one to it would never end. */
+static void not_understood(const struct tgt_pair *pair, struct tgt_keys *answer)
+{
+	char name[TGT_KEY_MAX + 1];
+
+	if (is_answer(pair))
+		return;
+	memcpy(name, pair->key, pair->key_len);
+	name[pair->key_len] = '\0';
+	tgt_keys_add(answer, name, "NotUnderstood");
+}
+
+int tgt_negotiate_early(const struct tgt_pair *pair, struct tgt_keys *answer, const char **why)
+{
+	const struct key *key = find_key(pair);
+
+	if (!key) {
+		not_understood(pair, answer);
+		return 0;
+	}
+	if (key->kind == ELSEWHERE && is_answer(pair))
+		return 0;
+	*why = "an operational key in the security stage";
+	return -EPROTO;
+}
+
 int tgt_negotiate(struct tgt_negotiation *n, const struct tgt_pair *pair, struct tgt_keys *answer,
 		  const char **why)
 {
 	const struct key *key = find_key(pair);
-	char name[TGT_KEY_MAX + 1];
 	uint32_t bit;
 
 	if (!key) {
-		memcpy(name, pair->key, pair->key_len);
-		name[pair->key_len] = '\0';
-		if (!is_answer(pair))
-			tgt_keys_add(answer, name, "NotUnderstood");
+		not_understood(pair, answer);
 		return 0;
 	}
 	bit = 1u << (key - keys);
@@ -372,14 +394,10 @@ int tgt_negotiate_finish(struct tgt_negotiation *n, const char **why)
 void tgt_renegotiate(const struct tgt_pair *pair, uint32_t *declared, struct tgt_keys *answer)
 {
 	const struct key *key = find_key(pair);
-	char name[TGT_KEY_MAX + 1];
 
-	memcpy(name, pair->key, pair->key_len);
-	name[pair->key_len] = '\0';
-	if (is_answer(pair) || (key && key->kind == IGNORED))
-		return;
 	if (!key)
-		tgt_keys_add(answer, name, "NotUnderstood");
-	else if (key->kind != DECLARED || !declared_length(pair, declared))
-		tgt_keys_add(answer, name, "Reject");
+		not_understood(pair, answer);
+	else if (!is_answer(pair) && key->kind != IGNORED &&
+		 (key->kind != DECLARED || !declared_length(pair, declared)))
+		tgt_keys_add(answer, key->name, "Reject");
 }

@@ -37,6 +37,13 @@ void tgt_params_ours(struct tgt_params *params);
 int tgt_negotiate(struct tgt_negotiation *n, const struct tgt_pair *pair,
 		  struct tgt_keys *answer, const char **why);
 
+/**
+ * tgt_negotiate_early() - a pair in the security stage that is no key of it (12): the operational
+ * keys have their own stage; what nobody knows is NotUnderstood.
+ * Return: 0; -EPROTO with @why.
+ */
+int tgt_negotiate_early(const struct tgt_pair *pair, struct tgt_keys *answer, const char **why);
+
 /** tgt_negotiate_declare() - adds what we declare for ourselves, once. */
 void tgt_negotiate_declare(struct tgt_negotiation *n, struct tgt_keys *answer);
 
