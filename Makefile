@@ -84,6 +84,7 @@ endif
 
 # ---- modules, lowest first ----
 include base/module.mk
+include proc/module.mk
 include block/module.mk
 include lockd/module.mk
 include fs/module.mk

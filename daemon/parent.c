@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <poll.h>
-#include <pwd.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -20,12 +19,12 @@
 #include <unistd.h>
 
 #include "base/machine.h"
-#include "daemon/notify.h"
+#include "proc/notify.h"
+#include "proc/spawn.h"
 
 #define OPERATIONS_MAX	64u	/* child processes at a time */
 #define OPERATIONS_KEPT	16u	/* of these for fencing: mounts of a hung device shall not stop it */
 #define KILL_MS		5000	/* for a killed worker to end */
-#define WORKER_NOBODY	65534
 
 /* A mount that this daemon made: what it may unmount. */
 struct mount_entry {
@@ -44,9 +43,8 @@ struct result {
 struct state {
 	struct parent p;
 	int	run_dir, lock_fd;	/* the directory, and that it is ours */
-	int	life;		/* closes with us: the worker ends then; carries "stop" */
+	struct spawn worker;	/* closes its life with us: the worker ends then */
 	int	signals;
-	int	worker_pidfd;
 	int	results[2];	/* from our child processes */
 	unsigned int operations;
 	bool	ready, stopping;
@@ -58,24 +56,6 @@ struct state {
 #define SAY(level, ...)	env_log(env_posix(), level, "lunfsd", __VA_ARGS__)
 
 /* ---- before the worker exists ---- */
-
-static int find_worker_user(const struct config *c, struct rpc_hello *h)
-{
-	struct passwd *pw = getpwnam(c->user[0] ? c->user : "lunfs");
-
-	if (!pw && c->user[0]) {
-		SAY(LOG_LEVEL_ERROR, "there is no user \"%s\" for the worker to run as", c->user);
-		return -ENOENT;
-	}
-	if (!pw)
-		pw = getpwnam("nobody");
-	h->uid = pw ? pw->pw_uid : WORKER_NOBODY;
-	h->gid = pw ? pw->pw_gid : WORKER_NOBODY;
-	if (h->uid)
-		return 0;
-	SAY(LOG_LEVEL_ERROR, "the worker may not run as root; name another user");
-	return -EINVAL;
-}
 
 static int find_control_group(const struct config *c, struct rpc_hello *h)
 {
@@ -199,74 +179,15 @@ static int bind_control(const struct state *s)
 
 /* ---- the worker ---- */
 
-/* The worker is this program anew, so that the two share no address layout. */
-static void exec_worker(int rpc, int life, int control)
-{
-	static const char *const kept[] = { "LUNFS_SECCOMP", "JOURNAL_STREAM", "ASAN_OPTIONS",
-					    "UBSAN_OPTIONS", "TSAN_OPTIONS" };
-	char *argv[] = { "lunfsd", "--role=worker", NULL };
-	char text[ARRAY_SIZE(kept)][512], *env[ARRAY_SIZE(kept) + 1];
-	unsigned int n = 0;
-	sigset_t none;
-	int null = open("/dev/null", O_RDONLY);
-
-	for (unsigned int i = 0; i < ARRAY_SIZE(kept); i++) {
-		const char *value = getenv(kept[i]);
-
-		if (!value)
-			continue;
-		snprintf(text[n], sizeof(text[n]), "%s=%s", kept[i], value);
-		env[n] = text[n];
-		n++;
-	}
-	env[n] = NULL;
-	if (null < 0 || dup2(null, 0) < 0 || dup2(rpc, WORKER_FD_RPC) < 0 ||
-	    dup2(life, WORKER_FD_LIFE) < 0 || dup2(control, WORKER_FD_CONTROL) < 0)
-		_exit(1);
-	if (syscall(SYS_close_range, WORKER_FD_CONTROL + 1, ~0u, 0))
-		_exit(1);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	execve("/proc/self/exe", argv, env);
-	_exit(1);
-}
-
-/* Descriptors out of the way of the numbers that the worker gets them at. */
-static int high_fd(int fd)
-{
-	int high = fcntl(fd, F_DUPFD_CLOEXEC, 32);
-
-	close(fd);
-	return high;
-}
-
 static int start_worker(struct state *s, int control)
 {
-	int rpc[2], life[2];
+	int err = spawn_worker("lunfsd", &control, 1, &s->worker);
 
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, rpc) ||
-	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, life))
-		return -errno;
-	rpc[1] = high_fd(rpc[1]);
-	life[1] = high_fd(life[1]);
-	control = high_fd(control);
-	s->p.worker = fork();
-	if (s->p.worker < 0)
-		return -errno;
-	if (s->p.worker == 0) {
-		/* Until the worker asks for it itself, after it has changed its user. */
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		exec_worker(rpc[1], life[1], control);
-	}
-	close(rpc[1]);
-	close(life[1]);
-	close(control);
-	s->p.rpc = rpc[0];
-	s->life = life[0];
-	s->worker_pidfd = (int)syscall(SYS_pidfd_open, s->p.worker, 0);
-	if (s->worker_pidfd < 0)
-		return -errno;
-	return rpc_send(s->p.rpc, &s->p.hello, sizeof(s->p.hello), NULL, 0);
+	if (err)
+		return err;
+	s->p.worker = s->worker.pid;
+	s->p.rpc = s->worker.rpc;
+	return packet_send(s->p.rpc, &s->p.hello, sizeof(s->p.hello), NULL, 0);
 }
 
 /* ---- requests ---- */
@@ -350,7 +271,7 @@ static void fill_reply(const struct rpc_request *rq, struct rpc_reply *reply, in
 static void answer(struct state *s, const struct rpc_request *rq, struct rpc_reply *reply, int err)
 {
 	fill_reply(rq, reply, err);
-	if (rpc_send_now(s->p.rpc, reply, sizeof(*reply)))
+	if (packet_send_now(s->p.rpc, reply, sizeof(*reply)))
 		SAY(LOG_LEVEL_WARNING, "the worker does not take the reply to its request %u",
 		    rq->op);
 }
@@ -359,7 +280,7 @@ static void answer(struct state *s, const struct rpc_request *rq, struct rpc_rep
 static int fork_operation(struct state *s, const struct rpc_request *rq, const int *fds)
 {
 	static struct rpc_reply reply;	/* large; zero in every child process */
-	int out[RPC_FDS_MAX];
+	int out[PACKET_FDS_MAX];
 	unsigned int out_count = 0;
 	pid_t me = getpid(), pid = fork();
 	int err;
@@ -369,11 +290,11 @@ static int fork_operation(struct state *s, const struct rpc_request *rq, const i
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != me)
 		_exit(1);
-	close(s->life);
+	close(s->worker.life);
 	close(s->lock_fd);	/* an operation that hangs keeps no successor from starting */
 	err = run_operation(s, rq, fds, &reply, out, &out_count);
 	fill_reply(rq, &reply, err);
-	rpc_send(s->p.rpc, &reply, sizeof(reply), out, err ? 0 : out_count);
+	packet_send(s->p.rpc, &reply, sizeof(reply), out, err ? 0 : out_count);
 	_exit(0);
 }
 
@@ -442,9 +363,9 @@ static void handle_request(struct state *s)
 {
 	static struct rpc_request rq;
 	struct rpc_reply reply;
-	int fds[RPC_FDS_MAX];
+	int fds[PACKET_FDS_MAX];
 	unsigned int fd_count;
-	int err = rpc_recv(s->p.rpc, &rq, sizeof(rq), fds, &fd_count);
+	int err = packet_recv(s->p.rpc, &rq, sizeof(rq), fds, &fd_count);
 
 	if (err)
 		return;	/* its end is reported by the pidfd; a malformed packet is dropped */
@@ -467,7 +388,7 @@ static void handle_request(struct state *s)
 		else
 			s->operations++;
 	}
-	rpc_close_fds(fds, fd_count);
+	packet_close_fds(fds, fd_count);
 }
 
 /* ---- the loop ---- */
@@ -495,34 +416,31 @@ static void handle_signal(struct state *s)
 		notify_send("STOPPING=1");
 		SAY(LOG_LEVEL_INFO, "%s: unmounting and giving the datastores back",
 		    strsignal((int)si.ssi_signo));
-		send(s->life, "s", 1, MSG_NOSIGNAL);
+		spawn_tell_stop(&s->worker);
 	}
 }
 
 static int worker_status(struct state *s)
 {
-	int status = 0;
+	char why[256];
+	enum spawn_end end = spawn_status(&s->worker, why, sizeof(why));
 
-	waitpid(s->p.worker, &status, 0);
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 0 && s->stopping)
+	if (end == SPAWN_ENDED && s->stopping)
 		return 0;
-	if (WIFSIGNALED(status))
-		SAY(LOG_LEVEL_ERROR, "the worker was ended by signal %d (%s)%s", WTERMSIG(status),
-		    strsignal(WTERMSIG(status)), WTERMSIG(status) == SIGSYS ?
-		    ": it made a system call that it may not make" : "");
-	else if (s->ready)
-		SAY(LOG_LEVEL_ERROR, "the worker ended with status %d", WEXITSTATUS(status));
+	/* What failed before it was ready it has said itself. */
+	if (end == SPAWN_KILLED || s->ready)
+		SAY(LOG_LEVEL_ERROR, "%s", why);
 	return 1;
 }
 
 /* Its process may stay until its I/O ends; the host locks that it holds keep that safe. */
 static int give_up(struct state *s)
 {
-	struct pollfd pfd = { .fd = s->worker_pidfd, .events = POLLIN };
+	struct pollfd pfd = { .fd = s->worker.pidfd, .events = POLLIN };
 
 	SAY(LOG_LEVEL_ERROR, "not everything could be given back within %u s (does a device hang?): "
 	    "ending the worker; other hosts recover what it had", s->stop_timeout);
-	syscall(SYS_pidfd_send_signal, s->worker_pidfd, SIGKILL, NULL, 0);
+	syscall(SYS_pidfd_send_signal, s->worker.pidfd, SIGKILL, NULL, 0);
 	if (poll(&pfd, 1, KILL_MS) <= 0)
 		SAY(LOG_LEVEL_ERROR, "the worker, process %d, is killed but does not end: its I/O "
 		    "hangs in the kernel", (int)s->p.worker);
@@ -542,7 +460,7 @@ static int stop_left(const struct state *s)
 static int loop(struct state *s)
 {
 	struct pollfd pfd[] = {
-		{ .fd = s->worker_pidfd, .events = POLLIN },
+		{ .fd = s->worker.pidfd, .events = POLLIN },
 		{ .fd = s->signals, .events = POLLIN },
 		{ .fd = s->p.rpc, .events = POLLIN },
 	};
@@ -586,6 +504,7 @@ static int open_signals(struct state *s)
 static int prepare(struct state *s, const struct config *c)
 {
 	struct rpc_hello *h = &s->p.hello;
+	char why[256];
 
 	h->magic = RPC_MAGIC;
 	h->parent = getpid();
@@ -599,7 +518,11 @@ static int prepare(struct state *s, const struct config *c)
 		SAY(LOG_LEVEL_ERROR, "has to be started by root: it opens devices and mounts");
 		return -EPERM;
 	}
-	if (find_worker_user(c, h) || find_control_group(c, h) || find_host(c, h) ||
+	if (spawn_user(c->user, &h->uid, &h->gid, why, sizeof(why))) {
+		SAY(LOG_LEVEL_ERROR, "%s", why);
+		return -EINVAL;
+	}
+	if (find_control_group(c, h) || find_host(c, h) ||
 	    take_run_dir(s))
 		return -EINVAL;
 	return 0;

@@ -28,7 +28,7 @@ int parent_run(const struct config *c);
 
 /**
  * parent_open() - RPC_OPEN.  @fds: what came with the request.
- * @out: descriptors for the reply, at most RPC_FDS_MAX; *@out_count of them.
+ * @out: descriptors for the reply, at most PACKET_FDS_MAX; *@out_count of them.
  * Return: 0 or negative errno with @reply->why.  The same for the others.
  */
 int parent_open(const struct parent *p, const struct rpc_open *rq, const int *fds,

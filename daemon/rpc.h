@@ -15,9 +15,9 @@
 
 #include "block/blkfile.h"
 #include "lockd/slot.h"
+#include "proc/packet.h"
 
 #define RPC_WHY_SIZE	512
-#define RPC_FDS_MAX	8
 #define RPC_MAGIC	0x4c524643u
 
 enum rpc_op {
@@ -117,22 +117,6 @@ struct rpc_hello {
 
 #define RPC_HEARTBEAT_PRIORITY	5	/* of SCHED_RR */
 
-/* Descriptors at which the worker finds its world after the exec. */
-enum { WORKER_FD_RPC = 3, WORKER_FD_LIFE = 4, WORKER_FD_CONTROL = 5 };
-
-/** rpc_send() - one packet with @fd_count descriptors.  Return: 0 or -errno. */
-int rpc_send(int sock, const void *msg, size_t len, const int *fds, unsigned int fd_count);
-
-/** rpc_send_now() - the same without descriptors; -EAGAIN where it would have to wait. */
-int rpc_send_now(int sock, const void *msg, size_t len);
-
-/**
- * rpc_recv() - one packet of exactly @len bytes and at most RPC_FDS_MAX descriptors, which
- * the caller then owns; they are close-on-exec.
- * Return: 0; -EPIPE the other end is gone; -EPROTO another length, descriptors closed.
- */
-int rpc_recv(int sock, void *msg, size_t len, int fds[RPC_FDS_MAX], unsigned int *fd_count);
-
 /**
  * rpc_request_check() - whether a request is well-formed, before anything is done about it.
  * @fd_count: descriptors that came with it.
@@ -140,9 +124,6 @@ int rpc_recv(int sock, void *msg, size_t len, int fds[RPC_FDS_MAX], unsigned int
  */
 int rpc_request_check(const struct rpc_request *rq, unsigned int fd_count, char *why,
 		      size_t why_size);
-
-/** rpc_close_fds() - closes what rpc_recv() returned. */
-void rpc_close_fds(const int *fds, unsigned int count);
 
 /**
  * rpc_mount_option() - adds what mount option @name means to @flags of mount(2).

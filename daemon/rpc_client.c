@@ -45,7 +45,7 @@ static void take_reply(struct rpc_client *c, const struct rpc_reply *reply, cons
 		pthread_cond_signal(&call->answered);
 	}
 	if (!call || !call->fds)
-		rpc_close_fds(fds, fd_count);
+		packet_close_fds(fds, fd_count);
 	pthread_mutex_unlock(&c->mutex);
 }
 
@@ -53,11 +53,11 @@ static void *read_replies(void *arg)
 {
 	struct rpc_client *c = arg;
 	struct rpc_reply reply;
-	int fds[RPC_FDS_MAX];
+	int fds[PACKET_FDS_MAX];
 	unsigned int fd_count;
 
 	for (;;) {
-		int err = rpc_recv(c->sock, &reply, sizeof(reply), fds, &fd_count);
+		int err = packet_recv(c->sock, &reply, sizeof(reply), fds, &fd_count);
 
 		/* Without its parent a worker can neither fence nor unmount: it ends with it. */
 		if (err == -EPIPE)
@@ -65,7 +65,7 @@ static void *read_replies(void *arg)
 		if (!err && reply.magic == RPC_MAGIC)
 			take_reply(c, &reply, fds, fd_count);
 		else if (!err)
-			rpc_close_fds(fds, fd_count);
+			packet_close_fds(fds, fd_count);
 	}
 	return NULL;
 }
@@ -93,7 +93,7 @@ int rpc_call(struct rpc_client *c, struct rpc_request *rq, int fd, struct rpc_re
 	list_add_tail(&c->calls, &call.node);
 	pthread_mutex_unlock(&c->mutex);
 
-	err = rpc_send(c->sock, rq, sizeof(*rq), &fd, fd >= 0);
+	err = packet_send(c->sock, rq, sizeof(*rq), &fd, fd >= 0);
 
 	pthread_mutex_lock(&c->mutex);
 	while (!err && !call.done)

@@ -26,7 +26,7 @@ int rpc_client_start(struct rpc_client *c, int sock);
  * @rq:     op and its arguments set; the rest is filled in.
  * @fd:     to be passed along, or -1.
  * @reply:  receives the reply; its why[] is always a text when the answer is an error.
- * @fds:    receives descriptors, RPC_FDS_MAX of room; *@fd_count of them; NULL: none expected.
+ * @fds:    receives descriptors, PACKET_FDS_MAX of room; *@fd_count of them; NULL: none expected.
  * Context: blocks as long as the operation takes.  Return: 0 or negative errno.
  */
 int rpc_call(struct rpc_client *c, struct rpc_request *rq, int fd, struct rpc_reply *reply,

@@ -185,7 +185,7 @@ fail:
 	return err;
 
 close_all:
-	rpc_close_fds(fds, fd_count);
+	packet_close_fds(fds, fd_count);
 	snprintf(why, why_size, "%.200s: the privileged half sent %u descriptors", s->device,
 		 fd_count);
 	return err;
@@ -265,7 +265,7 @@ static int attach_new(struct store *s, int asker, struct store **other, char *wh
 {
 	struct rpc_request rq = { .op = RPC_OPEN };
 	struct rpc_reply reply;
-	int fds[RPC_FDS_MAX], err;
+	int fds[PACKET_FDS_MAX], err;
 	unsigned int fd_count = 0;
 
 	snprintf(rq.open.path, sizeof(rq.open.path), "%s", s->device);
@@ -278,7 +278,7 @@ static int attach_new(struct store *s, int asker, struct store **other, char *wh
 	*other = find_backing(s);
 	pthread_mutex_unlock(&s->all->mutex);
 	if (*other) {
-		rpc_close_fds(fds, fd_count);
+		packet_close_fds(fds, fd_count);
 		return -EEXIST;
 	}
 	if (err) {

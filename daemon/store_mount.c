@@ -69,7 +69,7 @@ static int start_mount(struct mount *m, const struct store_mount_params *p, cons
 	};
 
 	if (fd_count != 1) {
-		rpc_close_fds(fds, fd_count);
+		packet_close_fds(fds, fd_count);
 		return -EPROTO;
 	}
 	return mnt_start(m->store->fs, fds[0], &o, &m->mnt);
@@ -101,7 +101,7 @@ int store_mount(struct store *s, const struct store_mount_params *p, char dir[PA
 {
 	struct mount *m = calloc(1, sizeof(*m));
 	struct rpc_reply reply;
-	int fds[RPC_FDS_MAX], err;
+	int fds[PACKET_FDS_MAX], err;
 	unsigned int fd_count = 0;
 
 	if (!m)

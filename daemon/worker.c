@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -15,8 +14,9 @@
 
 #include "base/machine.h"
 #include "daemon/ctl.h"
-#include "daemon/sandbox.h"
 #include "daemon/store.h"
+#include "proc/sandbox.h"
+#include "proc/spawn.h"
 
 struct worker {
 	struct rpc_hello hello;
@@ -85,13 +85,13 @@ static bool may_beat(void *arg)
 
 static int receive_hello(struct worker *w)
 {
-	int fds[RPC_FDS_MAX];
+	int fds[PACKET_FDS_MAX];
 	unsigned int fd_count;
-	int err = rpc_recv(WORKER_FD_RPC, &w->hello, sizeof(w->hello), fds, &fd_count);
+	int err = packet_recv(SPAWN_FD_RPC, &w->hello, sizeof(w->hello), fds, &fd_count);
 
 	if (err)
 		return err;
-	rpc_close_fds(fds, fd_count);
+	packet_close_fds(fds, fd_count);
 	return w->hello.magic == RPC_MAGIC ? 0 : -EPROTO;
 }
 
@@ -125,39 +125,18 @@ static int confine(struct worker *w)
 	return err;
 }
 
-/* Keyboard and service managers signal the whole group: the parent decides what happens. */
-static void ignore_signals(void)
-{
-	signal(SIGTERM, SIG_IGN);
-	signal(SIGINT, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
-	signal(SIGPIPE, SIG_IGN);
-}
-
 /* ---- running ---- */
 
 static int serve(struct worker *w)
 {
 	struct rpc_request ready = { .magic = RPC_MAGIC, .op = RPC_READY };
-	int err = rpc_client_start(&w->rpc, WORKER_FD_RPC);
+	int err = rpc_client_start(&w->rpc, SPAWN_FD_RPC);
 
 	if (!err)
 		err = stores_init(&w->stores, &w->rpc, &w->hello, w->pid_start, may_beat, w);
 	if (!err)
-		err = ctl_start(&w->ctl, WORKER_FD_CONTROL, &w->stores, &w->hello);
-	return err ? err : rpc_send(WORKER_FD_RPC, &ready, sizeof(ready), NULL, 0);
-}
-
-/* Until the parent says stop, or is no more. */
-static void wait_for_stop(void)
-{
-	struct pollfd pfd = { .fd = WORKER_FD_LIFE, .events = POLLIN };
-	char c;
-
-	while (poll(&pfd, 1, -1) < 0 && errno == EINTR)
-		;
-	if (recv(WORKER_FD_LIFE, &c, 1, 0) != 1)
-		_exit(1);
+		err = ctl_start(&w->ctl, SPAWN_FD_MORE, &w->stores, &w->hello);
+	return err ? err : packet_send(SPAWN_FD_RPC, &ready, sizeof(ready), NULL, 0);
 }
 
 int worker_run(void)
@@ -166,7 +145,7 @@ int worker_run(void)
 	int err;
 
 	prctl(PR_SET_NAME, "lunfsd-worker");
-	ignore_signals();
+	spawn_ignore_signals();
 	err = receive_hello(&w);
 	if (err)
 		return 1;
@@ -189,7 +168,7 @@ int worker_run(void)
 		SAY(LOG_LEVEL_ERROR, "the worker cannot start: %s", strerror(-err));
 		return 1;
 	}
-	wait_for_stop();
+	spawn_wait_stop();
 	err = stores_shutdown(&w.stores);
 	/* Not exit(): threads that serve connections are still there. */
 	fflush(NULL);

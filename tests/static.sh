@@ -31,7 +31,7 @@ report "cppcheck" "$(cppcheck --quiet --enable=warning,performance,portability -
 	base block lockd fs iscsi fuse daemon tools 2>&1)"
 
 # Includes point downward only: a module includes itself and what its module.mk names.
-report "includes point downward" "$(for m in base block lockd fs iscsi; do
+report "includes point downward" "$(for m in base proc block lockd fs iscsi; do
 	uses=$(sed -n "s/^${m}_uses *:= *//p" $m/module.mk)
 	for f in $m/*.[ch] $m/*/*.[ch]; do
 		[ -e "$f" ] || continue

@@ -28,7 +28,7 @@ static void control_line(const char *line, size_t len, bool is_root)
 static void parent_packet(struct fuzz_input *in)
 {
 	struct rpc_request *rq = malloc(sizeof(*rq));
-	unsigned int fds = (unsigned int)fuzz_number(in, 1) % (RPC_FDS_MAX + 1);
+	unsigned int fds = (unsigned int)fuzz_number(in, 1) % (PACKET_FDS_MAX + 1);
 	char why[RPC_WHY_SIZE] = "";
 
 	FUZZ_CHECK(rq);

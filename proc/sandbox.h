@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How the worker gives up everything that it does not need, before it faces anybody (R9). */
-#ifndef LUNFS_DAEMON_SANDBOX_H
-#define LUNFS_DAEMON_SANDBOX_H
+#ifndef LUNFS_PROC_SANDBOX_H
+#define LUNFS_PROC_SANDBOX_H
 
 #include <sys/types.h>
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "daemon/sandbox.h"
+#include "proc/sandbox.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef LUNFS_DAEMON_NOTIFY_H
-#define LUNFS_DAEMON_NOTIFY_H
+#ifndef LUNFS_PROC_NOTIFY_H
+#define LUNFS_PROC_NOTIFY_H
 
 /**
  * notify_send() - tells systemd @state, such as "READY=1", if it started us and wants to know.
