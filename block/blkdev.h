@@ -207,6 +207,10 @@ void blkdev_wake(struct blkdev *dev);
 /** blkdev_close() - waits for outstanding requests and frees @dev; NULL is allowed. */
 void blkdev_close(struct blkdev *dev);
 
+/* Of an array of bytes on the stack: aligned for I/O.  For a block or two that must be had
+ * also when memory runs out: what keeps a host's lease and locks. */
+#define BLKDEV_ALIGNED	__attribute__((aligned(4096)))
+
 /** blkdev_alloc() - @size bytes aligned to 4096 for I/O, zeroed; NULL when out of memory. */
 void *blkdev_alloc(size_t size);
 

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #define CAW_WAIT_NS	(500 * NSEC_PER_MSEC)
+#define SECTOR_MAX	4096
 
 /* ---- in the calling thread ---- */
 
@@ -103,14 +104,13 @@ static int caw_range_lock(struct file_dev *f, uint64_t off, short type)
 /* Read, compare, write: with the sector's range locked against every other handle. */
 static int caw_locked(struct file_dev *f, const struct blk_io *io)
 {
-	void *found = blkdev_alloc(io->len);
+	uint8_t found[SECTOR_MAX] BLKDEV_ALIGNED;
 	struct iovec iov = { .iov_base = found, .iov_len = io->len };
 	struct blk_io step = { .op = BLK_READ, .off = io->off, .len = io->len, .iov = &iov,
 			       .iovcnt = 1 };
 	int err;
 
-	if (!found)
-		return -EBUSY;
+	assert(io->len <= sizeof(found));
 	err = sync_rw(f, &step);
 	if (err) {
 		err = -EBUSY;	/* nothing was written: not unclear */
@@ -125,7 +125,6 @@ static int caw_locked(struct file_dev *f, const struct blk_io *io)
 		step.iov = &io->iov[1];
 		err = sync_rw(f, &step);
 	}
-	free(found);
 	return err;
 }
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Compare-and-write with the rule of LOCKING.md, "An unclear compare-and-write". */
 #include <errno.h>
-#include <stdlib.h>
 
 #include "base/mutant.h"
 #include "lockd/internal.h"
@@ -52,22 +51,19 @@ static void count_caw(struct lockd *ld, int err, bool unclear)
 int caw_sector_told(struct lockd *ld, struct blkdev *dev, uint64_t addr, const void *expected,
 		    const void *desired, bool *unclear)
 {
-	uint8_t *old_image, *new_image, *buf = blkdev_alloc(3 * BOUNCE_SIZE);
+	uint8_t old_image[BOUNCE_SIZE] BLKDEV_ALIGNED, new_image[BOUNCE_SIZE] BLKDEV_ALIGNED;
+	uint8_t found[BOUNCE_SIZE] BLKDEV_ALIGNED;
 	int err;
 
 	assert(dev->info.sector <= BOUNCE_SIZE);
-	*unclear = false;
-	if (!buf)
-		return -ENOMEM;
-	old_image = buf;
-	new_image = buf + BOUNCE_SIZE;
+	memset(old_image, 0, dev->info.sector);
+	memset(new_image, 0, dev->info.sector);
 	memcpy(old_image, expected, META_SECTOR_SIZE);
 	memcpy(new_image, desired, META_SECTOR_SIZE);
 	err = blkdev_caw(dev, addr, old_image, new_image);
 	*unclear = result_is_unclear(err);
 	if (*unclear)
-		err = read_back(ld, dev, addr, old_image, new_image, buf + 2 * BOUNCE_SIZE, err);
-	free(buf);
+		err = read_back(ld, dev, addr, old_image, new_image, found, err);
 	if (err)
 		count_caw(ld, err, *unclear);
 	return err;

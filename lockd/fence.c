@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Fencing: the proof that a dead host cannot write any more (R3c; LOCKING.md, "Fencing ladder"). */
 #include <errno.h>
-#include <stdlib.h>
 
 #include "base/mutant.h"
 #include "lockd/internal.h"
@@ -63,21 +62,16 @@ static int fence_register_path(struct blkdev *dev, uint64_t old_key, uint64_t ne
  */
 static int fence_replace_key(struct blkdev *dev, uint64_t key)
 {
-	struct blkdev_pr_state *state;
+	struct blkdev_pr_state state;
 	int err;
 
-	state = malloc(sizeof(*state));
-	if (!state)
-		return -ENOMEM;
-	err = dev->ops->pr_read(dev, state);
+	err = dev->ops->pr_read(dev, &state);
 	if (err)
-		goto free_state;
+		return err;
 	err = -EBADE;
-	for (unsigned int i = 0; err && i < state->key_count && i < ARRAY_SIZE(state->keys); i++)
-		if (state->keys[i] >> 48 == FENCE_KEY_MAGIC)
-			err = dev->ops->pr_register(dev, state->keys[i], key);
-free_state:
-	free(state);
+	for (unsigned int i = 0; err && i < state.key_count && i < ARRAY_SIZE(state.keys); i++)
+		if (state.keys[i] >> 48 == FENCE_KEY_MAGIC)
+			err = dev->ops->pr_register(dev, state.keys[i], key);
 	return err;
 }
 
@@ -102,7 +96,7 @@ int fence_prepare(struct lockd *ld)
 int fence_register(struct lockd *ld)
 {
 	struct blkdev *hb_dev = ld->p.hb_dev, *dev = ld->p.dev;
-	struct blkdev_pr_state *state;
+	struct blkdev_pr_state state;
 	const struct slot *self = &ld->self;
 	uint64_t key = self->key;
 	int err;
@@ -125,13 +119,9 @@ int fence_register(struct lockd *ld)
 	err = hb_dev->ops->pr_reserve(hb_dev, key);
 	if (err)
 		return err;
-	state = malloc(sizeof(*state));
-	if (!state)
-		return -ENOMEM;
-	err = hb_dev->ops->pr_read(hb_dev, state);
-	if (!err && !state->held)
+	err = hb_dev->ops->pr_read(hb_dev, &state);
+	if (!err && !state.held)
 		err = -EIO;
-	free(state);
 	return err;
 }
 
@@ -149,21 +139,16 @@ void fence_unregister(struct lockd *ld)
 static int fence_key_is_gone(struct lockd *ld, uint64_t key)
 {
 	struct blkdev *dev = ld->p.hb_dev;
-	struct blkdev_pr_state *state;
+	struct blkdev_pr_state state;
 	int err;
 
-	state = malloc(sizeof(*state));
-	if (!state)
-		return -ENOMEM;
-	err = dev->ops->pr_read(dev, state);
+	err = dev->ops->pr_read(dev, &state);
 	if (err)
-		goto free_state;
-	err = state->held && state->key_count <= ARRAY_SIZE(state->keys);
-	for (unsigned int i = 0; err && i < state->key_count; i++)
-		if (state->keys[i] == key)
+		return err;
+	err = state.held && state.key_count <= ARRAY_SIZE(state.keys);
+	for (unsigned int i = 0; err && i < state.key_count; i++)
+		if (state.keys[i] == key)
 			err = 0;
-free_state:
-	free(state);
 	return err;
 }
 

@@ -5,7 +5,6 @@
  */
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "lockd/internal.h"
 
@@ -43,11 +42,9 @@ static int record_believe(const uint8_t *sector, uint32_t sector_size, const uin
 static int record_load(struct blkdev *dev, const uint8_t volume[16], uint32_t slot_count,
 		       uint64_t addr, struct record *r, char *why)
 {
-	uint8_t *buf = blkdev_alloc(META_BLOCK_SIZE);
+	uint8_t buf[META_BLOCK_SIZE] BLKDEV_ALIGNED;
 	int err;
 
-	if (!buf)
-		return -ENOMEM;
 	/* A bit that fell over on the way is not believed, but worth a second look. */
 	for (unsigned int i = 0; i < 2; i++) {
 		err = blkdev_read(dev, addr, buf, dev->info.sector);
@@ -57,7 +54,6 @@ static int record_load(struct blkdev *dev, const uint8_t volume[16], uint32_t sl
 		if (!err)
 			break;
 	}
-	free(buf);
 	return err;
 }
 
@@ -420,15 +416,12 @@ static int slot_load(struct blkdev *dev, const uint8_t volume[16], uint64_t slot
 		     uint32_t index, uint32_t generation, struct slot *s)
 {
 	uint64_t addr = slots_addr + (uint64_t)index * META_BLOCK_SIZE;
-	uint8_t *buf = blkdev_alloc(META_BLOCK_SIZE);
+	uint8_t buf[META_BLOCK_SIZE] BLKDEV_ALIGNED;
 	int err;
 
-	if (!buf)
-		return -ENOMEM;
 	err = blkdev_read(dev, addr, buf, META_BLOCK_SIZE);
 	if (!err)
 		err = slot_decode(buf, volume, addr, index, s, NULL, 0);
-	free(buf);
 	if (err)
 		return err == -EBADMSG ? -EUCLEAN : err;
 	return s->generation == generation && s->state != SLOT_FREE;

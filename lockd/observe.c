@@ -5,7 +5,6 @@
  */
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "base/mutant.h"
 #include "lockd/internal.h"
@@ -23,23 +22,18 @@ int slot_read_image(struct lockd *ld, struct blkdev *dev, uint32_t index, struct
 		    uint8_t image[META_SECTOR_SIZE])
 {
 	uint64_t addr = slot_addr(ld, index);
-	uint8_t *buf;
+	uint8_t buf[META_BLOCK_SIZE] BLKDEV_ALIGNED;
 	char why[200];
 	int err;
 
-	buf = blkdev_alloc(META_BLOCK_SIZE);
-	if (!buf)
-		return -ENOMEM;
 	err = blkdev_read(dev, addr, buf, dev->info.sector);
 	if (err)
-		goto free_buf;
+		return err;
 	err = slot_decode(buf, ld->p.volume, addr, index, s, why, sizeof(why));
 	if (err)
 		log_error(ld->p.env, ld->datastore, "host slot %u: %s; run fsck.lunfs", index, why);
 	else if (image)
 		memcpy(image, buf, META_SECTOR_SIZE);
-free_buf:
-	free(buf);
 	return err;
 }
 
