@@ -55,6 +55,13 @@ static void grow(struct table *t)
 	t->bucket_count = bucket_count;
 }
 
+int table_reserve(struct table *t)
+{
+	if (!t->bucket_count)
+		grow(t);
+	return t->bucket_count ? 0 : -ENOMEM;
+}
+
 int table_insert(struct table *t, struct table_node *node, uint64_t key)
 {
 	assert(!table_find(t, key));

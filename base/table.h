@@ -26,6 +26,9 @@ void table_init(struct table *t);
 /** table_fini() - frees the buckets; the table must be empty. */
 void table_fini(struct table *t);
 
+/** table_reserve() - from now on table_insert() cannot fail.  Return: 0 or -ENOMEM. */
+int table_reserve(struct table *t);
+
 /**
  * table_insert() - adds @node under @key, which must not be present.
  * Return: 0; -ENOMEM only if the table has no buckets at all yet (growing is optional).

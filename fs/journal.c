@@ -95,17 +95,26 @@ int journal_flush_data(struct fs *fs)
 
 /* ---- sealing ---- */
 
-void jtxn_free(struct jtxn *t)
+void jtxn_destroy(struct jtxn *t)
 {
-	if (!t)
-		return;
 	free(t->images);
-	free(t->quarantine);
 	free(t->memory);
 	free(t);
 }
 
-static struct jtxn *jtxn_alloc(unsigned int count)
+void jtxn_free(struct journal *j, struct jtxn *t)
+{
+	if (!t)
+		return;
+	free(t->quarantine);
+	t->quarantine = NULL;
+	if (t->spare)
+		j->spare = t;
+	else
+		jtxn_destroy(t);
+}
+
+struct jtxn *jtxn_alloc(unsigned int count)
 {
 	struct jtxn *t = calloc(1, sizeof(*t));
 
@@ -117,8 +126,30 @@ static struct jtxn *jtxn_alloc(unsigned int count)
 	t->memory = blkdev_alloc((size_t)(count + 2) * BLOCK_SIZE);
 	if (t->images && t->memory)
 		return t;
-	jtxn_free(t);
+	jtxn_destroy(t);
 	return NULL;
+}
+
+/*
+ * The spare one, empty again; if it is in use, it is the only thing that has to go home before
+ * it can be had, and that takes no memory.  NULL: the journal is dead.
+ */
+static struct jtxn *spare_take(struct journal *j, unsigned int count)
+{
+	struct jtxn *t;
+
+	while (!j->spare && !j->dead)
+		journal_checkpoint(j);
+	t = j->dead ? NULL : j->spare;
+	if (!t)
+		return NULL;
+	j->spare = NULL;
+	assert(count <= j->count_max);
+	t->count = count;
+	t->durable = false;
+	memset(t->images, 0, count * sizeof(*t->images));
+	memset(t->memory, 0, (size_t)(count + 2) * BLOCK_SIZE);
+	return t;
 }
 
 /*
@@ -191,7 +222,6 @@ static void running_turn(struct journal *j, struct jtxn *t)
 static int journal_seal(struct journal *j, struct jtxn **out)
 {
 	struct jtxn *t = NULL;
-	int err = 0;
 
 	j->sealing = true;
 	while (j->running.handles)
@@ -199,18 +229,20 @@ static int journal_seal(struct journal *j, struct jtxn **out)
 	if (!j->dead && j->running.count) {
 		env_mutex_unlock(j->env, &j->mutex);
 		t = jtxn_alloc(j->running.count);
-		if (t)
-			jtxn_copy(j, t);
 		env_mutex_lock(j->env, &j->mutex);
-		if (t)
+		if (!t)
+			t = spare_take(j, j->running.count);
+		if (t) {
+			env_mutex_unlock(j->env, &j->mutex);
+			jtxn_copy(j, t);
+			env_mutex_lock(j->env, &j->mutex);
 			running_turn(j, t);
-		else
-			err = -ENOMEM;
+		}
 	}
 	j->sealing = false;
 	env_cond_broadcast(j->env, &j->changed);
 	*out = t;
-	return j->dead ? -EIO : err;
+	return j->dead ? -EIO : 0;
 }
 
 /* ---- writing ---- */

@@ -42,7 +42,8 @@ struct txn {
 /**
  * txn_begin() - opens a handle for at most @credits changed blocks.
  * Waits for a commit or checkpoint when the running transaction or the journal is full.
- * Return: 0; -EIO the journal is dead or our slot is lost; -ENOMEM.
+ * Return: 0; -EIO the journal is dead or our slot is lost.  Never -ENOMEM: transactions,
+ * commits and checkpoints get by with what journal_open() allocated.
  */
 int txn_begin(struct fs *fs, unsigned int credits, struct txn *txn);
 

@@ -89,16 +89,13 @@ static int discard_batch(struct journal *j, struct blk_io *ios, unsigned int cou
 
 static int quarantine_discard(struct journal *j, const struct quarantine_list *l)
 {
-	struct blk_io *ios;
+	struct blk_io ios[DISCARDS];
 	unsigned int n = 0;
 	int err = 0;
 	size_t i;
 
 	if (!j->fs->dev->info.discard_granularity || j->no_discard || !l->count)
 		return 0;
-	ios = calloc(DISCARDS, sizeof(*ios));
-	if (!ios)
-		return 0;	/* the device keeps the space; nothing else is lost */
 	for (i = 0; i < l->count && !err && !j->no_discard; i++) {
 		n += discard_prepare(j->fs->dev, &l->ranges[i], &ios[n]);
 		if (n == DISCARDS) {
@@ -108,7 +105,6 @@ static int quarantine_discard(struct journal *j, const struct quarantine_list *l
 	}
 	if (n && !err && !j->no_discard)
 		err = discard_batch(j, ios, n);
-	free(ios);
 	return err;
 }
 
@@ -132,6 +128,7 @@ struct checkpoint {
 	struct jtxn *last;
 	struct home_block *blocks;	/* the newest image of each block in them */
 	size_t block_count;
+	bool	spare;			/* they are the journal's own */
 	struct quarantine_list quarantine;
 };
 
@@ -166,7 +163,23 @@ static void checkpoint_add(struct checkpoint *cp, const struct jtxn *t)
 	cp->quarantine.count += t->quarantine_count;
 }
 
-static int checkpoint_collect(struct journal *j, struct checkpoint *cp)
+/* Out of memory: the oldest transaction alone, for which there is always room. */
+static void checkpoint_collect_one(struct journal *j, struct checkpoint *cp)
+{
+	struct jtxn *t = list_first(&j->txns, struct jtxn, node);
+
+	cp->last = t;
+	cp->spare = true;
+	cp->blocks = j->spare_blocks;
+	/* Its list of what it freed is as good as a copy. */
+	cp->quarantine = (struct quarantine_list){ t->quarantine, 0 };
+	cp->quarantine.count = t->quarantine_count;
+	t->quarantine = NULL;
+	t->quarantine_count = 0;
+	checkpoint_add(cp, t);
+}
+
+static void checkpoint_collect(struct journal *j, struct checkpoint *cp)
 {
 	size_t blocks = 0, ranges = 0;
 	struct jtxn *t, *tmp;
@@ -182,14 +195,14 @@ static int checkpoint_collect(struct journal *j, struct checkpoint *cp)
 	if (!cp->blocks || !cp->quarantine.ranges) {
 		free(cp->blocks);
 		free(cp->quarantine.ranges);
-		return -ENOMEM;
+		checkpoint_collect_one(j, cp);
+		return;
 	}
 	list_for_each(t, tmp, &j->txns, node) {
 		checkpoint_add(cp, t);
 		if (t == cp->last)
 			break;
 	}
-	return 0;
 }
 
 /* The tail goes past @last.  Commits go on meanwhile, behind it. */
@@ -236,21 +249,21 @@ static void checkpoint_release(struct journal *j, struct checkpoint *cp)
 				table_remove(&j->images, &im->node);
 		j->used -= t->count + 2;
 		list_del(&t->node);
-		jtxn_free(t);
+		jtxn_free(j, t);
 	}
 	env_cond_broadcast(j->env, &j->changed);
 }
 
 static int checkpoint_lead(struct journal *j, struct checkpoint *cp)
 {
-	uint64_t id = cp->last->id;
+	uint64_t id;
 	int err;
 
-	err = checkpoint_collect(j, cp);
-	if (err)
-		return err;
+	checkpoint_collect(j, cp);
+	id = cp->last->id;
 	err = checkpoint_write(j, cp);
-	free(cp->blocks);
+	if (!cp->spare)
+		free(cp->blocks);
 	if (err) {
 		free(cp->quarantine.ranges);
 		return err;
@@ -337,7 +350,7 @@ static void writeback(void *arg)
 		if (due < retry_ns)
 			due = retry_ns;
 		if (env_now_ns(j->env) >= due) {
-			if (settle_locked(j))	/* out of memory, or dead */
+			if (settle_locked(j))	/* dead */
 				retry_ns = env_now_ns(j->env) + WRITEBACK_MS * NSEC_PER_MSEC;
 		} else if (j->hurry && !j->dead) {
 			j->hurry = false;
@@ -351,19 +364,6 @@ static void writeback(void *arg)
 
 /* ---- opening and closing ---- */
 
-/* table_insert() can only fail on a table that never held anything. */
-static int images_init(struct table *t)
-{
-	struct table_node node;
-	int err;
-
-	table_init(t);
-	err = table_insert(t, &node, 0);
-	if (!err)
-		table_remove(t, &node);
-	return err;
-}
-
 static struct journal *journal_alloc(struct fs *fs)
 {
 	struct journal *j = calloc(1, sizeof(*j));
@@ -372,7 +372,8 @@ static struct journal *journal_alloc(struct fs *fs)
 		return NULL;
 	j->fs = fs;
 	j->env = fs->env;
-	if (images_init(&j->images)) {
+	table_init(&j->images);
+	if (table_reserve(&j->images)) {
 		free(j);
 		return NULL;
 	}
@@ -386,6 +387,9 @@ static struct journal *journal_alloc(struct fs *fs)
 
 static void journal_free(struct journal *j)
 {
+	if (j->spare)
+		jtxn_destroy(j->spare);
+	free(j->spare_blocks);
 	table_fini(&j->images);
 	env_cond_fini(j->env, &j->work);
 	env_cond_fini(j->env, &j->changed);
@@ -419,6 +423,17 @@ static int journal_load(struct journal *j)
 	return 0;
 }
 
+/* What must be there when there is no more memory to be had: or nothing could be kept. */
+static int journal_alloc_spare(struct journal *j)
+{
+	j->spare = jtxn_alloc(j->count_max);
+	j->spare_blocks = calloc(j->count_max, sizeof(*j->spare_blocks));
+	if (!j->spare || !j->spare_blocks)
+		return -ENOMEM;
+	j->spare->spare = true;
+	return 0;
+}
+
 int journal_open(struct fs *fs, struct journal **out)
 {
 	struct journal *j = journal_alloc(fs);
@@ -427,6 +442,8 @@ int journal_open(struct fs *fs, struct journal **out)
 	if (!j)
 		return -ENOMEM;
 	err = journal_load(j);
+	if (!err)
+		err = journal_alloc_spare(j);
 	if (!err)
 		err = env_thread_start(j->env, "lunfs-writeback", writeback, j, &j->thread);
 	if (err) {
@@ -457,7 +474,7 @@ static void journal_abandon(struct journal *j)
 			if (!im->superseded_by)
 				table_remove(&j->images, &im->node);
 		list_del(&t->node);
-		jtxn_free(t);
+		jtxn_free(j, t);
 	}
 }
 

@@ -31,6 +31,7 @@ struct jtxn {
 	struct quarantine *quarantine;
 	size_t		quarantine_count;
 	bool		durable;
+	bool		spare;		/* of the journal's own, for when memory runs out */
 };
 
 /* The one that handles join. */
@@ -50,6 +51,10 @@ struct journal {
 	struct env	*env;
 	struct ring	ring;		/* the tail: only the checkpoint's leader writes it */
 	unsigned int	count_max;	/* images a transaction may have */
+
+	/* A transaction, and a checkpoint of one transaction, need no memory but this. */
+	struct jtxn	*spare;		/* room for count_max images; NULL while it is in use */
+	struct home_block *spare_blocks;
 
 	struct env_mutex mutex;		/* everything below; taken before the buffer cache's */
 	struct env_cond	changed;
@@ -90,6 +95,10 @@ int journal_commit_locked(struct journal *j, uint64_t id);
  */
 int journal_checkpoint(struct journal *j);
 
-void jtxn_free(struct jtxn *t);
+/** jtxn_alloc() - room for @count images, empty; NULL when out of memory. */
+struct jtxn *jtxn_alloc(unsigned int count);
+/** jtxn_free() - @t, or what it holds if it is the spare one, which goes back. */
+void jtxn_free(struct journal *j, struct jtxn *t);
+void jtxn_destroy(struct jtxn *t);
 
 #endif

@@ -107,14 +107,12 @@ static int tail_decode(struct ring *r, const struct journal_tail_disk *d, unsign
 
 int ring_read_tail(struct ring *r, char *why, size_t why_size)
 {
-	struct journal_tail_disk *d = blkdev_alloc(JOURNAL_TAIL_BLOCKS * BLOCK_SIZE);
+	struct journal_tail_disk d[JOURNAL_TAIL_BLOCKS] BLKDEV_ALIGNED;
 	unsigned int i, good = 0;
 	int err, bad = 0;
 
-	if (!d)
-		return -ENOMEM;
 	r->version = 0;
-	err = blkdev_read(r->dev, r->addr, d, JOURNAL_TAIL_BLOCKS * BLOCK_SIZE);
+	err = blkdev_read(r->dev, r->addr, d, sizeof(d));
 	for (i = 0; !err && i < JOURNAL_TAIL_BLOCKS; i++) {
 		bad = tail_decode(r, &d[i], i, good ? NULL : why, why_size);
 		good += bad == 0;
@@ -125,44 +123,35 @@ int ring_read_tail(struct ring *r, char *why, size_t why_size)
 	/* One bad block is what a crash amid ring_write_tail() leaves; two are damage. */
 	if (!err && !r->version)
 		err = bad ? bad : -EUCLEAN;
-	free(d);
 	return err;
 }
 
 int ring_write_tail(struct ring *r, uint64_t sequence, uint64_t block)
 {
-	struct journal_tail_disk *d = blkdev_alloc(BLOCK_SIZE);
+	struct journal_tail_disk d BLKDEV_ALIGNED;
 	uint64_t version = r->version + 1;
 	int err;
 
-	if (!d)
-		return -ENOMEM;
-	tail_encode(r, d, sequence, block, version);
-	err = blkdev_write(r->dev, tail_addr(r, version), d, BLOCK_SIZE);
+	tail_encode(r, &d, sequence, block, version);
+	err = blkdev_write(r->dev, tail_addr(r, version), &d, BLOCK_SIZE);
 	if (!err) {
 		r->version = version;
 		r->sequence = sequence;
 		r->block = block;
 	}
-	free(d);
 	return err;
 }
 
 int journal_format(struct env *env, struct blkdev *dev, const struct super *s, uint32_t slot)
 {
-	struct journal_tail_disk *d = blkdev_alloc(JOURNAL_TAIL_BLOCKS * BLOCK_SIZE);
+	struct journal_tail_disk d[JOURNAL_TAIL_BLOCKS] BLKDEV_ALIGNED;
 	uint64_t sequence = 1 + env_random_below(env, 1ULL << 31);
 	struct ring r;
-	int err;
 
-	if (!d)
-		return -ENOMEM;
 	ring_init(&r, dev, s, slot);
 	tail_encode(&r, &d[0], sequence, 0, 2);
 	tail_encode(&r, &d[1], sequence, 0, 1);
-	err = blkdev_write(dev, r.addr, d, JOURNAL_TAIL_BLOCKS * BLOCK_SIZE);
-	free(d);
-	return err;
+	return blkdev_write(dev, r.addr, d, sizeof(d));
 }
 
 /* ---- reading transactions ---- */
@@ -350,8 +339,8 @@ int journal_scan(struct env *env, struct blkdev *dev, const struct super *s, uin
 
 /* ---- writing home ---- */
 
-#define HOME_IOV	64u	/* blocks a request */
-#define HOME_IOS	32u	/* requests a batch */
+#define HOME_IOV	256u	/* blocks a batch … */
+#define HOME_IOS	32u	/* … of so many requests */
 
 static bool home_is_inode(const struct home_block *b)
 {
@@ -368,13 +357,13 @@ static int home_cmp(const void *a, const void *b)
 	return x->addr < y->addr ? -1 : x->addr > y->addr;
 }
 
-/* A run of adjacent blocks from @blocks[0] as one request; returns how many. */
+/* A run of adjacent blocks, at most @count, as one request; returns how many. */
 static size_t home_prepare(const struct home_block *blocks, size_t count, struct iovec *iov,
 			   struct blk_io *io)
 {
 	size_t n;
 
-	for (n = 0; n < count && n < HOME_IOV; n++) {
+	for (n = 0; n < count; n++) {
 		if (blocks[n].addr != blocks[0].addr + n * BLOCK_SIZE)
 			break;
 		iov[n].iov_base = (void *)(uintptr_t)blocks[n].data;
@@ -391,19 +380,23 @@ static size_t home_prepare(const struct home_block *blocks, size_t count, struct
 
 static int home_write_wave(struct blkdev *dev, const struct home_block *blocks, size_t count)
 {
-	struct iovec (*iov)[HOME_IOV] = calloc(HOME_IOS, sizeof(*iov));
-	struct blk_io *ios = calloc(HOME_IOS, sizeof(*ios));
+	struct iovec iov[HOME_IOV];
+	struct blk_io ios[HOME_IOS];
 	unsigned int n;
-	size_t i = 0;
-	int err = iov && ios ? 0 : -ENOMEM;
+	size_t i = 0, end, used;
+	int err = 0;
 
 	while (!err && i < count) {
-		for (n = 0; n < HOME_IOS && i < count; n++)
-			i += home_prepare(blocks + i, count - i, iov[n], &ios[n]);
+		end = count - i < HOME_IOV ? count : i + HOME_IOV;
+		used = 0;
+		for (n = 0; n < HOME_IOS && i < end; n++) {
+			size_t run = home_prepare(blocks + i, end - i, iov + used, &ios[n]);
+
+			used += run;
+			i += run;
+		}
 		err = blkdev_rw_batch(dev, ios, n);
 	}
-	free(iov);
-	free(ios);
 	return err;
 }
 

@@ -81,7 +81,7 @@ struct home_block {
 /**
  * home_write() - writes all of @blocks, sorting them; inodes only after everything else has
  * completed, because readers without locks believe blocks by the inode's version.
- * Not flushed.  Return: 0 or the first error.
+ * Not flushed; needs no memory.  Return: 0 or the first error.
  */
 int home_write(struct blkdev *dev, struct home_block *blocks, size_t count);
 

@@ -101,14 +101,12 @@ static int orphan_load_block(struct orphans *o, uint32_t block)
 
 static int orphan_load(struct orphans *o)
 {
-	struct table_node dummy;
 	uint32_t block;
 	int err;
 
-	err = table_insert(&o->by_id, &dummy, 1);
+	err = table_reserve(&o->by_id);
 	if (err)
 		return err;
-	table_remove(&o->by_id, &dummy);
 	for (block = 0; block < o->blocks; block++) {
 		err = orphan_load_block(o, block);
 		if (err)
