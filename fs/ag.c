@@ -80,7 +80,6 @@ static void ag_unload(struct ag *ag)
 	itable_unload(ag);
 	for (i = 0; ag->maps && i < ag->bitmap_count; i++) {
 		buf_put(ag->fs, ag->maps[i].buf);
-		free(ag->maps[i].fresh);
 		free(ag->maps[i].reserved);
 		free(ag->maps[i].quarantined);
 	}
@@ -208,22 +207,21 @@ static uint64_t word_at(const uint8_t *bits, uint32_t word)
 	return le64toh(w);
 }
 
+static uint8_t *map_bits(const struct ag_bitmap *m)
+{
+	return ((struct bitmap_disk *)m->buf->data)->bits;
+}
+
 /* 64 blocks at a time: set where a block cannot be handed out. */
 static uint64_t map_word(const struct ag_bitmap *m, uint32_t word)
 {
-	uint64_t w = word_at(m->buf ? (uint8_t *)m->buf->data + BLOCK_SIZE - BITMAP_BYTES : m->fresh,
-			     word);
+	uint64_t w = word_at(map_bits(m), word);
 
 	if (m->reserved)
 		w |= word_at(m->reserved, word);
 	if (m->quarantined && !MUTANT("reuse-before-tail"))
 		w |= word_at(m->quarantined, word);
 	return w;
-}
-
-static uint8_t *map_bits(struct ag_bitmap *m)
-{
-	return m->buf ? ((struct bitmap_disk *)m->buf->data)->bits : m->fresh;
 }
 
 #define MAP_WORDS	(BITMAP_BITS / 64)
@@ -261,16 +259,21 @@ static int map_check(struct ag *ag, uint32_t i, const struct ag_bitmap *m, const
 static int map_load(struct ag *ag, uint32_t i, struct ag_bitmap *m)
 {
 	struct meta_expect e = map_expect(ag, i);
-	uint8_t *fresh = malloc(BITMAP_BYTES);
+	uint8_t *fresh;
 	int err;
 
+	if (!map_is_ready(ag, i)) {
+		err = buf_new(ag->fs, &ag->cover, &e, &m->buf);
+		if (err)
+			return err;
+		ag_bitmap_fresh(&ag->fs->super, ag->index, i, map_bits(m));
+		m->made_up = true;
+		return 0;
+	}
+	fresh = malloc(BITMAP_BYTES);
 	if (!fresh)
 		return -ENOMEM;
 	ag_bitmap_fresh(&ag->fs->super, ag->index, i, fresh);
-	if (!map_is_ready(ag, i)) {
-		m->fresh = fresh;
-		return 0;
-	}
 	err = buf_get(ag->fs, &ag->cover, &e, &m->buf);
 	if (!err)
 		err = map_check(ag, i, m, fresh);
@@ -287,7 +290,7 @@ int ag_bitmap(struct ag *ag, uint32_t i, struct ag_bitmap **out)
 	struct ag_bitmap *m = &ag->maps[i];
 	int err;
 
-	if (!m->buf && !m->fresh) {
+	if (!m->buf) {
 		err = map_load(ag, i, m);
 		if (err)
 			return err;
@@ -297,32 +300,18 @@ int ag_bitmap(struct ag *ag, uint32_t i, struct ag_bitmap **out)
 	return 0;
 }
 
-/* A bitmap block whose contents on disk nobody knows gets written for the first time. */
-static int map_create(struct txn *txn, struct ag *ag, uint32_t i, struct ag_bitmap *m)
-{
-	struct meta_expect e = map_expect(ag, i);
-	int err;
-
-	err = buf_new(ag->fs, &ag->cover, &e, &m->buf);
-	if (err)
-		return err;
-	memcpy(map_bits(m), m->fresh, BITMAP_BYTES);
-	free(m->fresh);
-	m->fresh = NULL;
-	ag_change(txn, ag)->bitmap_ready[i / 8] |= (uint8_t)(1u << i % 8);
-	return 0;
-}
-
 int ag_bitmap_change(struct txn *txn, struct ag *ag, uint32_t i, uint8_t **bits)
 {
 	struct ag_bitmap *m;
 	int err;
 
 	err = ag_bitmap(ag, i, &m);
-	if (!err && !m->buf)
-		err = map_create(txn, ag, i, m);
 	if (err)
 		return err;
+	/* What lies on disk nobody knows: it is written for the first time. */
+	if (m->made_up)
+		ag_change(txn, ag)->bitmap_ready[i / 8] |= (uint8_t)(1u << i % 8);
+	m->made_up = false;
 	txn_dirty(txn, m->buf, ag->version);
 	*bits = map_bits(m);
 	return 0;

@@ -8,8 +8,8 @@
 
 /* One bitmap block.  A block can be handed out if its bit is set in none of the three. */
 struct ag_bitmap {
-	struct buf	*buf;		/* referenced once loaded; NULL while it is fresh */
-	uint8_t		*fresh;		/* contents of one that is not initialised on disk */
+	struct buf	*buf;		/* referenced once loaded */
+	bool		made_up;	/* not initialised on disk: nobody has changed it so far */
 	uint8_t		*reserved;	/* given to a hold, not yet taken; NULL: none ever */
 	uint8_t		*quarantined;	/* free on disk, journal's tail not past that; NULL */
 	uint32_t	free;		/* blocks that can be handed out */

@@ -459,6 +459,38 @@ int alloc_take(struct txn *txn, struct alloc_hold *hold, unsigned int i)
 	return err;
 }
 
+int alloc_make_room(struct fs *fs, struct alloc_hold *hold, unsigned int from)
+{
+	for (unsigned int i = from; i < hold->run_count; i++) {
+		assert(hold->runs[i].count == 1);
+		hold->runs[i].room = buf_room();
+		if (!hold->runs[i].room) {
+			alloc_put(fs, hold);
+			return -ENOMEM;
+		}
+	}
+	return 0;
+}
+
+int alloc_take_block(struct txn *txn, struct alloc_hold *hold, unsigned int i,
+		     struct cover *cover, const struct meta_expect *e, struct buf **out)
+{
+	struct buf *buf;
+	int err;
+
+	assert(i < hold->run_count && hold->runs[i].room);
+	err = buf_new_in(txn->fs, cover, e, &hold->runs[i].room, &buf);
+	if (err)
+		return err;
+	err = alloc_take(txn, hold, i);
+	if (err) {
+		buf_drop(txn->fs, txn, buf);
+		return err;
+	}
+	*out = buf;
+	return 0;
+}
+
 void alloc_put(struct fs *fs, struct alloc_hold *hold)
 {
 	struct ag *ag = hold->ag;
@@ -466,6 +498,8 @@ void alloc_put(struct fs *fs, struct alloc_hold *hold)
 
 	if (!ag)
 		return;
+	for (i = 0; i < hold->run_count; i++)
+		buf_room_free(hold->runs[i].room);
 	env_mutex_lock(fs->env, &ag->mutex);
 	for (i = 0; i < hold->run_count; i++)
 		if (!hold->runs[i].taken)

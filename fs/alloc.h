@@ -25,6 +25,7 @@ struct alloc_run {
 	uint64_t block;		/* block number on the volume */
 	uint32_t count;
 	bool	taken;		/* alloc_take() was called */
+	struct buf *room;	/* alloc_make_room(): for the metadata block that it becomes */
 };
 
 #define ALLOC_RUNS_MAX	8u
@@ -49,9 +50,20 @@ struct alloc_hold {
 int alloc_reserve(struct fs *fs, const uint32_t *counts, unsigned int run_count, uint64_t goal,
 		  struct alloc_hold *hold);
 
+/**
+ * alloc_make_room() - before txn_begin(): memory for the metadata blocks that runs @from and
+ * after of @hold, of count 1, become (alloc_take_block()).  Return: 0 or -ENOMEM: then @hold is put.
+ */
+int alloc_make_room(struct fs *fs, struct alloc_hold *hold, unsigned int from);
+
 /** alloc_take() - within @txn: run @i of @hold is allocated on disk.  Costs up to 3 credits a
  * hold (header and two bitmap blocks) plus 1 for each further run's bitmap block. */
 int alloc_take(struct txn *txn, struct alloc_hold *hold, unsigned int i);
+
+/** alloc_take_block() - alloc_take() of run @i, and buf_new() of @e, its block, in the room made
+ * for it.  Return: 0; -EUCLEAN, logged: the bitmap is damaged, nothing was taken. */
+int alloc_take_block(struct txn *txn, struct alloc_hold *hold, unsigned int i,
+		     struct cover *cover, const struct meta_expect *e, struct buf **out);
 
 /** alloc_put() - unpins; runs reserved and not taken are free again.  After txn_end(). */
 void alloc_put(struct fs *fs, struct alloc_hold *hold);

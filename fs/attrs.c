@@ -170,6 +170,7 @@ int attrs_load(struct fs *fs, struct inode *ino, struct attrs *a)
 	err = buf_get(fs, &ino->cover, &e, &buf);
 	if (err)
 		return err;
+	inode_keep(ino, buf);
 	err = attrs_decode(buf->data, a);
 	if (err) {
 		snprintf(object, sizeof(object), "%s: block 0x%llx", fs->label,
@@ -198,8 +199,10 @@ int attrs_store_prepare(struct fs *fs, struct inode *ino, const struct attrs *a,
 			attrs_store_done(fs, c);
 		return err;
 	}
-	if (a->count && !block)
-		return alloc_reserve(fs, one, 1, ino ? ino->number : 0, &c->hold);
+	if (a->count && !block) {
+		err = alloc_reserve(fs, one, 1, ino ? ino->number : 0, &c->hold);
+		return err ? err : alloc_make_room(fs, &c->hold, 0);
+	}
 	return 0;
 }
 
@@ -207,21 +210,15 @@ int attrs_store_prepare(struct fs *fs, struct inode *ino, const struct attrs *a,
 static int attrs_make_block(struct txn *txn, struct inode *ino, struct inode_disk *di,
 			    struct attrs_change *c, struct buf **buf)
 {
-	struct alloc_pin pin = { c->hold.ag };
 	struct meta_expect e;
 	uint64_t pointer;
 	int err;
 
-	err = alloc_take(txn, &c->hold, 0);
-	if (err)
-		return err;
 	pointer = BPTR(c->hold.runs[0].block, inode_birth(ino, di));
 	e = attrs_expect(txn->fs, ino, pointer);
-	err = buf_new(txn->fs, &ino->cover, &e, buf);
-	if (err) {
-		alloc_free(txn, &pin, c->hold.runs[0].block, 1);
+	err = alloc_take_block(txn, &c->hold, 0, &ino->cover, &e, buf);
+	if (err)
 		return err;
-	}
 	di->xattr = cpu_to_le64(pointer);
 	di->blocks = cpu_to_le64(le64_to_cpu(di->blocks) + 1);
 	return 0;

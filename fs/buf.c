@@ -33,6 +33,10 @@ int buf_cache_new(struct fs *fs, struct buf_cache **out)
 	env_cond_init(c->env, &c->loaded);
 	table_init(&c->table);
 	list_init(&c->lru);
+	if (table_reserve(&c->table)) {
+		buf_cache_free(c);
+		return -ENOMEM;
+	}
 	*out = c;
 	return 0;
 }
@@ -74,7 +78,7 @@ void buf_cache_free(struct buf_cache *c)
 	free(c);
 }
 
-static struct buf *buf_alloc(struct cover *cover, const struct meta_expect *e)
+struct buf *buf_room(void)
 {
 	struct buf *b = calloc(1, sizeof(*b));
 
@@ -85,6 +89,17 @@ static struct buf *buf_alloc(struct cover *cover, const struct meta_expect *e)
 		free(b);
 		return NULL;
 	}
+	return b;
+}
+
+void buf_room_free(struct buf *room)
+{
+	if (room)
+		buf_free(room);
+}
+
+static void buf_init(struct buf *b, struct cover *cover, const struct meta_expect *e)
+{
 	b->cover = cover;
 	b->addr = e->addr;
 	b->type = e->type;
@@ -94,7 +109,7 @@ static struct buf *buf_alloc(struct cover *cover, const struct meta_expect *e)
 	list_init(&b->cover_node);
 	list_init(&b->txn_node);
 	list_init(&b->lru);
-	return b;
+	list_init(&b->kept);
 }
 
 static struct buf *buf_find(struct buf_cache *c, uint64_t addr)
@@ -208,21 +223,16 @@ static int buf_check(struct fs *fs, const struct buf *b, const struct cover *cov
 	return -EUCLEAN;
 }
 
-/* Adds a loading buffer; the cache's mutex is held. */
-static int buf_insert(struct buf_cache *c, struct cover *cover, const struct meta_expect *e,
-		      struct buf **out)
+/* Adds room @b as the buffer of the block; the cache's mutex is held. */
+static void buf_insert(struct buf_cache *c, struct cover *cover, const struct meta_expect *e,
+		       struct buf *b)
 {
-	struct buf *b = buf_alloc(cover, e);
+	int err;
 
-	if (!b)
-		return -ENOMEM;
-	if (table_insert(&c->table, &b->node, e->addr)) {
-		buf_free(b);
-		return -ENOMEM;
-	}
+	buf_init(b, cover, e);
+	err = table_insert(&c->table, &b->node, e->addr);
+	assert(!err);	/* it has had its buckets since buf_cache_new() */
 	list_add_tail(&cover->bufs, &b->cover_node);
-	*out = b;
-	return 0;
 }
 
 /* Reads what buf_insert() added; on failure it is gone again. */
@@ -258,12 +268,13 @@ int buf_get(struct fs *fs, struct cover *cover, const struct meta_expect *e, str
 		if (err)
 			buf_put(fs, b);
 	} else {
-		err = buf_insert(c, cover, e, &b);
-		if (!err)
+		b = buf_room();
+		if (b) {
+			buf_insert(c, cover, e, b);
 			b->loading = true;
+		}
 		env_mutex_unlock(c->env, &c->mutex);
-		if (!err)
-			err = buf_fill(fs, b, e);
+		err = b ? buf_fill(fs, b, e) : -ENOMEM;
 	}
 	if (!err)
 		*out = b;
@@ -278,10 +289,11 @@ static void header_init(struct fs *fs, const struct meta_expect *e, void *data)
 	meta_seal(data, &full, 0);
 }
 
-int buf_new(struct fs *fs, struct cover *cover, const struct meta_expect *e, struct buf **out)
+int buf_new_in(struct fs *fs, struct cover *cover, const struct meta_expect *e, struct buf **room,
+	       struct buf **out)
 {
 	struct buf_cache *c = fs->bufs;
-	struct buf *old, *b;
+	struct buf *old, *b = *room;
 	int err;
 
 	assert(addr_is_on_volume(fs, e->addr));
@@ -295,15 +307,28 @@ int buf_new(struct fs *fs, struct cover *cover, const struct meta_expect *e, str
 		buf_free(old);
 	}
 	if (!err)
-		err = buf_insert(c, cover, e, &b);
+		buf_insert(c, cover, e, b);
 	env_mutex_unlock(c->env, &c->mutex);
-	if (err == -EUCLEAN)
+	if (err) {
 		report(fs, e, "just allocated, and in use: run fsck.lunfs");
-	if (err)
 		return err;
+	}
 	header_init(fs, e, b->data);
+	*room = NULL;
 	*out = b;
 	return 0;
+}
+
+int buf_new(struct fs *fs, struct cover *cover, const struct meta_expect *e, struct buf **out)
+{
+	struct buf *room = buf_room();
+	int err;
+
+	if (!room)
+		return -ENOMEM;
+	err = buf_new_in(fs, cover, e, &room, out);
+	buf_room_free(room);
+	return err;
 }
 
 static void shrink_locked(struct buf_cache *c)

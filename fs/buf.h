@@ -32,6 +32,7 @@ struct buf {
 	struct list	cover_node;
 	struct list	txn_node;	/* on the running transaction, if dirty */
 	struct list	lru;		/* refs == 0 */
+	struct list	kept;		/* in its inode's list of that name */
 	uint64_t	addr;
 	enum meta_type	type;
 	uint64_t	owner;
@@ -60,8 +61,21 @@ int buf_get(struct fs *fs, struct cover *cover, const struct meta_expect *e, str
  * buf_new() - a buffer for a block just allocated: zeroed, nothing read, header to be made
  * from @e at commit.  The caller makes it dirty before it puts it.  What an earlier life of
  * the address left in the cache is forgotten.
+ * Return: 0; -ENOMEM; -EUCLEAN the address is in use, which only damage explains.
  */
 int buf_new(struct fs *fs, struct cover *cover, const struct meta_expect *e, struct buf **out);
+
+/**
+ * buf_room() - memory for a buffer to come: got before a transaction, so that making its new
+ * blocks cannot fail.  NULL when out of memory.  buf_room_free() if it was not needed.
+ */
+struct buf *buf_room(void);
+void buf_room_free(struct buf *room);	/* NULL is allowed */
+
+/** buf_new_in() - buf_new() in *@room, which is NULL afterwards on success.  Return: 0; -EUCLEAN
+ * the address is in use. */
+int buf_new_in(struct fs *fs, struct cover *cover, const struct meta_expect *e, struct buf **room,
+	       struct buf **out);
 
 /** buf_ref() - one more reference to a buffer that the caller has one to. */
 void buf_ref(struct fs *fs, struct buf *buf);

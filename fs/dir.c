@@ -185,6 +185,7 @@ static int dir_descend(struct fs *fs, struct inode *dir, uint64_t hash, struct d
 		*child = NULL;
 		return dir_corrupt(fs, dir->id, e.addr, "the block's entries are invalid");
 	}
+	inode_keep(dir, *child);
 	return 0;
 }
 

@@ -119,7 +119,8 @@ int dir_insert_prepare(struct fs *fs, struct inode *dir, const char *name, size_
 	*credits = 2 + 2 * blocks + (blocks ? 3 + blocks : 0);
 	if (!blocks)
 		return 0;
-	return alloc_reserve(fs, ones, blocks, inode_id_number(dir->id), hold);
+	err = alloc_reserve(fs, ones, blocks, inode_id_number(dir->id), hold);
+	return err ? err : alloc_make_room(fs, hold, 0);
 }
 
 /* ---- new blocks ---- */
@@ -158,17 +159,12 @@ static int dir_made_get(struct txn *txn, struct inode *dir, struct inode_disk *d
 	*made = (struct dir_made){ .hold = hold };
 	assert(levels <= hold->run_count);	/* as dir_insert_prepare() reserved */
 	for (i = 0; i < levels; i++) {
-		err = alloc_take(txn, hold, i);
-		if (err)
-			break;
 		made->pointers[i] = BPTR(hold->runs[i].block, inode_birth(dir, di));
 		/* The first block made is the leaf, the others are nodes. */
 		e = dir_expect(fs, dir->id, made->pointers[i], i > 0);
-		err = buf_new(fs, &dir->cover, &e, &made->bufs[i]);
-		if (err) {
-			dir_made_undo(txn, di, made, i + 1);
-			return err;
-		}
+		err = alloc_take_block(txn, hold, i, &dir->cover, &e, &made->bufs[i]);
+		if (err)
+			break;
 		made->count++;
 		txn_dirty(txn, made->bufs[i], dir->version);
 		di->blocks = cpu_to_le64(le64_to_cpu(di->blocks) + 1);

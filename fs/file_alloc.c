@@ -57,7 +57,9 @@ static int clear_valid(struct fs *fs, struct inode *ino, uint64_t first, uint64_
 		err = clear_collect(fs, ino, first, end, &unit, &b);
 		if (err || !b.count)
 			continue;
-		err = txn_begin(fs, 1 + MAP_CREDITS, &txn);
+		err = map_set_prepare(fs, ino, b.unit[0]);
+		if (!err)
+			err = txn_begin(fs, 1 + MAP_CREDITS, &txn);
 		if (err)
 			break;
 		inode_touch(&txn, ino, true);

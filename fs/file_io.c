@@ -43,7 +43,7 @@ int file_wrlock(struct fs *fs, struct inode *ino)
 
 	env_rwlock_wrlock(fs->env, &ino->rwlock);
 	if (!ino->loaded) {
-		env_rwlock_wrunlock(fs->env, &ino->rwlock);
+		inode_wrunlock(fs, ino);
 		err = inode_load(fs, ino);
 		if (err)
 			return err;
@@ -54,7 +54,7 @@ int file_wrlock(struct fs *fs, struct inode *ino)
 	if (!err && cluster_held(fs, &ino->cover.lock) != LOCK_EXCLUSIVE)
 		err = -EBADF;
 	if (err)
-		env_rwlock_wrunlock(fs->env, &ino->rwlock);
+		inode_wrunlock(fs, ino);
 	return err;
 }
 
@@ -65,7 +65,7 @@ void file_rdunlock(struct fs *fs, struct inode *ino)
 
 void file_wrunlock(struct fs *fs, struct inode *ino)
 {
-	env_rwlock_wrunlock(fs->env, &ino->rwlock);
+	inode_wrunlock(fs, ino);
 }
 
 /* ---- pieces ---- */

@@ -99,9 +99,10 @@ static int batch_free(struct txn *txn, struct inode *ino, struct inode_disk *di,
 	return 0;
 }
 
-static int batch_prepare(struct fs *fs, struct alloc_pin *pin, const struct free_batch *b)
+static int batch_prepare(struct fs *fs, struct inode *ino, struct alloc_pin *pin,
+			 const struct free_batch *b)
 {
-	int err = 0;
+	int err = b->count ? map_set_prepare(fs, ino, b->units[0]) : 0;
 
 	for (unsigned int i = 0; i < b->run_count && !err; i++)
 		err = alloc_free_prepare(fs, pin, b->runs[i].block, b->runs[i].count);
@@ -117,7 +118,7 @@ static int batch_commit(struct fs *fs, struct inode *ino, const struct free_batc
 
 	if (err)
 		return err;
-	err = batch_prepare(fs, &pin, b);
+	err = batch_prepare(fs, ino, &pin, b);
 	if (!err)
 		err = txn_begin(fs, batch_credits(b), &txn);
 	if (!err) {
@@ -280,7 +281,9 @@ static int shrink_at_once(struct fs *fs, struct inode *ino, uint64_t size,
 
 	if (err)
 		return err;
-	err = batch_prepare(fs, &pin, b);
+	err = batch_prepare(fs, ino, &pin, b);
+	if (!err && cut)
+		err = map_set_prepare(fs, ino, size / UNIT_SIZE);
 	if (!err)
 		err = txn_begin(fs, batch_credits(b) + 1, &txn);
 	if (err)
@@ -307,8 +310,10 @@ static int shrink_begin(struct fs *fs, struct inode *ino, uint64_t size, bool li
 {
 	struct inode_disk *di;
 	struct txn txn;
-	int err = txn_begin(fs, 3 + MAP_CREDITS, &txn);
+	int err = cut ? map_set_prepare(fs, ino, size / UNIT_SIZE) : 0;
 
+	if (!err)
+		err = txn_begin(fs, 3 + MAP_CREDITS, &txn);
 	if (err)
 		return err;
 	di = inode_touch(&txn, ino, true);

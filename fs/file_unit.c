@@ -116,6 +116,10 @@ int units_reserve(struct fs *fs, struct inode *ino, struct units *u, uint32_t or
 			break;
 	}
 	if (!err)
+		err = alloc_make_room(fs, &u->hold, u->fresh_count);
+	if (err)
+		u->fresh_count = 0;
+	else
 		mark_fresh(u, order);
 	return err;
 }

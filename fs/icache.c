@@ -26,6 +26,7 @@ static struct inode *inode_alloc(struct fs *fs, uint64_t number)
 	ino->cover.is_inode = true;
 	list_init(&ino->cover.bufs);
 	list_init(&ino->lru);
+	list_init(&ino->kept);
 	lock_init(&ino->cover.lock, number << BLOCK_SHIFT, ino);
 	env_rwlock_init(fs->env, &ino->rwlock);
 	return ino;

@@ -11,6 +11,7 @@
 #define UNLOCKED_TRIES		4	/* of reading a block that another host may be writing */
 #define UNLOCKED_PAUSE_NS	(1 * NSEC_PER_MSEC)
 #define DROP_TRIES		2000	/* pauses that giving a lock up may take */
+#define KEPT_MAX		24u	/* two paths of the deepest tree, and to spare */
 #define LOCK_MANY_MAX		4u
 #define INODE_FLAGS_KNOWN	(INODE_INLINE | INODE_ORPHAN | INODE_MULTI | INODE_LINKED)
 
@@ -151,20 +152,52 @@ static int load_locked(struct fs *fs, struct inode *ino)
 	return 0;
 }
 
+/* ---- blocks on the way to what is being changed ---- */
+
+static void keep_no_longer(struct inode *ino, struct buf *buf)
+{
+	list_del(&buf->kept);
+	ino->kept_count--;
+	buf_put(ino->fs, buf);
+}
+
+void inode_keep(struct inode *ino, struct buf *buf)
+{
+	/* We hold rwlock in some way, so this does not change under us. */
+	if (!ino->rwlock.writer)
+		return;
+	if (list_empty(&buf->kept)) {
+		buf_ref(ino->fs, buf);
+		ino->kept_count++;
+	} else {
+		list_del(&buf->kept);
+	}
+	list_add_tail(&ino->kept, &buf->kept);
+	if (ino->kept_count > KEPT_MAX)
+		keep_no_longer(ino, list_first(&ino->kept, struct buf, kept));
+}
+
+void inode_wrunlock(struct fs *fs, struct inode *ino)
+{
+	while (!list_empty(&ino->kept))
+		keep_no_longer(ino, list_first(&ino->kept, struct buf, kept));
+	env_rwlock_wrunlock(fs->env, &ino->rwlock);
+}
+
 int inode_load(struct fs *fs, struct inode *ino)
 {
 	int err;
 
 	env_rwlock_wrlock(fs->env, &ino->rwlock);
 	err = load_locked(fs, ino);
-	env_rwlock_wrunlock(fs->env, &ino->rwlock);
+	inode_wrunlock(fs, ino);
 	return err;
 }
 
 static void unlock_memory(struct fs *fs, struct inode *ino, enum lock_mode mode)
 {
 	if (mode == LOCK_EXCLUSIVE)
-		env_rwlock_wrunlock(fs->env, &ino->rwlock);
+		inode_wrunlock(fs, ino);
 	else
 		env_rwlock_rdunlock(fs->env, &ino->rwlock);
 }
@@ -178,7 +211,7 @@ static int lock_memory(struct fs *fs, struct inode *ino, enum lock_mode mode)
 		env_rwlock_wrlock(fs->env, &ino->rwlock);
 		err = load_locked(fs, ino);
 		if (err)
-			env_rwlock_wrunlock(fs->env, &ino->rwlock);
+			inode_wrunlock(fs, ino);
 		return err;
 	}
 	env_rwlock_rdlock(fs->env, &ino->rwlock);
@@ -233,7 +266,7 @@ int inode_lock_new(struct fs *fs, struct inode *ino)
 		return 0;
 	log_error(fs->env, fs->label, "inode %llu is in use but free in its group's index: "
 		  "run fsck.lunfs", (unsigned long long)ino->number);
-	env_rwlock_wrunlock(fs->env, &ino->rwlock);
+	inode_wrunlock(fs, ino);
 	err = -EUCLEAN;
 put:
 	cluster_put(fs, &ino->cover.lock, LOCK_EXCLUSIVE, 0);
@@ -364,7 +397,7 @@ static int flush_times_locked(struct fs *fs, struct inode *ino)
 	ino->data_txn_id = data_txn_id;
 	txn_end(&txn);
 unlock:
-	env_rwlock_wrunlock(fs->env, &ino->rwlock);
+	inode_wrunlock(fs, ino);
 	return err;
 }
 

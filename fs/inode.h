@@ -26,6 +26,8 @@ struct inode {
 	uint64_t	id;
 	uint64_t	version;
 	uint64_t	txn_id;		/* newest transaction that changed it: fsync */
+	struct list	kept;		/* struct buf, referenced: see inode_keep() */
+	unsigned int	kept_count;
 	uint64_t	data_txn_id;	/* the same without changes of times only: fdatasync */
 
 	/* Times of writes that changed nothing else go into the inode late; atomic. */
@@ -84,6 +86,16 @@ void inode_unlock(struct fs *fs, struct inode *ino, enum lock_mode mode,
 int inode_lock_many(struct fs *fs, struct inode **inos, const uint64_t *ids, unsigned int n,
 		    struct lock_holder *holder);
 void inode_unlock_many(struct fs *fs, struct inode **inos, unsigned int n);
+
+/**
+ * inode_keep() - @buf, a block of @ino that was just looked at, stays in memory until the inode
+ * is unlocked, or until KEPT_MAX others were kept since: within a transaction no block has to be
+ * read again, which could fail half-way.  Does nothing where rwlock is held for reading only.
+ */
+void inode_keep(struct inode *ino, struct buf *buf);
+
+/** inode_wrunlock() - rwlock, held for writing; what was kept is let go. */
+void inode_wrunlock(struct fs *fs, struct inode *ino);
 
 /** inode_disk() - the inode's contents, for reading; rwlock held. */
 static inline const struct inode_disk *inode_disk(const struct inode *ino)

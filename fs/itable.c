@@ -216,6 +216,7 @@ static int itable_load(struct ag *ag)
 struct grow {
 	struct alloc_run cluster;
 	struct alloc_run index;		/* count 0: the last index block has room */
+	struct buf *room;		/* for the index block */
 };
 
 static int grow_reserve(struct ag *ag, struct grow *g)
@@ -246,14 +247,18 @@ static int grow_reserve(struct ag *ag, struct grow *g)
 	last = it->buf_count ? it->bufs[it->buf_count - 1]->data : NULL;
 	if (last && le32_to_cpu(last->count) < ITABLE_ENTRIES)
 		return 0;
-	err = ag_reserve(ag, 1, 0, &g->index);
-	if (err)
+	g->room = buf_room();
+	err = g->room ? ag_reserve(ag, 1, 0, &g->index) : -ENOMEM;
+	if (err) {
+		buf_room_free(g->room);
 		ag_unreserve(ag, &g->cluster);
+	}
 	return err;
 }
 
 static void grow_unreserve(struct ag *ag, struct grow *g)
 {
+	buf_room_free(g->room);
 	if (!g->cluster.taken)
 		ag_unreserve(ag, &g->cluster);
 	if (g->index.count && !g->index.taken)
@@ -301,7 +306,7 @@ static int index_append(struct txn *txn, struct ag *ag, struct grow *g)
 	struct buf *b;
 	int err;
 
-	err = buf_new(ag->fs, &ag->cover, &e, &b);
+	err = buf_new_in(ag->fs, &ag->cover, &e, &g->room, &b);
 	if (err)
 		return err;
 	err = ag_take(txn, ag, &g->index);

@@ -125,6 +125,7 @@ int map_block_get(struct fs *fs, struct inode *ino, uint64_t pointer, bool leaf,
 		  struct buf **out)
 {
 	struct meta_expect e = map_expect(fs, ino->id, pointer, leaf);
+	int err;
 
 	if (!super_is_space(&fs->super, e.addr >> BLOCK_SHIFT, 1)) {
 		log_error(fs->env, fs->label, "inode %llu: map block pointer %#llx is out of range: "
@@ -132,7 +133,17 @@ int map_block_get(struct fs *fs, struct inode *ino, uint64_t pointer, bool leaf,
 			  (unsigned long long)pointer);
 		return -EUCLEAN;
 	}
-	return buf_get(fs, &ino->cover, &e, out);
+	err = buf_get(fs, &ino->cover, &e, out);
+	if (!err)
+		inode_keep(ino, *out);
+	return err;
+}
+
+int map_set_prepare(struct fs *fs, struct inode *ino, uint64_t unit)
+{
+	struct map_entry e;
+
+	return map_get(fs, ino, unit, &e);
 }
 
 int map_get(struct fs *fs, struct inode *ino, uint64_t unit, struct map_entry *e)

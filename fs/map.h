@@ -31,10 +31,16 @@ int map_blocks_needed(struct fs *fs, struct inode *ino, uint64_t unit, unsigned 
 /** MAP_CREDITS - blocks that map_set() may change beside the allocator's. */
 #define MAP_CREDITS	(2 * DEPTH_MAX + 3)
 
+/** map_set_prepare() - before txn_begin(): what map_set() of units in the leaf of @unit has to
+ * look at is in memory and stays there (inode_keep()). */
+int map_set_prepare(struct fs *fs, struct inode *ino, uint64_t unit);
+
 /**
  * map_set() - within @txn, exclusively locked, inode_change()d: stores the entry.
  * @hold: where new map blocks come from: runs @next… of count 1, as map_blocks_needed() said.
  * The inode's block count is adjusted for the map blocks, not for the data.
+ * Return: 0; -EUCLEAN: fails on damage only, if map_set_prepare() (or map_blocks_needed()) came
+ * before the transaction and alloc_make_room() was done for the runs.
  */
 int map_set(struct txn *txn, struct inode *ino, uint64_t unit, const struct map_entry *e,
 	    struct alloc_hold *hold, unsigned int next);

@@ -80,15 +80,10 @@ static int block_new(struct map_change *c, bool leaf, struct buf **out, uint64_t
 	       c->hold->runs[c->next].count == 1);
 	*p = BPTR(c->hold->runs[c->next].block, inode_birth(c->ino, c->di));
 	e = map_expect(fs, c->ino->id, *p, leaf);
-	err = buf_new(fs, &c->ino->cover, &e, &buf);
+	err = alloc_take_block(c->txn, c->hold, c->next, &c->ino->cover, &e, &buf);
 	if (err)
 		return err;
-	err = alloc_take(c->txn, c->hold, c->next);
 	txn_dirty(c->txn, buf, c->ino->version);
-	if (err) {
-		buf_drop(fs, c->txn, buf);
-		return err;
-	}
 	c->next++;
 	c->di->blocks = cpu_to_le64(le64_to_cpu(c->di->blocks) + 1);
 	*out = buf;

@@ -11,6 +11,11 @@
 
 #define SIZE	(256 * MIB)
 
+/* Which commands of operations() fail, and whether blocks that nobody uses leave memory at once,
+ * so that every look at one is another read. */
+static unsigned int commands = 140;
+static bool tight;
+
 static int write_text(struct fs *fs, uint64_t id, const char *text)
 {
 	struct fs_file *f;
@@ -24,6 +29,38 @@ static int write_text(struct fs *fs, uint64_t id, const char *text)
 	synced = fs_fsync(fs, f, false);
 	fs_close(fs, f);
 	return err ? err : synced;
+}
+
+/* What is at home and not in memory has to be read. */
+static void settle(struct fs *fs)
+{
+	if (tight)
+		journal_settle(fs);
+}
+
+/* A map of several levels; returns how much went wrong. */
+static unsigned int operations_deep(struct fs *fs, uint64_t dir, const char *data)
+{
+	static const uint64_t at[] = { 0, 3 * GIB, 700 * GIB, 3 * GIB + 40 * MIB, 3 * GIB + MIB };
+	struct fs_attr attr = { .size = 3 * GIB + 8192 };
+	struct fs_file *f;
+	unsigned int i, bad = 0;
+	size_t len;
+
+	if (fs_create(fs, dir, "deep", S_IFREG | 0644, 0, &cluster_cred, &attr) ||
+	    fs_open(fs, attr.id, FS_OPEN_WRITE, &cluster_cred, &f, NULL))
+		return 1;
+	for (i = 0; i < ARRAY_SIZE(at); i++) {
+		bad += fs_write(fs, f, at[i], data, 16384, false, &len) != 0;
+		settle(fs);
+	}
+	bad += fs_fallocate(fs, f, FILE_PUNCH | FILE_KEEP_SIZE, 3 * GIB, 50 * MIB) != 0;
+	settle(fs);
+	fs_close(fs, f);
+	attr.size = 3 * GIB + 8192;
+	bad += fs_setattr(fs, attr.id, FS_SET_SIZE, &attr) != 0;
+	bad += fs_unlink(fs, dir, "deep") != 0;
+	return bad;
 }
 
 /* Some of everything; returns whether all went well. */
@@ -43,6 +80,7 @@ static bool operations(struct fs *fs)
 		snprintf(names + 40, 20, "%u", i);
 		bad += fs_create(fs, dir.id, names, S_IFREG, 0, &cluster_cred, &attr) != 0;
 	}
+	settle(fs);
 	if (fs_create(fs, dir.id, "file", S_IFREG | 0644, 0, &cluster_cred, &file))
 		return false;
 	if (!fs_open(fs, file.id, FS_OPEN_WRITE, &cluster_cred, &f, NULL)) {
@@ -50,15 +88,20 @@ static bool operations(struct fs *fs)
 		bad += fs_fsync(fs, f, false) != 0;
 		fs_close(fs, f);
 	}
+	bad += operations_deep(fs, dir.id, big);
 	memset(target, 't', sizeof(target));
 	target[sizeof(target) - 1] = '\0';
 	bad += fs_symlink(fs, dir.id, "link", target, &cluster_cred, &attr) != 0;
 	bad += xattr_set(fs, file.id, "user.a", "b", 1, 0) != 0;
+	settle(fs);
 	bad += fs_link(fs, file.id, fs_root(fs), "second", &attr) != 0;
+	settle(fs);
 	bad += fs_rename(fs, dir.id, "file", fs_root(fs), "moved", 0) != 0;
+	settle(fs);
 	attr.size = 100;
 	bad += fs_setattr(fs, file.id, FS_SET_SIZE | FS_SET_MODE, &attr) != 0;
 	bad += fs_unlink(fs, fs_root(fs), "moved") != 0;
+	settle(fs);
 	bad += fs_unlink(fs, dir.id, "link") != 0;
 	bad += fs_sync(fs) != 0;
 	return !bad;
@@ -77,11 +120,19 @@ static void remove_all(struct fs *fs)
 			fs_unlink(fs, dir.id, names);
 		}
 		fs_unlink(fs, dir.id, "file");
+		fs_unlink(fs, dir.id, "deep");
 		fs_unlink(fs, dir.id, "link");
 		CU_ASSERT_EQUAL(fs_rmdir(fs, fs_root(fs), "dir"), 0);
 	}
 	fs_unlink(fs, fs_root(fs), "moved");
 	fs_unlink(fs, fs_root(fs), "second");
+}
+
+static void attach(struct cluster *c)
+{
+	cluster_alone(c);
+	if (tight)
+		buf_limit(c->fs, 0);
 }
 
 static void fail_one(struct cluster *c, unsigned int skip, enum simdisk_fault fault,
@@ -100,7 +151,7 @@ static void fail_one(struct cluster *c, unsigned int skip, enum simdisk_fault fa
 	operations(c->fs);
 	simdisk_clear_rules(c->disk);
 	cluster_detach(c, 0);
-	cluster_alone(c);
+	attach(c);
 	CU_ASSERT_EQUAL_FATAL(fs_open(c->fs, kept, 0, &cluster_cred, &f, NULL), 0);
 	CU_ASSERT_EQUAL(fs_read(c->fs, f, 0, text, sizeof(text), &done), 0);
 	CU_ASSERT_STRING_EQUAL(text, "kept");
@@ -108,7 +159,7 @@ static void fail_one(struct cluster *c, unsigned int skip, enum simdisk_fault fa
 	remove_all(c->fs);
 	CU_ASSERT_EQUAL(cluster_detach(c, 0), 0);
 	cluster_check(c);
-	cluster_alone(c);
+	attach(c);
 }
 
 static void each_command_fails(struct cluster *c, enum simdisk_fault fault)
@@ -116,13 +167,13 @@ static void each_command_fails(struct cluster *c, enum simdisk_fault fault)
 	struct fs_attr attr = { 0 };
 	unsigned int skip;
 
-	cluster_alone(c);
+	attach(c);
 	CU_ASSERT_EQUAL_FATAL(fs_create(c->fs, fs_root(c->fs), "kept", S_IFREG | 0644, 0,
 					&cluster_cred, &attr), 0);
 	CU_ASSERT_EQUAL(write_text(c->fs, attr.id, "kept"), 0);
 	CU_ASSERT_TRUE(operations(c->fs));
 	remove_all(c->fs);
-	for (skip = 0; skip < 90 && !CU_get_number_of_failures(); skip++)
+	for (skip = 0; skip < commands && !CU_get_number_of_failures(); skip++)
 		fail_one(c, skip, fault, attr.id);
 	if (CU_get_number_of_failures())
 		fprintf(stderr, "  failed at command %u\n", skip - 1);
@@ -143,6 +194,11 @@ static void reads_are_corrupt(struct cluster *c)
 	each_command_fails(c, SIMDISK_CORRUPT);
 }
 
+static void commands_fail_in_tight_memory(struct cluster *c)
+{
+	each_command_fails(c, SIMDISK_FAIL);
+}
+
 static void test_failed_commands_leave_no_fault(void)
 {
 	cluster_run(71, SIZE, commands_fail);
@@ -151,6 +207,16 @@ static void test_failed_commands_leave_no_fault(void)
 static void test_failed_but_applied_commands_leave_no_fault(void)
 {
 	cluster_run(72, SIZE, commands_fail_applied);
+}
+
+/* A block that was read before a transaction may have left memory within it. */
+static void test_failed_commands_leave_no_fault_in_tight_memory(void)
+{
+	tight = true;
+	commands = 500;
+	cluster_run(74, SIZE, commands_fail_in_tight_memory);
+	tight = false;
+	commands = 140;
 }
 
 static void test_corrupt_reads_leave_no_fault(void)
@@ -234,6 +300,7 @@ static void test_failed_truncations_change_nothing(void)
 UNIT_MAIN("errors",
 	UNIT_TEST(test_failed_commands_leave_no_fault),
 	UNIT_TEST(test_failed_but_applied_commands_leave_no_fault),
+	UNIT_TEST(test_failed_commands_leave_no_fault_in_tight_memory),
 	UNIT_TEST(test_corrupt_reads_leave_no_fault),
 	UNIT_TEST(test_failed_overwrites_are_not_counted),
 	UNIT_TEST(test_failed_truncations_change_nothing)
