@@ -93,6 +93,7 @@ include iscsi/module.mk
 -include daemon/module.mk
 -include tools/module.mk
 include tests/fuzz/module.mk
+include tests/nomem/module.mk
 include tests/sim/module.mk
 include tests/sim/cluster/module.mk
 

@@ -128,7 +128,7 @@ static inline void env_cond_broadcast(struct env *env, struct env_cond *c)
  * env_thread_start() - runs @fn(@arg) in a new thread.
  * @name: at most 15 bytes, shown by ps -L.
  * @out:  to be given to env_thread_join() once, which frees it.
- * Return: 0 or -EAGAIN/-ENOMEM.
+ * Return: 0 or -ENOMEM: no memory, or no more threads are allowed.
  */
 static inline int env_thread_start(struct env *env, const char *name, void (*fn)(void *arg),
 				   void *arg, struct env_thread **out)

@@ -190,7 +190,7 @@ static int posix_thread_start(struct env *env, const char *name, void (*fn)(void
 	memcpy(t->name, name, strnlen(name, THREAD_NAME_MAX));
 	if (pthread_create(&t->id, NULL, thread_main, t)) {
 		free(t);
-		return -EAGAIN;
+		return -ENOMEM;
 	}
 	*out = t;
 	return 0;

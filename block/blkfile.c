@@ -114,6 +114,7 @@ static int caw_locked(struct file_dev *f, const struct blk_io *io)
 	err = sync_rw(f, &step);
 	if (err) {
 		err = -EBUSY;	/* nothing was written: not unclear */
+		/* cppcheck-suppress uninitvar ; sync_rw() has read it */
 	} else if (memcmp(found, io->iov[0].iov_base, io->len) != 0) {
 		err = -EILSEQ;
 	} else {

@@ -449,7 +449,7 @@ static int reaper_start(struct file_dev *f)
 	ret = io_submit(f->aio, 1, &cb);
 	if (ret != 1)
 		return ret < 0 ? ret : -EIO;
-	return -pthread_create(&f->reaper, NULL, reaper_main, f);
+	return pthread_create(&f->reaper, NULL, reaper_main, f) ? -ENOMEM : 0;
 }
 
 static void reaper_stop(struct file_dev *f)
@@ -492,7 +492,7 @@ int file_aio_start(struct file_dev *f)
 	err = reaper_start(f);
 	if (err)
 		goto destroy_aio;
-	err = -pthread_create(&f->slow, NULL, slow_main, f);
+	err = pthread_create(&f->slow, NULL, slow_main, f) ? -ENOMEM : 0;
 	if (err)
 		goto stop_reaper;
 	return 0;

@@ -50,22 +50,27 @@ static int refuse_network_filesystem(int fd, const char *path, char *why, size_t
 	return 0;
 }
 
-/* One line of a sysfs attribute of the block device @rdev; "" if there is none. */
-static void sysfs_line(dev_t rdev, const char *attribute, char *buf, size_t size)
+/*
+ * One line of a sysfs attribute of the block device @rdev; "" if there is none.  Not to be
+ * able to look is an error: a device without an identity would pass for any other.
+ */
+static int sysfs_line(dev_t rdev, const char *attribute, char *buf, size_t size)
 {
 	char path[128];
-	FILE *file;
+	ssize_t n;
+	int fd;
 
 	buf[0] = '\0';
 	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%s", major(rdev), minor(rdev),
 		 attribute);
-	file = fopen(path, "re");
-	if (!file)
-		return;
-	if (!fgets(buf, (int)size, file))
-		buf[0] = '\0';
-	fclose(file);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == EMFILE || errno == ENFILE || errno == ENOMEM ? -errno : 0;
+	n = read(fd, buf, size - 1);
+	close(fd);
+	buf[n > 0 ? n : 0] = '\0';
 	buf[strcspn(buf, "\n")] = '\0';
+	return 0;
 }
 
 /* What backs the device in the end: a file's own stat, a loop device's file's. */
@@ -100,25 +105,28 @@ static void file_identity(int fd, struct blkdev_info *info)
 		 sx.stx_btime.tv_nsec);
 }
 
-static void block_identity(const struct stat *st, struct blkdev_info *info)
+static int block_identity(const struct stat *st, struct blkdev_info *info)
 {
 	static const char *const attributes[] = { "wwid", "device/wwid", "dm/uuid", "serial" };
 	char file[4096];
+	int err = 0;
 	size_t i;
 
 	if (major(st->st_rdev) == LOOP_MAJOR) {
 		int fd;
 
-		sysfs_line(st->st_rdev, "loop/backing_file", file, sizeof(file));
+		err = sysfs_line(st->st_rdev, "loop/backing_file", file, sizeof(file));
 		fd = open(file, O_RDONLY | O_CLOEXEC);
-		if (fd < 0)
-			return;
+		if (err || fd < 0)
+			return err;
 		file_identity(fd, info);
 		close(fd);
-		return;
+		return 0;
 	}
-	for (i = 0; i < ARRAY_SIZE(attributes) && !info->identity[0]; i++)
-		sysfs_line(st->st_rdev, attributes[i], info->identity, sizeof(info->identity));
+	for (i = 0; !err && i < ARRAY_SIZE(attributes) && !info->identity[0]; i++)
+		err = sysfs_line(st->st_rdev, attributes[i], info->identity,
+				 sizeof(info->identity));
+	return err;
 }
 
 static int file_geometry(unsigned int flags, const struct stat *st,
@@ -140,7 +148,7 @@ static int block_geometry(int fd, unsigned int flags, const struct stat *st,
 			  struct blkdev_info *info)
 {
 	uint64_t size;
-	int sector, read_only;
+	int sector, read_only, err;
 	char line[64];
 
 	if (ioctl(fd, BLKGETSIZE64, &size) || ioctl(fd, BLKSSZGET, &sector) ||
@@ -151,9 +159,12 @@ static int block_geometry(int fd, unsigned int flags, const struct stat *st,
 	info->sector = (uint32_t)sector;
 	info->size = ALIGN_DOWN(size, info->sector);
 	info->read_only = info->read_only || read_only;
-	sysfs_line(st->st_rdev, "queue/discard_granularity", line, sizeof(line));
+	err = sysfs_line(st->st_rdev, "queue/discard_granularity", line, sizeof(line));
 	info->discard_granularity = (uint32_t)strtoul(line, NULL, 10);
-	sysfs_line(st->st_rdev, "queue/discard_max_bytes", line, sizeof(line));
+	if (!err)
+		err = sysfs_line(st->st_rdev, "queue/discard_max_bytes", line, sizeof(line));
+	if (err)
+		return err;
 	if (strtoull(line, NULL, 10) == 0)
 		info->discard_granularity = 0;
 	if (major(st->st_rdev) == LOOP_MAJOR || (flags & BLKFILE_CAW_LOCAL))
@@ -256,7 +267,12 @@ static int refuse_network_backing(const struct stat *st, const char *path, char 
 
 	if (major(st->st_rdev) != LOOP_MAJOR)
 		return 0;
-	sysfs_line(st->st_rdev, "loop/backing_file", file, sizeof(file));
+	err = sysfs_line(st->st_rdev, "loop/backing_file", file, sizeof(file));
+	if (err) {
+		snprintf(why, why_size, "%s: cannot find the file behind this loop device: %s",
+			 path, strerror(-err));
+		return err;
+	}
 	fd = open(file, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return 0;	/* backing_stat() tells what is wrong with it */
@@ -275,7 +291,8 @@ static int learn_geometry(struct blkfile_handle *h, unsigned int flags, const st
 		if (err)
 			return err;
 		err = block_geometry(h->fd, flags, st, &h->info);
-		block_identity(st, &h->info);
+		if (!err)
+			err = block_identity(st, &h->info);
 	} else {
 		err = refuse_network_filesystem(h->fd, path, why, why_size);
 		if (err)

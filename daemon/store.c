@@ -374,7 +374,7 @@ int store_attach(struct stores *all, const char *device, unsigned int flags, int
 	pthread_mutex_lock(&all->mutex);
 	if (err) {
 		forget_store(s);
-		while (err == -EEXIST || err == -EAGAIN) {
+		while (other && (err == -EEXIST || err == -EAGAIN)) {
 			/* The other one may have gone while the mutex was free or waited with. */
 			err = store_is_listed(all, other) ?
 			      join_existing(other, flags, implicit, out, why, why_size) : -ENXIO;

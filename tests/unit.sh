@@ -21,7 +21,8 @@ for t in $(make -s SAN="$san" print_unit_programs); do
 	if [ "$san" = thread ] && ! grep -q "$name" tests/threaded.txt; then
 		continue
 	fi
-	if timeout 120 "$t" >"$t.log" 2>&1; then
+	rm -f "$t.sites"
+	if LUNFS_NOMEM_SITES=$t.sites timeout 120 "$t" >"$t.log" 2>&1; then
 		echo "PASS: $tree $name"
 	else
 		echo "FAIL: $tree $name (exit status $?)"
@@ -29,4 +30,8 @@ for t in $(make -s SAN="$san" print_unit_programs); do
 		bad=1
 	fi
 done
+# The sanitizers look at a sample only.
+if [ "$tree" = build ]; then
+	tests/nomem/coverage.sh "$tree" || bad=1
+fi
 exit $bad

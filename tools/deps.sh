@@ -5,7 +5,7 @@
 # `deps.sh fuzz` adds what only `make fuzz` wants.
 set -eu
 
-packages="gcc make pkg-config libaio-dev libisal-dev libjansson-dev libfuse3-dev fuse3
+packages="gcc binutils make pkg-config libaio-dev libisal-dev libjansson-dev libfuse3-dev fuse3
 	libseccomp-dev libblkid-dev uuid-dev libssl-dev libcunit1-dev
 	acl attr cppcheck e2fsprogs xfsprogs fio jq mandoc procps psmisc python3 qemu-utils
 	qemu-system-common util-linux mount bsdextrautils strace spin"

@@ -232,13 +232,16 @@ static bool journals_unchanged(struct check *c)
 	uint32_t before = c->journals_digest;
 	unsigned int transactions;
 	bool same = true;
+	int err;
 
 	c->journals_digest = 0;
-	for (c->scanning = 0; c->scanning < c->s->slot_count; c->scanning++)
-		if (journal_scan(c->p->env, c->dev, c->s, c->scanning, only_digest, c,
-				 &transactions, NULL, 0) == 0 &&
-		    transactions != c->transactions[c->scanning])
+	for (c->scanning = 0; c->scanning < c->s->slot_count; c->scanning++) {
+		err = journal_scan(c->p->env, c->dev, c->s, c->scanning, only_digest, c,
+				   &transactions, NULL, 0);
+		if (!err && transactions != c->transactions[c->scanning])
 			same = false;
+		c->no_memory = c->no_memory || err == -ENOMEM;
+	}
 	return same && before == c->journals_digest;
 }
 

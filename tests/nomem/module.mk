@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+# tests/nomem/: every allocation of the product made to fail in turn.  Archives and programs in
+# build/nomem/ are the product's own with the names of allocating functions replaced.
+nomem_libs := base block lockd fs fuse daemon
+nomem_tests := $(patsubst %.c,%,$(wildcard tests/nomem/*_test.c))
+nomem_progs := $(nomem_tests:%=$(B)/%)
+nomem_archives := $(nomem_libs:%=$(B)/nomem/%.a)
+nomem_runtime := $(B)/tests/nomem/nomem.o
+all_objs += $(nomem_runtime) $(nomem_progs:%=%.o)
+unit_progs += $(nomem_progs)
+
+# base/ and block/ are below blkdev_alloc(); in all others it counts where it is called.
+$(B)/nomem/base.a $(B)/nomem/block.a: $(B)/nomem/%.a: $(B)/%.a tests/nomem/symbols
+	@mkdir -p $(@D)
+	@objcopy --redefine-syms=tests/nomem/symbols $< $@
+$(B)/nomem/%.a: $(B)/%.a tests/nomem/symbols
+	@mkdir -p $(@D)
+	@objcopy --redefine-syms=tests/nomem/symbols \
+		--redefine-sym blkdev_alloc=nomem_blkdev_alloc $< $@
+
+$(nomem_progs): $(B)/%: $(B)/%.o $(nomem_runtime) $(nomem_archives) $(B)/sim.a
+	@echo "  LD    $@"
+	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) \
+		-Wl,--end-group $(LIBS) -lcunit
