@@ -60,6 +60,7 @@ void ring_seal(const struct ring *r, enum meta_type type, uint64_t block, uint64
 /* ---- the tail ---- */
 
 #define COUNTER_MAX	(1ULL << 63)
+#define READS_MAX	3u	/* of a tail that does not verify */
 
 static uint64_t tail_addr(const struct ring *r, uint64_t version)
 {
@@ -105,17 +106,36 @@ static int tail_decode(struct ring *r, const struct journal_tail_disk *d, unsign
 	return 0;
 }
 
+/* How many of the tail blocks at @d are believed; the newest of them is in @r then. */
+static unsigned int tails_decode(struct ring *r, const struct journal_tail_disk *d, int *bad,
+				 char *why, size_t why_size)
+{
+	unsigned int i, good = 0;
+	int err;
+
+	for (i = 0; i < JOURNAL_TAIL_BLOCKS; i++) {
+		err = tail_decode(r, &d[i], i, good ? NULL : why, why_size);
+		good += err == 0;
+		*bad = err ? err : *bad;
+	}
+	return good;
+}
+
 int ring_read_tail(struct ring *r, char *why, size_t why_size)
 {
 	struct journal_tail_disk d[JOURNAL_TAIL_BLOCKS] BLKDEV_ALIGNED;
-	unsigned int i, good = 0;
-	int err, bad = 0;
+	unsigned int tries, good = 0;
+	int err = 0, bad = 0;
 
 	r->version = 0;
-	err = blkdev_read(r->dev, r->addr, d, sizeof(d));
-	for (i = 0; !err && i < JOURNAL_TAIL_BLOCKS; i++) {
-		bad = tail_decode(r, &d[i], i, good ? NULL : why, why_size);
-		good += bad == 0;
+	/*
+	 * A bit that flips on the way must not bring the older tail into force: replaying from
+	 * there would write over what others own by now (R1).
+	 */
+	for (tries = 0; !err && good < JOURNAL_TAIL_BLOCKS && tries < READS_MAX; tries++) {
+		err = blkdev_read(r->dev, r->addr, d, sizeof(d));
+		if (!err)
+			good = tails_decode(r, d, &bad, why, why_size);
 	}
 	if (err && why)
 		snprintf(why, why_size, "journal of slot %u at 0x%llx cannot be read: %s", r->slot,
@@ -223,6 +243,18 @@ static int txn_read(const struct ring *r, uint64_t sequence, uint64_t block, uin
 	return commit_check(r, t, sequence, block) && images_check(t);
 }
 
+/*
+ * The same, read again if it is not: that ends the journal, and a bit that flipped on the way must
+ * not undo what was acknowledged (R7).
+ */
+static int txn_read_sure(const struct ring *r, uint64_t sequence, uint64_t block, uint64_t room,
+			 struct txn_blocks *t)
+{
+	int found = txn_read(r, sequence, block, room, t);
+
+	return found ? found : txn_read(r, sequence, block, room, t);
+}
+
 /* The image says itself what it is; the place it is for must be its own (R6). */
 static int image_check(const struct ring *r, uint64_t addr, const void *image, char *why,
 		       size_t why_size)
@@ -266,7 +298,7 @@ static int end_check(const struct ring *r, const struct ring_head *head, uint64_
 
 	if (!t->count)
 		return 0;
-	found = txn_read(r, head->sequence + 1, (head->block + skip) % r->blocks, room - skip, t);
+	found = txn_read_sure(r, head->sequence + 1, (head->block + skip) % r->blocks, room - skip, t);
 	if (found <= 0)
 		return found;
 	if (why)
@@ -283,7 +315,7 @@ static int scan_txns(const struct ring *r, struct txn_blocks *t, ring_image_fn i
 	uint64_t room = r->blocks;
 	int found, err;
 
-	while ((found = txn_read(r, head->sequence, head->block, room, t)) == 1) {
+	while ((found = txn_read_sure(r, head->sequence, head->block, room, t)) == 1) {
 		err = txn_emit(r, t, image, arg, why, why_size);
 		if (err)
 			return err;
