@@ -92,7 +92,7 @@ static void execute(struct cmd *c)
 {
 	struct simdisk *disk = c->disk;
 
-	disk->store.writer = c->nexus->host;
+	disk->store.writer = c->copy.dev;
 	if (is_fenced(c))
 		c->err = -EBADE;
 	else if (is_beyond_end(c))
@@ -120,7 +120,7 @@ static void execute_torn(struct cmd *c)
 	if (is_fenced(c) || is_beyond_end(c))
 		return;
 	disk->fates.torn++;
-	disk->store.writer = c->nexus->host;
+	disk->store.writer = c->copy.dev;
 	for (uint64_t i = 0; i < c->copy.len; i += sector) {
 		uint8_t *data = c->data ? c->data + i : NULL;
 		struct iovec iov = { data, sector };

@@ -130,8 +130,8 @@ void simdisk_observe_submit(struct simdisk *disk,
 void simdisk_each_pending(struct simdisk *disk, struct env *host,
 			  void (*fn)(void *arg, const struct blk_io *io), void *arg);
 
-/** simdisk_each_volatile() - what @host wrote that a power cut could still take back. */
-void simdisk_each_volatile(struct simdisk *disk, struct env *host,
+/** simdisk_each_volatile() - what @path (NULL: any) wrote that a power cut could take back. */
+void simdisk_each_volatile(struct simdisk *disk, const struct blkdev *path,
 			   void (*fn)(void *arg, uint64_t off, const void *data, uint64_t len),
 			   void *arg);
 

@@ -87,11 +87,11 @@ void simdisk_each_pending(struct simdisk *disk, struct env *host,
 	}
 }
 
-void simdisk_each_volatile(struct simdisk *disk, struct env *host,
+void simdisk_each_volatile(struct simdisk *disk, const struct blkdev *path,
 			   void (*fn)(void *arg, uint64_t off, const void *data, uint64_t len),
 			   void *arg)
 {
-	simstore_each_volatile(&disk->store, host, fn, arg);
+	simstore_each_volatile(&disk->store, path, fn, arg);
 }
 
 void simdisk_fates(struct simdisk *disk, struct simdisk_fates *out)

@@ -318,7 +318,7 @@ void simstore_each_volatile(struct simstore *s, const void *writer,
 	struct write *w, *tmp;
 
 	list_for_each(w, tmp, &s->writes, node) {
-		if (w->writer == writer)
+		if (!writer || w->writer == writer)
 			fn(arg, w->off, w->data, w->len);
 	}
 }

@@ -51,7 +51,7 @@ void simstore_flush(struct simstore *s, uint64_t completions);
 /** simstore_discard() - each whole page of the range becomes zeros, or stays, as @sim says. */
 void simstore_discard(struct simstore *s, struct sim *sim, uint64_t off, uint64_t len);
 
-/** simstore_each_volatile() - what @writer wrote that is volatile, oldest first. */
+/** simstore_each_volatile() - what @writer (NULL: anybody) wrote that is volatile, oldest first. */
 void simstore_each_volatile(struct simstore *s, const void *writer,
 			    void (*fn)(void *arg, uint64_t off, const void *data, uint64_t len),
 			    void *arg);

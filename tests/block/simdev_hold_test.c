@@ -236,10 +236,10 @@ static void look_body(void *arg)
 	CU_ASSERT_EQUAL(blkdev_drain(w->dev), 0);
 	simdisk_each_pending(w->disk, w->host, count_pending, w);
 	CU_ASSERT_EQUAL(w->pending, 1);
-	simdisk_each_volatile(w->disk, w->host, count_volatile, w);
+	simdisk_each_volatile(w->disk, w->dev, count_volatile, w);
 	CU_ASSERT_EQUAL(w->volatile_bytes, 4096);
 	CU_ASSERT_EQUAL(blkdev_flush(w->dev), 0);
-	simdisk_each_volatile(w->disk, w->host, count_volatile, w);
+	simdisk_each_volatile(w->disk, w->dev, count_volatile, w);
 	CU_ASSERT_EQUAL(w->volatile_bytes, 4096);
 }
 

@@ -3,6 +3,9 @@
 #include "tests/sim/cluster/sim.h"
 
 #define LEASE_NS	(5 * SEC)
+#define OPS_ALL		((1u << OPS) - 1)
+#define CALM_NS		(300 * SEC)	/* of chaos; then it lets up a little */
+#define RUN_NS		(2 * 3600 * SEC)
 
 static struct sim_host *pick_host(struct world *w)
 {
@@ -143,18 +146,45 @@ static void aim(struct world *w, struct simdisk_rule *rule)
 	}
 }
 
+const char *const sim_fault_names[FAULTS] = {
+	[SIMDISK_FAIL] = "failed, not applied", [SIMDISK_FAIL_APPLIED] = "failed, applied",
+	[SIMDISK_TIMEOUT] = "timed out, not applied",
+	[SIMDISK_TIMEOUT_APPLIED] = "timed out, applied",
+	[SIMDISK_TIMEOUT_LATE] = "timed out, applied later", [SIMDISK_DELAY] = "delayed",
+	[SIMDISK_CORRUPT] = "bit flipped", [SIMDISK_NOSPC] = "refused for want of space",
+	[SIMDISK_HOLD] = "held by a frozen host",
+};
+const char *const sim_op_names[OPS] = {
+	[BLK_READ] = "read", [BLK_WRITE] = "write", [BLK_FLUSH] = "flush",
+	[BLK_DISCARD] = "discard", [BLK_ZERO] = "zero", [BLK_CAW] = "caw",
+};
+
+bool sim_fault_can(enum simdisk_fault fault, enum blk_op op)
+{
+	if (fault == SIMDISK_NOSPC || fault == SIMDISK_CORRUPT)
+		return op == (fault == SIMDISK_NOSPC ? BLK_WRITE : BLK_READ);
+	/* The filesystem writes its zeros itself. */
+	return op != BLK_ZERO && (fault != SIMDISK_HOLD || op != BLK_FLUSH);
+}
+
+static void struck(void *arg, const struct simdisk_rule *rule, enum blk_op op)
+{
+	struct world *w = arg;
+
+	w->struck[rule->fault][op]++;
+}
+
+/* A few commands of one kind meet one fault. */
 static void chaos_command(struct world *w)
 {
-	static const enum sim_counter counters[] = {
-		[SIMDISK_FAIL] = COUNT_fail, [SIMDISK_FAIL_APPLIED] = COUNT_fail_applied,
-		[SIMDISK_TIMEOUT] = COUNT_timeout, [SIMDISK_TIMEOUT_APPLIED] = COUNT_timeout_applied,
-		[SIMDISK_TIMEOUT_LATE] = COUNT_timeout_late, [SIMDISK_DELAY] = COUNT_delay,
-		[SIMDISK_NOSPC] = COUNT_nospc,
-	};
 	static const enum simdisk_fault faults[] = {
 		SIMDISK_FAIL, SIMDISK_FAIL_APPLIED, SIMDISK_TIMEOUT, SIMDISK_TIMEOUT_APPLIED,
 		SIMDISK_TIMEOUT_LATE, SIMDISK_DELAY, SIMDISK_DELAY, SIMDISK_NOSPC };
-	struct simdisk_rule rule = { .ops = 1u << BLK_READ | 1u << BLK_WRITE | 1u << BLK_CAW };
+	static const unsigned int ops[] = {
+		1u << BLK_CAW, 1u << BLK_CAW, 1u << BLK_CAW, 1u << BLK_WRITE, 1u << BLK_WRITE,
+		1u << BLK_READ, 1u << BLK_FLUSH, 1u << BLK_DISCARD,
+		1u << BLK_READ | 1u << BLK_WRITE | 1u << BLK_CAW, OPS_ALL };
+	struct simdisk_rule rule = { .struck = struck, .arg = w };
 	struct sim_host *h = pick_host(w);
 
 	if (!h)
@@ -164,32 +194,100 @@ static void chaos_command(struct world *w)
 	rule.skip = world_below(w, 6);
 	rule.count = 1 + world_below(w, 3);
 	rule.delay_ns = delay_ns(w);
-	if (world_chance(w, 40))
-		rule.ops = 1u << BLK_CAW;
-	else if (world_chance(w, 50))
-		rule.ops = 1u << BLK_WRITE;
-	if (rule.fault == SIMDISK_NOSPC)
-		rule.ops = 1u << BLK_WRITE;
-	aim(w, &rule);
-	world_trace(w, "rule: fault %d for ops %#x of host %d, %llu after %llu at %#llx, %llu ms",
-		    (int)rule.fault, rule.ops, rule.host ? (int)h->number : -1,
+	rule.ops = rule.fault == SIMDISK_NOSPC ? 1u << BLK_WRITE :
+		   ops[world_below(w, ARRAY_SIZE(ops))];
+	if (!(rule.ops & (1u << BLK_FLUSH | 1u << BLK_DISCARD)))
+		aim(w, &rule);
+	world_trace(w, "rule: %s for ops %#x of host %d, %llu after %llu at %#llx, %llu ms",
+		    sim_fault_names[rule.fault], rule.ops, rule.host ? (int)h->number : -1,
 		    (unsigned long long)rule.count, (unsigned long long)rule.skip,
 		    (unsigned long long)rule.off, (unsigned long long)(rule.delay_ns / MSEC));
-	w->counters[counters[rule.fault]]++;
 	simdisk_inject(w->disk, &rule);
 }
 
-/* Only where a checksum shows it: slots and group headers. */
+/* What the filesystem can notice: blocks with a checksum, by their header. */
+static bool has_checksum(void *arg, uint64_t off, const void *block)
+{
+	struct world *w = arg;
+	const struct meta_hdr_disk *h = block;
+
+	(void)off;
+	return memcmp(h->volume, w->super.volume, sizeof(h->volume)) == 0;
+}
+
 static void chaos_corrupt(struct world *w)
 {
-	struct simdisk_rule rule = { .fault = SIMDISK_CORRUPT, .ops = 1u << BLK_READ, .count = 1 };
+	struct simdisk_rule rule = { .fault = SIMDISK_CORRUPT, .ops = 1u << BLK_READ, .count = 1,
+				     .may_corrupt = has_checksum, .struck = struck, .arg = w };
 
 	if (!w->corrupts)
 		return;
-	rule.off = world_chance(w, 50) ? w->super.slots_addr : w->super.ag_addr + BLOCK_SIZE;
-	rule.len = BLOCK_SIZE;
-	w->counters[COUNT_corrupt]++;
+	rule.skip = world_below(w, 4);
+	aim(w, &rule);
 	world_trace(w, "rule: corrupt read at %#llx", (unsigned long long)rule.off);
+	simdisk_inject(w->disk, &rule);
+}
+
+/* ---- the worst moment to stand still ---- */
+
+static void hold_freezes(void *arg)
+{
+	struct sim_host *h = arg;
+	struct world *w = h->w;
+
+	if (w->ending || h->crashed || !h->life)
+		return;
+	w->counters[COUNT_hold]++;
+	freeze(h, h->hold_ns);
+}
+
+/* A command is past the lease check; its host freezes before it is sent. */
+static void hold_strikes(void *arg, const struct simdisk_rule *rule, enum blk_op op)
+{
+	struct sim_host *h = arg;
+	struct world *w = h->w;
+
+	w->struck[rule->fault][op]++;
+	if (h->crashed || h->env != rule->host)
+		return;
+	/* Not here: the rest of the batch is on its way as well. */
+	h->hold_ns = rule->delay_ns;
+	sim_at(w->sim, sim_now_ns(w->sim), hold_freezes, h);
+}
+
+static void chaos_hold(struct world *w)
+{
+	static const enum blk_op ops[] = { BLK_WRITE, BLK_WRITE, BLK_WRITE, BLK_CAW, BLK_CAW,
+					   BLK_READ, BLK_DISCARD };
+	struct sim_host *h = pick_host(w);
+	struct simdisk_rule rule = { .fault = SIMDISK_HOLD, .count = 1, .struck = hold_strikes };
+
+	if (!h)
+		return;
+	rule.arg = h;
+	rule.host = h->env;
+	rule.ops = 1u << ops[world_below(w, ARRAY_SIZE(ops))];
+	rule.skip = world_below(w, 8);
+	rule.delay_ns = (world_chance(w, 20) ? 300 + world_below(w, 5000) :
+			 6000 + world_below(w, 14000)) * MSEC;
+	simdisk_inject(w->disk, &rule);
+}
+
+/* Every command of a host fails at once, until its path is back. */
+static void chaos_path_loss(struct world *w)
+{
+	struct sim_host *h = pick_host(w);
+	struct simdisk_rule rule = { .fault = SIMDISK_FAIL, .ops = OPS_ALL, .struck = struck,
+				     .arg = w };
+	uint64_t ns = (world_chance(w, 60) ? world_below(w, 4000) : world_below(w, 20000)) * MSEC;
+
+	if (!h)
+		return;
+	w->counters[COUNT_path_lost]++;
+	world_trace(w, "host %u loses its path for %llu ms", h->number,
+		    (unsigned long long)(ns / MSEC));
+	rule.host = h->env;
+	rule.until_ns = sim_now_ns(w->sim) + ns;
 	simdisk_inject(w->disk, &rule);
 }
 
@@ -234,42 +332,71 @@ static void come_back(struct world *w)
 	}
 }
 
+static void chaos_detach(struct world *w)
+{
+	struct sim_host *h = pick_host(w);
+
+	if (h && h->life)
+		h->life->stop = true;
+}
+
 static void chaos_step(struct world *w)
 {
-	uint64_t dice = world_below(w, 100);
+	static const struct {
+		unsigned int weight;
+		void (*fn)(struct world *w);
+	} kinds[] = {
+		{ 15, chaos_crash }, { 12, chaos_freeze }, { 6, chaos_freeze_write },
+		{ 9, chaos_hold }, { 32, chaos_command }, { 8, chaos_stall },
+		{ 4, chaos_path_loss }, { 4, chaos_jump }, { 4, chaos_corrupt },
+		{ 2, chaos_power_cut }, { 4, chaos_detach } };
+	unsigned int dice = (unsigned int)world_below(w, 100), i = 0;
 
-	if (dice < 16)
+	while (dice >= kinds[i].weight)
+		dice -= kinds[i++].weight;
+	kinds[i].fn(w);
+}
+
+static uint64_t takeovers(const struct world *w)
+{
+	return w->counters[COUNT_slot_retire] + w->counters[COUNT_slot_self_live];
+}
+
+/* Each run has its share of everything that matters. */
+static bool is_enough(const struct world *w)
+{
+	return w->commands >= w->steps && w->counters[COUNT_detach] &&
+	       w->counters[COUNT_crash] >= CRASHES_MIN && takeovers(w) >= TAKEOVERS_MIN;
+}
+
+static void chaos_missing(struct world *w)
+{
+	if (!w->counters[COUNT_detach])
+		chaos_detach(w);
+	else
 		chaos_crash(w);
-	else if (dice < 30)
-		chaos_freeze(w);
-	else if (dice < 40)
-		chaos_freeze_write(w);
-	else if (dice < 76)
-		chaos_command(w);
-	else if (dice < 84)
-		chaos_stall(w);
-	else if (dice < 88)
-		chaos_jump(w);
-	else if (dice < 92)
-		chaos_corrupt(w);
-	else if (dice < 95)
-		chaos_power_cut(w);
-	else if (w->hosts[dice % w->host_count].life)
-		w->hosts[dice % w->host_count].life->stop = true;	/* it detaches */
 }
 
 void chaos_run(struct world *w)
 {
 	uint64_t pause = 500 + world_below(w, 4000), next = 0;
-	uint64_t end_ns = sim_now_ns(w->sim) + 2 * 3600 * SEC;
+	uint64_t start_ns = sim_now_ns(w->sim), calm_ns = start_ns + CALM_NS;
 
 	/* Takeovers take longer there. */
 	pause *= w->rung == RUNG_WAIT ? 3 : 1;
-	while (w->commands < w->steps && !w->violations && sim_now_ns(w->sim) < end_ns) {
+	while (!w->violations && sim_now_ns(w->sim) < start_ns + RUN_NS && !is_enough(w)) {
 		come_back(w);
 		if (sim_now_ns(w->sim) >= next) {
-			chaos_step(w);
+			if (w->commands < w->steps)
+				chaos_step(w);
+			else
+				chaos_missing(w);
 			next = sim_now_ns(w->sim) + world_below(w, 2 * pause) * MSEC;
+		}
+		/* Hosts that are never left alone get nothing done. */
+		if (sim_now_ns(w->sim) >= calm_ns) {
+			pause += pause / 2;
+			calm_ns += CALM_NS;
 		}
 		world_sleep(w, 100 * MSEC);
 	}

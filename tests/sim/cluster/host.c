@@ -13,12 +13,25 @@ struct life *life_of_dev(struct world *w, const struct blkdev *dev)
 	return NULL;
 }
 
+struct life *life_of_env(struct world *w, const struct env *env)
+{
+	for (unsigned int i = 0; i <= HOSTS_MAX; i++)
+		if (w->hosts[i].env == env)
+			return w->hosts[i].life;
+	return NULL;
+}
+
 struct life *life_of_slot(struct world *w, uint32_t slot, uint32_t generation)
 {
 	for (unsigned int i = w->life_count; i-- > 0;)
 		if (w->lives[i].slot == slot && w->lives[i].generation == generation)
 			return &w->lives[i];
 	return NULL;
+}
+
+struct life *life_of_pid(struct world *w, uint32_t pid)
+{
+	return pid - PID_BASE < w->life_count ? &w->lives[pid - PID_BASE] : NULL;
 }
 
 static void host_log(void *arg, enum log_level level, const char *line)
@@ -43,7 +56,9 @@ struct life *life_new(struct sim_host *h)
 		snprintf(name, sizeof(name), "host-%u", h->number);
 		h->env = sim_host(w->sim, name);
 		sim_host_log(h->env, host_log, h);
-		sim_host_drift(h->env, (int64_t)world_below(w, 20000) - 10000);
+		h->drift_ppm = (int64_t)world_below(w, 2 * w->drift_max_ppm + 1) -
+			       (int64_t)w->drift_max_ppm;
+		sim_host_drift(h->env, h->drift_ppm);
 		w->counters[COUNT_drift]++;
 	}
 	life = &w->lives[w->life_count];
@@ -59,13 +74,11 @@ static int life_kill(void *arg, const struct slot *victim)
 {
 	struct life *life = arg;
 	struct world *w = life->w;
-	uint32_t index = victim->pid - PID_BASE;
 	uint64_t begin = sim_now_ns(w->sim);
-	struct life *dead;
+	struct life *dead = life_of_pid(w, victim->pid);
 
-	if (index >= w->life_count)
+	if (!dead)
 		return -ESRCH;
-	dead = &w->lives[index];
 	if (!sim_host_crashed(dead->env) && dead->host->life == dead) {
 		w->counters[COUNT_killed]++;
 		host_crash(dead->host, "killed by another host");
@@ -106,6 +119,7 @@ int life_attach(struct life *life)
 	if (err) {
 		blkdev_close(life->hb_dev);
 		blkdev_close(life->dev);
+		life->over = true;
 		return err;
 	}
 	if (life->slot != lockd_slot(life->fs->lockd) ||
@@ -128,6 +142,7 @@ static void life_detach(struct life *life)
 	life->fs = NULL;
 	blkdev_close(life->hb_dev);
 	blkdev_close(life->dev);
+	life->over = true;
 	world_trace(w, "host %u life %u detaches: %d%s", life->host->number, life->pid, err,
 		    was_lost ? " (lost)" : "");
 	w->counters[was_lost ? COUNT_lost : COUNT_detach]++;
@@ -202,6 +217,7 @@ void host_crash(struct sim_host *h, const char *why)
 	w->counters[COUNT_crash_joining] += h->life->attaching;
 	h->crashed = true;
 	h->old_env = h->env;
+	rules_died(w, h->life);
 	model_died(w->model, h->life);
 	/* On one machine only processes die; elsewhere it is the machine, or the process. */
 	h->rebooted = w->rung != RUNG_KILL && world_chance(w, 50);

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <unistd.h>
 
+#include "base/crc32c.h"
 
 
 #define TIME_MAX_NS	(3 * 3600 * SEC)
@@ -30,6 +31,7 @@ void world_trace(struct world *w, const char *fmt, ...)
 	va_end(ap);
 	if (n < 0)
 		return;
+	world_mix(w, crc32c(0, line, (size_t)n < sizeof(line) ? (size_t)n : sizeof(line) - 1));
 	if (w->trace)
 		printf("%10.4f %s\n", (double)sim_now_ns(w->sim) / 1e9, line);
 }
@@ -75,8 +77,10 @@ static void world_make(struct world *w, const struct run_params *p)
 	w->sim = sim_new(p->seed);
 	w->rung = pick_rung(w);
 	w->counters[rungs[w->rung]]++;
+	/* By 9 % a lease of 5 s and a suspicion after 6 s would meet. */
+	w->drift_max_ppm = world_chance(w, 50) ? 10000 : 80000;
 	w->corrupts = world_chance(w, 25);
-	w->host_count = p->hosts ? p->hosts : 3 + (unsigned int)world_below(w, 4);
+	w->host_count = p->hosts ? p->hosts : 3 + (unsigned int)world_below(w, 6);
 	dp.reservations = w->rung == RUNG_RESERVATION;
 	dp.inflight_ns_max = w->rung == RUNG_WAIT ? 20 * SEC : 0;
 	dp.latency_max_ns = 200000 + world_below(w, 3000000);
@@ -133,7 +137,7 @@ static void first_thread(void *arg)
 		world_violation(w, "the first host cannot detach");
 	blkdev_close(life->hb_dev);
 	blkdev_close(life->dev);
-	life->dead = true;
+	life->dead = life->over = true;
 }
 
 static void world_thread(void *arg)
@@ -145,6 +149,7 @@ static void world_thread(void *arg)
 	make_volume(w);
 	model_start(w);
 	rules_start(w);
+	watch_start(w);
 	life = life_new(&w->hosts[HOSTS_MAX]);
 	if (env_thread_start(life->env, "first", first_thread, life, &thread))
 		abort();
@@ -155,6 +160,17 @@ static void world_thread(void *arg)
 	chaos_run(w);
 	finish_run(w);
 	w->over = true;
+}
+
+static void count_fates(struct world *w)
+{
+	struct simdisk_fates f;
+
+	simdisk_fates(w->disk, &f);
+	w->counters[COUNT_torn] = f.torn;
+	w->counters[COUNT_cut_kept] = f.cut_kept;
+	w->counters[COUNT_cut_lost] = f.cut_lost;
+	w->counters[COUNT_cut_torn] = f.cut_torn;
 }
 
 void run_seed(const struct run_params *p, struct run_result *r)
@@ -172,6 +188,7 @@ void run_seed(const struct run_params *p, struct run_result *r)
 	sim_run(w->sim, TIME_MAX_NS);
 	if (!w->over)
 		world_violation(w, "the run does not end: somebody waits for ever");
+	count_fates(w);
 	for (unsigned int i = 0; i < COUNTER_COUNT; i++)
 		world_mix(w, w->counters[i]);
 	r->violations = w->violations;
@@ -181,6 +198,7 @@ void run_seed(const struct run_params *p, struct run_result *r)
 	r->commands = w->commands;
 	r->ns = sim_now_ns(w->sim);
 	memcpy(r->counters, w->counters, sizeof(r->counters));
+	memcpy(r->struck, w->struck, sizeof(r->struck));
 	memcpy(r->first, w->first, sizeof(r->first));
 	/* The world is left to the end of the process: crashed hosts' memory is lost anyway. */
 }

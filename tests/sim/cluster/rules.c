@@ -5,36 +5,16 @@
  * What covers a block follows from its own header: metadata names its owner, and so do the
  * cells that the workload writes.  Locks and slots are read from the LUN itself.
  */
-#include "tests/sim/cluster/sim.h"
+#include "tests/sim/cluster/rules.h"
 
 #include "base/crc32c.h"
 
-#define TXNS_MAX	512u
-
-/* A transaction in a slot's ring, by its descriptor. */
-struct ring_txn {
-	uint64_t sequence, block;
-	uint32_t count;
-	bool used;
-};
-
-struct ring_state {
-	struct ring_txn txns[TXNS_MAX];
-	unsigned int count;
-	uint64_t tail_version, tail_sequence;	/* as written */
-	uint64_t durable_sequence;		/* as flushed since */
-};
-
-struct rules {
-	struct ring_state rings[SLOT_COUNT_MAX];
-};
-
-static uint32_t magic_of(const void *block)
+uint32_t magic_of(const void *block)
 {
 	return le32_to_cpu(((const struct meta_hdr_disk *)block)->magic);
 }
 
-static bool slot_at(struct world *w, uint32_t index, struct slot *s)
+bool slot_at(struct world *w, uint32_t index, struct slot *s)
 {
 	uint64_t addr = w->super.slots_addr + (uint64_t)index * BLOCK_SIZE;
 	uint8_t sector[META_SECTOR_SIZE];
@@ -43,7 +23,7 @@ static bool slot_at(struct world *w, uint32_t index, struct slot *s)
 	return slot_decode(sector, w->super.volume, addr, index, s, NULL, 0) == 0;
 }
 
-static bool lock_at(struct world *w, uint64_t addr, struct lockrec *r)
+bool lock_at(struct world *w, uint64_t addr, struct lockrec *r)
 {
 	uint8_t sector[META_SECTOR_SIZE];
 
@@ -51,7 +31,7 @@ static bool lock_at(struct world *w, uint64_t addr, struct lockrec *r)
 	return lockrec_decode(sector, w->super.volume, addr, r, NULL, 0) == 0;
 }
 
-static bool is_stale(struct world *w, uint32_t slot, uint32_t generation)
+bool is_stale(struct world *w, uint32_t slot, uint32_t generation)
 {
 	struct slot s;
 
@@ -60,11 +40,7 @@ static bool is_stale(struct world *w, uint32_t slot, uint32_t generation)
 	return s.generation > generation || (s.generation == generation && s.state == SLOT_FREE);
 }
 
-/*
- * Whether @life may act for (slot, generation): its own, or one that it recovers, or began to:
- * what it replays is what the next one will replay, until it is fenced itself.
- */
-static bool acts_for(struct world *w, const struct life *life, uint32_t slot, uint32_t generation)
+bool acts_for(struct world *w, const struct life *life, uint32_t slot, uint32_t generation)
 {
 	struct slot s;
 
@@ -77,17 +53,26 @@ static bool acts_for(struct world *w, const struct life *life, uint32_t slot, ui
 
 /* ---- what covers a block (R1) ---- */
 
-/* Address of the lock that covers @block, which goes to @addr; 0: not known. */
-static uint64_t cover_of(struct world *w, uint64_t addr, const uint8_t *block)
+/* Of a block of data by the first cell in it that was ever written. */
+static uint64_t cover_of_cells(const uint8_t *block)
+{
+	uint64_t words[2];
+
+	for (unsigned int i = 0; i < BLOCK_SIZE / CELL; i++) {
+		memcpy(words, block + i * CELL, sizeof(words));
+		if (words[0] == CELL_MAGIC)
+			return inode_lock_addr(words[1]);
+	}
+	return 0;
+}
+
+uint64_t cover_of(struct world *w, uint64_t addr, const uint8_t *block)
 {
 	const struct meta_hdr_disk *h = (const void *)block;
-	uint64_t owner = le64_to_cpu(h->owner), words[2];
+	uint64_t owner = le64_to_cpu(h->owner);
 
-	memcpy(words, block, sizeof(words));
-	if (words[0] == CELL_MAGIC)
-		return inode_lock_addr(words[1]);
 	if (memcmp(h->volume, w->super.volume, 16) != 0 || le64_to_cpu(h->addr) != addr)
-		return 0;
+		return cover_of_cells(block);
 	switch (magic_of(block)) {
 	case META_AG:
 	case META_BITMAP:
@@ -167,194 +152,69 @@ static void check_cover(struct world *w, struct life *life, uint64_t addr, const
 				r.owner_generation);
 }
 
-/* ---- journals (R4) ---- */
+/* ---- locks ---- */
 
-static uint64_t ring_blocks(struct world *w)
-{
-	return w->super.journal_size / BLOCK_SIZE - JOURNAL_TAIL_BLOCKS;
-}
+/* A lock as it was left by the last compare-and-write of it. */
+struct lock_note {
+	struct table_node node;
+	struct lockrec rec;
+};
 
-static uint64_t ring_place(struct world *w, uint32_t slot, uint64_t block)
-{
-	return super_journal_addr(&w->super, slot) +
-	       (JOURNAL_TAIL_BLOCKS + block % ring_blocks(w)) * BLOCK_SIZE;
-}
-
-static void ring_trim(struct ring_state *r)
-{
-	unsigned int kept = 0;
-
-	for (unsigned int i = 0; i < r->count; i++)
-		if (r->txns[i].sequence >= r->durable_sequence)
-			r->txns[kept++] = r->txns[i];
-	r->count = kept;
-}
-
-static void ring_saw(struct world *w, uint32_t slot, uint64_t addr, const uint8_t *block)
-{
-	struct ring_state *r = &w->rules->rings[slot];
-	const struct journal_tail_disk *t = (const void *)block;
-	const struct journal_desc_disk *d = (const void *)block;
-	uint64_t index = (addr - super_journal_addr(&w->super, slot)) / BLOCK_SIZE;
-
-	if (le64_to_cpu(d->hdr.addr) != addr)
-		return;
-	if (index < JOURNAL_TAIL_BLOCKS && magic_of(block) == META_TAIL &&
-	    le64_to_cpu(t->hdr.version) > r->tail_version) {
-		r->tail_version = le64_to_cpu(t->hdr.version);
-		r->tail_sequence = le64_to_cpu(t->sequence);
-	}
-	if (index < JOURNAL_TAIL_BLOCKS || magic_of(block) != META_DESC)
-		return;
-	if (r->count == TXNS_MAX) {
-		world_violation(w, "simulator: too many transactions of slot %u pending", slot);
-		return;
-	}
-	r->txns[r->count++] = (struct ring_txn){
-		.sequence = le64_to_cpu(d->sequence), .block = index - JOURNAL_TAIL_BLOCKS,
-		.count = le32_to_cpu(d->count) };
-}
-
-/* A flush makes every tail durable that was written before. */
-static void rings_flushed(struct world *w)
+/* The slot of somebody for whom @r still holds; SLOT_NONE: for nobody. */
+static uint32_t rec_holder(struct world *w, const struct lockrec *r)
 {
 	for (uint32_t i = 0; i < w->super.slot_count; i++) {
-		struct ring_state *r = &w->rules->rings[i];
+		uint32_t g = r->mode == LOCK_EXCLUSIVE ? r->owner_generation : r->sharers[i];
 
-		if (r->durable_sequence == r->tail_sequence)
+		if (r->mode == LOCK_FREE || (r->mode == LOCK_EXCLUSIVE && r->owner != i) || !g)
 			continue;
-		r->durable_sequence = r->tail_sequence;
-		ring_trim(r);
+		if (!is_stale(w, i, g))
+			return i;
 	}
+	return SLOT_NONE;
 }
 
-/* Is a block that @lock covers still to be replayed from @slot's journal? */
-static void check_settled(struct world *w, uint32_t slot, uint64_t lock, const char *what)
+/*
+ * What somebody holds changes by compare-and-write, and by nothing else.  (A cluster of inodes
+ * whose creation was undone by a crash becomes free space: nobody holds anything there.)
+ */
+static void check_no_lock(struct world *w, struct life *life, uint64_t off, uint64_t len)
 {
-	struct ring_state *r = &w->rules->rings[slot];
-	uint8_t desc[BLOCK_SIZE], image[BLOCK_SIZE];
-	const struct journal_desc_disk *d = (const void *)desc;
+	for (uint64_t i = off / BLOCK_SIZE; i * BLOCK_SIZE < off + len; i++) {
+		struct table_node *n = table_find(&w->rules->lock_records, i);
+		struct lock_note *note = n ? container_of(n, struct lock_note, node) : NULL;
+		uint32_t holder = note ? rec_holder(w, &note->rec) : SLOT_NONE;
 
-	for (unsigned int i = 0; i < r->count; i++) {
-		simdisk_peek(w->disk, ring_place(w, slot, r->txns[i].block), desc, sizeof(desc));
-		if (magic_of(desc) != META_DESC || le64_to_cpu(d->sequence) != r->txns[i].sequence)
+		if (holder != SLOT_NONE)
+			world_violation(w, "R1: life %u writes over the lock record at %#llx, held by slot "
+					"%u", life->pid, (unsigned long long)(i * BLOCK_SIZE), holder);
+		if (!note)
 			continue;
-		for (uint32_t j = 0; j < r->txns[i].count && j < JOURNAL_ENTRIES; j++) {
-			uint64_t home = le64_to_cpu(d->entries[j].addr);
-
-			simdisk_peek(w->disk, ring_place(w, slot, r->txns[i].block + 1 + j), image,
-				     sizeof(image));
-			if (cover_of(w, home, image) != lock)
-				continue;
-			world_violation(w, "R4: lock %#llx is %s, and transaction %llu in the journal "
-					"of slot %u holds block %#llx of it",
-					(unsigned long long)lock, what,
-					(unsigned long long)r->txns[i].sequence, slot,
-					(unsigned long long)home);
-			return;
-		}
+		table_remove(&w->rules->lock_records, n);
+		free(note);
 	}
 }
 
-/* Committed transactions that nobody has written home. */
-static void check_replayed(struct world *w, uint32_t slot)
+static void remember_lock(struct world *w, uint64_t addr, const struct lockrec *rec)
 {
-	struct ring_state *r = &w->rules->rings[slot];
+	struct table_node *n = table_find(&w->rules->lock_records, addr / BLOCK_SIZE);
+	struct lock_note *note = n ? container_of(n, struct lock_note, node) : NULL;
 
-	if (r->count)
-		world_violation(w, "R3: slot %u is retired with %u transactions in its journal, the "
-				"first %llu, tail %llu", slot, r->count,
-				(unsigned long long)r->txns[0].sequence,
-				(unsigned long long)r->durable_sequence);
-}
-
-/* ---- slots (R5) ---- */
-
-static void slot_claimed(struct world *w, struct life *life, const struct slot *s,
-			 uint32_t generation)
-{
-	struct life *old = life_of_slot(w, s->index, s->generation);
-
-	if (old && old != life && s->generation != generation)
-		old->dead = old->dead || s->state == SLOT_FREE;
-	life->slot = s->index;
-	life->generation = generation;
-	/* Fenced while it was about to join, and joining again: what it had under way is over. */
-	life->fenced = false;
-	life->dead = life->dead && life->attached;
-}
-
-static void count_change(struct world *w, const struct slot *a, const struct slot *b)
-{
-	uint64_t *n = w->counters;
-	bool self = b->recoverer == b->index;
-
-	for (unsigned int i = 0; i < SLOT_WANTS; i++)
-		n[COUNT_slot_want] += b->wants[i].addr && b->wants[i].addr != a->wants[i].addr;
-	for (unsigned int i = 0; i < SLOT_DENIALS; i++)
-		n[COUNT_slot_denial] += b->denials[i].addr && b->denials[i].stamp != a->denials[i].stamp;
-	n[COUNT_slot_beat] += a->state == b->state;
-	n[COUNT_slot_claim] += a->state == SLOT_FREE && b->state == SLOT_JOINING;
-	n[COUNT_slot_live] += a->state == SLOT_JOINING && b->state == SLOT_LIVE;
-	n[COUNT_slot_leave] += a->state != SLOT_RECOVERING && a->state != SLOT_FREE &&
-			       b->state == SLOT_FREE;
-	n[COUNT_slot_retire] += a->state == SLOT_RECOVERING && b->state == SLOT_FREE;
-	n[COUNT_slot_self_live] += a->state == SLOT_RECOVERING && b->state == SLOT_LIVE;
-	n[COUNT_slot_drained] += !(a->flags & SLOT_DRAINED) && b->flags & SLOT_DRAINED;
-	if (b->state != SLOT_RECOVERING)
-		return;
-	n[COUNT_slot_recover_self] += a->state != SLOT_RECOVERING && self;
-	n[COUNT_slot_recover] += a->state == SLOT_LIVE && !self;
-	n[COUNT_slot_recover_joining] += a->state == SLOT_JOINING && !self;
-	n[COUNT_slot_reclaim] += a->state == SLOT_RECOVERING &&
-				 (a->recoverer != b->recoverer ||
-				  a->recoverer_generation != b->recoverer_generation);
-}
-
-static void slot_changed(struct world *w, struct life *life, const struct blk_io *io)
-{
-	uint32_t index = (uint32_t)((io->off - w->super.slots_addr) / BLOCK_SIZE);
-	struct slot a, b;
-
-	if (slot_decode(io->iov[0].iov_base, w->super.volume, io->off, index, &a, NULL, 0) ||
-	    slot_decode(io->iov[1].iov_base, w->super.volume, io->off, index, &b, NULL, 0)) {
-		world_violation(w, "slot %u becomes something that is not a slot", index);
-		return;
+	if (!note) {
+		note = calloc(1, sizeof(*note));
+		if (!note || table_insert(&w->rules->lock_records, &note->node, addr / BLOCK_SIZE))
+			abort();
 	}
-	if (b.generation < a.generation || b.sequence <= a.sequence)
-		world_violation(w, "R5: slot %u goes from generation %u/%llu to %u/%llu", index,
-				a.generation, (unsigned long long)a.sequence, b.generation,
-				(unsigned long long)b.sequence);
-	if (a.state == SLOT_FREE && b.generation <= a.generation)
-		world_violation(w, "R5: slot %u is claimed at %u, which is retired", index,
-				b.generation);
-	count_change(w, &a, &b);
-	if (a.state != b.state || a.generation != b.generation || a.recoverer != b.recoverer ||
-	    a.recoverer_generation != b.recoverer_generation)
-		world_trace(w, "  slot %u: %s %u -> %s %u (recoverer %d) by life %u", index,
-			    slot_state_name(a.state), a.generation, slot_state_name(b.state),
-			    b.generation, (int)b.recoverer, life->pid);
-	if (a.state == SLOT_FREE && b.state == SLOT_JOINING)
-		slot_claimed(w, life, &b, b.generation);
-	if (b.state == SLOT_RECOVERING && b.recoverer == index &&
-	    (a.recoverer != index || a.recoverer_generation != b.recoverer_generation ||
-	     life->slot != index))
-		slot_claimed(w, life, &b, b.recoverer_generation);
-	if (b.state == SLOT_RECOVERING && b.recoverer == life->slot)
-		life->claimed[index] = b.generation;
-	if (b.state == SLOT_RECOVERING && b.recoverer != index)
-		chaos_saw_recovery(life);
-	if (b.state == SLOT_FREE || (a.state == SLOT_RECOVERING && b.state == SLOT_LIVE))
-		check_replayed(w, index);
-	if (b.state == SLOT_FREE) {
-		struct life *l = life_of_slot(w, index, b.generation);
-
-		if (l)
-			l->fenced = true;
-	}
+	note->rec = *rec;
 }
 
-/* ---- locks ---- */
+static void forget_lock(struct table_node *n, void *arg)
+{
+	struct rules *r = arg;
+
+	table_remove(&r->lock_records, n);
+	free(container_of(n, struct lock_note, node));
+}
 
 static bool rec_names(const struct lockrec *r, uint32_t slot, uint32_t generation)
 {
@@ -375,7 +235,7 @@ static void check_taken(struct world *w, struct life *life, uint64_t addr,
 		if (a->mode == LOCK_EXCLUSIVE && rec_names(b, i, g) && b->mode != a->mode &&
 		    i == life->slot && g == life->generation) {
 			w->counters[COUNT_lock_downgrade]++;
-			check_settled(w, i, addr, "downgraded");
+			check_settled(w, life, addr, "downgraded");
 			continue;
 		}
 		if (rec_names(b, i, g))
@@ -389,7 +249,7 @@ static void check_taken(struct world *w, struct life *life, uint64_t addr,
 					(unsigned long long)addr, lock_mode_name(a->mode), i, g,
 					life->pid, life->slot, life->generation);
 		else
-			check_settled(w, i, addr, "released");
+			check_settled(w, life, addr, "released");
 	}
 }
 
@@ -419,6 +279,7 @@ static void lock_changed(struct world *w, struct life *life, const struct blk_io
 				(unsigned long long)io->off);
 		return;
 	}
+	remember_lock(w, io->off, &b);
 	if (b.sequence <= a.sequence)
 		world_violation(w, "lock %#llx goes back in sequence", (unsigned long long)io->off);
 	for (uint32_t i = 0; i < w->super.slot_count; i++) {
@@ -436,11 +297,6 @@ static void lock_changed(struct world *w, struct life *life, const struct blk_io
 
 /* ---- every command ---- */
 
-static bool in_region(uint64_t off, uint64_t start, uint64_t len)
-{
-	return off >= start && off < start + len;
-}
-
 static void journal_written(struct world *w, struct life *life, uint64_t off,
 			    const uint8_t *block)
 {
@@ -453,11 +309,34 @@ static void journal_written(struct world *w, struct life *life, uint64_t off,
 	ring_saw(w, slot, off, block);
 }
 
+/*
+ * The orphan list of a slot belongs to its owner, or to who recovers it, or to who replays what a
+ * recoverer of it had committed.
+ */
+static void orphans_written(struct world *w, struct life *life, uint64_t off)
+{
+	uint32_t slot = (uint32_t)((off - w->super.orphans_addr) / BLOCK_SIZE / w->super.orphan_blocks);
+	struct slot s;
+
+	if (slot == life->slot || !slot_at(w, slot, &s) || acts_for(w, life, slot, s.generation) ||
+	    (s.state == SLOT_RECOVERING && acts_for(w, life, s.recoverer, s.recoverer_generation)))
+		return;
+	world_violation(w, "R1: life %u (slot %u) writes the orphans of slot %u", life->pid,
+				life->slot, slot);
+}
+
 static void block_written(struct world *w, struct life *life, uint64_t off, const uint8_t *block)
 {
 	const struct super *s = &w->super;
 
-	if (in_region(off, s->journals_addr, s->journal_size * s->slot_count))
+	if (off < s->orphans_addr || off == s->copy_addr || off == super_end_addr(s))
+		world_violation(w, "R1: life %u writes over %s at %#llx", life->pid,
+				off < s->slots_addr ? "the superblock" : "slots or the superblock's "
+				"copies", (unsigned long long)off);
+	else if (in_region(off, s->orphans_addr,
+			   (uint64_t)s->slot_count * s->orphan_blocks * BLOCK_SIZE))
+		orphans_written(w, life, off);
+	else if (in_region(off, s->journals_addr, s->journal_size * s->slot_count))
 		journal_written(w, life, off, block);
 	else if (off >= s->ag_addr)
 		check_cover(w, life, off, block, "writes");
@@ -465,6 +344,8 @@ static void block_written(struct world *w, struct life *life, uint64_t off, cons
 
 static void written(struct world *w, struct life *life, const struct blk_io *io)
 {
+	if (io->op == BLK_WRITE || io->op == BLK_DISCARD || io->op == BLK_ZERO)
+		check_no_lock(w, life, io->off, io->len);
 	if (io->op != BLK_WRITE || io->off % BLOCK_SIZE)
 		return;
 	for (uint64_t i = 0; i + BLOCK_SIZE <= io->len; i += BLOCK_SIZE)
@@ -546,25 +427,11 @@ static void saw(void *arg, struct env *env, const struct blk_io *io)
 		written(w, life, io);
 }
 
-/* What was written and not flushed may be gone: begin again with the tails that are there. */
 void rules_power_cut(struct world *w)
 {
-	uint8_t block[BLOCK_SIZE];
-
 	w->lives_cut = w->life_count;
-	for (uint32_t i = 0; i < w->super.slot_count; i++) {
-		struct ring_state *r = &w->rules->rings[i];
-
-		memset(r, 0, sizeof(*r));
-		for (uint64_t j = 0; j < JOURNAL_TAIL_BLOCKS; j++) {
-			uint64_t addr = super_journal_addr(&w->super, i) + j * BLOCK_SIZE;
-
-			simdisk_peek(w->disk, addr, block, sizeof(block));
-			if (magic_of(block) == META_TAIL)
-				ring_saw(w, i, addr, block);
-		}
-		r->durable_sequence = r->tail_sequence;
-	}
+	table_each(&w->rules->lock_records, forget_lock, w->rules);
+	rings_power_cut(w);
 }
 
 void rules_start(struct world *w)
@@ -572,5 +439,6 @@ void rules_start(struct world *w)
 	w->rules = calloc(1, sizeof(*w->rules));
 	if (!w->rules)
 		abort();
+	table_init(&w->rules->lock_records);
 	simdisk_observe(w->disk, saw, w);
 }

@@ -6,7 +6,9 @@
  *   host.c    hosts' lives: attach, work, detach, crash, come back
  *   work.c    what their threads do with files
  *   model.c   which names and contents are allowed then
- *   rules.c   watches every command that the LUN applies (R1, R3, R4, R5)
+ *   rules.c   watches every command that the LUN applies (R1); rules_slots.c slots (R3, R5),
+ *             rules_home.c what must be at home when a lock is given up (R4)
+ *   watch.c   watches the lease gate (R2)
  *   finish.c  the end: power cut, recovery, check, comparison with the model
  *
  * One run is one process and one struct world; everything in it follows from the seed.
@@ -28,6 +30,8 @@
 #define HOSTS_MAX	8u
 #define LIVES_MAX	4096u	/* attachments of one run */
 #define WORKERS		2u
+#define CRASHES_MIN	2u	/* a run has at least so many, and one takeover, and one detach */
+#define TAKEOVERS_MIN	1u
 
 /* What the table of a soak counts. */
 #define SIM_COUNTERS(X) \
@@ -39,16 +43,14 @@
 	X(freeze_write, "fault: host frozen with a write on its way") \
 	X(watchdog, "fault: frozen host ended by its watchdog") \
 	X(killed, "fault: silent host killed by another") \
-	X(delay, "fault: command delayed") \
-	X(timeout, "fault: command timed out, not applied") \
-	X(timeout_applied, "fault: command timed out, applied") \
-	X(timeout_late, "fault: command timed out, applied later") \
-	X(fail, "fault: command failed, not applied") \
-	X(fail_applied, "fault: command failed, applied") \
-	X(nospc, "fault: write refused for want of space") \
-	X(corrupt, "fault: read corrupted") \
 	X(stall_all, "fault: array stalled for all") \
-	X(stall_one, "fault: path lost by one host") \
+	X(stall_one, "fault: path of one host stalled") \
+	X(path_lost, "fault: path lost by one host") \
+	X(hold, "fault: host frozen between its lease check and the command") \
+	X(torn, "fault: write torn by a crash") \
+	X(cut_kept, "fault: unflushed write kept by a power cut") \
+	X(cut_lost, "fault: unflushed write lost by a power cut") \
+	X(cut_torn, "fault: unflushed write torn by a power cut") \
 	X(drift, "fault: clocks drift") \
 	X(jump, "fault: real time jumped") \
 	X(power_cut, "fault: power cut of everything") \
@@ -82,6 +84,12 @@
 	X(lock_user, "lock: opener recorded") \
 	X(replay, "journal: replayed by another host") \
 	X(rename_dir, "work: directory moved to another parent") \
+	X(recoverer_died, "recovery: its recoverer died") \
+	X(recoverer_died_again, "recovery: two recoverers of one host died in a row") \
+	X(check_submitted, "check: commands submitted within the lease (R2)") \
+	X(check_handed, "check: results handed on within the lease (R2)") \
+	X(check_refused, "check: results kept from a host that lost its slot (R2)") \
+	X(check_free, "check: all at home when a lock was given up (R4)") \
 	X(reads, "check: reads compared with the model") \
 	X(final_files, "check: files compared after the end") \
 	X(final_names, "check: names compared after the end")
@@ -91,9 +99,24 @@ enum sim_counter { SIM_COUNTERS(SIM_COUNTER_ENUM) COUNTER_COUNT };
 #undef SIM_COUNTER_ENUM
 extern const char *const sim_counter_names[COUNTER_COUNT];
 
+/* Commands struck, by enum simdisk_fault and enum blk_op. */
+#define FAULTS	(SIMDISK_HOLD + 1u)
+#define OPS	(BLK_CAW + 1u)
+extern const char *const sim_fault_names[FAULTS];
+extern const char *const sim_op_names[OPS];
+/** sim_fault_can() - whether chaos makes that fault befall that command. */
+bool sim_fault_can(enum simdisk_fault fault, enum blk_op op);
+
 enum rung { RUNG_RESERVATION, RUNG_KILL, RUNG_WAIT, RUNG_UNSAFE };
 
 struct world;
+
+/* A heartbeat as it was sent. */
+struct beat {
+	uint32_t slot;
+	uint64_t sequence;
+	uint64_t sent_ns;		/* by its host's clock */
+};
 
 /* One attachment of one host: from fs_attach() to the detach, or the crash. */
 struct life {
@@ -108,6 +131,10 @@ struct life {
 	bool dead;			/* crashed, or its journal is being replayed by another */
 	bool fenced;			/* must not write any more (R3) */
 	bool attached, attaching, stop;
+	bool over;			/* detached, or it could not attach */
+	struct beat beats[64];
+	unsigned int beat_count;
+	uint64_t lease_ns;		/* no lease of it lasts longer, by its own clock */
 	unsigned int workers;		/* running */
 };
 
@@ -118,9 +145,11 @@ struct sim_host {
 	struct life *life;		/* the present one, or NULL */
 	struct env *old_env;		/* of a life that crashed */
 	uint8_t boot_id[16];
+	int64_t drift_ppm;
 	bool crashed, rebooted;
 	uint64_t back_ns;		/* true time at which a crashed one comes back */
 	uint64_t frozen_ns;		/* true time until which it is frozen */
+	uint64_t hold_ns;		/* that long it freezes with a command in hand */
 };
 
 struct model;
@@ -130,6 +159,7 @@ struct world {
 	uint64_t seed, steps;
 	bool trace;
 	enum rung rung;
+	uint64_t drift_max_ppm;
 	bool corrupts;			/* this run has corrupt reads */
 	unsigned int host_count;
 	struct sim *sim;
@@ -144,6 +174,7 @@ struct world {
 	uint64_t commands;		/* applied */
 	uint64_t hash;
 	uint64_t counters[COUNTER_COUNT];
+	uint64_t struck[FAULTS][OPS];
 	unsigned int hunts;		/* recoverers to be crashed */
 	bool stop;			/* no new work */
 	bool ending;			/* the end: only the fresh host */
@@ -186,6 +217,10 @@ static inline void world_sleep(struct world *w, uint64_t ns)
 void host_start(struct sim_host *h);
 void host_crash(struct sim_host *h, const char *why);
 struct life *life_of_dev(struct world *w, const struct blkdev *dev);
+/** life_of_env() - the present life of the host that has @env. */
+struct life *life_of_env(struct world *w, const struct env *env);
+/** life_of_pid() - a process as slots name it; NULL: there was none. */
+struct life *life_of_pid(struct world *w, uint32_t pid);
 struct life *life_of_slot(struct world *w, uint32_t slot, uint32_t generation);
 /** life_attach() - in the calling thread; fills @life->fs. */
 int life_attach(struct life *life);
@@ -203,6 +238,12 @@ void chaos_saw_recovery(struct life *life);
 
 void rules_start(struct world *w);
 void rules_power_cut(struct world *w);
+/** rules_died() - @life has crashed: did it recover somebody? */
+void rules_died(struct world *w, struct life *life);
+
+/* ---- watch.c ---- */
+
+void watch_start(struct world *w);
 
 /* ---- model.c ---- */
 

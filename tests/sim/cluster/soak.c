@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #define JOBS_MAX	64u
+#define HOSTS_MIN	3u
 #define STEPS_DEFAULT	20000u
 #define RUN_SECONDS_MAX	120u	/* of real time: a run that hangs ends */
 #define COVERED_SEEDS	300u	/* from so many on a counter of zero fails the run */
@@ -27,8 +28,9 @@ struct soak {
 	struct job job[JOBS_MAX];
 	uint64_t next_seed, end_seed;
 	uint64_t seeds, failed, unsafe, unsafe_broken, commands, ns;
-	uint64_t few_hosts, few_commands, few_crashes, few_takeovers;
 	uint64_t counters[COUNTER_COUNT];
+	uint64_t struck[FAULTS][OPS];
+	uint64_t hosts[HOSTS_MAX + 1];	/* runs, by how many */
 	time_t end;
 };
 
@@ -64,29 +66,44 @@ static void report(struct soak *s, uint64_t seed, const char *what)
 	fflush(stdout);
 }
 
+static uint64_t takeovers(const uint64_t *counters)
+{
+	return counters[COUNT_slot_retire] + counters[COUNT_slot_self_live];
+}
+
+/* A run without its share of hosts, commands, crashes and takeovers has not shown enough. */
+static void check_share(struct soak *s, const struct job *j, const struct run_result *r)
+{
+	char what[160];
+
+	if (r->hosts >= HOSTS_MIN && r->commands >= s->p.steps &&
+	    r->counters[COUNT_crash] >= CRASHES_MIN && takeovers(r->counters) >= TAKEOVERS_MIN &&
+	    r->counters[COUNT_detach] && r->counters[COUNT_slot_claim])
+		return;
+	snprintf(what, sizeof(what), "too little happened: %u hosts, %" PRIu64 " commands, %" PRIu64
+		 " crashes, %" PRIu64 " takeovers, %" PRIu64 " detaches in %.0f s", r->hosts,
+		 r->commands, r->counters[COUNT_crash], takeovers(r->counters),
+		 r->counters[COUNT_detach], (double)r->ns / 1e9);
+	report(s, j->seed, what);
+}
+
 static void add_result(struct soak *s, const struct job *j, const struct run_result *r)
 {
-	uint64_t takeovers = r->counters[COUNT_slot_retire] + r->counters[COUNT_slot_self_live];
-
 	s->commands += r->commands;
 	s->ns += r->ns;
 	s->unsafe += r->unsafe;
 	s->unsafe_broken += r->unsafe && r->violations;
-	s->few_hosts += r->hosts < 3;
+	s->hosts[r->hosts]++;
 	for (unsigned int i = 0; i < COUNTER_COUNT; i++)
 		s->counters[i] += r->counters[i];
-	if (r->violations && !r->unsafe) {
-		report(s, j->seed, r->first);
+	for (unsigned int i = 0; i < FAULTS * OPS; i++)
+		s->struck[i / OPS][i % OPS] += r->struck[i / OPS][i % OPS];
+	if (r->unsafe)
 		return;
-	}
 	if (r->violations)
-		return;
-	if (r->commands < s->p.steps)
-		printf("note: seed %" PRIu64 " had only %" PRIu64 " commands in %.0f s\n", j->seed,
-		       r->commands, (double)r->ns / 1e9);
-	s->few_commands += r->commands < s->p.steps;
-	s->few_crashes += r->counters[COUNT_crash] < 2;
-	s->few_takeovers += takeovers < 1;
+		report(s, j->seed, r->first);
+	else
+		check_share(s, j, r);
 }
 
 static void job_end(struct soak *s, struct job *j)
@@ -135,27 +152,66 @@ static void run_jobs(struct soak *s)
 	} while (n);
 }
 
-static bool print_totals(struct soak *s)
+/* Returns how many of those that chaos can make never happened. */
+static unsigned int print_struck(const struct soak *s)
 {
 	unsigned int zeros = 0;
 
-	printf("seeds %" PRIu64 ", simulated hours %.1f, device commands %" PRIu64
-	       ", crashes %" PRIu64 ", takeovers %" PRIu64 "\n", s->seeds, (double)s->ns / 3600e9,
-	       s->commands, s->counters[COUNT_crash],
-	       s->counters[COUNT_slot_retire] + s->counters[COUNT_slot_self_live]);
+	printf("  %-26s", "fault: command");
+	for (unsigned int op = 0; op < OPS; op++)
+		if (op != BLK_ZERO)
+			printf("%10s", sim_op_names[op]);
+	printf("\n");
+	for (unsigned int f = 0; f < FAULTS; f++) {
+		printf("  %-26s", sim_fault_names[f]);
+		for (unsigned int op = 0; op < OPS; op++) {
+			if (op == BLK_ZERO)
+				continue;
+			if (!sim_fault_can(f, op)) {
+				printf("%10s", "-");
+				continue;
+			}
+			printf("%10" PRIu64, s->struck[f][op]);
+			zeros += !s->struck[f][op];
+		}
+		printf("\n");
+	}
+	return zeros;
+}
+
+static unsigned int print_counters(const struct soak *s)
+{
+	unsigned int zeros = 0;
+
 	for (unsigned int i = 0; i < COUNTER_COUNT; i++) {
 		printf("  %10" PRIu64 "  %s\n", s->counters[i], sim_counter_names[i]);
 		zeros += !s->counters[i];
 	}
+	printf("  hosts:");
+	for (unsigned int i = 0; i <= HOSTS_MAX; i++)
+		if (s->hosts[i])
+			printf(" %u in %" PRIu64 " runs;", i, s->hosts[i]);
+	printf("\n");
+	return zeros;
+}
+
+static bool print_totals(struct soak *s)
+{
+	unsigned int zeros = print_struck(s) + print_counters(s);
+
 	printf("expected-unsafe (rung C): %" PRIu64 " seeds, %" PRIu64 " of them broke a rule; none "
 	       "of them counts as safe\n", s->unsafe, s->unsafe_broken);
-	printf("safe seeds with under 3 hosts %" PRIu64 ", under %" PRIu64 " commands %" PRIu64
-	       ", under 2 crashes %" PRIu64 ", without takeover %" PRIu64 "\n", s->few_hosts,
-	       s->p.steps, s->few_commands, s->few_crashes, s->few_takeovers);
+	zeros += !s->unsafe_broken;
 	if (zeros && s->seeds >= COVERED_SEEDS) {
 		printf("FAIL: %u of these were never hit\n", zeros);
 		s->failed++;
 	}
+	printf("seeds %" PRIu64 " safe and %" PRIu64 " unsafe, simulated hours %.1f, device commands %"
+	       PRIu64 ", crashes %" PRIu64 ", takeovers %" PRIu64 "\n", s->seeds - s->unsafe,
+	       s->unsafe, (double)s->ns / 3600e9, s->commands, s->counters[COUNT_crash],
+	       takeovers(s->counters));
+	printf("each safe one had at least %u hosts, %" PRIu64 " commands, %u crashes, %u takeover and "
+	       "1 detach, or counts as failed\n", HOSTS_MIN, s->p.steps, CRASHES_MIN, TAKEOVERS_MIN);
 	printf("%" PRIu64 " seeds failed\n", s->failed);
 	return !s->failed;
 }

@@ -17,6 +17,7 @@ struct run_result {
 	unsigned int hosts;
 	uint64_t hash, commands, ns;
 	uint64_t counters[COUNTER_COUNT];
+	uint64_t struck[FAULTS][OPS];
 	char first[400];
 };
 
