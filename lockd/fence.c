@@ -135,6 +135,60 @@ void fence_unregister(struct lockd *ld)
 	ld->hb_key = 0;
 }
 
+static bool fence_is_slot_key(uint64_t key)
+{
+	return key >> 48 == FENCE_KEY_MAGIC && (key >> 32 & 0xffff) != FENCE_KEY_NO_SLOT;
+}
+
+/* A slot's key only goes when another registrant takes it away, or replaces its own. */
+static bool fence_others_stay(struct lockd *ld)
+{
+	struct blkdev_pr_state *state = malloc(sizeof(*state));
+	bool found = false;
+
+	if (!state || ld->p.hb_dev->ops->pr_read(ld->p.hb_dev, state)) {
+		free(state);
+		return false;
+	}
+	for (unsigned int i = 0; i < state->key_count && i < ARRAY_SIZE(state->keys); i++)
+		found = found || (fence_is_slot_key(state->keys[i]) && state->keys[i] != ld->hb_key &&
+				  state->keys[i] != ld->self.key);
+	free(state);
+	return found;
+}
+
+void fence_withdraw(struct lockd *ld)
+{
+	if (ld->rung == FENCE_RESERVATION && ld->hb_key && fence_others_stay(ld))
+		fence_unregister(ld);
+}
+
+void fence_purge(struct lockd *ld)
+{
+	struct blkdev_pr_state *state;
+	struct blkdev *dev = ld->p.hb_dev;
+	struct slot s;
+
+	if (ld->rung != FENCE_RESERVATION)
+		return;
+	state = malloc(sizeof(*state));
+	if (!state || dev->ops->pr_read(dev, state)) {
+		free(state);
+		return;
+	}
+	for (unsigned int i = 0; i < state->key_count && i < ARRAY_SIZE(state->keys); i++) {
+		uint64_t key = state->keys[i];
+		uint32_t slot = (uint32_t)(key >> 32 & 0xffff);
+
+		if (!fence_is_slot_key(key) || key == ld->hb_key || slot >= ld->p.slot_count ||
+		    slot_read(ld, gate_blkdev(ld->gate), slot, &s))
+			continue;
+		if (slot_is_retired(&s, (uint32_t)key))
+			dev->ops->pr_preempt_abort(dev, ld->hb_key, key);
+	}
+	free(state);
+}
+
 /* Return: 1 proven: our type of reservation is held and @key is not registered; 0; -errno. */
 static int fence_key_is_gone(struct lockd *ld, uint64_t key)
 {

@@ -318,6 +318,7 @@ static int join_go_live(struct join *j)
 		err = join_publish(ld, NULL);
 	if (err)
 		return join_fail_errno(j, err, "cannot register with the device");
+	fence_purge(ld);
 	err = ld->p.client->replay(ld->p.client_arg, gate_blkdev(ld->gate), j->index);
 	if (err)
 		return join_fail_errno(j, err, "cannot replay this host's journal");
@@ -444,7 +445,7 @@ int lockd_leave(struct lockd *ld)
 	if (err && !ld->lost)
 		log_warning(ld->p.env, ld->datastore, "slot %u could not be freed (%s); other "
 			    "hosts will recover it", ld->self.index, strerror(-err));
-	fence_unregister(ld);
+	/* Registered it stays: with the last registration the reservation would end (R3c). */
 	lockd_destroy(ld);
 	return err;
 }
@@ -512,7 +513,7 @@ static void join_abort(struct join *j)
 		gate_drain(ld->gate, ENV_FOREVER);
 		lockd_free_slot(ld);
 	}
-	fence_unregister(ld);
+	fence_withdraw(ld);
 }
 
 static int join_run(struct join *j)
@@ -533,7 +534,7 @@ static int join_run(struct join *j)
 	j->deadline_ns = env_now_ns(ld->p.env) + 4 * suspicion_ns(ld);
 	err = join_take_slot(j, image);
 	if (err) {
-		fence_unregister(ld);
+		fence_withdraw(ld);
 		return err;
 	}
 	err = heartbeat_start(ld, image);

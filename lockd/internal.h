@@ -211,8 +211,14 @@ int fence_prepare(struct lockd *ld);
 /** fence_register() - rung A: our key, which the slot shows already, on every path, and the
  * reservation.  The gate is closed or nobody submits. */
 int fence_register(struct lockd *ld);
-/** fence_unregister() - rung A: takes our keys away. */
+/** fence_unregister() - rung A: takes our keys away; only of a host that was fenced, for
+ * whoever did that is registered. */
 void fence_unregister(struct lockd *ld);
+/** fence_withdraw() - rung A: the same after a join that failed, if a registration stays that
+ * keeps the reservation (R3c). */
+void fence_withdraw(struct lockd *ld);
+/** fence_purge() - rung A: removes keys of retired generations, which hosts that left keep. */
+void fence_purge(struct lockd *ld);
 /** fence_choose_rung() - what this device and host are capable of. */
 enum fence_rung fence_choose_rung(const struct lockd_params *p);
 

@@ -55,6 +55,76 @@ static void preempt_aborts_what_is_still_under_way(void)
 	cluster_end(c);	/* counts the late write, had it landed */
 }
 
+/*
+ * Rung A: with its last registrant a reservation ends (SPC-4).  A host that was fenced and hangs
+ * with a write in hand must not find the volume open because everybody else has left.
+ */
+static void reservation_outlives_the_last_host(void)
+{
+	struct simdisk_params p = { .reservations = true };
+	struct cluster *c = cluster_new(1, 4, &p);
+	struct host *a = host_up(c, 0, "alpha"), *b = host_up(c, 1, "beta");
+	uint32_t slot;
+
+	cluster_run(c, 4 * SEC);
+	CU_ASSERT_TRUE_FATAL(a->joined && b->joined);
+	slot = lockd_slot(a->ld);
+	simdisk_inject(c->disk, &(struct simdisk_rule){
+		.fault = SIMDISK_HOLD, .ops = 1u << BLK_WRITE, .host = a->env, .count = 1,
+		.delay_ns = 40 * SEC });
+	cluster_run_more(c, 100 * MSEC);
+	sim_host_freeze(a->env, sim_now_ns(c->sim) + 39 * SEC);
+	cluster_run_more(c, 20 * SEC);
+	CU_ASSERT_EQUAL(b->adopts[slot], 1);
+	b->stop = true;
+	cluster_run_more(c, 10 * SEC);
+	CU_ASSERT_TRUE(b->ended);
+	CU_ASSERT_EQUAL(b->leave_err, 0);
+	cluster_run_more(c, 30 * SEC);
+	CU_ASSERT_EQUAL(a->losses, 1);
+	cluster_end(c);	/* counts the late write, had it landed */
+}
+
+static void count_keys(void *arg)
+{
+	struct host *h = arg;
+	struct blkdev_pr_state state;
+
+	CU_ASSERT_EQUAL(h->hb_dev->ops->pr_read(h->hb_dev, &state), 0);
+	CU_ASSERT_TRUE(state.held);
+	h->replay_takes_ns = state.key_count;	/* it replays nothing any more */
+}
+
+static unsigned int keys_seen_by(struct cluster *c, struct host *h)
+{
+	struct env_thread *thread;
+
+	CU_ASSERT_EQUAL_FATAL(env_thread_start(h->env, "keys", count_keys, h, &thread), 0);
+	cluster_run_more(c, SEC);
+	env_thread_join(h->env, thread);
+	return (unsigned int)h->replay_takes_ns;
+}
+
+/* Those that left keep their keys; whoever joins clears them away, or they would pile up. */
+static void keys_of_hosts_that_left_go_with_the_next_join(void)
+{
+	struct simdisk_params p = { .reservations = true };
+	struct cluster *c = cluster_new(1, 4, &p);
+	struct host *a = host_up(c, 0, "alpha"), *b = host_up(c, 1, "beta"), *d;
+
+	cluster_run(c, 4 * SEC);
+	a->stop = true;
+	cluster_run_more(c, 5 * SEC);
+	CU_ASSERT_TRUE(a->ended);
+	CU_ASSERT_EQUAL(keys_seen_by(c, b), 2);
+	d = host_up(c, 2, "delta");
+	cluster_run_more(c, 5 * SEC);
+	CU_ASSERT_TRUE(d->joined);
+	CU_ASSERT_EQUAL(keys_seen_by(c, b), 2);
+	CU_ASSERT(!b->losses && !d->losses);
+	cluster_end(c);
+}
+
 static void register_away(void *arg)
 {
 	struct host *h = arg;
@@ -226,6 +296,8 @@ static void lost_host_attaches_again_without_killing_itself(void)
 
 UNIT_MAIN("lockd/fence",
 	  UNIT_TEST(reservation_keeps_a_frozen_host_out),
+	  UNIT_TEST(reservation_outlives_the_last_host),
+	  UNIT_TEST(keys_of_hosts_that_left_go_with_the_next_join),
 	  UNIT_TEST(preempt_aborts_what_is_still_under_way),
 	  UNIT_TEST(lost_registration_is_renewed),
 	  UNIT_TEST(bound_is_waited_for_and_needs_a_watchdog),
