@@ -74,6 +74,7 @@ static void world_make(struct world *w, const struct run_params *p)
 	w->seed = p->seed;
 	w->steps = p->steps;
 	w->trace = p->trace;
+	w->watch = p->watch;
 	w->sim = sim_new(p->seed);
 	w->rung = pick_rung(w);
 	w->counters[rungs[w->rung]]++;

@@ -393,6 +393,21 @@ static void check_fenced(struct world *w, struct life *life, const struct blk_io
 				(unsigned long long)io->off);
 }
 
+/* For people: what befalls one address (--watch).  Not part of the hash. */
+static void show_watched(struct world *w, const struct life *life, const struct blk_io *io)
+{
+	const uint8_t *block = io->iov && io->op != BLK_READ ? io->iov[io->op == BLK_CAW].iov_base : NULL;
+
+	if (!w->watch || w->watch < io->off || w->watch >= io->off + io->len)
+		return;
+	block = block && io->op != BLK_CAW ? block + (w->watch - io->off) / BLOCK_SIZE * BLOCK_SIZE : block;
+	printf("%10.4f   %s of %#llx +%#llx by life %u: %s, covered by %#llx\n",
+	       (double)sim_now_ns(w->sim) / 1e9, sim_op_names[io->op], (unsigned long long)io->off,
+	       (unsigned long long)io->len, life ? life->pid : 0,
+	       block ? meta_type_name(magic_of(block)) : "-",
+	       block ? (unsigned long long)cover_of(w, w->watch / BLOCK_SIZE * BLOCK_SIZE, block) : 0);
+}
+
 static void saw(void *arg, struct env *env, const struct blk_io *io)
 {
 	struct world *w = arg;
@@ -407,6 +422,7 @@ static void saw(void *arg, struct env *env, const struct blk_io *io)
 	world_mix(w, io->len);
 	if (io->iov && io->iovcnt && (io->op == BLK_WRITE || io->op == BLK_CAW))
 		world_mix(w, crc32c(0, io->iov[io->op == BLK_CAW].iov_base, io->len));
+	show_watched(w, life, io);
 	if (!life)
 		return;
 	if (io->op == BLK_CAW && in_region(io->off, s->slots_addr, s->slot_count * BLOCK_SIZE)) {

@@ -158,6 +158,7 @@ struct rules;
 struct world {
 	uint64_t seed, steps;
 	bool trace;
+	uint64_t watch;			/* an address to show all commands of */
 	enum rung rung;
 	uint64_t drift_max_ppm;
 	bool corrupts;			/* this run has corrupt reads */

@@ -232,7 +232,7 @@ static int run_one(const struct run_params *p)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: lunfs_sim --seed N [--steps N] [--hosts N] [--trace]\n"
+	fprintf(stderr, "usage: lunfs_sim --seed N [--steps N] [--hosts N] [--trace] [--watch ADDRESS]\n"
 		"       lunfs_sim --seed N --count N [--jobs N]   seeds N, N+1, ...\n"
 		"       lunfs_sim --soak SECONDS [--seed FIRST] [--jobs N]\n");
 	return 2;
@@ -243,7 +243,7 @@ int main(int argc, char **argv)
 	static const struct option options[] = {
 		{ "seed", 1, NULL, 's' }, { "steps", 1, NULL, 'n' }, { "hosts", 1, NULL, 'h' },
 		{ "trace", 0, NULL, 't' }, { "soak", 1, NULL, 'k' }, { "jobs", 1, NULL, 'j' },
-		{ "count", 1, NULL, 'c' }, { NULL, 0, NULL, 0 } };
+		{ "count", 1, NULL, 'c' }, { "watch", 1, NULL, 'w' }, { NULL, 0, NULL, 0 } };
 	struct soak s = { .p = { .seed = 0, .steps = STEPS_DEFAULT } };
 	bool seeded = false;
 	int c;
@@ -257,6 +257,7 @@ int main(int argc, char **argv)
 		case 'n': s.p.steps = v; break;
 		case 'h': s.p.hosts = v < HOSTS_MAX ? (unsigned int)v : HOSTS_MAX; break;
 		case 't': s.p.trace = true; break;
+		case 'w': s.p.watch = v; break;
 		case 'k': s.soak = true; s.seconds = (unsigned int)v; break;
 		case 'j': s.jobs = (unsigned int)v; break;
 		case 'c': s.list = true; s.end_seed = v; break;

@@ -9,6 +9,7 @@ struct run_params {
 	uint64_t seed, steps;
 	unsigned int hosts;	/* 0: as the seed says */
 	bool trace;
+	uint64_t watch;		/* an address to show all commands of; 0: none */
 };
 
 struct run_result {

@@ -436,6 +436,16 @@ static void do_rename(struct life *life)
 	name_end(life, to, moved, err);
 }
 
+static bool name_leads_to(struct life *life, const struct mdir *dir, const struct mname *n,
+			  uint64_t id)
+{
+	struct fs_attr attr;
+	int err = fs_lookup(life->fs, dir->id, n->name, &attr);
+
+	result(life, "lookup", err ? 0 : attr.id, err);
+	return !err && attr.id == id;
+}
+
 static void do_link(struct life *life)
 {
 	struct world *w = life->w;
@@ -449,6 +459,9 @@ static void do_link(struct life *life)
 	    to->id.cur || is_dir(w, from->id.cur))
 		return;
 	id = from->id.cur;
+	if (!name_leads_to(life, from_dir, from, id) || (to->busy && !to->busy->dead) ||
+	    !to->id.certain || to->id.cur)
+		return;
 	name_begin(life, to, id);
 	err = fs_link(life->fs, id, to_dir->id, to->name, &attr);
 	result(life, "link", id, err);
@@ -509,10 +522,15 @@ static void do_one_file(struct life *life, bool write)
 	struct mdir *dir;
 	struct mname *n = pick_name(life, &dir);
 	struct mfile *f;
+	uint64_t id;
 
 	if (!n || !n->id.certain || !n->id.cur)
 		return;
-	f = model_file(life->w->model, n->id.cur);
+	id = n->id.cur;
+	/* A host knows files by their names: what only another's memory holds it cannot open. */
+	if (!name_leads_to(life, dir, n, id))
+		return;
+	f = model_file(life->w->model, id);
 	if (f && !f->is_dir)
 		do_file(life, f, write);
 }
