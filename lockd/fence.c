@@ -143,17 +143,14 @@ static bool fence_is_slot_key(uint64_t key)
 /* A slot's key only goes when another registrant takes it away, or replaces its own. */
 static bool fence_others_stay(struct lockd *ld)
 {
-	struct blkdev_pr_state *state = malloc(sizeof(*state));
+	struct blkdev_pr_state state;
 	bool found = false;
 
-	if (!state || ld->p.hb_dev->ops->pr_read(ld->p.hb_dev, state)) {
-		free(state);
+	if (ld->p.hb_dev->ops->pr_read(ld->p.hb_dev, &state))
 		return false;
-	}
-	for (unsigned int i = 0; i < state->key_count && i < ARRAY_SIZE(state->keys); i++)
-		found = found || (fence_is_slot_key(state->keys[i]) && state->keys[i] != ld->hb_key &&
-				  state->keys[i] != ld->self.key);
-	free(state);
+	for (unsigned int i = 0; i < state.key_count && i < ARRAY_SIZE(state.keys); i++)
+		found = found || (fence_is_slot_key(state.keys[i]) && state.keys[i] != ld->hb_key &&
+				  state.keys[i] != ld->self.key);
 	return found;
 }
 
@@ -165,19 +162,14 @@ void fence_withdraw(struct lockd *ld)
 
 void fence_purge(struct lockd *ld)
 {
-	struct blkdev_pr_state *state;
 	struct blkdev *dev = ld->p.hb_dev;
+	struct blkdev_pr_state state;
 	struct slot s;
 
-	if (ld->rung != FENCE_RESERVATION)
+	if (ld->rung != FENCE_RESERVATION || dev->ops->pr_read(dev, &state))
 		return;
-	state = malloc(sizeof(*state));
-	if (!state || dev->ops->pr_read(dev, state)) {
-		free(state);
-		return;
-	}
-	for (unsigned int i = 0; i < state->key_count && i < ARRAY_SIZE(state->keys); i++) {
-		uint64_t key = state->keys[i];
+	for (unsigned int i = 0; i < state.key_count && i < ARRAY_SIZE(state.keys); i++) {
+		uint64_t key = state.keys[i];
 		uint32_t slot = (uint32_t)(key >> 32 & 0xffff);
 
 		if (!fence_is_slot_key(key) || key == ld->hb_key || slot >= ld->p.slot_count ||
@@ -186,7 +178,6 @@ void fence_purge(struct lockd *ld)
 		if (slot_is_retired(&s, (uint32_t)key))
 			dev->ops->pr_preempt_abort(dev, ld->hb_key, key);
 	}
-	free(state);
 }
 
 /* Return: 1 proven: our type of reservation is held and @key is not registered; 0; -errno. */
