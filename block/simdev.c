@@ -411,6 +411,11 @@ static void start_faulty(struct cmd *c, uint64_t latency_ns)
 		c->complete_ns = end;
 		apply_at(c, end);
 		break;
+	case SIMDISK_TWICE:
+		c->err_forced = -EILSEQ;
+		c->complete_ns = late;
+		apply_at(c, end);
+		break;
 	case SIMDISK_TIMEOUT_APPLIED:
 		c->err_forced = -ETIMEDOUT;
 		c->complete_ns = late;

@@ -49,6 +49,7 @@ enum simdisk_fault {
 	SIMDISK_DELAY,		/* applied and completed @delay_ns later */
 	SIMDISK_CORRUPT,	/* reads: one bit flipped, success */
 	SIMDISK_NOSPC,		/* writes: -ENOSPC */
+	SIMDISK_TWICE,		/* a CAW that a lower layer sends twice: applied, -EILSEQ @delay_ns later */
 	SIMDISK_HOLD,		/* leaves the host only @delay_ns later, unless that died meanwhile */
 };
 

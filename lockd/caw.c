@@ -15,8 +15,10 @@ static bool result_is_unclear(int err)
 }
 
 /*
- * Reads the sector until it can be told what became of the command.  -EAGAIN: not landed,
- * but it may yet.
+ * Reads the sector until it can be told what became of the command that ended with @caw_err.
+ * 0: our image is there.  Nobody else writes those bytes: its sequence is one that only a
+ * change of the old image has, and it names us, or nobody, at a time of ours.
+ * -EAGAIN: not landed, but it may yet.
  */
 static int read_back(struct lockd *ld, struct blkdev *dev, uint64_t addr, const void *expected,
 		     const void *desired, void *buf, int caw_err)
@@ -37,6 +39,8 @@ static int read_back(struct lockd *ld, struct blkdev *dev, uint64_t addr, const 
 		return 0;
 	if (MUTANT("believe-miscompare"))
 		return 0;
+	if (caw_err == -EILSEQ)
+		return -EILSEQ;
 	return memcmp(buf, expected, dev->info.sector) == 0 ? -EAGAIN : -EILSEQ;
 }
 
@@ -62,7 +66,8 @@ int caw_sector_told(struct lockd *ld, struct blkdev *dev, uint64_t addr, const v
 	memcpy(new_image, desired, META_SECTOR_SIZE);
 	err = blkdev_caw(dev, addr, old_image, new_image);
 	*unclear = result_is_unclear(err);
-	if (*unclear)
+	/* A miscompare too may be an echo: a command that a lower layer sent twice. */
+	if (*unclear || err == -EILSEQ)
 		err = read_back(ld, dev, addr, old_image, new_image, found, err);
 	if (err)
 		count_caw(ld, err, *unclear);

@@ -227,7 +227,7 @@ enum fence_rung fence_choose_rung(const struct lockd_params *p);
  * @expected, @desired: META_SECTOR_SIZE bytes of contents.
  *
  * After an unclear result the sector is read back until it can be told.
- * Return: 0 ours was written; -EILSEQ lost (or found neither); -EAGAIN the old image is still
+ * Return: 0 ours was written, also after a miscompare; -EILSEQ lost (or found neither); -EAGAIN the old image is still
  * there after an unclear attempt: the caller must make a *new* image (sequence + 1… see
  * LOCKING.md) and try again; others as blkdev_caw() when even reading back fails.
  */

@@ -185,6 +185,8 @@ struct attempts {
 	unsigned int unclear_count;	/* those that had to be read back */
 	bool	unclear;		/* they may have landed, or may yet */
 	uint64_t unclear_sequence;
+	bool	missed;			/* one miscompared, and its image was not found … */
+	uint64_t missed_sequence;	/* … where it had expected this */
 };
 
 static void attempts_saw(struct attempts *a, const struct lockrec *r)
@@ -214,6 +216,10 @@ static int record_write(struct lockd *ld, uint64_t addr, struct record *r,
 /* Whether @err of record_write() means to read again and go on. */
 static bool attempts_go_on(struct attempts *a, const struct lockrec *expected, int err)
 {
+	if (err == -EILSEQ) {
+		a->missed = true;
+		a->missed_sequence = expected->sequence;
+	}
 	if (!err) {
 		a->unclear = false;
 	} else if (a->unclear_count) {
@@ -255,14 +261,18 @@ int record_take(struct lockd *ld, uint64_t addr, enum lock_mode mode,
 }
 
 /*
- * The record is not ours.  Fine if an unclear attempt of ours has released it; otherwise two
- * hosts believe that they hold it (R1), and we are the one without proof.
+ * The record is not ours.  Fine if an attempt of ours has released it: one that was unclear, or
+ * one that a lower layer sent twice and whose release was built upon before the second
+ * miscompared; that takes two changes at least.  Otherwise two hosts believe that they hold it
+ * (R1), and we are the one without proof.
  */
-static int record_gone(struct lockd *ld, uint64_t addr, const struct attempts *a,
-		       struct record *r)
+static int record_gone(struct lockd *ld, uint64_t addr, enum lock_mode mode,
+		       const struct attempts *a, struct record *r)
 {
+	bool echo = mode == LOCK_FREE && a->missed && r->rec.sequence > a->missed_sequence + 1;
+
 	r->rec.sequence = 0;
-	if (a->unclear_count)
+	if (a->unclear_count || echo)
 		return 0;
 	log_error(ld->p.env, ld->datastore, "lock record at 0x%llx: we hold it, and it names"
 		  " somebody else", (unsigned long long)addr);
@@ -291,7 +301,7 @@ int record_change(struct lockd *ld, uint64_t addr, enum lock_mode mode,
 		known = false;
 		err = 0;
 		if (!record_names_us(ld, &r->rec)) {
-			err = record_gone(ld, addr, &a, r);
+			err = record_gone(ld, addr, mode, &a, r);
 			break;
 		}
 		record_next(ld, &r->rec, mode, user, a.unclear_count, &next);

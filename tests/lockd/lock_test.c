@@ -230,6 +230,7 @@ static const struct unclear_case unclear_cases[] = {
 	{ SIMDISK_TIMEOUT_APPLIED, 1, false }, { SIMDISK_TIMEOUT_APPLIED, 2, false },
 	{ SIMDISK_TIMEOUT_LATE, 1, false }, { SIMDISK_TIMEOUT_LATE, 2, false },
 	{ SIMDISK_FAIL, 1, false }, { SIMDISK_FAIL_APPLIED, 1, false },
+	{ SIMDISK_TWICE, 1, false }, { SIMDISK_TWICE, 2, false },
 	{ SIMDISK_TIMEOUT, 1, true }, { SIMDISK_TIMEOUT_APPLIED, 1, true },
 	{ SIMDISK_TIMEOUT_LATE, 1, true }, { SIMDISK_FAIL_APPLIED, 1, true },
 };
