@@ -124,6 +124,7 @@ void itable_unload(struct ag *ag);
 struct ag_want {
 	uint32_t blocks;	/* a group with fewer free ones is not tried … */
 	bool	inode;		/* … unless a free inode would do and it has one */
+	bool	try;		/* wait for no other host: -EAGAIN */
 	uint32_t prefer;	/* group to try first if we have its lock; UINT32_MAX: none */
 	/* Takes what is wanted from the pinned group, mutex not held.  -ENOSPC: not here. */
 	int	(*take)(struct ag *ag, void *arg);

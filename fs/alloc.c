@@ -349,6 +349,8 @@ static int choose_once(struct fs *fs, const struct ag_want *want, struct ag **ou
 		c.busy = calloc(fs->super.ag_count, sizeof(*c.busy));
 		err = c.busy ? choose_free(&c) : -ENOMEM;
 	}
+	if (err == -ENOSPC && want->try && c.busy_count)
+		err = -EAGAIN;
 	if (err == -ENOSPC)
 		err = choose_busy(&c);
 	else
@@ -427,11 +429,12 @@ static int reserve_take(struct ag *ag, void *arg)
 	return err;
 }
 
-int alloc_reserve(struct fs *fs, const uint32_t *counts, unsigned int run_count, uint64_t goal,
-		  struct alloc_hold *hold)
+static int reserve(struct fs *fs, const uint32_t *counts, unsigned int run_count, uint64_t goal,
+		   bool try, struct alloc_hold *hold)
 {
 	struct reserve r = { counts, run_count, goal, hold };
-	struct ag_want want = { .take = reserve_take, .arg = &r, .prefer = UINT32_MAX };
+	struct ag_want want = { .take = reserve_take, .arg = &r, .prefer = UINT32_MAX,
+				.try = try };
 	unsigned int i;
 	struct ag *ag;
 	int err;
@@ -445,6 +448,18 @@ int alloc_reserve(struct fs *fs, const uint32_t *counts, unsigned int run_count,
 	if (!err)
 		hold->ag = ag;
 	return err;
+}
+
+int alloc_reserve(struct fs *fs, const uint32_t *counts, unsigned int run_count, uint64_t goal,
+		  struct alloc_hold *hold)
+{
+	return reserve(fs, counts, run_count, goal, false, hold);
+}
+
+int alloc_reserve_try(struct fs *fs, const uint32_t *counts, unsigned int run_count,
+		      uint64_t goal, struct alloc_hold *hold)
+{
+	return reserve(fs, counts, run_count, goal, true, hold);
 }
 
 int alloc_take(struct txn *txn, struct alloc_hold *hold, unsigned int i)

@@ -51,6 +51,14 @@ int alloc_reserve(struct fs *fs, const uint32_t *counts, unsigned int run_count,
 		  struct alloc_hold *hold);
 
 /**
+ * alloc_reserve_try() - alloc_reserve() that waits for no other host: while another group is
+ * pinned, for two hosts could wait for each other's.  Return: as that; -EAGAIN space is in groups
+ * that other hosts have: unpin, alloc_reserve() it alone, put that and begin anew.
+ */
+int alloc_reserve_try(struct fs *fs, const uint32_t *counts, unsigned int run_count,
+		      uint64_t goal, struct alloc_hold *hold);
+
+/**
  * alloc_make_room() - before txn_begin(): memory for the metadata blocks that runs @from and
  * after of @hold, of count 1, become (alloc_take_block()).  Return: 0 or -ENOMEM: then @hold is put.
  */
@@ -108,6 +116,9 @@ void alloc_release(struct fs *fs, uint64_t addr, uint64_t len);
  * @number: receives the inode number (block number of its lock block).
  */
 int itable_reserve(struct fs *fs, uint64_t near, struct alloc_hold *hold, uint64_t *number);
+
+/** itable_reserve_try() - the same while another group is pinned; see alloc_reserve_try(). */
+int itable_reserve_try(struct fs *fs, uint64_t near, struct alloc_hold *hold, uint64_t *number);
 
 /** itable_take()/itable_free() - within @txn; 2 credits (header, index block). */
 int itable_take(struct txn *txn, struct alloc_hold *hold, uint64_t number);

@@ -200,7 +200,8 @@ int attrs_store_prepare(struct fs *fs, struct inode *ino, const struct attrs *a,
 		return err;
 	}
 	if (a->count && !block) {
-		err = alloc_reserve(fs, one, 1, ino ? ino->number : 0, &c->hold);
+		err = ino ? alloc_reserve(fs, one, 1, ino->number, &c->hold) :
+			    alloc_reserve_try(fs, one, 1, 0, &c->hold);
 		return err ? err : alloc_make_room(fs, &c->hold, 0);
 	}
 	return 0;

@@ -37,7 +37,8 @@ struct attrs_change {
 	unsigned int credits;
 };
 
-/** attrs_store_prepare() - exclusively locked (or @ino NULL: a new inode); no handle open. */
+/** attrs_store_prepare() - exclusively locked; no handle open.  @ino NULL: a new inode, with groups
+ * pinned: -EAGAIN as alloc_reserve_try(). */
 int attrs_store_prepare(struct fs *fs, struct inode *ino, const struct attrs *a,
 			struct attrs_change *c);
 /** attrs_store() - within @txn, @di from inode_change(). */

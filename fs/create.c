@@ -9,6 +9,7 @@
 
 #define CREATE_TRIES	3u
 #define CREATE_BACKOFF_MS 100u
+#define PREPARE_TRIES	8u	/* groups that another host takes away again */
 
 /* One creation under way. */
 struct creation {
@@ -21,6 +22,7 @@ struct creation {
 	/* Held from the reservations on. */
 	unsigned int credits;
 	uint64_t number;
+	enum { LACKS_NOTHING, LACKS_INODE, LACKS_BLOCK } lacks;	/* after -EAGAIN */
 	struct alloc_hold dir_hold, inode_hold, data_hold;
 	struct attrs_change attrs_change;
 };
@@ -98,7 +100,7 @@ static int create_write_target(struct creation *c)
 
 	if (len <= INLINE_SIZE)
 		return 0;
-	err = alloc_reserve(c->fs, one, 1, c->number, &c->data_hold);
+	err = alloc_reserve_try(c->fs, one, 1, c->number, &c->data_hold);
 	if (err)
 		return err;
 	block = blkdev_alloc(BLOCK_SIZE);
@@ -122,7 +124,20 @@ static int create_check_number(const struct creation *c)
 	return -EUCLEAN;
 }
 
-static int create_prepare(struct creation *c)
+/* With no group in hand another host's may be waited for, else it is only tried. */
+static int create_prepare_inode(struct creation *c)
+{
+	struct fs *fs = c->fs;
+	int err;
+
+	err = c->dir_hold.ag ? itable_reserve_try(fs, c->dir->id, &c->inode_hold, &c->number) :
+			       itable_reserve(fs, c->dir->id, &c->inode_hold, &c->number);
+	if (err)
+		c->inode_hold.ag = NULL;
+	return err;
+}
+
+static int create_prepare_once(struct creation *c)
 {
 	struct fs *fs = c->fs;
 	int err;
@@ -130,18 +145,20 @@ static int create_prepare(struct creation *c)
 	err = dir_insert_prepare(fs, c->dir, c->name, c->init.name_len, &c->dir_hold, &c->credits);
 	if (err)
 		return err;
-	err = itable_reserve(fs, c->dir->id, &c->inode_hold, &c->number);
-	if (err) {
-		c->inode_hold.ag = NULL;
+	c->lacks = LACKS_INODE;
+	err = create_prepare_inode(c);
+	if (err)
 		return err;
-	}
+	c->lacks = LACKS_BLOCK;
 	err = create_check_number(c);
 	if (!err)
 		err = create_write_target(c);
 	if (!err && c->attrs->count)
 		err = attrs_store_prepare(fs, NULL, c->attrs, &c->attrs_change);
-	if (!err)
-		err = inode_get(fs, c->number, &c->ino);
+	if (err)
+		return err;
+	c->lacks = LACKS_NOTHING;
+	err = inode_get(fs, c->number, &c->ino);
 	if (err)
 		return err;
 	err = inode_lock_new(fs, c->ino);
@@ -165,6 +182,50 @@ static void create_unprepare(struct creation *c)
 		itable_put(fs, &c->inode_hold, c->number);
 	if (c->dir_hold.ag)
 		alloc_put(fs, &c->dir_hold);
+}
+
+/* Nothing in hand: what was lacking is had alone, so that its group's lock is ours. */
+static int create_fetch(struct creation *c)
+{
+	static const uint32_t one[] = { 1 };
+	struct alloc_hold hold;
+	uint64_t number;
+	int err;
+
+	if (c->lacks == LACKS_INODE) {
+		err = itable_reserve(c->fs, c->dir->id, &hold, &number);
+		if (!err)
+			itable_put(c->fs, &hold, number);
+	} else {
+		err = alloc_reserve(c->fs, one, 1, inode_id_number(c->dir->id), &hold);
+		if (!err)
+			alloc_put(c->fs, &hold);
+	}
+	return err;
+}
+
+/*
+ * All the space that it takes, which may lie in several groups.  Of these the first is waited
+ * for, the others are tried; where that fails everything is given back, the one that lacked is
+ * waited for alone, and it begins anew.  The directory stays locked: nothing about it changes.
+ */
+static int create_prepare(struct creation *c)
+{
+	int err = -EAGAIN;
+
+	for (unsigned int i = 0; i < PREPARE_TRIES && err == -EAGAIN; i++) {
+		if (i > 1)
+			fs_backoff(c->fs, CREATE_BACKOFF_MS);
+		c->lacks = LACKS_NOTHING;
+		err = create_prepare_once(c);
+		if (err != -EAGAIN || c->lacks == LACKS_NOTHING)
+			break;
+		create_unprepare(c);
+		err = create_fetch(c);
+		if (!err)
+			err = -EAGAIN;
+	}
+	return err;
 }
 
 static int create_store_target(struct txn *txn, struct creation *c, struct inode_disk *di)
@@ -301,13 +362,12 @@ static int create(struct fs *fs, uint64_t dir, const char *name, const char *tar
 			if (!fs_make_space(fs))
 				break;
 		} else if (err == -EAGAIN || err == -EBUSY) {
-			/* Two hosts wait for each other's groups: one has to step back. */
 			fs_backoff(fs, CREATE_BACKOFF_MS);
 		} else {
 			break;
 		}
 	}
-	return fs_result(fs, err);
+	return fs_result(fs, err == -EAGAIN ? -EBUSY : err);
 }
 
 int fs_create(struct fs *fs, uint64_t dir, const char *name, uint32_t mode, uint64_t rdev,

@@ -424,10 +424,11 @@ static int itable_reserve_in(struct ag *ag, void *arg)
 	return err;
 }
 
-int itable_reserve(struct fs *fs, uint64_t near, struct alloc_hold *hold, uint64_t *number)
+static int reserve(struct fs *fs, uint64_t near, bool try, struct alloc_hold *hold,
+		   uint64_t *number)
 {
 	struct ag_want want = { .blocks = 3, .inode = true, .take = itable_reserve_in,
-		.arg = number, .prefer = UINT32_MAX };
+		.arg = number, .prefer = UINT32_MAX, .try = try };
 	struct ag *ag;
 	int err;
 
@@ -439,6 +440,16 @@ int itable_reserve(struct fs *fs, uint64_t near, struct alloc_hold *hold, uint64
 	hold->ag = ag;
 	hold->run_count = 0;
 	return 0;
+}
+
+int itable_reserve(struct fs *fs, uint64_t near, struct alloc_hold *hold, uint64_t *number)
+{
+	return reserve(fs, near, false, hold, number);
+}
+
+int itable_reserve_try(struct fs *fs, uint64_t near, struct alloc_hold *hold, uint64_t *number)
+{
+	return reserve(fs, near, true, hold, number);
 }
 
 /* Sets or clears the inode's bit on disk and in memory. */

@@ -13,6 +13,8 @@
 
 #include "fs/internal.h"
 
+#define BUSY_TRIES	3u	/* of waiting for a group */
+#define BUSY_BACKOFF_MS	100u
 #define ANCESTORS_MAX	65536u	/* deeper than any tree: parents that run in a circle */
 
 enum { DIR_OLD, DIR_NEW, SOURCE, TARGET };
@@ -27,6 +29,7 @@ struct renaming {
 	uint8_t	types[4];	/* DT_*, of SOURCE and TARGET */
 	bool	moves_lock;	/* the superblock's lock is ours */
 	bool	unlinked;	/* the target's last name went */
+	unsigned int busy;	/* how often a group could not be had in time */
 	/* Held from the reservations on. */
 	struct alloc_hold hold;
 	struct alloc_pin pin;
@@ -385,6 +388,11 @@ static int rename_once(struct renaming *r)
 	if (!err) {
 		err = rename_locked(r);
 		inode_unlock_many(r->fs, r->inos, ARRAY_SIZE(r->inos));
+		/* Not the names, which are locked: the groups are another host's. */
+		if (err == -EBUSY && ++r->busy < BUSY_TRIES) {
+			fs_backoff(r->fs, BUSY_BACKOFF_MS);
+			err = -EAGAIN;
+		}
 		if (!err && r->unlinked)
 			inode_unlinked(r->fs, r->inos[TARGET], r->ids[TARGET]);
 	} else if (err == -ESTALE && !fs_is_lost(r->fs)) {
