@@ -176,12 +176,54 @@ int journal_format(struct env *env, struct blkdev *dev, const struct super *s, u
 
 /* ---- reading transactions ---- */
 
-/* Memory for one transaction: descriptor, images, commit record. */
+#define WINDOW_FIRST	16u	/* blocks read at once: an empty journal is told by one … */
+#define WINDOW_BLOCKS	512u	/* … and twice as many each time, up to that */
+static_assert(WINDOW_BLOCKS >= JOURNAL_ENTRIES + 2, "any transaction fits");
+
+/* A stretch of the ring in memory: reading it transaction by transaction takes a round trip each. */
+struct window {
+	const struct ring *ring;
+	uint8_t *blocks;	/* WINDOW_BLOCKS of them */
+	uint64_t first;		/* ring index of the first … */
+	uint64_t count;		/* … and how many are in memory */
+	uint64_t next;		/* how many to read next time */
+};
+
+/* One transaction within the window: descriptor, images, commit record. */
 struct txn_blocks {
-	struct journal_desc_disk *desc;
-	uint8_t *images;
+	struct window window;
+	const struct journal_desc_disk *desc;
+	const uint8_t *images;
 	uint64_t count;		/* images; 0: the descriptor itself does not verify */
 };
+
+/* @count blocks from ring index @block on in memory, @room of them and more can be read. */
+static int window_get(struct window *w, uint64_t block, uint64_t count, uint64_t room,
+		      const uint8_t **out)
+{
+	uint64_t skip = (block + w->ring->blocks - w->first) % w->ring->blocks;
+	int err;
+
+	assert(count <= room && count <= WINDOW_BLOCKS);
+	if (skip + count > w->count) {
+		w->count = 0;
+		while (w->next < count)
+			w->next *= 2;
+		if (w->next > room)
+			w->next = room;
+		if (w->next > WINDOW_BLOCKS)
+			w->next = WINDOW_BLOCKS;
+		err = ring_rw(w->ring, BLK_READ, block, w->blocks, w->next);
+		if (err)
+			return err;
+		w->first = block;
+		w->count = w->next;
+		w->next *= 2;
+		skip = 0;
+	}
+	*out = w->blocks + skip * BLOCK_SIZE;
+	return 0;
+}
 
 static bool desc_check(const struct ring *r, const struct journal_desc_disk *d, uint64_t sequence,
 		       uint64_t block, uint64_t room)
@@ -226,20 +268,29 @@ static bool images_check(const struct txn_blocks *t)
 static int txn_read(const struct ring *r, uint64_t sequence, uint64_t block, uint64_t room,
 		    struct txn_blocks *t)
 {
+	const uint8_t *found;
+	uint64_t count;
 	int err;
 
 	t->count = 0;
 	if (room < 3)
 		return 0;
-	err = ring_rw(r, BLK_READ, block, t->desc, 1);
+	err = window_get(&t->window, block, 1, room, &found);
 	if (err)
 		return err;
+	t->desc = (const void *)found;
 	if (!desc_check(r, t->desc, sequence, block, room))
 		return 0;
-	t->count = le32_to_cpu(t->desc->count);
-	err = ring_rw(r, BLK_READ, (block + 1) % r->blocks, t->images, t->count + 1);
+	count = le32_to_cpu(t->desc->count);
+	err = window_get(&t->window, block, count + 2, room, &found);
 	if (err)
 		return err;
+	/* Read again, perhaps: what is believed from here on is what is checked here. */
+	t->desc = (const void *)found;
+	t->images = found + BLOCK_SIZE;
+	if (!desc_check(r, t->desc, sequence, block, room) || le32_to_cpu(t->desc->count) != count)
+		return 0;
+	t->count = count;
 	return commit_check(r, t, sequence, block) && images_check(t);
 }
 
@@ -335,21 +386,20 @@ static int scan_txns(const struct ring *r, struct txn_blocks *t, ring_image_fn i
 int ring_scan(struct ring *r, ring_image_fn image, void *arg, struct ring_head *head,
 	      char *why, size_t why_size)
 {
-	struct txn_blocks t;
+	struct txn_blocks t = { .window = { .ring = r, .next = WINDOW_FIRST } };
 	int err;
 
 	err = ring_read_tail(r, why, why_size);
 	if (err)
 		return err;
-	t.desc = blkdev_alloc((JOURNAL_ENTRIES + 2) * BLOCK_SIZE);
-	if (!t.desc)
+	t.window.blocks = blkdev_alloc((size_t)WINDOW_BLOCKS * BLOCK_SIZE);
+	if (!t.window.blocks)
 		return -ENOMEM;
-	t.images = (uint8_t *)t.desc + BLOCK_SIZE;
 	head->sequence = r->sequence;
 	head->block = r->block;
 	head->transactions = 0;
 	err = scan_txns(r, &t, image, arg, head, why, why_size);
-	free(t.desc);
+	free(t.window.blocks);
 	return err;
 }
 

@@ -597,6 +597,54 @@ static void inodes_go_home_after_what_they_point_to(void)
 	rig_run(SMALL, inode_last_body);
 }
 
+static uint64_t reads_of(struct rig *rig)
+{
+	struct simdisk_stats st;
+
+	simdisk_stats(rig->disk, rig->env, &st);
+	return st.ops[BLK_READ];
+}
+
+#define MANY	40u	/* below half of the ring: no checkpoint */
+
+static void batched_body(struct rig *rig)
+{
+	struct simdisk_image *image;
+	unsigned int replayed = 0, i;
+	struct blkdev *dev;
+	struct txn txn;
+	uint64_t reads;
+
+	rig_open(rig);
+	for (i = 0; i < MANY; i++) {
+		MUST_EQUAL(txn_begin(&rig->fs, 1, &txn), 0);
+		rig_set(rig, &txn, 0, i, !i);
+		CU_ASSERT_EQUAL(journal_commit(&rig->fs, txn_end(&txn)), 0);
+	}
+	image = simdisk_snapshot(rig->disk);
+	CU_ASSERT_EQUAL(rig_close(rig), 0);
+	simdisk_restore(rig->disk, image);
+	simdisk_image_free(image);
+	dev = simdisk_open(rig->disk, rig->env);
+	reads = reads_of(rig);
+	CU_ASSERT_EQUAL(journal_replay(rig->env, dev, &rig->fs.super, 0, &replayed), 0);
+	CU_ASSERT_EQUAL(replayed, MANY);
+	CU_ASSERT_EQUAL(rig_home(rig, 0), MANY - 1);
+	CU_ASSERT(reads_of(rig) - reads <= MANY / 5);
+	/* And an empty one costs the tail and a few blocks. */
+	reads = reads_of(rig);
+	CU_ASSERT_EQUAL(journal_replay(rig->env, dev, &rig->fs.super, 0, &replayed), 0);
+	CU_ASSERT_EQUAL(replayed, 0);
+	CU_ASSERT(reads_of(rig) - reads <= 2);
+	blkdev_close(dev);
+}
+
+/* Taking over waits for the replay: a round trip for each of 10,000 commits is seconds. */
+static void small_transactions_are_read_many_at_a_time(void)
+{
+	rig_run(4 * GIB, batched_body);
+}
+
 static void data_write(struct rig *rig, uint64_t addr, uint64_t value)
 {
 	uint64_t *data = blkdev_alloc(BLOCK_SIZE);
@@ -780,6 +828,7 @@ UNIT_MAIN("journal",
 	  UNIT_TEST(replay_writes_nothing_where_images_cannot_lie),
 	  UNIT_TEST(torn_tail_is_survived_and_a_lost_one_reported),
 	  UNIT_TEST(inodes_go_home_after_what_they_point_to),
+	  UNIT_TEST(small_transactions_are_read_many_at_a_time),
 	  UNIT_TEST(data_is_durable_before_what_points_to_it),
 	  UNIT_TEST(data_is_durable_before_a_lock_is_given_up),
 	  UNIT_TEST(any_failing_write_or_flush_ends_the_journal),
