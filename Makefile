@@ -48,7 +48,7 @@ unit_progs += $$($(1)_tests:%.c=$$(B)/%)
 all_objs += $$($(1)_tests:%.c=$$(B)/%.o)
 $$($(1)_tests:%.c=$$(B)/%): $$(B)/%: $$(B)/%.o $$(call archives,$(1) $$($(1)_test_uses))
 	@echo "  LD    $$@"
-	@$$(CC) $$(LDFLAGS_ALL) -o $$@ $$< -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group $$(LIBS) -lcunit
+	@$$(CC) $$(LDFLAGS_ALL) -o $$@ $$(filter %.o,$$^) -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group $$(LIBS) -lcunit
 endef
 
 # $(call program,NAME): build/bin/NAME from NAME_main (objects) and NAME_uses.
@@ -62,8 +62,8 @@ $$(B)/bin/$(1): $$($(1)_main:%.c=$$(B)/%.o) $$(call archives,$$($(1)_uses))
 all: $$(B)/bin/$(1)
 endef
 
-PKG_CFLAGS := $(shell pkg-config --cflags libisal jansson fuse3 libseccomp blkid uuid 2>/dev/null)
-LIBS := -laio $(shell pkg-config --libs libisal jansson fuse3 libseccomp blkid uuid libcrypto 2>/dev/null) -lpthread
+PKG_CFLAGS := $(shell pkg-config --cflags libiscsi libisal jansson fuse3 libseccomp blkid uuid 2>/dev/null)
+LIBS := -laio $(shell pkg-config --libs libiscsi libisal jansson fuse3 libseccomp blkid uuid libcrypto 2>/dev/null) -lpthread
 
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
@@ -75,7 +75,7 @@ $(B)/%.o: %.c
 quiet_goals := help deps check demo bench fuzz powercut model clean
 ifneq ($(filter-out $(quiet_goals),$(or $(MAKECMDGOALS),all)),)
 missing := $(strip $(foreach p,libisal:libisal-dev jansson:libjansson-dev fuse3:libfuse3-dev \
-	libseccomp:libseccomp-dev blkid:libblkid-dev uuid:uuid-dev libcrypto:libssl-dev,\
+	libseccomp:libseccomp-dev blkid:libblkid-dev uuid:uuid-dev libcrypto:libssl-dev libiscsi:libiscsi-dev,\
 	$(shell pkg-config --exists $(firstword $(subst :, ,$(p))) || echo $(lastword $(subst :, ,$(p))))))
 ifneq ($(missing),)
 $(error missing Debian packages: $(missing); install them, or run `make deps`)
@@ -146,7 +146,7 @@ print_unit_programs:
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/share/man/man5 \
-		$(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)/sbin $(DESTDIR)/lib/systemd/system
+		$(DESTDIR)$(PREFIX)/share/man/man7 $(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)/sbin $(DESTDIR)/lib/systemd/system
 	install -m 755 $(programs) $(DESTDIR)$(PREFIX)/sbin
 	# mount(8), mkfs(8) and fsck(8) look for their helpers there.  Debian's /sbin is /usr/sbin.
 	[ "$(PREFIX)" = /usr ] || for p in mount mkfs fsck; do \
@@ -155,6 +155,7 @@ install: all
 	ln -sf $(PREFIX)/sbin/mount.lunfs \
 		$(DESTDIR)$(if $(filter /usr,$(PREFIX)),/usr)/sbin/mount.fuse.lunfs
 	install -m 644 docs/man/*.5 $(DESTDIR)$(PREFIX)/share/man/man5
+	install -m 644 docs/man/*.7 $(DESTDIR)$(PREFIX)/share/man/man7
 	install -m 644 docs/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8
 	sed 's|/usr/local/sbin|$(PREFIX)/sbin|' daemon/lunfsd.service \
 		>$(DESTDIR)/lib/systemd/system/lunfsd.service

@@ -37,7 +37,7 @@ enum blk_flags {
  * answer in time, the same; -EILSEQ a CAW found other contents and wrote nothing; -EBUSY a
  * CAW could not be tried and wrote nothing; -ENOSPC; -EROFS; -EINVAL out of range or
  * misaligned; -EBADE reservation conflict: we are fenced; -ESTALE the lease gate: our slot
- * is lost (R2); -ENOTSUP.
+ * is lost (R2); -ENOTSUP; -ECONNRESET only to a lease gate: see blkdev_ops.lease.
  */
 struct blk_io {
 	enum blk_op	op;
@@ -96,6 +96,15 @@ struct blkdev_ops {
 	/* Optional: re-reads the size.  */
 	int (*refresh)(struct blkdev *dev);
 	/*
+	 * Optional, for backends behind a network: the lease gate in front of them tells that
+	 * requests may be sent before @until_ns of env_now_ns() only (R2); what is under way
+	 * then is cut off.  From then on what was not sent is answered with -ECONNRESET, and so
+	 * is, but for a compare-and-write, what was under way on a path that was lost, once
+	 * nothing of it can land any more: the gate submits it again when the lease is valid.
+	 * UINT64_MAX: there is no gate any more.  Any thread; does not block.
+	 */
+	void (*lease)(struct blkdev *dev, uint64_t until_ns);
+	/*
 	 * Optional, all four: the owner collects completions (blkdev_set_polled()).
 	 * poll() calls done() of what has completed and returns how much that was; poll_fd()
 	 * has an edge when there may be something to collect; wake() makes one.
@@ -108,6 +117,8 @@ struct blkdev_ops {
 	int (*pr_register)(struct blkdev *dev, uint64_t old_key, uint64_t new_key);
 	int (*pr_reserve)(struct blkdev *dev, uint64_t key);
 	int (*pr_preempt_abort)(struct blkdev *dev, uint64_t key, uint64_t victim);
+	/* Optional: removes the reservation and every registration; @key is ours. */
+	int (*pr_clear)(struct blkdev *dev, uint64_t key);
 	int (*pr_read)(struct blkdev *dev, struct blkdev_pr_state *state);
 	void (*close)(struct blkdev *dev);
 };

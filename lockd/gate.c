@@ -98,11 +98,18 @@ void gate_prepare(void *self, struct blk_io *io, void (*done)(struct blk_io *io,
 
 bool gate_judge(struct gate *g, const struct blk_io *io, int err, enum gate_step *step)
 {
+	/*
+	 * A conflict was not executed.  Of a lost path the backend says so only when nothing of
+	 * the command can land any more, and if doing it twice is the same as once (R1: nobody
+	 * else writes there): it goes the way of every command again, lease first.
+	 */
+	bool again = err == -EBADE || err == -ECONNRESET;
+
 	gate_note_result(g, io, err);
 	if (err == -EBADE)
 		gate_note_conflict(g);
-	*step = err == -EBADE || io->op == BLK_READ ? STEP_SUBMIT : STEP_RESULT;
-	return err != -EBADE && gate_is_valid(g);
+	*step = again || io->op == BLK_READ ? STEP_SUBMIT : STEP_RESULT;
+	return !again && gate_is_valid(g);
 }
 
 /* Puts @io on the waiting list, unless the gate has failed: then it is the caller's to end. */
@@ -344,6 +351,13 @@ static void gate_init_ops(struct gate *g)
 
 /* ---- the lease ---- */
 
+/* A backend behind a network keeps to the lease by itself, as near to the wire as it gets. */
+static void gate_tell_lower(struct gate *g, uint64_t until_ns)
+{
+	if (g->lower->ops->lease)
+		g->lower->ops->lease(g->lower, until_ns);
+}
+
 static void gate_wake(struct gate *g)
 {
 	env_mutex_lock(g->env, &g->mutex);
@@ -355,8 +369,10 @@ void gate_renew(struct gate *g, uint64_t until_ns)
 {
 	env_mutex_lock(g->env, &g->mutex);
 	/* Under the mutex: a gate that failed stays shut, whoever races. */
-	if (!gate_has_failed(g))
+	if (!gate_has_failed(g)) {
 		atomic_store(&g->until_ns, until_ns);
+		gate_tell_lower(g, until_ns);
+	}
 	gate_wake_ports(g);
 	env_cond_broadcast(g->env, &g->changed);
 	env_mutex_unlock(g->env, &g->mutex);
@@ -367,11 +383,18 @@ void gate_close(struct gate *g)
 	atomic_store(&g->until_ns, 0);
 }
 
+void gate_cut(struct gate *g)
+{
+	gate_close(g);
+	gate_tell_lower(g, 0);
+}
+
 void gate_fail(struct gate *g)
 {
 	env_mutex_lock(g->env, &g->mutex);
 	atomic_store(&g->failed, true);
 	atomic_store(&g->until_ns, 0);
+	gate_tell_lower(g, 0);
 	gate_wake_ports(g);
 	env_cond_broadcast(g->env, &g->changed);
 	env_mutex_unlock(g->env, &g->mutex);
@@ -441,6 +464,7 @@ void gate_free(struct gate *g)
 	gate_wake(g);
 	env_thread_join(env, g->thread);
 	assert(list_empty(&g->waiting) && list_empty(&g->ports));
+	gate_tell_lower(g, UINT64_MAX);
 	env_cond_fini(env, &g->changed);
 	env_mutex_fini(env, &g->mutex);
 	free(g);

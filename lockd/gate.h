@@ -43,8 +43,12 @@ int gate_port_new(struct gate *g, struct blkdev *lower, struct blkdev **out);
 /** gate_renew() - the lease is valid until @until_ns of env_now_ns(); lets waiters go on. */
 void gate_renew(struct gate *g, uint64_t until_ns);
 
-/** gate_close() - voids the lease at once (a gap in time, a path event). */
+/** gate_close() - voids the lease at once (a path event); what is under way goes on. */
 void gate_close(struct gate *g);
+
+/** gate_cut() - the same, and what is under way is cut off where the device can (a gap in time:
+ * nothing that was sent before it may land after it). */
+void gate_cut(struct gate *g);
 
 /** gate_fail() - the slot is lost for good. */
 void gate_fail(struct gate *g);

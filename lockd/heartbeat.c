@@ -69,7 +69,7 @@ static void beat_check_gap(struct lockd *ld)
 	hb->real_ns = real_ns;
 	if (!gap)
 		return;
-	gate_close(ld->gate);
+	gate_cut(ld->gate);
 	hb->attempt.t0_ns = 0;
 	for (unsigned int i = 0; i < BEAT_UNCLEAR_MAX; i++)
 		hb->unclear[i].t0_ns = 0;
