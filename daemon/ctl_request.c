@@ -109,8 +109,15 @@ static int set_param(struct ctl_request *rq, unsigned int bit, const char *key,
 		return wrong(why, why_size, "not a string:", key);
 	if (!*s || json_string_length(value) >= PATH_MAX)
 		return wrong(why, why_size, "empty or too long:", key);
-	if ((bit & (P_DEVICE | P_DIR | P_PATH)) && !path_is_absolute(s))
+	if (bit == P_DEVICE && blkiscsi_is_url(s)) {
+		struct blkiscsi_target t;
+
+		/* Wrong ones, and such with a secret in them, get no further than here. */
+		if (blkiscsi_parse(s, &t, why, why_size))
+			return -EINVAL;
+	} else if ((bit & (P_DEVICE | P_DIR | P_PATH)) && !path_is_absolute(s)) {
 		return wrong(why, why_size, "not an absolute path:", key);
+	}
 	if (bit == P_DS)
 		rq->ds = s;
 	else if (bit == P_DEVICE)

@@ -33,11 +33,13 @@ struct mount_entry {
 	char	dir[PATH_MAX];
 };
 
-/* What a child process tells its parent when it has mounted or unmounted. */
+/* What a child process tells its parent when it has mounted, unmounted or opened a LUN. */
 struct result {
 	uint32_t op;
 	uint32_t dev_minor;
 	char	dir[PATH_MAX];
+	uint32_t portal_count;
+	char	portals[BLKISCSI_PORTALS_MAX][BLKISCSI_PORTAL_SIZE];
 };
 
 struct state {
@@ -51,6 +53,7 @@ struct state {
 	uint64_t stop_until;	/* boot time: what has not been given back by then is not */
 	unsigned int stop_timeout;	/* seconds */
 	struct mount_entry mounts[PARENT_MOUNTS_MAX];
+	struct parent_portals portals;
 };
 
 #define SAY(level, ...)	env_log(env_posix(), level, "lunfsd", __VA_ARGS__)
@@ -192,11 +195,23 @@ static int start_worker(struct state *s, int control)
 
 /* ---- requests ---- */
 
+static void note_portals(struct state *s, const struct result *r)
+{
+	struct blkiscsi_target t = { .portal_count = r->portal_count };
+
+	memcpy(t.portals, r->portals, sizeof(t.portals));
+	parent_portals_add(&s->portals, &t);
+}
+
 static void note_results(struct state *s)
 {
 	struct result r;
 
 	while (recv(s->results[0], &r, sizeof(r), MSG_DONTWAIT) == sizeof(r)) {
+		if (r.op == RPC_OPEN) {
+			note_portals(s, &r);
+			continue;
+		}
 		for (unsigned int i = 0; i < PARENT_MOUNTS_MAX; i++) {
 			struct mount_entry *m = &s->mounts[i];
 
@@ -238,7 +253,14 @@ static int run_operation(struct state *s, const struct rpc_request *rq, const in
 
 	switch (rq->op) {
 	case RPC_OPEN:
-		return parent_open(&s->p, &rq->open, fds, reply, out, out_count);
+		err = parent_open(&s->p, &rq->open, fds, reply, out, out_count);
+		if (!reply->open.is_lun)
+			return err;
+		r.portal_count = reply->open.lun.portal_count;
+		memcpy(r.portals, reply->open.lun.portals, sizeof(r.portals));
+		break;
+	case RPC_DIAL:
+		return parent_dial(&rq->dial, reply, out, out_count);
 	case RPC_MOUNT:
 		err = parent_mount(&s->p, &rq->mount, fds, reply, out, out_count);
 		r.dev_minor = reply->mount.dev_minor;
@@ -344,6 +366,11 @@ static int admit(struct state *s, const struct rpc_request *rq, unsigned int fd_
 		snprintf(reply->why, sizeof(reply->why), "this daemon has %d mounts already",
 			 PARENT_MOUNTS_MAX);
 		return -EMFILE;
+	}
+	if (rq->op == RPC_DIAL && !parent_portal_is_known(&s->portals, rq->dial.portal)) {
+		snprintf(reply->why, sizeof(reply->why), "%s: not a portal of a LUN that root asked "
+			 "to open", rq->dial.portal);
+		return -EPERM;
 	}
 	if (s->operations < OPERATIONS_MAX - (rq->op == RPC_KILL ? 0 : OPERATIONS_KEPT))
 		return 0;

@@ -11,6 +11,7 @@
 #include "daemon/rpc.h"
 
 #define PARENT_MOUNTS_MAX	256
+#define PARENT_PORTALS_MAX	128
 #define PARENT_CONTROL_SOCKET	"control"	/* in the run directory */
 
 /* What the parent's child processes need to know of it. */
@@ -19,6 +20,12 @@ struct parent {
 	pid_t	worker;
 	int	rpc;		/* to the worker; replies go out here */
 	char	control_path[PATH_MAX];
+};
+
+/* Where the worker's connections may lead: to what root once asked to open. */
+struct parent_portals {
+	unsigned int count;
+	char	portals[PARENT_PORTALS_MAX][BLKISCSI_PORTAL_SIZE];
 };
 
 /** parent_run() - the daemon: returns its exit status when it has ended. */
@@ -36,6 +43,22 @@ int parent_open(const struct parent *p, const struct rpc_open *rq, const int *fd
 int parent_mount(const struct parent *p, const struct rpc_mount *rq, const int *fds,
 		 struct rpc_reply *reply, int *out, unsigned int *out_count);
 int parent_umount(const struct rpc_umount *rq, struct rpc_reply *reply);
+
+/** parent_take_host_lock() - lock file @name, of this host for @device; *@out is to be kept. */
+int parent_take_host_lock(const struct parent *p, const char *name, const char *device, int *out,
+			  struct rpc_reply *reply);
+
+/* ---- parent_lun.c ---- */
+
+/** parent_open_lun() - RPC_OPEN of an iSCSI LUN's URL, which root was found to ask for. */
+int parent_open_lun(const struct parent *p, const struct rpc_open *rq, struct rpc_reply *reply,
+		    int *out, unsigned int *out_count);
+/** parent_portals_add() - the worker may connect to the portals of @t from now on. */
+void parent_portals_add(struct parent_portals *known, const struct blkiscsi_target *t);
+bool parent_portal_is_known(const struct parent_portals *known, const char *portal);
+/** parent_dial() - RPC_DIAL, of a portal that is known. */
+int parent_dial(const struct rpc_dial *rq, struct rpc_reply *reply, int *out,
+		unsigned int *out_count);
 
 /* ---- parent_asked.c ---- */
 

@@ -82,16 +82,12 @@ static int host_lock_wait(int fd)
 	return 0;
 }
 
-static int take_host_lock(const struct parent *p, const struct blkfile_handle *h, const char *dev,
-			  int *out, struct rpc_reply *reply)
+int parent_take_host_lock(const struct parent *p, const char *name, const char *dev, int *out,
+			  struct rpc_reply *reply)
 {
-	char name[NAME_MAX + 1], text[32] = "", uuid[UUID_TEXT_SIZE];
-	int dir, fd, n;
-	int err = parent_lock_name(h->fd, h->lock_fd, p->hello.host_id, name, sizeof(name));
+	char text[32] = "", uuid[UUID_TEXT_SIZE];
+	int err, fd, n, dir = blkfile_lock_dir(reply->why, sizeof(reply->why));
 
-	if (err)
-		return err;
-	dir = blkfile_lock_dir(reply->why, sizeof(reply->why));
 	if (dir < 0)
 		return dir;
 	fd = openat(dir, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -189,15 +185,21 @@ int parent_open(const struct parent *p, const struct rpc_open *rq, const int *fd
 {
 	unsigned int flags = rq->flags & RPC_OPEN_READ_ONLY ? BLKFILE_READ_ONLY : 0;
 	struct blkfile_handle h[2];
+	char name[NAME_MAX + 1];
 	int host_lock = -1, err;
 
 	err = parent_asked_open(p, fds[0], rq, reply);
+	if (!err && blkiscsi_is_url(rq->path))
+		return parent_open_lun(p, rq, reply, out, out_count);
 	if (!err)
 		err = open_volume(rq->path, flags, h, reply);
 	if (!err)
 		err = fill_open_reply(h, reply, out, out_count);
 	if (!err && !(rq->flags & RPC_OPEN_NO_HOST_LOCK)) {
-		err = take_host_lock(p, &h[0], rq->path, &host_lock, reply);
+		err = parent_lock_name(h[0].fd, h[0].lock_fd, p->hello.host_id, name,
+				       sizeof(name));
+		if (!err)
+			err = parent_take_host_lock(p, name, rq->path, &host_lock, reply);
 		reply->open.has_host_lock = !err;
 		out[(*out_count)++] = host_lock;
 	}

@@ -75,8 +75,9 @@ static const char *request_wrong(const struct rpc_request *rq, unsigned int *fds
 	switch (rq->op) {
 	case RPC_OPEN:
 		*fds_wanted = 1;
-		if (!path_is_plain(rq->open.path))
-			return "the device is not a plain absolute path";
+		if (strnlen(rq->open.path, PATH_MAX) == PATH_MAX ||
+		    (!blkiscsi_is_url(rq->open.path) && !path_is_plain(rq->open.path)))
+			return "the device is neither a plain absolute path nor an iSCSI URL";
 		if (rq->open.flags & ~(RPC_OPEN_READ_ONLY | RPC_OPEN_NO_HOST_LOCK))
 			return "an unknown flag";
 		if (rq->open.flags == RPC_OPEN_NO_HOST_LOCK)
@@ -92,6 +93,9 @@ static const char *request_wrong(const struct rpc_request *rq, unsigned int *fds
 		*fds_wanted = 1;
 		return rq->kill.pid > 1 && rq->kill.pid <= INT_MAX ? NULL :
 		       "not the number of a process that can be killed";
+	case RPC_DIAL:
+		return strnlen(rq->dial.portal, BLKISCSI_PORTAL_SIZE) < BLKISCSI_PORTAL_SIZE ?
+		       NULL : "the portal is not terminated";
 	case RPC_COMM:
 		return rq->comm_pid >= 1 && rq->comm_pid <= INT_MAX ? NULL :
 		       "not the number of a process";

@@ -14,6 +14,7 @@
 #include <sys/types.h>
 
 #include "block/blkfile.h"
+#include "block/blkiscsi.h"
 #include "lockd/slot.h"
 #include "proc/packet.h"
 
@@ -28,6 +29,7 @@ enum rpc_op {
 	RPC_KILL,	/* end the process that a slot names */
 	RPC_COMM,	/* the name of a process */
 	RPC_REALTIME,	/* let a thread of the worker, its heartbeat, run in real time */
+	RPC_DIAL,	/* connect to a portal of an iSCSI LUN that was opened */
 };
 
 enum rpc_open_flags {
@@ -65,6 +67,12 @@ struct rpc_kill {
 	uint64_t pid_start;
 };
 
+/* A portal as RPC_OPEN reported it. */
+struct rpc_dial {
+	char	portal[BLKISCSI_PORTAL_SIZE];
+	uint32_t timeout_ms;
+};
+
 struct rpc_request {
 	uint32_t magic;
 	uint32_t op;		/* enum rpc_op */
@@ -74,6 +82,7 @@ struct rpc_request {
 		struct rpc_mount mount;
 		struct rpc_umount umount;
 		struct rpc_kill	kill;
+		struct rpc_dial	dial;
 		uint32_t	comm_pid;
 		uint32_t	realtime_tid;
 	};
@@ -85,12 +94,18 @@ struct rpc_reply {
 	uint64_t id;
 	char	why[RPC_WHY_SIZE];
 	union {
-		/* fds: data, heartbeat[, data's lock, heartbeat's lock][, host lock] */
+		/*
+		 * fds: data, heartbeat[, data's lock, heartbeat's lock][, host lock]; of an
+		 * iSCSI LUN, which the worker opens itself: [host lock].
+		 */
 		struct {
 			struct blkdev_info info;
+			bool	is_lun;
+			struct blkiscsi_target lun;
 			bool	has_locks, has_host_lock;
 			uint64_t backing_dev, backing_ino;	/* the same for every path to it */
 		} open;
+		/* RPC_DIAL has no more than a descriptor: the connection. */
 		/* fds: /dev/fuse */
 		struct {
 			char	dir[PATH_MAX];	/* as the kernel names it */

@@ -15,12 +15,18 @@
 
 /* ---- finding ---- */
 
+/* Two URLs may name one LUN by other portals and parameters. */
+static bool same_device(const char *a, const char *b)
+{
+	return !strcmp(a, b) || (blkiscsi_is_url(a) && blkiscsi_is_url(b) && blkiscsi_same(a, b));
+}
+
 static struct store *find_device(struct stores *all, const char *device, bool rescue)
 {
 	struct store *s, *tmp;
 
 	list_for_each(s, tmp, &all->list, node)
-		if (!strcmp(s->device, device) && !(s->flags & FS_RESCUE) == !rescue)
+		if (same_device(s->device, device) && !(s->flags & FS_RESCUE) == !rescue)
 			return s;
 	return NULL;
 }
@@ -45,7 +51,7 @@ static bool is_called(const struct store *s, const char *name)
 
 	if (s->state != STORE_ATTACHED)
 		return false;
-	if (!strcmp(s->device, name) || !strcmp(s->fs->super.label, name))
+	if (same_device(s->device, name) || !strcmp(s->fs->super.label, name))
 		return true;
 	return !text_parse_uuid(name, id) && !memcmp(id, s->fs->super.volume_id, sizeof(id));
 }
@@ -145,6 +151,59 @@ static void close_devices(struct store *s)
 	s->hb_dev = NULL;
 	s->lock_fd = -1;
 	s->host_lock_fd = -1;
+}
+
+/* Called by the handle's own threads: the parent makes the connection. */
+static int dial(void *arg, const char *portal, uint32_t timeout_ms)
+{
+	struct store *s = arg;
+	struct rpc_request rq = { .op = RPC_DIAL, .dial = { .timeout_ms = timeout_ms } };
+	struct rpc_reply reply;
+	int fds[PACKET_FDS_MAX], err;
+	unsigned int fd_count = 0;
+
+	snprintf(rq.dial.portal, sizeof(rq.dial.portal), "%s", portal);
+	err = rpc_call(s->all->rpc, &rq, -1, &reply, fds, &fd_count);
+	if (!err && fd_count == 1)
+		return fds[0];
+	packet_close_fds(fds, fd_count);
+	return err ? err : -EPROTO;
+}
+
+static void started(void *arg)
+{
+	struct store *s = arg;
+
+	if (s->all->may_beat)
+		s->all->may_beat(s->all->may_beat_arg);	/* makes the thread a real-time one */
+}
+
+static int open_lun(struct store *s, struct rpc_reply *reply, const int *fds,
+		    unsigned int fd_count, char *why, size_t why_size)
+{
+	struct blkiscsi_options o = { .dial = dial, .dial_arg = s };
+	int err = -EPROTO;
+
+	if (fd_count != reply->open.has_host_lock) {
+		packet_close_fds(fds, fd_count);
+		snprintf(why, why_size, "%.200s: the privileged half sent %u descriptors",
+			 s->device, fd_count);
+	} else {
+		if (fd_count)
+			s->host_lock_fd = fds[0];
+		o.flags = s->flags & FS_RESCUE ? BLKISCSI_READ_ONLY : 0;
+		err = blkiscsi_open(env_posix(), &reply->open.lun, &o, &s->dev, why, why_size);
+	}
+	if (!err) {
+		o.flags |= BLKISCSI_HEARTBEAT;
+		o.started = started;
+		o.started_arg = s;
+		err = blkiscsi_open(env_posix(), &reply->open.lun, &o, &s->hb_dev, why, why_size);
+	}
+	explicit_bzero(&reply->open.lun, sizeof(reply->open.lun));
+	if (!err)
+		s->info = s->dev->info;
+	return err;
 }
 
 static int take_devices(struct store *s, const struct rpc_reply *reply, const int *fds,
@@ -285,7 +344,10 @@ static int attach_new(struct store *s, int asker, struct store **other, char *wh
 		snprintf(why, why_size, "%s", reply.why);
 		return err;
 	}
-	err = take_devices(s, &reply, fds, fd_count, why, why_size);
+	if (reply.open.is_lun)
+		err = open_lun(s, &reply, fds, fd_count, why, why_size);
+	else
+		err = take_devices(s, &reply, fds, fd_count, why, why_size);
 	if (!err)
 		err = attach_fs(s, why, why_size);
 	if (err)

@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -111,12 +112,13 @@ static const int plain_calls[] = {
 	SCMP_SYS(fallocate), SCMP_SYS(splice), SCMP_SYS(vmsplice), SCMP_SYS(pipe2),
 	SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(epoll_create1), SCMP_SYS(epoll_ctl),
 	SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_pwait2), SCMP_SYS(eventfd2),
+	SCMP_SYS(timerfd_create), SCMP_SYS(timerfd_settime), SCMP_SYS(dup2), SCMP_SYS(dup3),
 	/* asynchronous I/O */
 	SCMP_SYS(io_setup), SCMP_SYS(io_destroy), SCMP_SYS(io_submit), SCMP_SYS(io_getevents),
 	SCMP_SYS(io_pgetevents),
 	/* sockets that are open already */
-	SCMP_SYS(accept4), SCMP_SYS(recvmsg), SCMP_SYS(recvfrom), SCMP_SYS(sendmsg),
-	SCMP_SYS(sendto), SCMP_SYS(getsockopt), SCMP_SYS(setsockopt),
+	SCMP_SYS(accept4), SCMP_SYS(recvmsg), SCMP_SYS(recvfrom), SCMP_SYS(getsockopt),
+	SCMP_SYS(setsockopt), SCMP_SYS(getsockname),
 	/* memory */
 	SCMP_SYS(brk), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise), SCMP_SYS(mlock),
 	SCMP_SYS(munlock), SCMP_SYS(mlockall),
@@ -145,7 +147,8 @@ static const struct { int call, err; } refused_calls[] = {
 	{ SCMP_SYS(readlinkat), EACCES },
 	{ SCMP_SYS(stat), EACCES },
 	{ SCMP_SYS(statx), ENOSYS },
-	{ SCMP_SYS(socket), EACCES },
+	/* libiscsi connects by itself: let it believe so (block/blkiscsi_path.c). */
+	{ SCMP_SYS(connect), EINPROGRESS },
 	{ SCMP_SYS(clone3), ENOSYS },	/* its flags cannot be seen; glibc falls back to clone */
 	{ SCMP_SYS(get_mempolicy), ENOSYS },
 	{ SCMP_SYS(set_mempolicy), ENOSYS },
@@ -175,6 +178,36 @@ static int add_threads(scmp_filter_ctx f)
 	if (!err)
 		err = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(sched_setscheduler), 1,
 				       SCMP_A0(SCMP_CMP_EQ, 0));
+	return err;
+}
+
+/*
+ * libiscsi wants to make a socket, whose place then takes one that the parent has connected.
+ * A socket that cannot be connected, nor connect by sending (TCP Fast Open), leads nowhere.
+ */
+static int add_sockets(scmp_filter_ctx f)
+{
+	static const unsigned int inet[] = { AF_INET, AF_INET6 }, others[] = { AF_UNIX, AF_NETLINK };
+	int err = 0;
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(inet) && !err; i++) {
+		err = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(socket), 3,
+				       SCMP_A0(SCMP_CMP_EQ, inet[i]),
+				       SCMP_A1(SCMP_CMP_EQ, SOCK_STREAM), SCMP_A2(SCMP_CMP_EQ, 0));
+		if (!err)
+			err = seccomp_rule_add(f, SCMP_ACT_ERRNO(EACCES), SCMP_SYS(socket), 2,
+					       SCMP_A0(SCMP_CMP_EQ, inet[i]),
+					       SCMP_A1(SCMP_CMP_NE, SOCK_STREAM));
+	}
+	for (unsigned int i = 0; i < ARRAY_SIZE(others) && !err; i++)
+		err = seccomp_rule_add(f, SCMP_ACT_ERRNO(EACCES), SCMP_SYS(socket), 1,
+				       SCMP_A0(SCMP_CMP_EQ, others[i]));
+	if (!err)
+		err = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(sendto), 1,
+				       SCMP_A3(SCMP_CMP_MASKED_EQ, MSG_FASTOPEN, 0));
+	if (!err)
+		err = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(sendmsg), 1,
+				       SCMP_A2(SCMP_CMP_MASKED_EQ, MSG_FASTOPEN, 0));
 	return err;
 }
 
@@ -223,6 +256,8 @@ static int add_rules(scmp_filter_ctx f)
 				       refused_calls[i].call, 0);
 	if (!err)
 		err = add_threads(f);
+	if (!err)
+		err = add_sockets(f);
 	if (!err)
 		err = add_memory(f);
 	return err ? err : add_ioctls(f);

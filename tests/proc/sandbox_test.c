@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -118,6 +119,49 @@ static void threads_and_memory_work_and_files_do_not_open(void)
 		CU_ASSERT_EQUAL(confined(use_what_is_allowed), 0);
 }
 
+/*
+ * libiscsi has to be able to make a socket and to believe that it connects: it is dup2()ed over
+ * by one that the parent has connected.  By itself it leads nowhere.
+ */
+static int try_to_connect(void)
+{
+	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_port = htons(9),
+				    .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	if (!FILTER_KILLS)
+		return 0;
+	if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0 ||
+	    errno != EINPROGRESS)
+		return 1;
+	if (send(fd, "", 1, MSG_NOSIGNAL) >= 0 || errno != EPIPE)
+		return 2;
+	if (socket(AF_INET, SOCK_DGRAM, 0) >= 0 || errno != EACCES)
+		return 3;
+	return socket(AF_UNIX, SOCK_STREAM, 0) >= 0 || errno != EACCES ? 4 : 0;
+}
+
+static void no_connection_can_be_made(void)
+{
+	if (can_run())
+		CU_ASSERT_EQUAL(confined(try_to_connect), 0);
+}
+
+/* TCP Fast Open connects by sending. */
+static int do_fast_open(void)
+{
+	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_port = htons(9),
+				    .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+
+	return sendto(socket(AF_INET, SOCK_STREAM, 0), "", 1, MSG_FASTOPEN,
+		      (struct sockaddr *)&addr, sizeof(addr)) >= 0;
+}
+
+static int do_listen(void)
+{
+	return listen(socket(AF_INET, SOCK_STREAM, 0), 1);
+}
+
 static int do_exec(void)
 {
 	char *argv[] = { "true", NULL };
@@ -156,7 +200,7 @@ static int do_unlink(void)
 static void forbidden_calls_end_the_process(void)
 {
 	static int (*const calls[])(void) = { do_exec, do_fork, do_kill, do_map_code, do_setuid,
-					      do_unlink };
+					      do_unlink, do_fast_open, do_listen };
 
 	if (!can_run() || !FILTER_KILLS)
 		return;
@@ -168,4 +212,5 @@ UNIT_MAIN("sandbox",
 	  UNIT_TEST(privileges_are_gone),
 	  UNIT_TEST(a_worker_whose_parent_has_died_already_does_not_begin),
 	  UNIT_TEST(threads_and_memory_work_and_files_do_not_open),
+	  UNIT_TEST(no_connection_can_be_made),
 	  UNIT_TEST(forbidden_calls_end_the_process));
