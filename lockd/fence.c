@@ -7,6 +7,7 @@
 
 #define FENCE_KEY_MAGIC		0x4c46ull	/* "LF" */
 #define FENCE_KEY_NO_SLOT	0xffffull	/* a joining host's path before it has a slot */
+#define FENCE_KEY_TOOL		0xfffeull	/* mkfs.lunfs */
 #define FENCE_TRIES		3u
 
 const char *fence_rung_name(enum fence_rung rung)
@@ -41,6 +42,11 @@ enum fence_rung fence_choose_rung(const struct lockd_params *p)
 uint64_t fence_key(uint32_t slot, uint32_t generation)
 {
 	return FENCE_KEY_MAGIC << 48 | (uint64_t)slot << 32 | generation;
+}
+
+uint64_t fence_tool_key(uint32_t nonce)
+{
+	return FENCE_KEY_MAGIC << 48 | FENCE_KEY_TOOL << 32 | nonce;
 }
 
 /* ---- rung A: persistent reservations ---- */

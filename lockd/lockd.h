@@ -148,6 +148,9 @@ void lockd_status(struct lockd *ld, struct lockd_status *st);
 /** lockd_peers() - @peers has room for slot_count entries; returns slot_count. */
 uint32_t lockd_peers(struct lockd *ld, struct lockd_peer *peers);
 
+/** fence_tool_key() - a reservation key of no host, for tools that have to write. */
+uint64_t fence_tool_key(uint32_t nonce);
+
 const char *fence_rung_name(enum fence_rung rung);	/* "A (reservation)", … */
 
 #endif

@@ -130,10 +130,9 @@ int cmd_attach(struct cmd *c, int argc, char **argv)
 	int err;
 
 	(void)argc;
-	if (!realpath(argv[0], device)) {
-		perror(argv[0]);
-		return CTL_FAILED;
-	}
+	err = ctl_device_open_name("lunfs", argv[0], device);
+	if (err)
+		return err;
 	err = cmd_call(c, json_pack("{s:s, s:s, s:o}", "cmd", "attach", "device", device,
 				    "options", split_options(c->options)), &result);
 	if (!err && result)

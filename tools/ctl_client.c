@@ -11,6 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "block/blkiscsi.h"
+
 #define REPLY_MAX	(16u << 20)	/* bytes; the daemon's longest is far below */
 #define RETRY_MS	50
 
@@ -220,6 +222,25 @@ int ctl_client_call(struct ctl_client *c, json_t *request, json_t **result)
 	*result = NULL;
 	json_decref(reply);
 	return err;
+}
+
+int ctl_device_open_name(const char *program, const char *name, char *buf)
+{
+	struct blkiscsi_target t;
+	char why[512];
+
+	if (blkiscsi_is_url(name)) {
+		if (blkiscsi_parse(name, &t, why, sizeof(why)) || strlen(name) >= PATH_MAX) {
+			fprintf(stderr, "%s: %s\n", program, why);
+			return CTL_FAILED;
+		}
+		strcpy(buf, name);
+		return CTL_OK;
+	}
+	if (realpath(name, buf))
+		return CTL_OK;
+	fprintf(stderr, "%s: %s: %s\n", program, name, strerror(errno));
+	return CTL_FAILED;
 }
 
 char *ctl_device_path(const char *name, char *buf)

@@ -37,6 +37,13 @@ void ctl_client_close(struct ctl_client *c);
  */
 int ctl_client_call(struct ctl_client *c, json_t *request, json_t **result);
 
+/**
+ * ctl_device_open_name() - the name by which the daemon can open @name: a canonical path, or
+ * the URL of an iSCSI LUN, in which a secret is refused.  @buf: PATH_MAX bytes.
+ * Return: CTL_OK; CTL_FAILED, with a line on standard error that begins with @program.
+ */
+int ctl_device_open_name(const char *program, const char *name, char *buf);
+
 /** ctl_device_path() - @name as the daemon finds it again: canonical if it is a path.
  * @buf: of PATH_MAX bytes.  Return: @buf. */
 char *ctl_device_path(const char *name, char *buf);

@@ -77,7 +77,9 @@ int cmd_call(struct cmd *c, json_t *request, json_t **result)
 
 void cmd_split(const char *arg, char *ds, const char **path)
 {
-	const char *colon = strstr(arg, ":/");
+	/* An iSCSI LUN's URL has one in its scheme, which is not meant. */
+	const char *scheme = strstr(arg, "://");
+	const char *colon = strstr(scheme ? scheme + 3 : arg, ":/");
 	char name[PATH_MAX];
 
 	*path = colon ? colon + 1 : NULL;

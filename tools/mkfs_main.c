@@ -9,14 +9,19 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/machine.h"
 #include "base/text.h"
-#include "block/blkfile.h"
+#include "block/blkopen.h"
 #include "fs/mkfs.h"
 #include "fs/super.h"
+#include "lockd/lockd.h"
+
+#define LOOK_BYTES	(4 * MIB)	/* at either end of a LUN */
+#define LOOK_CHUNK	(1 * MIB)
 
 enum { EXIT_OK, EXIT_FAILED, EXIT_USAGE };
 
@@ -28,7 +33,7 @@ static const char usage[] =
 "       mkfs.lunfs --help | --version\n";
 
 static const char help[] =
-"Make a LunFS volume on a block device or file.\n"
+"Make a LunFS volume on a block device, file or iSCSI LUN (iscsi://HOST/IQN/LUN).\n"
 "  -L, --label LABEL      name of the datastore, at most 63 bytes\n"
 "  -U, --uuid UUID        instead of a random one\n"
 "      --size SIZE        create or extend a file to SIZE (64M, 20G, 1.5T); on a block\n"
@@ -214,15 +219,12 @@ static const char *probe_value(blkid_probe probe, const char *name)
 }
 
 /* A filesystem, a partition table, a RAID member: what libblkid knows. */
-static int look_with_blkid(const struct options *o)
+static int look_with_probe(const struct options *o, blkid_probe probe)
 {
-	blkid_probe probe = blkid_new_probe_from_filename(o->path);
 	char what[200], label[64];
 	const char *type, *pttype, *name;
 	int rc, err = 0;
 
-	if (!probe)
-		return 0;	/* empty files: nothing to find */
 	blkid_probe_enable_superblocks(probe, 1);
 	blkid_probe_set_superblocks_flags(probe, BLKID_SUBLKS_TYPE | BLKID_SUBLKS_LABEL);
 	blkid_probe_enable_partitions(probe, 1);
@@ -240,7 +242,69 @@ static int look_with_blkid(const struct options *o)
 			 name ? "\"" : "");
 		err = refuse_found(o, what);
 	}
+	return err;
+}
+
+static int look_with_blkid(const struct options *o)
+{
+	blkid_probe probe = blkid_new_probe_from_filename(o->path);
+	int err;
+
+	if (!probe)
+		return 0;	/* empty files: nothing to find */
+	err = look_with_probe(o, probe);
 	blkid_free_probe(probe);
+	return err;
+}
+
+static int copy_part(struct blkdev *dev, int fd, uint64_t off, uint64_t end, void *buf)
+{
+	int err = 0;
+
+	for (; !err && off < end; off += LOOK_CHUNK) {
+		size_t n = end - off < LOOK_CHUNK ? end - off : LOOK_CHUNK;
+
+		err = blkdev_read(dev, off, buf, n);
+		if (!err && pwrite(fd, buf, n, (off_t)off) != (ssize_t)n)
+			err = -EIO;
+	}
+	return err;
+}
+
+/* libblkid reads files only: one in memory, with both ends of a LUN, where signatures are. */
+static int copy_ends(const struct options *o, struct blkdev *dev)
+{
+	uint64_t size = dev->info.size;
+	uint64_t head = size < LOOK_BYTES ? size : LOOK_BYTES, tail = size - head;
+	int fd = memfd_create("lunfs-look", MFD_CLOEXEC), err = -ENOMEM;
+	void *buf = blkdev_alloc(LOOK_CHUNK);
+
+	if (fd >= 0 && buf && !ftruncate(fd, (off_t)size))
+		err = copy_part(dev, fd, 0, head, buf);
+	if (!err)
+		err = copy_part(dev, fd, tail > head ? tail : head, size, buf);
+	free(buf);
+	if (!err)
+		return fd;
+	if (fd >= 0)
+		close(fd);
+	complain("%s: cannot be read to see what it holds: %s", o->path, strerror(-err));
+	return err;
+}
+
+static int look_at_lun(const struct options *o, struct blkdev *dev)
+{
+	blkid_probe probe = blkid_new_probe();
+	int fd = copy_ends(o, dev), err = fd < 0 ? fd : -ENOMEM;
+
+	if (fd >= 0 && probe) {
+		err = 0;
+		if (!blkid_probe_set_device(probe, fd, 0, 0))
+			err = look_with_probe(o, probe);
+	}
+	blkid_free_probe(probe);
+	if (fd >= 0)
+		close(fd);
 	return err;
 }
 
@@ -407,7 +471,7 @@ static int open_device(const struct options *o, unsigned int flags, struct blkde
 
 	flags |= o->caw_local ? BLKFILE_CAW_LOCAL : 0;
 	flags |= o->sector == 4096 ? BLKFILE_SECTOR_4K : 0;
-	if (blkfile_open(env_posix(), o->path, flags, dev, why, sizeof(why))) {
+	if (blkopen(env_posix(), o->path, flags, dev, why, sizeof(why))) {
 		complain("%s", why);
 		return -EIO;
 	}
@@ -509,15 +573,38 @@ static int plan_new_file(struct options *o)
 static int look(const struct options *o)
 {
 	struct blkdev *dev;
-	int err = look_with_blkid(o);
+	bool lun = !blkopen_is_path(o->path);
+	int err = lun ? 0 : look_with_blkid(o);
 
 	if (err)
 		return err;
 	err = open_device(o, BLKFILE_READ_ONLY, &dev);
 	if (err)
 		return err;
-	err = look_for_lunfs(o, dev);
+	if (lun)
+		err = look_at_lun(o, dev);
+	if (!err)
+		err = look_for_lunfs(o, dev);
 	blkdev_close(dev);
+	return err;
+}
+
+/*
+ * Hosts of a former volume may have left a reservation behind, under which nothing of ours could
+ * be written; their keys mean nothing on the new one.
+ */
+static int clear_reservation(const struct options *o, struct blkdev *dev)
+{
+	uint32_t nonce;
+	int err;
+
+	if (o->dry_run || !dev->info.reservations || !dev->ops->pr_clear)
+		return 0;
+	env_random(dev->env, &nonce, sizeof(nonce));
+	err = dev->ops->pr_clear(dev, fence_tool_key(nonce));
+	if (err)
+		complain("%s: its persistent reservations cannot be cleared: %s", o->path,
+			 strerror(-err));
 	return err;
 }
 
@@ -542,13 +629,28 @@ static int format(struct options *o)
 			dev->info.size = o->size;	/* a file would be extended */
 		if (o->params.discard && !o->dry_run && !o->quiet && isatty(STDERR_FILENO))
 			fprintf(stderr, "mkfs.lunfs: discarding, which may take a while…\n");
-		err = o->dry_run ? mkfs_layout(&o->params, &s, why, sizeof(why)) :
-				   mkfs(&o->params, &s, why, sizeof(why));
-		if (err)
-			complain("%s", why);
+		err = clear_reservation(o, dev);
+		if (!err) {
+			err = o->dry_run ? mkfs_layout(&o->params, &s, why, sizeof(why)) :
+					   mkfs(&o->params, &s, why, sizeof(why));
+			if (err)
+				complain("%s", why);
+		}
 	}
 	blkdev_close(dev);
 	return err ? err : print_result(o, &s);
+}
+
+static int format_lun(struct options *o)
+{
+	int err;
+
+	if (o->caw_local || o->sector) {
+		complain("%s: --caw=local and --sector are not for iSCSI LUNs", o->path);
+		return -EINVAL;
+	}
+	err = look(o);
+	return err ? err : format(o);
 }
 
 static int format_path(struct options *o)
@@ -591,5 +693,5 @@ int main(int argc, char **argv)
 	/* Without an id the volume is not bound to this machine; attaching says so. */
 	if (machine_id(o.params.machine_id))
 		memset(o.params.machine_id, 0, sizeof(o.params.machine_id));
-	return format_path(&o) ? EXIT_FAILED : EXIT_OK;
+	return (blkopen_is_path(o.path) ? format_path(&o) : format_lun(&o)) ? EXIT_FAILED : EXIT_OK;
 }

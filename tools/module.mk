@@ -8,7 +8,7 @@ fsck.lunfs_uses := fs
 $(eval $(call program,fsck.lunfs))
 
 mount.lunfs_main := tools/mount_main.c tools/ctl_client.c
-mount.lunfs_uses := base
+mount.lunfs_uses := block
 $(eval $(call program,mount.lunfs))
 
 lunfs_main := tools/lunfs_main.c tools/cmd_status.c tools/cmd_files.c tools/ctl_client.c tools/debug_cmd.c \

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "block/blkiscsi.h"
 #include "tools/ctl_client.h"
 
 #define PROGRAM		"mount.lunfs"
@@ -17,7 +18,8 @@ static const char usage[] =
 	"usage: mount.lunfs DEVICE DIR [-fnsv] [-o OPTION[,OPTION...]]\n"
 	"       mount.lunfs --help | --version\n"
 	"\n"
-	"Mounts the LunFS datastore on DEVICE (a block device or file) on DIR.\n"
+	"Mounts the LunFS datastore on DEVICE (a block device, a file, or the URL of an iSCSI\n"
+	"LUN: iscsi://[USER@]HOST[:PORT]/IQN/LUN[?NAME=VALUE&...]) on DIR.\n"
 	"DEVICE may be the label or UUID of a datastore that is attached already.\n"
 	"\n"
 	"  run-dir=DIR       of the lunfsd to serve it (default " CTL_DEFAULT_RUN_DIR ")\n"
@@ -146,12 +148,8 @@ static int find_device(struct ctl_client *c, const char *name, char real[PATH_MA
 	const char *device;
 	int err;
 
-	if (realpath(name, real))
-		return CTL_OK;
-	if (errno != ENOENT || strchr(name, '/')) {
-		fprintf(stderr, PROGRAM ": %s: %s\n", name, strerror(errno));
-		return CTL_FAILED;
-	}
+	if (blkiscsi_is_url(name) || strchr(name, '/') || !access(name, F_OK))
+		return ctl_device_open_name(PROGRAM, name, real);
 	err = ctl_client_call(c, json_pack("{s:s, s:s}", "cmd", "info", "ds", name), &result);
 	device = err ? NULL : json_string_value(json_object_get(result, "device"));
 	if (!err && (!device || strlen(device) >= PATH_MAX))
@@ -189,10 +187,8 @@ static int do_mount(struct args *a, const char *device, const char *dir)
 
 	if (err)
 		return err;
-	if (!realpath(device, real_device) && (errno != ENOENT || strchr(device, '/'))) {
-		fprintf(stderr, PROGRAM ": %s: %s\n", device, strerror(errno));
+	if (strchr(device, '/') && ctl_device_open_name(PROGRAM, device, real_device))
 		return CTL_FAILED;
-	}
 	err = resolve_dir(dir, real_dir);
 	if (err) {
 		fprintf(stderr, PROGRAM ": %s: %s\n", dir, strerror(-err));

@@ -7,9 +7,9 @@ int volume_open(const char *path, struct blkdev **dev, char *why, size_t why_siz
 {
 	unsigned int flags = BLKFILE_READ_ONLY;
 	struct super s;
-	int err = blkfile_open(env_posix(), path, flags, dev, why, why_size);
+	int err = blkopen(env_posix(), path, flags, dev, why, why_size);
 
-	if (err || super_find(*dev, &s, NULL, 0))
+	if (err || !blkopen_is_path(path) || super_find(*dev, &s, NULL, 0))
 		return err;
 	if (s.sector == 4096)
 		flags |= BLKFILE_SECTOR_4K;
