@@ -226,11 +226,27 @@ static void notify_stale(struct mnt *m)
 
 	m->stale_head = (m->stale_head + 1) % ARRAY_SIZE(m->stale);
 	m->stale_count--;
-	if (m->ended || m->stopping)
+	if (m->ended || m->quiet)
 		return;
+	m->notifying = true;
 	pthread_mutex_unlock(&m->mutex);
 	fuse_lowlevel_notify_inval_inode(m->se, mnt_nodeid(m, id), 0, 0);
 	pthread_mutex_lock(&m->mutex);
+	m->notifying = false;
+	pthread_cond_broadcast(&m->changed);
+}
+
+/*
+ * A notice waits in the kernel for pages that are being read, and those for our replies: it has
+ * to end while requests are still served.
+ */
+static void notices_end(struct mnt *m)
+{
+	pthread_mutex_lock(&m->mutex);
+	m->quiet = true;
+	while (m->notifying)
+		pthread_cond_wait(&m->changed, &m->mutex);
+	pthread_mutex_unlock(&m->mutex);
 }
 
 /* Notices to the kernel, and what may wait a long time on behalf of those who must not. */
@@ -342,6 +358,7 @@ void mnt_stop(struct mnt *m)
 {
 	struct mnt_file *f, *next;
 
+	notices_end(m);
 	fuse_session_exit(m->se);
 	mnt_threads_stop(m);
 	notifier_stop(m);

@@ -105,9 +105,14 @@ struct mnt {
 	struct fs_attr	removed[MNT_REMOVED];
 	unsigned int	removed_next;
 
-	/* Inodes to tell the kernel about; a ring that drops to "all" is not needed: timeouts. */
+	/*
+	 * Inodes to tell the kernel about.  What does not fit is lost, and nobody is deceived for
+	 * long: attributes are believed for COVERED_TIMEOUT_S, contents are looked at by each open.
+	 */
 	uint64_t	stale[1024];
 	unsigned int	stale_head, stale_count;
+	bool		notifying;	/* the notifier is in the kernel, which may wait for a reply … */
+	bool		quiet;		/* … so it goes there no more: the replies are about to end */
 	pthread_t	notifier;
 
 	atomic_ulong	requests, reads, writes, open_files;
