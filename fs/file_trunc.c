@@ -348,19 +348,18 @@ static int shrink_end(struct fs *fs, struct inode *ino, bool listed)
 
 /* A chain of transactions, finished from the orphan list if we do not get to its end. */
 static int shrink_chain(struct fs *fs, struct inode *ino, uint64_t size,
-			const struct map_entry *last, bool cut)
+			const struct map_entry *last, bool cut, bool *reserved)
 {
 	bool list = !is_listed(ino);	/* an unlinked or adopted file is on a list already */
-	int err = list ? orphan_reserve(fs) : 0;
+	int err;
 
+	if (list && !*reserved)
+		return -ENOSPC;
+	err = shrink_begin(fs, ino, size, list, last, cut);
+	if (list && is_listed(ino))
+		*reserved = false;	/* it is in use */
 	if (err)
 		return err;
-	err = shrink_begin(fs, ino, size, list, last, cut);
-	if (err) {
-		if (list && !is_listed(ino))
-			orphan_unreserve(fs);
-		return err;
-	}
 	err = free_beyond(fs, ino, size);
 	if (!err)
 		err = shrink_end(fs, ino, list);
@@ -369,7 +368,7 @@ static int shrink_chain(struct fs *fs, struct inode *ino, uint64_t size,
 	return err;
 }
 
-static int shrink(struct fs *fs, struct inode *ino, uint64_t size)
+static int shrink(struct fs *fs, struct inode *ino, uint64_t size, bool *reserved)
 {
 	struct free_batch b;
 	struct map_entry last;
@@ -382,7 +381,7 @@ static int shrink(struct fs *fs, struct inode *ino, uint64_t size)
 		return err;
 	if (!b.more && (!b.count || !le32_to_cpu(inode_disk(ino)->depth)))
 		return shrink_at_once(fs, ino, size, &b, &last, cut);
-	return shrink_chain(fs, ino, size, &last, cut);
+	return shrink_chain(fs, ino, size, &last, cut, reserved);
 }
 
 /* Only the size changes: what is between is a hole, or zeros of an inline file. */
@@ -407,20 +406,29 @@ static int change_size(struct fs *fs, struct inode *ino, uint64_t size)
 
 int file_truncate(struct fs *fs, struct inode *ino, uint64_t size)
 {
+	bool reserved;
 	int err;
 
 	if (size > FILE_BYTES_MAX)
 		return -EFBIG;
+	/*
+	 * A place on the orphan list, should it become a chain: before the file's lock, because
+	 * it may have to wait for the reaper, and that for any inode's.
+	 */
+	reserved = !orphan_reserve(fs);
 	err = file_wrlock(fs, ino);
 	if (err)
-		return err;
+		goto unreserve;
 	err = file_finish_shrink(fs, ino);
 	if (!err && file_is_inline(ino) && size > INLINE_SIZE)
 		err = file_uninline(fs, ino, 0);
 	if (!err && !file_is_inline(ino) && size < file_size(ino))
-		err = shrink(fs, ino, size);
+		err = shrink(fs, ino, size, &reserved);
 	else if (!err)
 		err = change_size(fs, ino, size);
 	file_wrunlock(fs, ino);
+unreserve:
+	if (reserved)
+		orphan_unreserve(fs);
 	return err;
 }
