@@ -10,6 +10,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "daemon/ctl_json.h"
+
 #define GROUPS_MAX	256
 
 #define PIECE_MS	20	/* between looks for the rest of a request */
@@ -29,24 +31,6 @@ static uint64_t idle_deadline(void)
 
 /* ---- replies ---- */
 
-json_t *ctl_text(const char *s)
-{
-	json_t *text = json_string(s);
-	char *copy;
-
-	if (text)
-		return text;
-	copy = strdup(s);
-	if (!copy)
-		return NULL;
-	for (char *p = copy; *p; p++)
-		if ((unsigned char)*p >= 0x80)
-			*p = '?';
-	text = json_string(copy);
-	free(copy);
-	return text;
-}
-
 char *ctl_reply_line(const struct ctl_request *rq, int err, json_t *result, const char *why)
 {
 	json_t *reply = json_object();
@@ -64,8 +48,10 @@ char *ctl_reply_line(const struct ctl_request *rq, int err, json_t *result, cons
 		json_object_set(reply, "result", result);
 	text = json_dumps(reply, JSON_COMPACT);
 	json_decref(reply);
-	if (!text)
+	if (!text || !ctl_json_is_whole()) {
+		free(text);
 		return NULL;
+	}
 	len = strlen(text);
 	line = realloc(text, len + 2);
 	if (!line) {
@@ -74,6 +60,18 @@ char *ctl_reply_line(const struct ctl_request *rq, int err, json_t *result, cons
 	}
 	strcpy(line + len, "\n");
 	return line;
+}
+
+char *ctl_reply_short(const struct ctl_request *rq, int err, char buf[CTL_SHORT_MAX])
+{
+	const char *name = strerrorname_np(err ? -err : ENOMEM);
+
+	if (!err && rq->changes)
+		snprintf(buf, CTL_SHORT_MAX, "{\"ok\":true,\"result\":{}}\n");
+	else
+		snprintf(buf, CTL_SHORT_MAX, "{\"ok\":false,\"error\":{\"name\":\"%s\",\"message\":"
+			 "\"out of memory; try again\"}}\n", name ? name : "EIO");
+	return buf;
 }
 
 /* A client that takes its reply in morsels is ended like one that takes nothing. */
@@ -100,7 +98,7 @@ static int send_all(int fd, const char *data, size_t len)
 
 static int serve_line(struct client *cl, const char *line, size_t len)
 {
-	char why[STORE_WHY_SIZE] = "";
+	char why[STORE_WHY_SIZE] = "", brief[CTL_SHORT_MAX];
 	struct ctl_request rq;
 	json_t *result = NULL;
 	char *reply;
@@ -112,11 +110,11 @@ static int serve_line(struct client *cl, const char *line, size_t len)
 	if (err && !why[0])
 		snprintf(why, sizeof(why), "%s", strerror(-err));
 	reply = ctl_reply_line(&rq, err, result, why);
+	if (!reply)
+		ctl_reply_short(&rq, err, brief);
 	json_decref(result);
 	ctl_request_free(&rq);
-	if (!reply)
-		return -ENOMEM;
-	err = send_all(cl->fd, reply, strlen(reply));
+	err = send_all(cl->fd, reply ? reply : brief, strlen(reply ? reply : brief));
 	free(reply);
 	return err;
 }
@@ -164,10 +162,13 @@ static int take_request(struct client *cl, size_t len)
 static void refuse(int fd, int err, const char *why)
 {
 	struct ctl_request none = { 0 };
-	char *reply = ctl_reply_line(&none, err, NULL, why);
+	char *reply, brief[CTL_SHORT_MAX];
 
-	if (reply)
-		send_all(fd, reply, strlen(reply));
+	ctl_json_begin();
+	reply = ctl_reply_line(&none, err, NULL, why);
+	if (!reply)
+		ctl_reply_short(&none, err, brief);
+	send_all(fd, reply ? reply : brief, strlen(reply ? reply : brief));
 	free(reply);
 }
 

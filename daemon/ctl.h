@@ -53,6 +53,7 @@ struct ctl_request {
 	unsigned int	attach_flags;	/* enum fs_attach_flags */
 	unsigned long	mount_flags;	/* of mount(2) */
 	bool		read_only;	/* one of them */
+	bool		changes;	/* the command does more than to tell */
 };
 
 /**
@@ -76,11 +77,12 @@ void ctl_request_free(struct ctl_request *rq);
 int ctl_run(struct ctl *c, const struct ctl_request *rq, int asker, json_t **out, char *why,
 	    size_t why_size);
 
-/** ctl_reply_line() - the reply as one line, with its newline; NULL when out of memory.
- * @result: borrowed; used when @err is 0. */
+/** ctl_reply_line() - the reply as one line, with its newline; NULL when memory ran out for it
+ * or for anything since ctl_request_parse().  @result: borrowed; used when @err is 0. */
 char *ctl_reply_line(const struct ctl_request *rq, int err, json_t *result, const char *why);
 
-/** ctl_text() - a JSON string of bytes that may be anything: '?' where they are not UTF-8. */
-json_t *ctl_text(const char *s);
+/** ctl_reply_short() - what is sent then, in @buf: of a change that was made that it was made. */
+#define CTL_SHORT_MAX	160
+char *ctl_reply_short(const struct ctl_request *rq, int err, char buf[CTL_SHORT_MAX]);
 
 #endif

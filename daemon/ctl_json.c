@@ -1,8 +1,59 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/ctl_json.h"
 
+#include <pthread.h>
+#include <stdlib.h>
+
 #include "base/text.h"
 #include "daemon/ctl.h"
+
+static __thread bool ran_out;
+
+static void *get_memory(size_t size)
+{
+	void *p = malloc(size);
+
+	if (!p)
+		ran_out = true;
+	return p;
+}
+
+static void watch_memory(void)
+{
+	json_set_alloc_funcs(get_memory, free);
+}
+
+void ctl_json_begin(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, watch_memory);
+	ran_out = false;
+}
+
+bool ctl_json_is_whole(void)
+{
+	return !ran_out;
+}
+
+json_t *ctl_text(const char *s)
+{
+	json_t *text = json_string(s);
+	char *copy;
+
+	if (text)
+		return text;
+	copy = get_memory(strlen(s) + 1);
+	if (!copy)
+		return NULL;
+	strcpy(copy, s);
+	for (char *p = copy; *p; p++)
+		if ((unsigned char)*p >= 0x80)
+			*p = '?';
+	text = json_string(copy);
+	free(copy);
+	return text;
+}
 
 void put_text(json_t *o, const char *key, const char *value)
 {

@@ -8,6 +8,19 @@
 #include "fs/fs.h"
 #include "lockd/lock.h"
 
+/*
+ * jansson leaves out what it finds no memory for: a reply would lack a field, or a datastore, and
+ * nobody would know.
+ *
+ * ctl_json_begin() - from here on the calling thread is watched.
+ * ctl_json_is_whole() - whether everything that it has built or read since is there.
+ */
+void ctl_json_begin(void);
+bool ctl_json_is_whole(void);
+
+/** ctl_text() - a JSON string of bytes that may be anything: '?' where they are not UTF-8. */
+json_t *ctl_text(const char *s);
+
 void put_text(json_t *o, const char *key, const char *value);
 void put_int(json_t *o, const char *key, uint64_t value);	/* over 2^63: null, "never" */
 void put_bool(json_t *o, const char *key, bool value);

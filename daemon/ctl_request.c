@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "daemon/ctl_json.h"
+
 #define OPTIONS_MAX	64
 
 /* What a command may and must be told. */
@@ -183,6 +185,7 @@ static int set_command(struct ctl_request *rq, bool is_root, char *why, size_t w
 		if (strcmp(name, commands[i].name))
 			continue;
 		rq->cmd = commands[i].cmd;
+		rq->changes = commands[i].root;
 		if (!commands[i].root || is_root)
 			return set_params(rq, commands[i].required, commands[i].optional, why,
 					  why_size);
@@ -199,7 +202,12 @@ int ctl_request_parse(const char *line, size_t len, bool is_root, struct ctl_req
 	int err;
 
 	memset(rq, 0, sizeof(*rq));
+	ctl_json_begin();
 	rq->json = json_loadb(line, len, JSON_REJECT_DUPLICATES, &error);
+	if (!ctl_json_is_whole()) {
+		snprintf(why, why_size, "out of memory; try again");
+		return -ENOMEM;
+	}
 	if (!rq->json) {
 		snprintf(why, why_size, "not JSON: column %d: %.100s", error.column, error.text);
 		return -EINVAL;

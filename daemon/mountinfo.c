@@ -66,6 +66,9 @@ int mountinfo_find(FILE *in, const char *dir, uint32_t *minor)
 		found = strcmp(e.type, MOUNT_TYPE) ? -EMEDIUMTYPE : 0;
 		*minor = e.minor;
 	}
+	/* Half a table would show what lies beneath as what lies on top. */
+	if (!feof(in))
+		found = ferror(in) ? -EIO : -ENOMEM;
 	free(line);
 	return found;
 }
@@ -82,21 +85,23 @@ int mountinfo_find_now(const char *dir, uint32_t *minor)
 	return found;
 }
 
-bool mountinfo_has_minor(const char *dir, uint32_t minor)
+int mountinfo_has_minor(const char *dir, uint32_t minor)
 {
 	FILE *in = fopen("/proc/self/mountinfo", "re");
 	char *line = NULL;
 	size_t size = 0;
-	bool found = false;
+	int found = 0;
 
 	if (!in)
-		return false;
+		return -errno;
 	while (!found && getline(&line, &size, in) > 0) {
 		struct entry e;
 
 		found = parse_entry(line, &e) && e.minor == minor && !strcmp(e.type, MOUNT_TYPE) &&
 			!strcmp(e.dir, dir);
 	}
+	if (!found && !feof(in))
+		found = ferror(in) ? -EIO : -ENOMEM;
 	free(line);
 	fclose(in);
 	return found;

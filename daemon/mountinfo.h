@@ -14,14 +14,16 @@
  * @in:    text in the format of proc_pid_mountinfo(5).
  * @minor: receives the minor number of its device if it is a LunFS mount.
  *
- * Return: 0 a LunFS mount; -EMEDIUMTYPE another one; -ENOENT nothing is mounted there.
+ * Return: 0 a LunFS mount; -EMEDIUMTYPE another one; -ENOENT nothing is mounted there;
+ * -EIO, -ENOMEM it could not be read to its end.
  */
 int mountinfo_find(FILE *in, const char *dir, uint32_t *minor);
 
 /** mountinfo_find_now() - the same of this process. */
 int mountinfo_find_now(const char *dir, uint32_t *minor);
 
-/** mountinfo_has_minor() - whether LunFS device @minor is mounted at @dir, on top or not. */
-bool mountinfo_has_minor(const char *dir, uint32_t minor);
+/** mountinfo_has_minor() - whether LunFS device @minor is mounted at @dir, on top or not: 1, 0 or
+ * negative errno. */
+int mountinfo_has_minor(const char *dir, uint32_t minor);
 
 #endif

@@ -48,6 +48,8 @@ static int read_asked(const struct parent *p, int fd, struct ctl_request *asked,
 		n = recv(fd, line, CTL_LINE_MAX, MSG_PEEK | MSG_DONTWAIT);
 		end = n > 0 ? memchr(line, '\n', (size_t)n) : NULL;
 	}
+	if (!err && !line)
+		err = refuse(reply, "out of memory; try again");
 	if (!err)
 		err = end ? ctl_request_parse(line, (size_t)(end - line), true, asked, reply->why,
 					      sizeof(reply->why)) :

@@ -256,10 +256,19 @@ static int open_clean_dir(const char *dir, char real[PATH_MAX], struct rpc_reply
 {
 	for (unsigned int i = 0; i < STACKED_MAX; i++) {
 		uint32_t minor;
-		int fd = open_dir(dir, real, reply);
+		int fd = open_dir(dir, real, reply), err;
 
-		if (fd < 0 || mountinfo_find_now(real, &minor))
+		if (fd < 0)
 			return fd;
+		err = mountinfo_find_now(real, &minor);
+		if (err == -ENOENT || err == -EMEDIUMTYPE)
+			return fd;
+		if (err) {
+			snprintf(reply->why, sizeof(reply->why), "%.300s: cannot tell what is "
+				 "mounted there: %s", dir, strerror(-err));
+			close(fd);
+			return err;
+		}
 		close(fd);
 		if (!mount_is_dead(real))
 			break;
@@ -324,9 +333,17 @@ int parent_umount(const struct rpc_umount *rq, struct rpc_reply *reply)
 	uint32_t top;
 	int err;
 
-	if (!mountinfo_has_minor(rq->dir, rq->dev_minor))
+	err = mountinfo_has_minor(rq->dir, rq->dev_minor);
+	if (!err)
 		return 0;	/* umount(8) was faster */
-	if (mountinfo_find_now(rq->dir, &top) || top != rq->dev_minor) {
+	if (err > 0)
+		err = mountinfo_find_now(rq->dir, &top);
+	if (err && err != -ENOENT && err != -EMEDIUMTYPE) {
+		snprintf(reply->why, sizeof(reply->why), "%.300s: cannot tell what is mounted there: "
+			 "%s", rq->dir, strerror(-err));
+		return err;
+	}
+	if (err || top != rq->dev_minor) {
 		snprintf(reply->why, sizeof(reply->why), "%.300s: something else is mounted on top",
 			 rq->dir);
 		return -EBUSY;

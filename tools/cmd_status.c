@@ -117,7 +117,11 @@ static json_t *split_options(const char *options)
 	json_t *list = json_array();
 	char *copy = strdup(options ? options : ""), *save = NULL;
 
-	for (char *o = copy ? strtok_r(copy, ",", &save) : NULL; o; o = strtok_r(NULL, ",", &save))
+	if (!copy) {
+		fputs("lunfs: out of memory\n", stderr);
+		exit(CTL_FAILED);
+	}
+	for (char *o = strtok_r(copy, ",", &save); o; o = strtok_r(NULL, ",", &save))
 		json_array_append_new(list, json_string(o));
 	free(copy);
 	return list;

@@ -16,6 +16,22 @@
 #define REPLY_MAX	(16u << 20)	/* bytes; the daemon's longest is far below */
 #define RETRY_MS	50
 
+/* jansson leaves out what it finds no memory for: an option to be mounted with, say. */
+static void *get_memory(size_t size)
+{
+	void *p = malloc(size);
+
+	if (p)
+		return p;
+	fputs("out of memory\n", stderr);
+	exit(CTL_FAILED);
+}
+
+void ctl_client_init(void)
+{
+	json_set_alloc_funcs(get_memory, free);
+}
+
 static int connect_once(const struct sockaddr_un *addr)
 {
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -129,7 +145,7 @@ static int read_line(struct ctl_client *c, json_t **reply)
 			char *bigger = size <= REPLY_MAX ? realloc(c->buf, size) : NULL;
 
 			if (!bigger)
-				return -EMSGSIZE;
+				return size <= REPLY_MAX ? -ENOMEM : -EMSGSIZE;
 			c->buf = bigger;
 			c->size = size;
 		}
@@ -146,10 +162,10 @@ static int read_line(struct ctl_client *c, json_t **reply)
 /* Labels, names and paths are other people's: no control characters reach the terminal. */
 static json_t *clean_text(const char *text)
 {
-	char *copy = strdup(text);
+	char *copy = strcpy(get_memory(strlen(text) + 1), text);
 	json_t *clean;
 
-	for (char *p = copy; p && *p; p++) {
+	for (char *p = copy; *p; p++) {
 		bool c1 = (unsigned char)p[0] == 0xc2 && (unsigned char)p[1] < 0xa0;
 
 		if ((unsigned char)*p < 0x20 || *p == 0x7f || c1)

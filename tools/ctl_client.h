@@ -20,6 +20,9 @@ struct ctl_client {
 	size_t	filled, size;
 };
 
+/** ctl_client_init() - first of all: without memory for what is asked or answered the program ends. */
+void ctl_client_init(void);
+
 /**
  * ctl_client_open() - connects to the daemon of @run_dir.
  * @patience_ms: how long to wait for a daemon that is just being started.

@@ -203,6 +203,7 @@ int main(int argc, char **argv)
 	char program[] = PROGRAM;
 	int first, err;
 
+	ctl_client_init();
 	/* Options may stand anywhere, but all that follows "debug" belongs to it. */
 	err = parse(&c, argc, argv, "+o:h");
 	if (err)

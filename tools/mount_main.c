@@ -209,8 +209,10 @@ static void append_options(struct args *a, const char *more)
 	size_t old = a->options ? strlen(a->options) : 0;
 	char *all = realloc(a->options, old + strlen(more) + 2);
 
-	if (!all)
-		abort();
+	if (!all) {
+		fputs(PROGRAM ": out of memory\n", stderr);
+		exit(CTL_FAILED);
+	}
 	sprintf(all + old, "%s%s", old ? "," : "", more);
 	a->options = all;
 }
@@ -263,7 +265,10 @@ static int parse(struct args *a, int argc, char **argv)
 int main(int argc, char **argv)
 {
 	struct args a = { .run_dir = CTL_DEFAULT_RUN_DIR };
-	int err = parse(&a, argc, argv);
+	int err;
+
+	ctl_client_init();
+	err = parse(&a, argc, argv);
 
 	if (!err)
 		err = do_mount(&a, argv[optind], argv[optind + 1]);

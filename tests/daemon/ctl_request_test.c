@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/ctl.h"
+#include "daemon/ctl_json.h"
 
 #include <errno.h>
 

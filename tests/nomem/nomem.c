@@ -203,6 +203,11 @@ void REPLACES(free)(void *p)
 	free(p);
 }
 
+void nomem_release(void *p)
+{
+	REPLACES(free)(p);
+}
+
 void *REPLACES(calloc)(size_t n, size_t size)
 {
 	return FAILS() ? NULL : got(calloc(n, size));

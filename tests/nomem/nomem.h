@@ -26,6 +26,9 @@ uint64_t nomem_hits(void);
  * by blkdev_alloc() counts too. */
 int64_t nomem_live(void);
 
+/** nomem_release() - free() of what product code has got and handed to the test. */
+void nomem_release(void *p);
+
 /** nomem_where() - stderr: the calls that failed last, as addresses for addr2line(1). */
 void nomem_where(void);
 

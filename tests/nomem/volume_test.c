@@ -115,8 +115,8 @@ static int read_all(struct fs *fs)
 	return err;
 }
 
-/* The volume knows the device that it was made on, and finds itself on another one. */
-static void copy_device(struct cluster *c)
+/* The volume knows the device that it is made on. */
+static void name_device(struct cluster *c)
 {
 	struct blkdev *dev = simdisk_open(c->disk, c->env);
 	struct super s;
@@ -126,6 +126,20 @@ static void copy_device(struct cluster *c)
 	s.version++;
 	CU_ASSERT_EQUAL(super_write(dev, &s), 0);
 	blkdev_close(dev);
+	c->identity = "the original";
+}
+
+/* And finds itself on another one. */
+static void copy_device(struct cluster *c)
+{
+	struct simdisk_params p = { .size = SIZE, .sector = 512, .latency_min_ns = 20000,
+				    .latency_max_ns = 200000, .reservations = true };
+	struct simdisk_image *image = simdisk_snapshot(c->disk);
+
+	simdisk_free(c->disk);
+	c->disk = simdisk_new(c->sim, &p);
+	simdisk_restore(c->disk, image);
+	simdisk_image_free(image);
 	c->identity = "a copy";
 }
 
@@ -133,6 +147,8 @@ static void attach_body(struct cluster *c)
 {
 	int err;
 
+	if (flags & FS_RESIGNATURE)
+		name_device(c);
 	fill(c);
 	CU_ASSERT_EQUAL(cluster_detach(c, 0), 0);
 	if (flags & FS_RESIGNATURE)
