@@ -22,3 +22,22 @@ $(nomem_progs): $(B)/%: $(B)/%.o $(nomem_runtime) $(nomem_archives) $(B)/sim.a
 	@echo "  LD    $@"
 	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) \
 		-Wl,--end-group $(LIBS) -lcunit
+
+# $(call nomem_program,NAME): build/nomem/bin/NAME, for tests/e2e/out_of_memory.sh.
+define nomem_program
+$$(B)/nomem/bin/$(1): $$($(1)_main:%.c=$$(B)/nomem/%.o) $$(nomem_runtime) $$(nomem_archives)
+	@mkdir -p $$(@D)
+	@echo "  LD    $$@"
+	@$$(CC) $$(LDFLAGS_ALL) -o $$@ $$(filter %.o,$$^) -Wl,--start-group $$(filter %.a,$$^) \
+		-Wl,--end-group $$(LIBS)
+nomem_bins += $$(B)/nomem/bin/$(1)
+endef
+$(foreach p,lunfsd lunfs mount.lunfs mkfs.lunfs fsck.lunfs,$(eval $(call nomem_program,$(p))))
+
+$(B)/nomem/%.o: $(B)/%.o tests/nomem/symbols
+	@mkdir -p $(@D)
+	@objcopy --redefine-syms=tests/nomem/symbols \
+		--redefine-sym blkdev_alloc=nomem_blkdev_alloc $< $@
+
+.PHONY: nomem_programs
+nomem_programs: $(nomem_bins)

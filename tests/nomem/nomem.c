@@ -19,8 +19,8 @@
 extern const char __executable_start[];
 
 /*
- * What is to fail.  A program that is told LUNFS_NOMEM=FILE shares this with whoever mapped
- * the file: so a daemon can be made to run out of memory while it works.
+ * What is to fail.  A program PROGRAM beside which lies a file PROGRAM.nomem has this there, for
+ * others to write: so a daemon can be made to run out of memory while it works.
  */
 struct control {
 	uint64_t calls;		/* since armed */
@@ -399,29 +399,32 @@ void nomem_threads(struct env *env)
 
 /* ---- programs that are told from outside ---- */
 
-static void share_control(const char *path)
+static void share_control(void)
 {
-	int fd = open(path, O_RDWR | O_CLOEXEC);
+	char path[4096];
+	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 8);
 	void *p = MAP_FAILED;
+	int fd;
 
-	if (fd >= 0)
-		p = mmap(NULL, sizeof(own), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (p == MAP_FAILED) {
-		perror(path);
-		_exit(2);
-	}
+	if (n <= 0)
+		return;
+	strcpy(path + n, ".nomem");
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	p = mmap(NULL, sizeof(own), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	close(fd);
-	control = p;
+	if (p != MAP_FAILED)
+		control = p;
 }
 
-/* LUNFS_NOMEM: a file to share, or the number of the allocation that fails. */
+/* LUNFS_NOMEM: the number of the allocation that fails. */
 __attribute__((constructor)) static void begin(void)
 {
 	const char *told = getenv("LUNFS_NOMEM");
 
-	if (told && told[0] == '/')
-		share_control(told);
-	else if (told)
+	share_control();
+	if (told)
 		nomem_arm(strtoull(told, NULL, 10), 1);
 }
 
