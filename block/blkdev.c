@@ -267,6 +267,13 @@ void blkdev_wake(struct blkdev *dev)
 	dev->ops->wake(dev);
 }
 
+int blkdev_extent(struct blkdev *dev, uint64_t off, uint64_t *len, bool *mapped)
+{
+	if (off >= dev->info.size)
+		return -EINVAL;
+	return dev->ops->extent ? dev->ops->extent(dev, off, len, mapped) : -ENOTSUP;
+}
+
 void blkdev_close(struct blkdev *dev)
 {
 	if (dev)

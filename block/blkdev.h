@@ -95,6 +95,8 @@ struct blkdev_ops {
 	int (*drain)(struct blkdev *dev);
 	/* Optional: re-reads the size.  */
 	int (*refresh)(struct blkdev *dev);
+	/* Optional: what lies at @off: a hole, or data; see blkdev_extent(). */
+	int (*extent)(struct blkdev *dev, uint64_t off, uint64_t *len, bool *mapped);
 	/*
 	 * Optional, for backends behind a network: the lease gate in front of them tells that
 	 * requests may be sent before @until_ns of env_now_ns() only (R2); what is under way
@@ -214,6 +216,15 @@ unsigned int blkdev_poll(struct blkdev *dev);
 
 /** blkdev_wake() - makes an edge of the poll descriptor.  Context: any thread. */
 void blkdev_wake(struct blkdev *dev);
+
+/**
+ * blkdev_extent() - whether space is allocated at @off, and how far that goes on.
+ * @len: receives the bytes from @off on for which the answer holds, at least 1.
+ * @mapped: false where the backing has nothing and zeros are read.
+ * Context: any thread; may block on the backing's metadata.
+ * Return: 0; -ENOTSUP the backing does not know; -errno.
+ */
+int blkdev_extent(struct blkdev *dev, uint64_t off, uint64_t *len, bool *mapped);
 
 /** blkdev_close() - waits for outstanding requests and frees @dev; NULL is allowed. */
 void blkdev_close(struct blkdev *dev);

@@ -200,10 +200,33 @@ static void file_close(struct blkdev *dev)
 	file_free(f);
 }
 
+/* A filesystem that cannot tell has one extent, all data. */
+static int file_extent(struct blkdev *dev, uint64_t off, uint64_t *len, bool *mapped)
+{
+	struct file_dev *f = file_dev(dev);
+	off_t data, end;
+
+	if (f->is_block)
+		return -ENOTSUP;
+	data = lseek(f->fd, (off_t)off, SEEK_DATA);
+	if (data < 0 && errno != ENXIO)
+		return errno == EINVAL ? -ENOTSUP : -errno;
+	*mapped = data == (off_t)off;
+	/* No data from here on: the hole reaches to the end. */
+	end = data < 0 ? (off_t)dev->info.size : data;
+	if (*mapped)
+		end = lseek(f->fd, (off_t)off, SEEK_HOLE);
+	if (end <= (off_t)off)
+		end = (off_t)dev->info.size;
+	*len = (uint64_t)end - off;
+	return 0;
+}
+
 static const struct blkdev_ops file_ops = {
 	.submit = file_submit,
 	.run = file_run,
 	.refresh = file_refresh,
+	.extent = file_extent,
 	.set_polled = file_set_polled,
 	.poll_fd = file_poll_fd,
 	.poll = file_poll,

@@ -16,6 +16,8 @@
 #ifndef LUNFS_ISCSI_SCSI_H
 #define LUNFS_ISCSI_SCSI_H
 
+#include <stdatomic.h>
+
 #include "base/reactor.h"
 #include "block/blkdev.h"
 
@@ -29,6 +31,8 @@ enum {
 	SCSI_NAME_MAX	= 224,	/* iSCSI name, RFC 3720 3.2.6.1 */
 	SCSI_LUNS_MAX	= 256,
 };
+
+#define SCSI_TRANSFER_MAX	(8 * MIB)	/* bytes in or out of one command */
 
 /* SAM-5, status codes. */
 enum scsi_status {
@@ -91,7 +95,7 @@ struct scsi_cmd {
 	 * and/or has room for in_max (a bidirectional command would use one after the other;
 	 * there are none here).  The memory behind the last length reaches to the next
 	 * multiple of 4096: blocks are read whole, also where only 200 bytes were asked for.
-	 * During the command the last length may be rounded up; afterwards it is as before.
+	 * During the command the last length may change; afterwards it is as before.
 	 */
 	struct iovec	*iov;
 	int		iovcnt;
@@ -117,7 +121,7 @@ struct scsi_cmd {
 	struct list	wait;		/* for a buffer, or for a turn to change the state */
 	uint64_t	lba;
 	uint64_t	blocks;
-	uint32_t	pad;		/* bytes by which the last iovec was rounded up */
+	int32_t		pad;		/* bytes by which the last iovec was lengthened */
 	uint64_t	walk[6];	/* where a command of several steps is */
 	void		*own;		/* allocated by a rare command, freed when it ends */
 };
@@ -152,7 +156,8 @@ enum scsi_tmf_fn {
 /* RFC 7143 11.6.1 */
 enum scsi_tmf_response {
 	SCSI_TMF_COMPLETE = 0, SCSI_TMF_NO_TASK = 1, SCSI_TMF_NO_LUN = 2,
-	SCSI_TMF_UNSUPPORTED = 5, SCSI_TMF_REJECTED = 255,
+	SCSI_TMF_UNSUPPORTED = 5, SCSI_TMF_SUCCEEDED = 7 /* RFC 7144: a query found something */,
+	SCSI_TMF_REJECTED = 255,
 };
 
 struct scsi_tmf {
@@ -164,8 +169,8 @@ struct scsi_tmf {
 	void		(*done)(struct scsi_tmf *tmf);
 	enum scsi_tmf_response response;
 	struct reactor_call call;	/* scsi's own */
-	struct list	node;
-	unsigned int	waiting;
+	unsigned int	unit;		/* number of the next one */
+	atomic_uint	left;		/* units whose commands are waited for, and one */
 };
 
 /**
