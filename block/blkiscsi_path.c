@@ -519,8 +519,10 @@ void ini_path_serve(struct ini_path *p, int revents)
 	if (p->failed) {
 		const char *text = iscsi_get_error(p->ctx);
 
+		/* What libiscsi says of its own reconnecting tells nothing. */
 		if (!p->why[0] || p->state == INI_UP)
-			snprintf(p->why, sizeof(p->why), "%s", text[0] ? text : "connection closed");
+			snprintf(p->why, sizeof(p->why), "%s", text[0] && !strstr(text, "econnect") ?
+				 text : "the target has closed the connection");
 		ini_path_drop(p, p->err && p->state != INI_UP ? p->err : -EIO, p->why);
 		return;
 	}

@@ -23,8 +23,50 @@ static json_t *mounts_json(struct store *s)
 	return list;
 }
 
+/* What is asked of the device itself, before the mutex is taken. */
+struct asked {
+	struct store *s;
+	json_t	*reservation;		/* NULL: there is none */
+};
+
+static json_t *ask_reservation(struct lockd *ld)
+{
+	struct lockd_peer *peers = calloc(SLOT_COUNT_MAX, sizeof(*peers));
+	struct lockd_reservation *r = calloc(1, sizeof(*r));
+	json_t *o = NULL;
+
+	if (peers && r) {
+		lockd_reservation(ld, r);
+		if (r->used)
+			o = reservation_json(r, peers, lockd_peers(ld, peers));
+	}
+	free(r);
+	free(peers);
+	return o;
+}
+
+/* Asks every datastore that is fenced by reservations; a device that hangs delays nobody else. */
+static unsigned int ask_stores(struct stores *all, struct asked asked[STORES_MAX])
+{
+	unsigned int count = 0;
+	struct store *s, *tmp;
+
+	pthread_mutex_lock(&all->mutex);
+	list_for_each(s, tmp, &all->list, node) {
+		if (s->state != STORE_ATTACHED || !s->info.reservations || !s->fs->lockd ||
+		    count == STORES_MAX)
+			continue;
+		s->refs++;
+		asked[count++].s = s;
+	}
+	pthread_mutex_unlock(&all->mutex);
+	for (unsigned int i = 0; i < count; i++)
+		asked[i].reservation = ask_reservation(asked[i].s->fs->lockd);
+	return count;
+}
+
 /* stores->mutex held: the state cannot change under us. */
-static json_t *store_json(struct store *s)
+static json_t *store_json(struct store *s, const struct asked *asked, unsigned int count)
 {
 	static const char *const states[] = { "attaching", "attached", "detaching" };
 	json_t *o = json_object();
@@ -42,6 +84,9 @@ static json_t *store_json(struct store *s)
 	json_object_set_new(o, "mounts", mounts_json(s));
 	if (s->fs->lockd)
 		put_lockd(o, s->fs->lockd);
+	for (unsigned int i = 0; i < count; i++)
+		if (asked[i].s == s && asked[i].reservation)
+			json_object_set(o, "reservation", asked[i].reservation);
 	return o;
 }
 
@@ -49,6 +94,8 @@ static json_t *status(struct ctl *c)
 {
 	struct stores *all = c->stores;
 	struct store *s, *tmp;
+	struct asked asked[STORES_MAX];
+	unsigned int count = ask_stores(all, asked);
 	json_t *o = json_object(), *list = json_array();
 
 	put_text(o, "version", LUNFS_VERSION);
@@ -58,8 +105,12 @@ static json_t *status(struct ctl *c)
 	put_int(o, "worker_pid", (uint64_t)getpid());
 	pthread_mutex_lock(&all->mutex);
 	list_for_each(s, tmp, &all->list, node)
-		json_array_append_new(list, store_json(s));
+		json_array_append_new(list, store_json(s, asked, count));
 	pthread_mutex_unlock(&all->mutex);
+	for (unsigned int i = 0; i < count; i++) {
+		json_decref(asked[i].reservation);
+		store_put(asked[i].s);
+	}
 	json_object_set_new(o, "datastores", list);
 	return o;
 }

@@ -2,6 +2,8 @@
 #include "daemon/ctl_json.h"
 
 #include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/text.h"
@@ -110,6 +112,94 @@ void put_lockd(json_t *o, struct lockd *ld)
 	put_int(o, "lock_acquires", st.lock_acquires);
 	put_int(o, "lock_releases", st.lock_releases);
 	put_int(o, "lock_waits", st.lock_waits);
+}
+
+/* ---- reservation keys against slots ---- */
+
+static void put_key(json_t *o, const char *name, uint64_t key)
+{
+	char text[24];
+
+	snprintf(text, sizeof(text), "0x%016llx", (unsigned long long)key);
+	put_text(o, name, text);
+}
+
+__attribute__((format(printf, 2, 3)))
+static void add_difference(json_t *list, const char *fmt, ...)
+{
+	char text[200];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	json_array_append_new(list, ctl_text(text));
+}
+
+static bool key_is_registered(const struct lockd_reservation *r, uint64_t key)
+{
+	for (unsigned int i = 0; i < r->key_count; i++)
+		if (r->keys[i] == key)
+			return true;
+	return false;
+}
+
+static const struct lockd_peer *key_owner(const struct lockd_peer *peers, uint32_t count,
+					  uint64_t key)
+{
+	for (uint32_t i = 0; i < count; i++)
+		if (peers[i].valid && peers[i].slot.state != SLOT_FREE && peers[i].slot.key == key)
+			return &peers[i];
+	return NULL;
+}
+
+static json_t *keys_json(const struct lockd_reservation *r, const struct lockd_peer *peers,
+			 uint32_t count, json_t *differs)
+{
+	json_t *list = json_array();
+
+	for (unsigned int i = 0; i < r->key_count; i++) {
+		const struct lockd_peer *p = key_owner(peers, count, r->keys[i]);
+		json_t *o = json_object();
+
+		put_key(o, "key", r->keys[i]);
+		if (p) {
+			put_int(o, "slot", p->slot.index);
+			put_text(o, "host_name", p->slot.host_name);
+		} else {
+			add_difference(differs, "key 0x%016llx belongs to no slot: a host that is just "
+				       "joining or leaving, or another program's",
+				       (unsigned long long)r->keys[i]);
+		}
+		json_array_append_new(list, o);
+	}
+	return list;
+}
+
+json_t *reservation_json(const struct lockd_reservation *r, const struct lockd_peer *peers,
+			 uint32_t count)
+{
+	json_t *o = json_object(), *differs = json_array();
+
+	put_key(o, "own_key", r->own_key);
+	if (r->err) {
+		add_difference(differs, "cannot be read: %s", strerror(-r->err));
+		json_object_set_new(o, "differs", differs);
+		return o;
+	}
+	put_bool(o, "held", r->held);
+	json_object_set_new(o, "keys", keys_json(r, peers, count, differs));
+	if (!r->held)
+		add_difference(differs, "the reservation is not held: no host is kept from writing");
+	for (uint32_t i = 0; i < count; i++) {
+		const struct slot *s = &peers[i].slot;
+
+		if (peers[i].valid && s->state == SLOT_LIVE && !key_is_registered(r, s->key))
+			add_difference(differs, "slot %u (%.32s) is live, but its key is not registered",
+				       s->index, s->host_name);
+	}
+	json_object_set_new(o, "differs", differs);
+	return o;
 }
 
 void put_attr(json_t *o, const struct fs_attr *attr)

@@ -32,6 +32,10 @@ void put_attr(json_t *o, const struct fs_attr *attr);
 
 json_t *peers_json(const struct lockd_peer *peers, uint32_t count);	/* free slots left out */
 json_t *holder_json(const struct lock_holder *h);
+/** reservation_json() - the keys that the device knows against the slots of @peers. */
+json_t *reservation_json(const struct lockd_reservation *r, const struct lockd_peer *peers,
+			 uint32_t count);
+
 json_t *super_json(const struct super *s, const struct blkdev_info *info);
 
 /** type_name() - "file", "directory", … of a mode's S_IFMT. */

@@ -321,3 +321,31 @@ int fence_check(struct lockd *ld, const struct slot *victim)
 	/* What was killed or waited out stays so; a key can come back with a late command. */
 	return ld->rung == FENCE_RESERVATION && !MUTANT("no-fencing") ? fence_preempt(ld, victim) : 0;
 }
+
+/* ---- what status shows ---- */
+
+void lockd_reservation(struct lockd *ld, struct lockd_reservation *r)
+{
+	struct blkdev *dev = ld->p.hb_dev;
+	struct blkdev_pr_state state;
+
+	memset(r, 0, sizeof(*r));
+	r->used = ld->rung == FENCE_RESERVATION;
+	if (!r->used)
+		return;
+	env_mutex_lock(ld->p.env, &ld->mutex);
+	r->own_key = ld->self.key;
+	env_mutex_unlock(ld->p.env, &ld->mutex);
+	r->err = dev->ops->pr_read(dev, &state);
+	if (r->err)
+		return;
+	r->held = state.held;
+	for (unsigned int i = 0; i < state.key_count && i < ARRAY_SIZE(state.keys); i++) {
+		unsigned int n = 0;
+
+		while (n < r->key_count && r->keys[n] != state.keys[i])
+			n++;
+		if (n == r->key_count)
+			r->keys[r->key_count++] = state.keys[i];
+	}
+}

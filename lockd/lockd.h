@@ -145,6 +145,19 @@ struct lockd_status {
 
 void lockd_status(struct lockd *ld, struct lockd_status *st);
 
+/* Rung A: what the device says of reservation and keys. */
+struct lockd_reservation {
+	bool	used;			/* false: another rung, the rest means nothing */
+	int	err;			/* why it could not be read */
+	bool	held;			/* our type is in force */
+	uint64_t own_key;
+	unsigned int key_count;		/* different ones; each may be registered by many paths */
+	uint64_t keys[128];
+};
+
+/** lockd_reservation() - asks the device now.  Blocks as long as the heartbeat's handle may. */
+void lockd_reservation(struct lockd *ld, struct lockd_reservation *r);
+
 /** lockd_peers() - @peers has room for slot_count entries; returns slot_count. */
 uint32_t lockd_peers(struct lockd *ld, struct lockd_peer *peers);
 

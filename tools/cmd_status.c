@@ -6,6 +6,22 @@
 
 #include "tools/cmd.h"
 
+static void print_reservation(const json_t *r)
+{
+	size_t count = json_array_size(json_object_get(r, "keys")), i;
+	json_t *differs = json_object_get(r, "differs"), *text;
+
+	if (!r)
+		return;
+	if (!json_array_size(differs)) {
+		printf("    keys      %zu, one for each live host\n", count);
+		return;
+	}
+	printf("    keys      %zu registered; what differs:\n", count);
+	json_array_foreach(differs, i, text)
+		printf("              %s\n", json_string_value(text));
+}
+
 static void print_locking(const json_t *d)
 {
 	char age[32], lease[32];
@@ -22,6 +38,7 @@ static void print_locking(const json_t *d)
 		       cmd_age(ctl_int(d, "lease_age_ms"), age),
 		       cmd_age(ctl_int(d, "lease_ms"), lease));
 	printf("    fencing   %s\n", ctl_str(d, "fencing"));
+	print_reservation(json_object_get(d, "reservation"));
 	printf("    locks     %lld cached, %lld taken, %lld waited for; %lld hosts recovered; "
 	       "%lld stalls\n", (long long)ctl_int(d, "locks_cached"),
 	       (long long)ctl_int(d, "lock_acquires"), (long long)ctl_int(d, "lock_waits"),

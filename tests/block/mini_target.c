@@ -3,8 +3,11 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -63,7 +66,50 @@ static bool send_pdu(struct mini_conn *c, uint8_t bhs[BHS], const void *data, ui
 
 /* ---- login, NOP, logout ---- */
 
-static bool login(struct mini_conn *c, const uint8_t *rq)
+static uint64_t hash(const void *data, size_t len, uint64_t h)
+{
+	const uint8_t *p = data;
+
+	while (len--)
+		h = (h ^ *p++) * 0x100000001b3ull;
+	return h;
+}
+
+static void take_name(struct mini_conn *c, const char *text, uint32_t len)
+{
+	static const char key[] = "InitiatorName=";
+
+	for (uint32_t pos = 0; pos < len; pos += (uint32_t)strlen(text + pos) + 1)
+		if (!strncmp(text + pos, key, sizeof(key) - 1))
+			snprintf(c->initiator, sizeof(c->initiator), "%s", text + pos + sizeof(key) - 1);
+}
+
+/* Session reinstatement: the old one is gone, its tasks with it, before the login ends. */
+static void reinstate(struct mini_conn *c, const uint8_t *isid)
+{
+	struct mini_target *t = c->t;
+	uint64_t nexus = hash(isid, 6, hash(c->initiator, strlen(c->initiator), 14695981039346656037ull));
+	bool alive;
+
+	do {
+		alive = false;
+		pthread_mutex_lock(&t->mutex);
+		for (unsigned int i = 0; i < MINI_CONNS; i++) {
+			struct mini_conn *o = &t->conns[i];
+
+			if (o == c || o->fd < 0 || o->nexus != nexus || o->ended)
+				continue;
+			shutdown(o->fd, SHUT_RDWR);
+			alive = true;
+		}
+		if (!alive)
+			c->nexus = nexus;
+		pthread_mutex_unlock(&t->mutex);
+		usleep(alive ? 1000 : 0);
+	} while (alive);
+}
+
+static bool login(struct mini_conn *c, const uint8_t *rq, const char *text, uint32_t text_len)
 {
 	static const char security[] = "AuthMethod=None\0TargetPortalGroupTag=1";
 	static const char operational[] =
@@ -74,12 +120,14 @@ static bool login(struct mini_conn *c, const uint8_t *rq)
 	bool first = (rq[1] >> 2 & 3) == 0;
 	uint8_t bhs[BHS] = { 0x23, rq[1] & 0xcf };
 
+	take_name(c, text, text_len);
 	memcpy(bhs + 8, rq + 8, 6);
 	bhs[15] = 1;	/* TSIH */
 	memcpy(bhs + 16, rq + 16, 4);
 	if (rq[1] & 0x80)
 		bhs[1] = rq[1];
 	if ((rq[1] & 0x83) == 0x83) {
+		reinstate(c, rq + 8);
 		pthread_mutex_lock(&c->t->mutex);
 		memcpy(c->t->isids[c->t->logins % MINI_CONNS], rq + 8, 6);
 		c->t->logins++;
@@ -218,7 +266,8 @@ static bool capacity(struct mini_conn *c, const uint8_t *rq)
 {
 	uint8_t d[32] = { 0 };
 
-	put32(d + 4, (uint32_t)(MINI_SIZE / c->t->sector - 1));
+	put32(d, (uint32_t)((c->t->size / c->t->sector - 1) >> 32));
+	put32(d + 4, (uint32_t)(c->t->size / c->t->sector - 1));
 	put32(d + 8, c->t->sector);
 	d[14] = 0x80;	/* thin */
 	return answer_data(c, rq, d, sizeof(d));
@@ -246,7 +295,7 @@ static bool execute_rw(struct mini_conn *c, const uint8_t *rq, const uint8_t *in
 	uint8_t *copy = NULL;
 	bool equal = true, ok;
 
-	if (off + len > MINI_SIZE)
+	if (off + len > t->size)
 		return answer_bad(c, rq, 5, 0x2100);
 	pthread_mutex_lock(&t->mutex);
 	if (len > t->biggest)
@@ -281,9 +330,37 @@ static bool execute_rw(struct mini_conn *c, const uint8_t *rq, const uint8_t *in
 	return ok;
 }
 
+static bool reserve(struct mini_conn *c, const uint8_t *rq, const uint8_t *in)
+{
+	struct mini_target *t = c->t;
+	uint8_t data[2048] = { 0 }, status = 2;
+	uint32_t len = 0;
+
+	if (!t->reservations)
+		return answer_bad(c, rq, 5, 0x2000);
+	pthread_mutex_lock(&t->mutex);
+	if (rq[32] == 0x5f)
+		status = mini_pr_out(t, c->nexus, rq + 32, in);
+	else
+		len = mini_pr_in(t, rq + 32, data);
+	pthread_mutex_unlock(&t->mutex);
+	if (len)
+		return answer_data(c, rq, data, len);
+	return status == 2 ? answer_bad(c, rq, 5, 0x2400) : answer(c, rq, status, NULL, 0);
+}
+
 static bool execute(struct mini_conn *c, const uint8_t *rq, const uint8_t *in, bool silent)
 {
+	bool conflict;
+
+	pthread_mutex_lock(&c->t->mutex);
+	conflict = mini_pr_conflict(c->t, c->nexus, rq[32]);
+	pthread_mutex_unlock(&c->t->mutex);
+	if (conflict)
+		return answer(c, rq, 0x18, NULL, 0);
 	switch (rq[32]) {
+	case 0x5e: case 0x5f:
+		return reserve(c, rq, in);
 	case 0x00: case 0x35: case 0x42:
 		return silent || answer(c, rq, 0, NULL, 0);
 	case 0x12:
@@ -355,7 +432,7 @@ static bool serve_one(struct mini_conn *c)
 	if (!get_all(c->fd, rq, BHS))
 		return false;
 	len = get32(rq + 4) & 0xffffff;
-	data = malloc(len + 4);
+	data = calloc(1, len + 5);
 	ok = data && get_all(c->fd, data, (len + 3) & ~3u);
 	if (ok) {
 		switch (rq[0] & 0x3f) {
@@ -366,7 +443,7 @@ static bool serve_one(struct mini_conn *c)
 			ok = command(c, rq, data);
 			break;
 		case 0x03:
-			ok = login(c, rq);
+			ok = login(c, rq, (const char *)data, len);
 			break;
 		case 0x06:
 			bhs[0] = 0x26;
@@ -389,6 +466,9 @@ static void *conn_main(void *arg)
 
 	while (serve_one(c))
 		;
+	pthread_mutex_lock(&c->t->mutex);
+	c->ended = true;
+	pthread_mutex_unlock(&c->t->mutex);
 	shutdown(c->fd, SHUT_RDWR);
 	return NULL;
 }
@@ -409,13 +489,17 @@ static void *accept_main(void *arg)
 {
 	struct mini_target *t = arg;
 	unsigned int next = 0;
+	int one = 1;
 
 	for (;;) {
 		int fd = accept(t->listen_fd, NULL, NULL);
 		struct mini_conn *c = &t->conns[next++ % MINI_CONNS];
 
+		for (unsigned int i = 0; i < MINI_CONNS && c->fd >= 0 && !c->ended; i++)
+			c = &t->conns[next++ % MINI_CONNS];
 		if (fd < 0)
 			return NULL;
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 		conn_end(c);
 		pthread_mutex_lock(&t->mutex);
 		*c = (struct mini_conn){ .t = t, .fd = fd, .stat_sn = 1 };
@@ -425,21 +509,51 @@ static void *accept_main(void *arg)
 	}
 }
 
+static int open_disk(struct mini_target *t)
+{
+	char name[4096];
+	int fd;
+
+	t->pr_fd = -1;
+	if (!t->file) {
+		t->data = calloc(1, t->size);
+		return t->data ? 0 : -ENOMEM;
+	}
+	fd = open(t->file, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	t->size = (uint64_t)lseek(fd, 0, SEEK_END);
+	t->data = mmap(NULL, t->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	close(fd);
+	snprintf(name, sizeof(name), "%s.pr", t->file);
+	t->pr_fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (pread(t->pr_fd, &t->pr, sizeof(t->pr), 0) != sizeof(t->pr))
+		memset(&t->pr, 0, sizeof(t->pr));
+	return t->data == MAP_FAILED ? -errno : 0;
+}
+
 int mini_start(struct mini_target *t)
 {
-	struct sockaddr_in addr = { .sin_family = AF_INET,
+	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_port = htons(t->listen_port),
 				    .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	socklen_t len = sizeof(addr);
+	int one = 1, err;
 
 	if (!t->identity)
 		t->identity = 1;
-	t->data = calloc(1, MINI_SIZE);
+	if (!t->size)
+		t->size = MINI_SIZE;
+	err = open_disk(t);
+	if (err)
+		return err;
+	if (t->listen_addr)
+		inet_pton(AF_INET, t->listen_addr, &addr.sin_addr);
 	for (unsigned int i = 0; i < MINI_CONNS; i++)
 		t->conns[i].fd = -1;
 	pthread_mutex_init(&t->mutex, NULL);
-	t->listen_fd = socket(AF_INET, SOCK_STREAM, 0);
-	if (!t->data || t->listen_fd < 0 ||
-	    bind(t->listen_fd, (struct sockaddr *)&addr, sizeof(addr)) ||
+	t->listen_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	setsockopt(t->listen_fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (t->listen_fd < 0 || bind(t->listen_fd, (struct sockaddr *)&addr, sizeof(addr)) ||
 	    listen(t->listen_fd, 16) ||
 	    getsockname(t->listen_fd, (struct sockaddr *)&addr, &len))
 		return -errno;
@@ -455,7 +569,10 @@ void mini_stop(struct mini_target *t)
 	for (unsigned int i = 0; i < MINI_CONNS; i++)
 		conn_end(&t->conns[i]);
 	pthread_mutex_destroy(&t->mutex);
-	free(t->data);
+	if (t->file)
+		munmap(t->data, t->size);
+	else
+		free(t->data);
 }
 
 const char *mini_url(const struct mini_target *t, const char *params, char buf[256])

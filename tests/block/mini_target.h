@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A scripted iSCSI target in threads of the test's own process: a small disk in memory whose
- * answers, silences and broken connections a test decides.  Tests only; it believes its peer.
+ * answers, silences and broken connections a test decides.  mini_target_main.c makes a program
+ * of it, with a file for a disk.  Tests only; it believes its peer, and is no atomic anything
+ * but by a mutex.
  */
 #ifndef LUNFS_TESTS_MINI_TARGET_H
 #define LUNFS_TESTS_MINI_TARGET_H
@@ -12,7 +14,8 @@
 
 #define MINI_SIZE	(8 * MIB)
 #define MINI_RULES	8
-#define MINI_CONNS	16
+#define MINI_CONNS	32
+#define MINI_NEXUSES	64
 #define MINI_IQN	"iqn.2026-11.test:mini"
 
 enum mini_action {
@@ -35,15 +38,29 @@ struct mini_rule {
 	uint64_t lba;		/* INFORMATION; 0: none */
 };
 
+/* Who is registered: initiator name and ISID; persistent, in a file beside the disk. */
+struct mini_pr {
+	uint32_t generation;
+	uint8_t	type;			/* 0: not reserved */
+	uint64_t holder;		/* key */
+	struct { uint64_t nexus, key; } reg[MINI_NEXUSES];	/* key 0: free */
+};
+
 struct mini_conn {
 	struct mini_target *t;
 	pthread_t thread;
 	int	fd;		/* -1: free */
 	uint32_t stat_sn;
-	uint8_t	isid[6];
+	uint64_t nexus;		/* once logged in */
+	char	initiator[224];
+	bool	ended;
 };
 
 struct mini_target {
+	uint64_t size;			/* bytes; 0: MINI_SIZE */
+	const char *file;		/* the disk; NULL: memory */
+	uint16_t listen_port;		/* 0: any */
+	const char *listen_addr;	/* NULL: 127.0.0.1 */
 	int	listen_fd;
 	uint16_t port;
 	pthread_t thread;
@@ -55,6 +72,9 @@ struct mini_target {
 	uint8_t	identity;		/* last byte of the NAA name */
 	uint32_t rw_max;		/* MAXIMUM TRANSFER LENGTH, in blocks */
 	uint32_t same_max;		/* MAXIMUM WRITE SAME LENGTH, in blocks */
+	bool	reservations;		/* has them */
+	struct mini_pr	pr;
+	int	pr_fd;			/* -1: not kept */
 	struct mini_rule rules[MINI_RULES];
 	struct mini_conn conns[MINI_CONNS];
 	unsigned int seen[256];		/* commands by opcode */
@@ -74,5 +94,15 @@ void mini_rule_add(struct mini_target *t, struct mini_rule rule);
 /** mini_cut() - closes every connection. */
 void mini_cut(struct mini_target *t);
 unsigned int mini_seen(struct mini_target *t, uint8_t opcode);
+
+/* ---- mini_target_pr.c; mutex held ---- */
+
+/** mini_pr_conflict() - whether a command of @nexus meets a reservation conflict. */
+bool mini_pr_conflict(const struct mini_target *t, uint64_t nexus, uint8_t opcode);
+/** mini_pr_out() - Return: a status, 0x02 for an invalid field. */
+uint8_t mini_pr_out(struct mini_target *t, uint64_t nexus, const uint8_t *cdb,
+		    const uint8_t *param);
+/** mini_pr_in() - Return: bytes of @out, 0 for an invalid field. */
+uint32_t mini_pr_in(const struct mini_target *t, const uint8_t *cdb, uint8_t out[2048]);
 
 #endif

@@ -107,6 +107,36 @@ wait_for() {	# wait_for SECONDS COMMAND…: until it succeeds
 	done
 }
 
+# ---- a target for iSCSI ----
+
+target_bin=${TARGET:-$top/${BUILD:-build}/tests/block/mini_target}
+target_file=$work/lun.img
+target_pid=
+target_port=
+ns=		# the network namespace that the target lives in
+
+target_start() {	# target_start [ADDRESS]: $lun becomes its URL
+	[ -e "$target_file" ] || truncate -s 4G "$target_file"
+	${ns:+ip netns exec $ns} "$target_bin" "$target_file" "${target_port:-0}" "$@" \
+		>"$work/target.out" 2>>"$work/target.log" &
+	target_pid=$!
+	wait_for 5 test -s "$work/target.out" || fail "the target does not start"
+	lun=$(cat "$work/target.out")
+	target_port=${lun#iscsi://*:}
+	target_port=${target_port%%/*}
+	lun=${lun/127.0.0.1/${1:-127.0.0.1}}
+}
+
+target_kill() {
+	kill -KILL "$target_pid" 2>/dev/null
+	wait "$target_pid" 2>/dev/null
+	: >"$work/target.out"
+}
+
+make_lun_volume() {	# make_lun_volume [mkfs option…]
+	"$bin/mkfs.lunfs" -q -L ds1 "$@" "$lun" || fail "mkfs.lunfs failed"
+}
+
 make_volume() {	# make_volume SIZE [mkfs option…]
 	local size=$1
 	shift
@@ -129,6 +159,8 @@ cleanup() {
 		kill -CONT "${pid_of[$name]}" 2>/dev/null
 		kill -KILL "${pid_of[$name]}" 2>/dev/null
 	done
+	[ -z "$target_pid" ] || target_kill
+	[ -z "$ns" ] || ip netns del "$ns" 2>/dev/null
 	rm -rf "$work"
 }
 trap cleanup EXIT
