@@ -117,8 +117,8 @@ static json_t *status(struct ctl *c)
 
 static int no_lockd(const struct store *s, char *why, size_t why_size)
 {
-	snprintf(why, why_size, "%.100s: attached for rescue: it takes no part in locking",
-		 s->fs->label);
+	snprintf(why, why_size, "%.100s: attached for rescue: it takes no part in locking and watches "
+		 "no hosts; attach it for that, with -o ro if nothing is to be written", s->fs->label);
 	return -ENOTSUP;
 }
 

@@ -40,4 +40,15 @@ report "includes point downward" "$(for m in base proc block lockd fs iscsi; do
 			case " $m $uses " in *" $i "*) ;; *) echo "$f includes $i/" ;; esac
 		done
 	done; done)"
+
+# What systemd would ignore or refuse of the unit, with the program of this tree in it.
+if command -v systemd-analyze >/dev/null && [ -x build/bin/lunfsd ]; then
+	unit=$(mktemp -d)
+	sed "s|^ExecStart=.*|ExecStart=$PWD/build/bin/lunfsd|" daemon/lunfsd.service >"$unit/lunfsd.service"
+	report "systemd unit" "$(systemd-analyze verify --man=no "$unit/lunfsd.service" 2>&1 |
+		grep -F lunfsd.service)"
+	rm -rf "$unit"
+else
+	echo "SKIP: static systemd unit: no systemd-analyze, or nothing built"
+fi
 exit $bad

@@ -129,6 +129,33 @@ static const struct subcommand *find_subcommand(int argc, char **argv, int *used
 	return NULL;
 }
 
+/* Says what is wrong with words that are no command of ours.  Return: CTL_USAGE. */
+static int complain(const struct subcommand *s, int argc, char **argv)
+{
+	const char *or = " \"";
+
+	if (s) {
+		fprintf(stderr, PROGRAM ": wrong number of arguments to \"%s%s%s\"; see " PROGRAM
+			" --help\n", s->name, s->second ? " " : "", s->second ? s->second : "");
+		return CTL_USAGE;
+	}
+	for (unsigned int i = 0; i < ARRAY_SIZE(subcommands); i++) {
+		if (!subcommands[i].second || strcmp(subcommands[i].name, argv[0]))
+			continue;
+		if (or[0] != ',')
+			fprintf(stderr, PROGRAM ": \"%s\" wants to know what%s%s%s:", argv[0],
+				argc > 1 ? ", and \"" : "", argc > 1 ? argv[1] : "",
+				argc > 1 ? "\" is none of it" : "");
+		fprintf(stderr, "%s%s %s\"", or, argv[0], subcommands[i].second);
+		or = ", \"";
+	}
+	if (or[0] == ',')
+		fputs("; see " PROGRAM " --help\n", stderr);
+	else
+		fprintf(stderr, PROGRAM ": unknown command \"%s\"; see " PROGRAM " --help\n", argv[0]);
+	return CTL_USAGE;
+}
+
 static int run(struct cmd *c, int argc, char **argv)
 {
 	const struct subcommand *s;
@@ -139,13 +166,8 @@ static int run(struct cmd *c, int argc, char **argv)
 		return CTL_USAGE;
 	}
 	s = find_subcommand(argc, argv, &used);
-	if (!s || argc - used < s->args_min || argc - used > s->args_max) {
-		fprintf(stderr, PROGRAM ": %s \"%s%s%s\"; see " PROGRAM " --help\n",
-			s ? "wrong number of arguments to" : "unknown command", argv[0],
-			!strcmp(argv[0], "lock") && argc > 1 ? " " : "",
-			!strcmp(argv[0], "lock") && argc > 1 ? argv[1] : "");
-		return CTL_USAGE;
-	}
+	if (!s || argc - used < s->args_min || argc - used > s->args_max)
+		return complain(s, argc, argv);
 	if (c->options && s->run != cmd_attach) {
 		fputs(PROGRAM ": -o is for attach only\n", stderr);
 		return CTL_USAGE;

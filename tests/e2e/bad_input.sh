@@ -38,6 +38,12 @@ for p in mkfs.lunfs fsck.lunfs lunfs lunfsd mount.lunfs; do
 	"$bin/$p" --help | grep -qi usage || fail "$p --help"
 done
 
+story "half a command is told its other half, exit status 2"
+refused 2 '"lock show", "lock break"' "$bin/lunfs" lock
+refused 2 'sho.*is none of it' "$bin/lunfs" lock sho
+refused 2 'wrong number of arguments to "lock show"' "$bin/lunfs" lock show
+refused 2 'unknown command "nope"' "$bin/lunfs" nope
+
 story "what is no LunFS volume is not mounted and not checked"
 mount_refused "no lunfs|not a lunfs"
 refused 8 "no lunfs|not a lunfs" "$bin/fsck.lunfs" -n "$lun"

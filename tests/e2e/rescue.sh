@@ -20,6 +20,8 @@ wait_for 5 grep -qs "at home" "$b/file" || fail "a rescue mount must read what i
 touch "$b/new" 2>"$work/out" && fail "a rescue mount was written to"
 grep -qi "read-only" "$work/out" || fail "$(cat "$work/out")"
 "$bin/lunfs" --run-dir "$work/run-beta" status | grep -qi rescue || fail "status"
+"$bin/lunfs" --run-dir "$work/run-beta" hosts ds1 2>"$work/out" && fail "hosts of a rescue mount"
+grep -q "attach it for that, with -o ro" "$work/out" || fail "no way out: $(cat "$work/out")"
 [ "$("$bin/lunfs" --run-dir "$work/run-alpha" hosts ds1 --json | jq '.hosts | length')" = 1 ] ||
 	fail "a rescue mount took a slot"
 echo more >&3 || fail "the writer was disturbed"
