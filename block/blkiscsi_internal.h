@@ -230,9 +230,18 @@ void ini_cmd_settled(struct ini_dev *d, struct ini_cmd *cmd);
 void ini_cmd_finish(struct ini_dev *d, struct ini_cmd *cmd, int err);
 /** ini_session_lost() - what was not flushed may be lost (R7). */
 void ini_session_lost(struct ini_dev *d);
+/** ini_io_fail() - ends @io with @err, or as soon as its last command has come back. */
+void ini_io_fail(struct ini_dev *d, struct blk_io *io, int err);
+void ini_wake(struct ini_dev *d);
+
+/* ---- blkiscsi_issue.c ---- */
+
 /** ini_path_changed() - a path came up or an attempt failed. */
 void ini_path_changed(struct ini_path *p, bool up);
-void ini_wake(struct ini_dev *d);
+/** ini_lease_lapsed() - R2, as near to the wire as we get. */
+bool ini_lease_lapsed(const struct ini_dev *d, uint64_t now);
+/** ini_issue() - sends what can be sent now. */
+void ini_issue(struct ini_dev *d, uint64_t now);
 
 /* ---- blkiscsi_admin.c ---- */
 

@@ -45,6 +45,8 @@ static void put_ascii(const char *prefix, const uint8_t *data, size_t len, char 
 {
 	size_t n = (size_t)snprintf(out, size, "%s", prefix);
 
+	if (n >= size)
+		return;
 	while (len && (data[len - 1] == ' ' || !data[len - 1]))
 		len--;
 	for (size_t i = 0; i < len && n + 1 < size; i++)

@@ -83,7 +83,7 @@ late=$!
 wait_for 12 sh -c "printf B 2>/dev/null 1<>'$b/disk'" || fail "beta never got the file"
 kill -CONT "${pid_of[alpha]}" "$(worker_of alpha)"
 wait "$late" && fail "a write of the dead host succeeded"
-wait_for 10 grep -q 'slot .* is lost' "$work/alpha.log" || fail "alpha does not know that it is lost"
+wait_for 10 grep -qE 'slot [0-9]+ is lost' "$work/alpha.log" || fail "alpha does not know that it is lost"
 exec 3>&-
 [ "$(tr -d A <"$b/disk")" = B ] || fail "something of the dead host landed"
 umount -l "$a"

@@ -22,6 +22,7 @@ done <<-LIST
 	block	20000
 	config	20000
 	control	20000
+	lun	20000
 	text	20000
 	volume	150
 LIST
