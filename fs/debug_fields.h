@@ -139,6 +139,9 @@
 	F(inode_disk, birth_counter, DEC) \
 	F(inode_disk, depth, DEC) \
 	F(inode_disk, root_count, DEC) \
+	F(inode_disk, image_children, ID) \
+	F(inode_disk, image_limit, SIZE) \
+	F(inode_disk, image_rank, DEC) \
 	F(inode_disk, reserved, ARRAY) \
 	F(inode_disk, name_len, DEC) \
 	F(inode_disk, zero0, ARRAY) \

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "fs/file_io.h"
+#include "fs/image.h"
 
 #define BOUNCE_MAX	(256 * KIB)
 #define UNLOCKED_TRIES	5
@@ -129,6 +130,39 @@ static int seek_hole(struct fs *fs, struct inode *ino, uint64_t off, uint64_t si
 	return 0;
 }
 
+/* The same of an image that shows its parent. */
+static int seek_through(struct fs *fs, struct inode *ino, uint64_t off, uint64_t size, bool data,
+			uint64_t *found)
+{
+	uint64_t unit = off / UNIT_SIZE, addr[UNIT_BLOCKS];
+	uint32_t block = (uint32_t)(off % UNIT_SIZE / BLOCK_SIZE);
+	struct map_entry e;
+	int err;
+
+	for (; unit * UNIT_SIZE < size; block = 0, unit++) {
+		uint64_t asked = unit;
+
+		err = data ? image_next(fs, ino, &unit) : 0;
+		if (err)
+			return err == -ENOENT ? -ENXIO : err;
+		err = map_get(fs, ino, unit, &e);
+		if (!err)
+			err = image_resolve(fs, ino, unit, ~0ULL, &e, addr);
+		if (err)
+			return err;
+		for (block = unit == asked ? block : 0; block < UNIT_BLOCKS; block++) {
+			uint64_t at = unit * UNIT_SIZE + block * (uint64_t)BLOCK_SIZE;
+
+			if (!!addr[block] != data)
+				continue;
+			*found = at < off ? off : at < size ? at : size;
+			return 0;
+		}
+	}
+	*found = size;
+	return data ? -ENXIO : 0;
+}
+
 int file_seek(struct fs *fs, struct inode *ino, uint64_t off, int whence, uint64_t *found)
 {
 	uint64_t size, at = off;
@@ -144,6 +178,8 @@ int file_seek(struct fs *fs, struct inode *ino, uint64_t off, int whence, uint64
 		err = -ENXIO;
 	else if (file_is_inline(ino))
 		at = whence == SEEK_DATA ? off : size;
+	else if (inode_has_parent(ino))
+		err = seek_through(fs, ino, off, size, whence == SEEK_DATA, &at);
 	else if (whence == SEEK_HOLE)
 		err = seek_hole(fs, ino, off, size, &at);
 	else
@@ -176,6 +212,16 @@ int file_fsync(struct fs *fs, struct inode *ino, bool data_only)
 
 /* ---- without locks ---- */
 
+/* Blocks from @block on, before @stop, that lie together or are all zeros. */
+static uint32_t addr_run(const uint64_t *addr, uint32_t block, uint32_t stop)
+{
+	uint32_t i = block + 1;
+
+	while (i < stop && (addr[block] ? addr[i] == addr[i - 1] + BLOCK_SIZE : !addr[i]))
+		i++;
+	return i - block;
+}
+
 /* One unit's part of an unlocked read: @bounce takes whole blocks. */
 static int read_unit_unlocked(struct fs *fs, uint64_t id, const struct inode_disk *di,
 			      uint64_t off, uint8_t *to, size_t len, uint8_t *bounce)
@@ -183,16 +229,15 @@ static int read_unit_unlocked(struct fs *fs, uint64_t id, const struct inode_dis
 	uint64_t start = ALIGN_DOWN(off, BLOCK_SIZE), end = ALIGN_UP(off + len, BLOCK_SIZE);
 	uint32_t block = (uint32_t)(start % UNIT_SIZE / BLOCK_SIZE), run;
 	uint32_t stop = block + (uint32_t)((end - start) / BLOCK_SIZE);
+	uint64_t addr[UNIT_BLOCKS];
 	uint8_t *at = bounce;
-	struct map_entry e;
-	bool valid;
-	int err = map_get_unlocked(fs, id, di, off / UNIT_SIZE, &e);
+	int err = image_resolve_unlocked(fs, id, di, off / UNIT_SIZE, block_mask(block, stop),
+					 addr);
 
 	for (; !err && block < stop; block += run) {
-		run = entry_run(&e, block, stop - block, &valid);
-		if (valid)
-			err = blkdev_read(fs->dev, entry_addr(&e, block), at,
-					  (size_t)run * BLOCK_SIZE);
+		run = addr_run(addr, block, stop);
+		if (addr[block])
+			err = blkdev_read(fs->dev, addr[block], at, (size_t)run * BLOCK_SIZE);
 		else
 			memset(at, 0, (size_t)run * BLOCK_SIZE);
 		at += (size_t)run * BLOCK_SIZE;

@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "fs/file_io.h"
+#include "fs/image.h"
 
 #define CLEAR_MAX	32u	/* units of one leaf in one transaction */
 
@@ -45,7 +46,7 @@ static int clear_collect(struct fs *fs, struct inode *ino, uint64_t first, uint6
 	return 0;
 }
 
-/* Blocks [@first, @end) of the file read as zeros; their space stays. */
+/* Blocks [@first, @end) are not valid any more: zeros, or what a parent image shows. */
 static int clear_valid(struct fs *fs, struct inode *ino, uint64_t first, uint64_t end)
 {
 	uint64_t unit = first / UNIT_BLOCKS;
@@ -67,6 +68,97 @@ static int clear_valid(struct fs *fs, struct inode *ino, uint64_t first, uint64_
 			err = map_set(&txn, ino, b.unit[i], &b.e[i], NULL, 0);
 		txn_end(&txn);
 	}
+	return err;
+}
+
+/* ---- the same over a parent image ---- */
+
+/* @unit shows nothing of the parent from now on, nor anything of its own. */
+static int detach_unit(struct fs *fs, struct inode *ino, uint64_t unit, struct map_entry *e)
+{
+	static const uint32_t ones[2 * DEPTH_MAX + 1] = { 1, 1, 1, 1, 1, 1, 1 };
+	struct alloc_hold hold = { 0 };
+	unsigned int need;
+	struct txn txn;
+	int err = map_blocks_needed(fs, ino, unit, &need);
+
+	if (!err && !need)
+		err = map_set_prepare(fs, ino, unit);
+	if (!err && need)
+		err = alloc_reserve(fs, ones, need, ino->number, &hold);
+	if (!err && need)
+		err = alloc_make_room(fs, &hold, 0);
+	if (err)
+		return err;
+	e->detached = true;
+	e->valid = 0;
+	err = txn_begin(fs, 1 + MAP_CREDITS + 3 + need, &txn);
+	if (!err) {
+		inode_touch(&txn, ino, true);
+		err = map_set(&txn, ino, unit, e, &hold, 0);
+		txn_end(&txn);
+	}
+	if (need)
+		alloc_put(fs, &hold);
+	return err;
+}
+
+/* A part of @unit: zeros are written where the parent shows, the rest is cleared. */
+static int zero_part(struct fs *fs, struct inode *ino, uint64_t unit, uint64_t mask,
+		     const struct map_entry *e)
+{
+	static const uint8_t zeros[BLOCK_SIZE] __attribute__((aligned(BLOCK_SIZE)));
+	uint64_t addr[UNIT_BLOCKS], block, at;
+	int err = image_below(fs, ino, unit, mask, e, addr);
+
+	for (; !err && mask; mask &= mask - 1) {
+		block = unit * UNIT_BLOCKS + (uint64_t)__builtin_ctzll(mask);
+		at = block * BLOCK_SIZE;
+		if (!addr[__builtin_ctzll(mask)])
+			err = clear_valid(fs, ino, block, block + 1);
+		else if (at < file_size(ino))
+			err = file_write_within(fs, ino, at, zeros, file_size(ino) - at < BLOCK_SIZE ?
+						file_size(ino) - at : BLOCK_SIZE);
+	}
+	return err;
+}
+
+static int zero_unit(struct fs *fs, struct inode *ino, uint64_t unit, uint64_t mask)
+{
+	struct map_entry e;
+	int err = map_get(fs, ino, unit, &e);
+
+	if (err)
+		return err;
+	if (mask == ~0ULL)
+		return e.detached && !e.valid ? 0 : detach_unit(fs, ino, unit, &e);
+	return zero_part(fs, ino, unit, mask, &e);
+}
+
+/* Blocks [@first, @end) of the file read as zeros; their space stays. */
+static int zero_blocks(struct fs *fs, struct inode *ino, uint64_t first, uint64_t end)
+{
+	uint64_t limit = le64_to_cpu(inode_disk(ino)->image_limit) / BLOCK_SIZE;
+	uint64_t stop = end < limit ? end : limit, unit, start;
+	int err = 0;
+
+	for (unit = first / UNIT_BLOCKS; !err && unit * UNIT_BLOCKS < stop; unit++) {
+		err = image_next(fs, ino, &unit);
+		start = unit * UNIT_BLOCKS;
+		if (err == -ENOENT || (!err && start >= stop)) {
+			err = 0;
+			break;
+		}
+		if (err)
+			break;
+		err = zero_unit(fs, ino, unit,
+				block_mask(first > start ? (uint32_t)(first - start) : 0,
+					   end - start < UNIT_BLOCKS ? (uint32_t)(end - start) :
+					   UNIT_BLOCKS));
+	}
+	/* Behind what shows nothing but our own is to be cleared; a unit may be met twice. */
+	if (!err && end > stop)
+		err = clear_valid(fs, ino, first > stop ? first : stop, end);
 	return err;
 }
 
@@ -131,7 +223,7 @@ static int punch(struct fs *fs, struct inode *ino, uint64_t off, uint64_t end)
 		return zero_inline(fs, ino, off, end);
 	err = zero_edges(fs, ino, off, end, &first, &last);
 	if (!err && first < last)
-		err = clear_valid(fs, ino, first, last);
+		err = zero_blocks(fs, ino, first, last);
 	if (!err)
 		err = touch(fs, ino);
 	if (err || first >= last)
@@ -228,7 +320,7 @@ static int zero(struct fs *fs, struct inode *ino, unsigned int flags, uint64_t o
 	} else {
 		err = zero_edges(fs, ino, off, end, &first, &last);
 		if (!err && first < last)
-			err = clear_valid(fs, ino, first, last);
+			err = zero_blocks(fs, ino, first, last);
 	}
 	return err ? err : allocate(fs, ino, flags, off, end);
 }

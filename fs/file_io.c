@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "fs/cluster.h"
+#include "fs/image.h"
 
 /* ---- locks ---- */
 
@@ -145,8 +146,29 @@ uint32_t entry_run(const struct map_entry *e, uint32_t block, uint32_t max, bool
 	return run < max ? run : max;
 }
 
+/* Of an image with a parent: blocks [@block, +@count) of one unit. */
+static int read_through(struct fs *fs, struct inode *ino, uint64_t unit,
+			const struct map_entry *own, uint32_t block, uint32_t count, uint8_t *to,
+			struct pieces *p)
+{
+	uint64_t addr[UNIT_BLOCKS];
+	int err = image_resolve(fs, ino, unit, block_mask(block, block + count), own, addr);
+
+	for (uint32_t i = block; !err && i < block + count; i++, to += BLOCK_SIZE) {
+		if (!addr[i]) {
+			memset(to, 0, BLOCK_SIZE);
+		} else if (!pieces_add(p, addr[i], to, BLOCK_SIZE)) {
+			err = pieces_submit(p);
+			if (!err)
+				pieces_add(p, addr[i], to, BLOCK_SIZE);
+		}
+	}
+	return err;
+}
+
 int file_read_blocks(struct fs *fs, struct inode *ino, uint64_t off, void *buf, size_t len)
 {
+	bool through = inode_has_parent(ino);
 	struct pieces p;
 	struct map_entry e;
 	uint8_t *to = buf;
@@ -161,6 +183,17 @@ int file_read_blocks(struct fs *fs, struct inode *ino, uint64_t off, void *buf, 
 		err = map_get(fs, ino, off / UNIT_SIZE, &e);
 		if (err)
 			return err;
+		if (through) {
+			bytes = left < len ? left : len;
+			err = read_through(fs, ino, off / UNIT_SIZE, &e, block,
+					   (uint32_t)(bytes / BLOCK_SIZE), to, &p);
+			if (err)
+				return err;
+			to += bytes;
+			off += bytes;
+			len -= bytes;
+			continue;
+		}
 		for (left = left < len ? left : len; left; left -= bytes) {
 			run = entry_run(&e, block, (uint32_t)(left / BLOCK_SIZE), &valid);
 			bytes = (size_t)run * BLOCK_SIZE;
@@ -186,6 +219,27 @@ static bool is_zero(const uint8_t *p, size_t len)
 	return !len || (!p[0] && !memcmp(p, p + 1, len - 1));
 }
 
+/*
+ * A block of the parent image that shows: this image gets one of its own.  What lies beyond the
+ * size is zero there already, see fs_snapshot().
+ */
+static int zero_through(struct fs *fs, struct inode *ino, uint64_t from, uint64_t to,
+			const struct map_entry *own)
+{
+	static const uint8_t zeros[BLOCK_SIZE];
+	uint32_t block = (uint32_t)(from % UNIT_SIZE / BLOCK_SIZE);
+	uint64_t addr[UNIT_BLOCKS];
+	int err;
+
+	to = to < file_size(ino) ? to : file_size(ino);
+	if (from >= to)
+		return 0;
+	err = image_below(fs, ino, from / UNIT_SIZE, 1ULL << block, own, addr);
+	if (err || !addr[block])
+		return err;
+	return file_write_within(fs, ino, from, zeros, to - from);
+}
+
 int file_zero_within(struct fs *fs, struct inode *ino, uint64_t from, uint64_t to)
 {
 	uint32_t block = (uint32_t)(from % UNIT_SIZE / BLOCK_SIZE);
@@ -196,8 +250,10 @@ int file_zero_within(struct fs *fs, struct inode *ino, uint64_t from, uint64_t t
 
 	assert(from < to && from / BLOCK_SIZE == (to - 1) / BLOCK_SIZE);
 	err = map_get(fs, ino, from / UNIT_SIZE, &e);
-	if (err || !(e.valid >> block & 1))
+	if (err)
 		return err;
+	if (!(e.valid >> block & 1))
+		return inode_has_parent(ino) ? zero_through(fs, ino, from, to, &e) : 0;
 	bounce = blkdev_alloc(BLOCK_SIZE);
 	if (!bounce)
 		return -ENOMEM;

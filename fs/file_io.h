@@ -89,6 +89,9 @@ static inline uint64_t block_mask(uint32_t first, uint32_t end)
 
 bool file_buf_is_aligned(const struct fs *fs, const void *buf);
 
+/** file_write_within() - writes within the file's size.  rwlock held for writing. */
+int file_write_within(struct fs *fs, struct inode *ino, uint64_t off, const void *buf, size_t len);
+
 /** file_zero_within() - bytes [@from, @to) of one block read as zeros; written only where the
  * block is valid.  rwlock held for writing. */
 int file_zero_within(struct fs *fs, struct inode *ino, uint64_t from, uint64_t to);

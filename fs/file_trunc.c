@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Truncation, and freeing units in bounded transactions. */
 #include <errno.h>
+#include <stdlib.h>
 
 #include "fs/file_io.h"
+#include "fs/image.h"
 
 #define FREE_RUNS_MAX	12u	/* 3 credits each, a leaf and the inode: below TXN_CREDITS_MAX */
 #define FREE_CREDITS	3u	/* see alloc_free() */
@@ -12,6 +14,7 @@
 struct free_batch {
 	unsigned int	count, run_count;
 	uint64_t	units[LEAF_ENTRIES];
+	bool		detached[LEAF_ENTRIES];	/* stays so: a parent image would show */
 	struct alloc_run runs[FREE_RUNS_MAX];
 	uint64_t	blocks;
 	uint32_t	ag;
@@ -25,10 +28,17 @@ static bool batch_add(struct fs *fs, struct free_batch *b, uint64_t unit,
 	struct alloc_run *last = b->run_count ? &b->runs[b->run_count - 1] : NULL;
 	uint32_t count = 1u << e->order, ag = 0;
 
+	if (b->count && unit / LEAF_ENTRIES != b->units[0] / LEAF_ENTRIES)
+		return false;
+	if (!e->block) {
+		b->detached[b->count] = false;
+		b->units[b->count++] = unit;
+		return true;
+	}
 	/* map_get() checked that it lies in a group. */
 	if (super_ag_of(&fs->super, e->block << BLOCK_SHIFT, &ag))
 		return false;
-	if (b->count && (ag != b->ag || unit / LEAF_ENTRIES != b->units[0] / LEAF_ENTRIES))
+	if (b->run_count && ag != b->ag)
 		return false;
 	if (last && e->block + count == last->block) {
 		last->block = e->block;
@@ -41,12 +51,19 @@ static bool batch_add(struct fs *fs, struct free_batch *b, uint64_t unit,
 		return false;
 	}
 	b->ag = ag;
+	b->detached[b->count] = e->detached;
 	b->units[b->count++] = unit;
 	b->blocks += count;
 	return true;
 }
 
-/* Allocated units of [@first, @last], from the end. */
+/* Whether the parent image would show in @unit if nothing hid it. */
+static bool unit_shows_parent(const struct inode *ino, uint64_t unit)
+{
+	return unit * UNIT_SIZE < le64_to_cpu(inode_disk(ino)->image_limit);
+}
+
+/* Units of [@first, @last] with something to free or to forget, from the end. */
 static int batch_collect(struct fs *fs, struct inode *ino, uint64_t first, uint64_t last,
 			 struct free_batch *b)
 {
@@ -63,6 +80,11 @@ static int batch_collect(struct fs *fs, struct inode *ino, uint64_t first, uint6
 			return err == -ENOENT ? 0 : err;
 		if (unit < first)
 			return 0;
+		if (!e.block && unit_shows_parent(ino, unit)) {
+			if (!unit--)
+				return 0;
+			continue;
+		}
 		if (b->count == LEAF_ENTRIES || !batch_add(fs, b, unit, &e)) {
 			b->more = true;
 			return 0;
@@ -82,10 +104,13 @@ static unsigned int batch_credits(const struct free_batch *b)
 static int batch_free(struct txn *txn, struct inode *ino, struct inode_disk *di,
 		      struct alloc_pin *pin, const struct free_batch *b)
 {
-	static const struct map_entry hole;
 	int err;
 
 	for (unsigned int i = 0; i < b->count; i++) {
+		struct map_entry hole = {
+			.detached = b->detached[i] && unit_shows_parent(ino, b->units[i]),
+		};
+
 		err = map_set(txn, ino, b->units[i], &hole, NULL, 0);
 		if (err)
 			return err;
@@ -112,9 +137,9 @@ static int batch_prepare(struct fs *fs, struct inode *ino, struct alloc_pin *pin
 /* One transaction for a batch that is not empty. */
 static int batch_commit(struct fs *fs, struct inode *ino, const struct free_batch *b)
 {
-	struct alloc_pin pin;
+	struct alloc_pin pin = { NULL };
 	struct txn txn;
-	int err = alloc_pin(fs, b->runs[0].block, &pin);
+	int err = b->run_count ? alloc_pin(fs, b->runs[0].block, &pin) : 0;
 
 	if (err)
 		return err;
@@ -125,7 +150,8 @@ static int batch_commit(struct fs *fs, struct inode *ino, const struct free_batc
 		err = batch_free(&txn, ino, inode_change(&txn, ino), &pin, b);
 		txn_end(&txn);
 	}
-	alloc_unpin(fs, &pin);
+	if (pin.ag)
+		alloc_unpin(fs, &pin);
 	return err;
 }
 
@@ -262,11 +288,21 @@ int file_finish_shrink(struct fs *fs, struct inode *ino)
 	return 0;
 }
 
+/* An empty map, and no parent image, whose children always have a map. */
+static bool can_be_inline(const struct inode_disk *di)
+{
+	return !le32_to_cpu(di->depth) && !le32_to_cpu(di->root_count) &&
+	       !le64_to_cpu(di->image_parent);
+}
+
 /* The new size, and the last unit without what lies beyond it. */
 static int set_size(struct txn *txn, struct inode *ino, struct inode_disk *di, uint64_t size,
 		    const struct map_entry *last, bool cut)
 {
 	di->size = cpu_to_le64(size);
+	/* What the parent image has there must not come back if the file grows again. */
+	if (le64_to_cpu(di->image_limit) > size)
+		di->image_limit = cpu_to_le64(ALIGN_DOWN(size, BLOCK_SIZE));
 	return cut ? map_set(txn, ino, size / UNIT_SIZE, last, NULL, 0) : 0;
 }
 
@@ -277,7 +313,7 @@ static int shrink_at_once(struct fs *fs, struct inode *ino, uint64_t size,
 	struct alloc_pin pin = { NULL };
 	struct inode_disk *di;
 	struct txn txn;
-	int err = b->count ? alloc_pin(fs, b->runs[0].block, &pin) : 0;
+	int err = b->run_count ? alloc_pin(fs, b->runs[0].block, &pin) : 0;
 
 	if (err)
 		return err;
@@ -292,11 +328,11 @@ static int shrink_at_once(struct fs *fs, struct inode *ino, uint64_t size,
 	err = set_size(&txn, ino, di, size, last, cut);
 	if (!err)
 		err = batch_free(&txn, ino, di, &pin, b);
-	if (!err && !size && !le32_to_cpu(di->depth) && !le32_to_cpu(di->root_count))
+	if (!err && !size && can_be_inline(di))
 		file_set_inline(di, true);
 	txn_end(&txn);
 unpin:
-	if (b->count)
+	if (pin.ag)
 		alloc_unpin(fs, &pin);
 	return err;
 }
@@ -340,7 +376,7 @@ static int shrink_end(struct fs *fs, struct inode *ino, bool listed)
 		err = orphan_remove(&txn, ino, di);
 	if (!err && listed)
 		di->shrink_to = cpu_to_le64(0);
-	if (!le64_to_cpu(di->size) && !le32_to_cpu(di->depth) && !le32_to_cpu(di->root_count))
+	if (!le64_to_cpu(di->size) && can_be_inline(di))
 		file_set_inline(di, true);
 	txn_end(&txn);
 	return err;
@@ -368,13 +404,39 @@ static int shrink_chain(struct fs *fs, struct inode *ino, uint64_t size,
 	return err;
 }
 
+/* Where the parent image shows in the last block, this one gets a block of its own. */
+static int keep_last_block(struct fs *fs, struct inode *ino, uint64_t size)
+{
+	uint64_t start = ALIGN_DOWN(size, BLOCK_SIZE);
+	uint32_t block = (uint32_t)(start % UNIT_SIZE / BLOCK_SIZE);
+	struct map_entry e;
+	uint8_t *bounce;
+	int err;
+
+	if (start == size || start >= le64_to_cpu(inode_disk(ino)->image_limit))
+		return 0;
+	err = map_get(fs, ino, start / UNIT_SIZE, &e);
+	if (err || e.valid >> block & 1)
+		return err;
+	bounce = blkdev_alloc(BLOCK_SIZE);
+	if (!bounce)
+		return -ENOMEM;
+	err = file_read_blocks(fs, ino, start, bounce, BLOCK_SIZE);
+	if (!err)
+		err = file_write_within(fs, ino, start, bounce, size - start);
+	free(bounce);
+	return err;
+}
+
 static int shrink(struct fs *fs, struct inode *ino, uint64_t size, bool *reserved)
 {
 	struct free_batch b;
 	struct map_entry last;
 	bool cut;
-	int err = last_unit_cut(fs, ino, size, &last, &cut);
+	int err = keep_last_block(fs, ino, size);
 
+	if (!err)
+		err = last_unit_cut(fs, ino, size, &last, &cut);
 	if (!err)
 		err = batch_collect(fs, ino, DIV_ROUND_UP(size, UNIT_SIZE), UINT64_MAX, &b);
 	if (err)
@@ -404,19 +466,15 @@ static int change_size(struct fs *fs, struct inode *ino, uint64_t size)
 	return 0;
 }
 
-int file_truncate(struct fs *fs, struct inode *ino, uint64_t size)
+static int truncate_open(struct fs *fs, struct inode *ino, uint64_t size)
 {
-	bool reserved;
-	int err;
-
-	if (size > FILE_BYTES_MAX)
-		return -EFBIG;
 	/*
 	 * A place on the orphan list, should it become a chain: before the file's lock, because
 	 * it may have to wait for the reaper, and that for any inode's.
 	 */
-	reserved = !orphan_reserve(fs);
-	err = file_wrlock(fs, ino);
+	bool reserved = !orphan_reserve(fs);
+	int err = file_wrlock(fs, ino);
+
 	if (err)
 		goto unreserve;
 	err = file_finish_shrink(fs, ino);
@@ -430,5 +488,20 @@ int file_truncate(struct fs *fs, struct inode *ino, uint64_t size)
 unreserve:
 	if (reserved)
 		orphan_unreserve(fs);
+	return err;
+}
+
+int file_truncate(struct fs *fs, struct inode *ino, uint64_t size)
+{
+	int chained, err;
+
+	if (size > FILE_BYTES_MAX)
+		return -EFBIG;
+	chained = image_open(fs, ino);
+	if (chained < 0)
+		return chained;
+	err = truncate_open(fs, ino, size);
+	if (chained)
+		image_close(fs, ino);
 	return err;
 }

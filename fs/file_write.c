@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "fs/file_io.h"
+#include "fs/image.h"
 
 #define TIMES_LATE_NS	(200 * NSEC_PER_MSEC)	/* overwrites' times go into the inode that late */
 
@@ -141,19 +142,22 @@ static int write_units(struct fs *fs, const struct units *u, uint64_t off, uint8
 	return pieces_submit(&p);
 }
 
-/* A block that is written in part: what is around it, from the disk or zeros. */
-static int read_around(struct fs *fs, const struct units *u, uint64_t off, uint8_t *block)
+/* A block that is written in part: what is around it, from disk, a parent image, or zeros. */
+static int read_around(struct fs *fs, struct inode *ino, const struct units *u, uint64_t off,
+		       uint8_t *block)
 {
 	const struct map_entry *e = &u->e[off / UNIT_SIZE - u->first];
 	uint32_t i = (uint32_t)(off % UNIT_SIZE / BLOCK_SIZE);
+	uint64_t addr[UNIT_BLOCKS];
+	int err = image_resolve(fs, ino, off / UNIT_SIZE, 1ULL << i, e, addr);
 
-	if (!(e->valid >> i & 1))
-		return 0;	/* the buffer is zeroed */
-	return blkdev_read(fs->dev, entry_addr(e, i), block, BLOCK_SIZE);
+	if (err || !addr[i])
+		return err;	/* the buffer is zeroed */
+	return blkdev_read(fs->dev, addr[i], block, BLOCK_SIZE);
 }
 
-static int write_bounced(struct fs *fs, const struct units *u, uint64_t off, const uint8_t *buf,
-			 size_t len)
+static int write_bounced(struct fs *fs, struct inode *ino, const struct units *u, uint64_t off,
+			 const uint8_t *buf, size_t len)
 {
 	uint64_t start = ALIGN_DOWN(off, BLOCK_SIZE), end = ALIGN_UP(off + len, BLOCK_SIZE);
 	uint64_t last = end - BLOCK_SIZE;
@@ -163,9 +167,9 @@ static int write_bounced(struct fs *fs, const struct units *u, uint64_t off, con
 	if (!bounce)
 		return -ENOMEM;
 	if (off != start)
-		err = read_around(fs, u, start, bounce);
+		err = read_around(fs, ino, u, start, bounce);
 	if (!err && off + len != end && (last != start || off == start))
-		err = read_around(fs, u, last, bounce + (last - start));
+		err = read_around(fs, ino, u, last, bounce + (last - start));
 	if (!err) {
 		memcpy(bounce + (off - start), buf, len);
 		err = write_units(fs, u, start, bounce, end - start);
@@ -221,7 +225,7 @@ static int write_chunk(struct fs *fs, struct inode *ino, uint64_t off, const uin
 	if (aligned)
 		err = write_units(fs, &u, off, (uint8_t *)(uintptr_t)buf, len);
 	else
-		err = write_bounced(fs, &u, off, buf, len);
+		err = write_bounced(fs, ino, &u, off, buf, len);
 	if (err) {
 		units_cancel(fs, &u);
 		return err;
@@ -255,6 +259,20 @@ static int write_step(struct fs *fs, struct inode *ino, uint64_t off, const uint
 	if (err)
 		return err;
 	return write_chunk(fs, ino, off, buf, len, n);
+}
+
+int file_write_within(struct fs *fs, struct inode *ino, uint64_t off, const void *buf, size_t len)
+{
+	const uint8_t *from = buf;
+	size_t n;
+	int err = 0;
+
+	assert(off + len <= file_size(ino));
+	for (; len && !err; off += n, from += n, len -= n) {
+		n = 0;
+		err = write_step(fs, ino, off, from, len, &n);
+	}
+	return err;
 }
 
 /* With rwlock for writing: one step, or for an appending write all. */

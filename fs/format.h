@@ -222,6 +222,9 @@ enum inode_flags {
 	INODE_ORPHAN		= 1 << 1,	/* on its owner's orphan list: unlinked or shrinking */
 	INODE_MULTI		= 1 << 2,	/* multi-writer: fully allocated, map frozen (R1) */
 	INODE_LINKED		= 1 << 3,	/* parent/name below may not be its only or any name */
+	INODE_FROZEN		= 1 << 4,	/* a base of other images: contents never change */
+	INODE_CHILDREN		= 1 << 5,	/* the list of an image's children: a directory without name */
+	INODE_MERGING		= 1 << 6,	/* frozen, unlinked, moving into its only child */
 };
 
 #define INLINE_SIZE	3584u
@@ -253,11 +256,14 @@ struct inode_disk {
 	le64	entries;		/* 160  directory: names in it; else 0 */
 	le64	shrink_to;		/* 168  INODE_ORPHAN and nlink > 0: bytes beyond go;
 				 * FILE_SIZE_MAX: they are gone */
-	le64	image_parent;		/* 176  parent image's inode id, 0 (snapshots, later) */
+	le64	image_parent;		/* 176  id of the image that shows where this one has nothing */
 	le64	birth_counter;		/* 184  last birth stamp given out */
 	le32	depth;			/* 192  levels of blocks below the root: 0…3 */
 	le32	root_count;		/* 196  entries in the root area below that are in use */
-	uint8_t	reserved[48];		/* 200  zero; encryption and format fields, later */
+	le64	image_children;		/* 200  INODE_FROZEN: id of the list of its children */
+	le64	image_limit;		/* 208  bytes of the parent that show, whole blocks */
+	le32	image_rank;		/* 216  above the parent's: no image is its own ancestor */
+	uint8_t	reserved[28];		/* 220  zero; encryption and format fields, later */
 	le16	name_len;		/* 248 */
 	uint8_t	zero0[6];		/* 250 */
 	uint8_t	name[256];		/* 256  not terminated, name_len bytes */
@@ -266,6 +272,7 @@ struct inode_disk {
 static_assert(sizeof(struct inode_disk) == BLOCK_SIZE, "an inode fills its block");
 static_assert(offsetof(struct inode_disk, parent) == 144, "FORMAT.md, Inode");
 static_assert(offsetof(struct inode_disk, depth) == 192, "FORMAT.md, Inode");
+static_assert(offsetof(struct inode_disk, image_children) == 200, "FORMAT.md, Inode");
 static_assert(offsetof(struct inode_disk, root) == 512, "FORMAT.md, Inode");
 
 /*

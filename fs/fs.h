@@ -36,6 +36,7 @@ struct fs {
 	bool		lost;		/* our slot is gone: read it with fs_is_lost() */
 	struct cover	super_cover;	/* the superblock's lock: directories that change parents */
 	struct env_mutex rename_mutex;	/* the same among this host's threads, before it */
+	struct env_mutex image_mutex;	/* every inode's chain of images; before lockd and inodes */
 	struct env_mutex open_mutex;	/* every inode's opens and caches; a leaf but for lockd */
 	unsigned int	caches;		/* front ends that cache contents; atomic */
 	struct env_mutex attach_mutex;	/* attached; a leaf */
@@ -133,6 +134,7 @@ struct fs_file {
 	uint64_t	id;
 	unsigned int	flags;
 	enum lock_mode	mode;
+	bool		chained;	/* image_open()ed */
 	bool		kept;		/* contents unchanged since this host last had it open */
 	const void	*cache;		/* see fs_cache_open() */
 	uint64_t	cache_gen;

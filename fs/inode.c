@@ -12,8 +12,9 @@
 #define UNLOCKED_PAUSE_NS	(1 * NSEC_PER_MSEC)
 #define DROP_TRIES		2000	/* pauses that giving a lock up may take */
 #define KEPT_MAX		24u	/* two paths of the deepest tree, and to spare */
-#define LOCK_MANY_MAX		4u
-#define INODE_FLAGS_KNOWN	(INODE_INLINE | INODE_ORPHAN | INODE_MULTI | INODE_LINKED)
+#define LOCK_MANY_MAX		6u
+#define INODE_FLAGS_KNOWN	(INODE_INLINE | INODE_ORPHAN | INODE_MULTI | INODE_LINKED | \
+				 INODE_FROZEN | INODE_CHILDREN | INODE_MERGING)
 
 /* ---- believing what lies on disk ---- */
 
@@ -71,6 +72,27 @@ static const char *check_name(const struct inode_disk *di)
 	return NULL;
 }
 
+/* Parents, children and what is frozen: see fs/image.h. */
+static const char *check_image(const struct inode_disk *di, uint32_t mode)
+{
+	uint32_t flags = le32_to_cpu(di->flags);
+	uint64_t limit = le64_to_cpu(di->image_limit);
+	bool parent = le64_to_cpu(di->image_parent), frozen = flags & INODE_FROZEN;
+
+	if (flags & INODE_CHILDREN)
+		return S_ISDIR(mode) && !parent && !limit ? NULL : "list of children";
+	if (!S_ISREG(mode))
+		return parent || limit || frozen || le64_to_cpu(di->image_children) ||
+		       le32_to_cpu(di->image_rank) ? "image fields" : NULL;
+	if (parent && (flags & (INODE_INLINE | INODE_MULTI) || !le32_to_cpu(di->image_rank)))
+		return "image_parent";
+	if (limit % BLOCK_SIZE || limit > FILE_SIZE_MAX || (limit && !parent))
+		return "image_limit";
+	if (frozen != !!le64_to_cpu(di->image_children) || (frozen && flags & INODE_MULTI))
+		return "image_children";
+	return flags & INODE_MERGING && !frozen ? "merging" : NULL;
+}
+
 static const char *check_fields(const struct inode_disk *di)
 {
 	uint32_t mode = le32_to_cpu(di->mode);
@@ -96,10 +118,12 @@ static const char *check_fields(const struct inode_disk *di)
 	bad = check_root(di, mode);
 	if (!bad)
 		bad = check_name(di);
+	if (!bad)
+		bad = check_image(di, mode);
 	if (bad)
 		return bad;
 	if (!bytes_are_zero(di->reserved, sizeof(di->reserved)) ||
-	    !bytes_are_zero(di->zero0, sizeof(di->zero0)) || le64_to_cpu(di->image_parent))
+	    !bytes_are_zero(di->zero0, sizeof(di->zero0)))
 		return "reserved fields";
 	return NULL;
 }

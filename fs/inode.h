@@ -35,6 +35,14 @@ struct inode {
 	uint64_t	times_put_ns;	/* env_now_ns() when they last went in */
 	uint64_t	times_pass;	/* of inode_flush_times_all(); guarded by the cache's mutex */
 
+	/*
+	 * The chain of images below (fs/image.h); guarded by fs->image_mutex.  While in use it
+	 * changes only under the rwlock as well, so that holders of that may read through it.
+	 */
+	unsigned int	image_users;	/* opens, if there is a parent, and images on top */
+	struct inode	*image;		/* the parent image, referenced, its lock in use */
+	struct inode_disk *frozen;	/* copy of this inode, which is somebody's parent image */
+
 	/* Opens of this host; guarded by fs->open_mutex. */
 	unsigned int	opens;
 	bool		delete_on_close;	/* nlink 0: the last close deletes it */
@@ -80,7 +88,7 @@ void inode_unlock(struct fs *fs, struct inode *ino, enum lock_mode mode,
 		  unsigned int lock_flags);
 
 /**
- * inode_lock_many() - locks up to 4 distinct inodes exclusively, in address order, whatever
+ * inode_lock_many() - locks up to 6 distinct inodes exclusively, in address order, whatever
  * the order given; duplicates and NULLs in @inos are allowed and locked once.
  */
 int inode_lock_many(struct fs *fs, struct inode **inos, const uint64_t *ids, unsigned int n,

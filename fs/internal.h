@@ -84,6 +84,10 @@ void inode_set_name(struct inode_disk *di, uint64_t dir, const char *name);
  * now, or by the last close of this host. */
 void inode_unlinked(struct fs *fs, struct inode *ino, uint64_t id);
 
+/** inode_open_leave() - an open of @ino less; after the last one of an unlinked file the reaper
+ * deletes it. */
+void inode_open_leave(struct fs *fs, struct inode *ino, uint64_t id);
+
 static inline void disk_add32(le32 *v, int32_t n)
 {
 	*v = cpu_to_le32(le32_to_cpu(*v) + (uint32_t)n);

@@ -121,11 +121,10 @@ struct meta_expect map_expect(const struct fs *fs, uint64_t id, uint64_t pointer
 	};
 }
 
-int map_block_get(struct fs *fs, struct inode *ino, uint64_t pointer, bool leaf,
-		  struct buf **out)
+static int block_read(struct fs *fs, struct inode *ino, uint64_t pointer, bool leaf,
+		      struct buf **out)
 {
 	struct meta_expect e = map_expect(fs, ino->id, pointer, leaf);
-	int err;
 
 	if (!super_is_space(&fs->super, e.addr >> BLOCK_SHIFT, 1)) {
 		log_error(fs->env, fs->label, "inode %llu: map block pointer %#llx is out of range: "
@@ -133,10 +132,25 @@ int map_block_get(struct fs *fs, struct inode *ino, uint64_t pointer, bool leaf,
 			  (unsigned long long)pointer);
 		return -EUCLEAN;
 	}
-	err = buf_get(fs, &ino->cover, &e, out);
+	return buf_get(fs, &ino->cover, &e, out);
+}
+
+int map_block_get(struct fs *fs, struct inode *ino, uint64_t pointer, bool leaf,
+		  struct buf **out)
+{
+	int err = block_read(fs, ino, pointer, leaf, out);
+
 	if (!err)
 		inode_keep(ino, *out);
 	return err;
+}
+
+/* By a frozen image's copy: without its rwlock, so nothing can be kept. */
+static int block_get_of(struct fs *fs, struct inode *ino, const struct inode_disk *di,
+			uint64_t pointer, bool leaf, struct buf **out)
+{
+	return di == ino->frozen ? block_read(fs, ino, pointer, leaf, out) :
+				   map_block_get(fs, ino, pointer, leaf, out);
 }
 
 int map_set_prepare(struct fs *fs, struct inode *ino, uint64_t unit)
@@ -148,7 +162,12 @@ int map_set_prepare(struct fs *fs, struct inode *ino, uint64_t unit)
 
 int map_get(struct fs *fs, struct inode *ino, uint64_t unit, struct map_entry *e)
 {
-	const struct inode_disk *di = inode_disk(ino);
+	return map_get_of(fs, ino, inode_disk(ino), unit, e);
+}
+
+int map_get_of(struct fs *fs, struct inode *ino, const struct inode_disk *di, uint64_t unit,
+	       struct map_entry *e)
+{
 	const struct map_entry_disk *d;
 	struct buf *buf = NULL, *next;
 	const void *area = di->root;
@@ -167,7 +186,7 @@ int map_get(struct fs *fs, struct inode *ino, uint64_t unit, struct map_entry *e
 		return 0;
 	for (unsigned int i = 1; i <= depth; i++) {
 		p = map_pointer(area, index.at[i - 1]);
-		err = p ? map_block_get(fs, ino, p, i == depth, &next) : 0;
+		err = p ? block_get_of(fs, ino, di, p, i == depth, &next) : 0;
 		buf_put(fs, buf);
 		if (!p || err)
 			return err;
@@ -234,6 +253,7 @@ struct map_part {
 struct map_search {
 	struct fs	*fs;
 	struct inode	*ino;
+	const struct inode_disk *di;
 	bool		backward;
 	uint64_t	unit;	/* from here; receives where */
 	uint64_t	left;	/* map blocks that there can still be */
@@ -241,9 +261,9 @@ struct map_search {
 };
 
 /* Each block of a tree is met once: more of them than the file has is a tree with knots (R9). */
-static uint64_t blocks_at_most(const struct fs *fs, const struct inode *ino)
+static uint64_t blocks_at_most(const struct fs *fs, const struct inode_disk *di)
 {
-	uint64_t blocks = le64_to_cpu(inode_disk(ino)->blocks);
+	uint64_t blocks = le64_to_cpu(di->blocks);
 	uint64_t all = fs->super.size >> BLOCK_SHIFT;
 
 	return blocks < all ? blocks : all;
@@ -268,7 +288,7 @@ static int search_entry(struct map_search *s, const struct map_part *part, uint3
 	if (!part->level) {
 		err = entry_decode_logged(s->fs, s->ino, first,
 					  (const struct map_entry_disk *)part->area + i, s->e);
-		if (!err && !s->e->block)
+		if (!err && !s->e->block && !s->e->detached)
 			return -ENOENT;
 		s->unit = first;
 		return err;
@@ -278,7 +298,7 @@ static int search_entry(struct map_search *s, const struct map_part *part, uint3
 		return -ENOENT;
 	if (!s->left--)
 		return search_knot(s);
-	err = map_block_get(s->fs, s->ino, p, part->level == 1, &buf);
+	err = block_get_of(s->fs, s->ino, s->di, p, part->level == 1, &buf);
 	if (err)
 		return err;
 	below = (struct map_part){
@@ -312,18 +332,18 @@ static int search_part(struct map_search *s, const struct map_part *part)
 	return err;
 }
 
-static int map_search(struct fs *fs, struct inode *ino, uint64_t *unit, bool backward,
-		      struct map_entry *e)
+static int map_search(struct fs *fs, struct inode *ino, const struct inode_disk *di,
+		      uint64_t *unit, bool backward, struct map_entry *e)
 {
 	struct map_entry found = { 0 };
 	struct map_search s = {
-		.fs = fs, .ino = ino, .backward = backward, .unit = *unit, .e = &found,
-		.left = blocks_at_most(fs, ino),
+		.fs = fs, .ino = ino, .di = di, .backward = backward, .unit = *unit, .e = &found,
+		.left = blocks_at_most(fs, di),
 	};
-	struct map_part root = { .area = inode_disk(ino)->root };
+	struct map_part root = { .area = di->root };
 	int err;
 
-	map_shape(inode_disk(ino), &root.level, &root.count);
+	map_shape(di, &root.level, &root.count);
 	err = search_part(&s, &root);
 	if (err)
 		return err;
@@ -334,10 +354,16 @@ static int map_search(struct fs *fs, struct inode *ino, uint64_t *unit, bool bac
 
 int map_next(struct fs *fs, struct inode *ino, uint64_t *unit, struct map_entry *e)
 {
-	return map_search(fs, ino, unit, false, e);
+	return map_search(fs, ino, inode_disk(ino), unit, false, e);
 }
 
 int map_prev(struct fs *fs, struct inode *ino, uint64_t *unit, struct map_entry *e)
 {
-	return map_search(fs, ino, unit, true, e);
+	return map_search(fs, ino, inode_disk(ino), unit, true, e);
+}
+
+int map_next_of(struct fs *fs, struct inode *ino, const struct inode_disk *di, uint64_t *unit,
+		struct map_entry *e)
+{
+	return map_search(fs, ino, di, unit, false, e);
 }

@@ -15,6 +15,10 @@ struct map_entry {
 /** map_get() - entry of unit @unit; a hole is all zeros.  Inode locked (either mode) and loaded. */
 int map_get(struct fs *fs, struct inode *ino, uint64_t unit, struct map_entry *e);
 
+/** map_get_of() - the same by a copy @di of the inode, of a frozen image: no rwlock is needed. */
+int map_get_of(struct fs *fs, struct inode *ino, const struct inode_disk *di, uint64_t unit,
+	       struct map_entry *e);
+
 /**
  * map_get_unlocked() - the same from the home blocks, for seqlock readers and rescue mounts;
  * @di is a verified inode block.
@@ -46,10 +50,13 @@ int map_set(struct txn *txn, struct inode *ino, uint64_t unit, const struct map_
 	    struct alloc_hold *hold, unsigned int next);
 
 /**
- * map_next() - the first unit >= *@unit with an entry that is not a hole.
- * Return: 0; -ENOENT none; errors.  Skips absent subtrees without visiting their units.
+ * map_next() - the first unit >= *@unit with an entry that is not a hole; a detached hole is an
+ * entry.  Return: 0; -ENOENT none; errors.  Skips absent subtrees without visiting their units.
+ * map_next_of(): by a copy @di of the inode, as map_get_of().
  */
 int map_next(struct fs *fs, struct inode *ino, uint64_t *unit, struct map_entry *e);
+int map_next_of(struct fs *fs, struct inode *ino, const struct inode_disk *di, uint64_t *unit,
+		struct map_entry *e);
 
 /** map_prev() - the last unit <= *@unit with an entry: truncation goes backwards. */
 int map_prev(struct fs *fs, struct inode *ino, uint64_t *unit, struct map_entry *e);

@@ -285,7 +285,7 @@ static int setattr_size(struct fs *fs, struct inode *ino, uint64_t id, uint64_t 
 		err = -EISDIR;
 	else if (!S_ISREG(mode))
 		err = -EINVAL;
-	else if (flags & INODE_MULTI)
+	else if (flags & (INODE_MULTI | INODE_FROZEN))
 		err = -EPERM;
 	else if (size > FILE_SIZE_MAX)
 		err = -EFBIG;

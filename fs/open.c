@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "fs/image.h"
 #include "fs/internal.h"
 
 #define OPEN_TRIES	8u
@@ -63,7 +64,9 @@ static int open_choose_mode(struct fs *fs, uint64_t id, unsigned int flags, enum
 		err = 0;
 	}
 	multi = le32_to_cpu(di->flags) & INODE_MULTI;
-	if (!err && S_ISDIR(le32_to_cpu(di->mode)))
+	if (!err && flags & FS_OPEN_WRITE && le32_to_cpu(di->flags) & INODE_FROZEN)
+		err = -EPERM;	/* a snapshot */
+	else if (!err && S_ISDIR(le32_to_cpu(di->mode)))
 		err = -EISDIR;
 	else if (!err && !S_ISREG(le32_to_cpu(di->mode)))
 		err = -EINVAL;
@@ -72,6 +75,18 @@ static int open_choose_mode(struct fs *fs, uint64_t id, unsigned int flags, enum
 	*mode = multi ? LOCK_MULTI : flags & FS_OPEN_WRITE ? LOCK_EXCLUSIVE : LOCK_SHARED;
 	free(di);
 	return err;
+}
+
+/* What the file allows, now that its lock is ours; open_choose_mode() only guessed. */
+static int open_check(const struct inode_disk *di, enum lock_mode mode)
+{
+	uint32_t flags = le32_to_cpu(di->flags);
+
+	if (flags & INODE_MERGING)
+		return -ESTALE;
+	if (flags & INODE_FROZEN && mode == LOCK_EXCLUSIVE)
+		return -EPERM;
+	return !!(flags & INODE_MULTI) != (mode == LOCK_MULTI) ? -EAGAIN : 0;
 }
 
 /* The lock is ours: is this still the file, and the mode right?  Counts the open. */
@@ -91,16 +106,16 @@ static int open_enter(struct fs *fs, struct inode *ino, uint64_t id, enum lock_m
 	else if (!le32_to_cpu(di->mode) || ino->id != id ||
 	    (le32_to_cpu(di->nlink) == 0 && ino->opens == 0))
 		err = -ESTALE;
-	else if (!!(le32_to_cpu(di->flags) & INODE_MULTI) != (mode == LOCK_MULTI))
-		err = -EAGAIN;
 	else
+		err = open_check(di, mode);
+	if (!err)
 		ino->opens++;
 	env_mutex_unlock(fs->env, &fs->open_mutex);
 	env_rwlock_rdunlock(fs->env, &ino->rwlock);
 	return err;
 }
 
-static void open_leave(struct fs *fs, struct inode *ino, uint64_t id)
+void inode_open_leave(struct fs *fs, struct inode *ino, uint64_t id)
 {
 	bool kick = false;
 
@@ -230,11 +245,16 @@ static int open_locked(struct fs *fs, struct fs_file *f, const struct fs_cred *c
 	if (err)
 		return err;
 	f->kept = cache_unchanged(fs, f->ino);
-	err = open_ready_to_write(fs, f);
-	if (err) {
-		open_leave(fs, f->ino, f->id);
-		cluster_put(fs, lock, f->mode, LOCK_OPEN);
-	}
+	err = image_open(fs, f->ino);
+	f->chained = err > 0;
+	if (err >= 0)
+		err = open_ready_to_write(fs, f);
+	if (!err)
+		return 0;
+	if (f->chained)
+		image_close(fs, f->ino);
+	inode_open_leave(fs, f->ino, f->id);
+	cluster_put(fs, lock, f->mode, LOCK_OPEN);
 	return err;
 }
 
@@ -289,8 +309,10 @@ int fs_close(struct fs *fs, struct fs_file *f)
 	if (f->ino) {
 		if (f->mode == LOCK_EXCLUSIVE && !fs_is_lost(fs))
 			err = inode_flush_times(fs, f->ino);
+		if (f->chained)
+			image_close(fs, f->ino);
 		cluster_put(fs, &f->ino->cover.lock, f->mode, LOCK_OPEN);
-		open_leave(fs, f->ino, f->id);
+		inode_open_leave(fs, f->ino, f->id);
 		inode_put(fs, f->ino);
 	}
 	free(f);

@@ -2,13 +2,18 @@
 /* The reaper: deletes and shrinks what stands on the orphan list, in bounded transactions. */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "fs/cluster.h"
 #include "fs/dir_tree.h"
+#include "fs/image.h"
+#include "fs/image_list.h"
+#include "fs/internal.h"
 #include "fs/orphan_list.h"
 
 #define REAPER_RETRY_NS	NSEC_PER_SEC	/* an inode that another host holds */
 #define REAPER_TIMES_NS	NSEC_PER_SEC	/* late times of overwrites go into their inodes */
+#define REAPER_CHILDREN_NS (10 * NSEC_PER_SEC)	/* an image that others stand on */
 #define REAPER_GIVE_UP_NS (60 * NSEC_PER_SEC)	/* damaged: fsck's business, but look again */
 
 /* Whether a process of this host still has it open. */
@@ -63,6 +68,15 @@ static int orphan_free_contents(struct fs *fs, struct inode *ino)
 	return more < 0 ? more : orphan_free_xattr(fs, ino);
 }
 
+/* A free inode keeps only its generation. */
+static void inode_clear(struct inode_disk *di)
+{
+	le32 generation = di->generation;
+
+	memset((uint8_t *)di + sizeof(di->hdr), 0, sizeof(*di) - sizeof(di->hdr));
+	di->generation = generation;
+}
+
 /* The inode itself becomes free, and leaves the list with the same transaction. */
 static int orphan_free_inode(struct fs *fs, struct inode *ino)
 {
@@ -84,24 +98,151 @@ static int orphan_free_inode(struct fs *fs, struct inode *ino)
 	if (!err) {
 		di = inode_change(&txn, ino);
 		orphan_remove(&txn, ino, di);
-		di->mode = cpu_to_le32(0);
-		di->nlink = cpu_to_le32(0);
-		di->flags = cpu_to_le32(0);
-		di->size = cpu_to_le64(0);
-		di->blocks = cpu_to_le64(0);
-		di->entries = cpu_to_le64(0);
-		di->rdev = cpu_to_le64(0);
-		di->parent = cpu_to_le64(0);
-		di->depth = cpu_to_le32(0);
-		di->root_count = cpu_to_le32(0);
-		di->name_len = cpu_to_le16(0);
-		memset(di->name, 0, sizeof(di->name));
-		memset(di->root, 0, sizeof(di->root));
+		inode_clear(di);
 	}
 	txn_end(&txn);
 unpin:
 	alloc_unpin(fs, &pin);
 	return err;
+}
+
+/* ---- images ---- */
+
+/* The list of children of an image that has none left is freed; then it is a file like others. */
+static int image_free_list(struct fs *fs, struct inode *ino, struct inode *list)
+{
+	struct inode_disk *di, *ld;
+	struct alloc_pin pin;
+	struct txn txn;
+	int more = 1, err;
+
+	while (more == 1)
+		more = dir_free_step(fs, list);
+	if (more)
+		return more;
+	err = alloc_pin(fs, list->number, &pin);
+	if (err)
+		return err;
+	err = txn_begin(fs, 5, &txn);
+	if (err)
+		goto unpin;
+	err = itable_free(&txn, &pin, list->number);
+	if (!err || err == -EUCLEAN) {
+		ld = inode_change(&txn, list);
+		inode_clear(ld);
+		di = inode_change(&txn, ino);
+		di->image_children = cpu_to_le64(0);
+		di->flags = cpu_to_le32(le32_to_cpu(di->flags) &
+					~(uint32_t)(INODE_FROZEN | INODE_MERGING));
+		err = 0;
+	}
+	txn_end(&txn);
+unpin:
+	alloc_unpin(fs, &pin);
+	return err;
+}
+
+/* It leaves its parent's list of children, and shows nothing of the parent from now on. */
+static int image_leave(struct fs *fs, struct inode *ino, struct inode *list)
+{
+	struct alloc_pin pin = { NULL };
+	char name[IMAGE_LIST_NAME];
+	struct dirent_info info;
+	struct inode_disk *di;
+	unsigned int credits = 2;
+	struct txn txn;
+	bool listed;
+	int err;
+
+	image_list_name(ino->id, name);
+	err = dir_lookup(fs, list, name, strlen(name), &info);
+	listed = !err;
+	if (listed)
+		err = dir_remove_prepare(fs, list, name, strlen(name), &pin, &credits);
+	if (err && err != -ENOENT)
+		return err;
+	err = txn_begin(fs, credits + 1, &txn);
+	if (!err) {
+		if (listed) {
+			inode_touch(&txn, list, true);
+			err = dir_remove(&txn, list, name, strlen(name), &pin);
+		}
+		if (!err) {
+			di = inode_change(&txn, ino);
+			di->image_parent = cpu_to_le64(0);
+			di->image_limit = cpu_to_le64(0);
+		}
+		txn_end(&txn);
+	}
+	if (pin.ag)
+		alloc_unpin(fs, &pin);
+	return err;
+}
+
+/* A list of children, locked: nobody who has one waits for an unlinked image. */
+static int image_list_get(struct fs *fs, uint64_t id, struct inode **list)
+{
+	int err = inode_get(fs, inode_id_number(id), list);
+
+	if (err)
+		return err;
+	err = inode_lock(fs, *list, id, LOCK_EXCLUSIVE, 0, NULL);
+	if (!err && !(le32_to_cpu(inode_disk(*list)->flags) & INODE_CHILDREN)) {
+		inode_unlock(fs, *list, LOCK_EXCLUSIVE, 0);
+		err = -EUCLEAN;
+	}
+	if (err)
+		inode_put(fs, *list);
+	return err;
+}
+
+static void image_list_put(struct fs *fs, struct inode *list)
+{
+	inode_unlock(fs, list, LOCK_EXCLUSIVE, 0);
+	inode_put(fs, list);
+}
+
+/* Return: 2 it has children still. */
+static int orphan_drop_list(struct fs *fs, struct inode *ino)
+{
+	uint64_t id = le64_to_cpu(inode_disk(ino)->image_children);
+	struct inode *list;
+	int err;
+
+	if (!id)
+		return 0;
+	err = image_list_get(fs, id, &list);
+	if (err)
+		return err == -ESTALE ? -EUCLEAN : err;
+	err = dir_is_empty(list) ? image_free_list(fs, ino, list) : 2;
+	image_list_put(fs, list);
+	return err;
+}
+
+/* The parent may have been waiting for its last child to go: it is tried again. */
+static int orphan_leave_parent(struct fs *fs, struct inode *ino)
+{
+	uint64_t id = le64_to_cpu(inode_disk(ino)->image_parent);
+	struct inode_disk *di;
+	struct inode *list;
+	int err;
+
+	if (!id)
+		return 0;
+	di = blkdev_alloc(BLOCK_SIZE);
+	if (!di)
+		return -ENOMEM;
+	err = inode_peek(fs, id, di);
+	if (!err)
+		err = image_list_get(fs, le64_to_cpu(di->image_children), &list);
+	if (!err) {
+		err = image_leave(fs, ino, list);
+		image_list_put(fs, list);
+	}
+	free(di);
+	if (!err)
+		orphan_kick(fs, id);
+	return err == -ESTALE && !fs_is_lost(fs) ? -EUCLEAN : err;
 }
 
 int orphan_settle_shrink(struct fs *fs, struct inode *ino)
@@ -139,15 +280,21 @@ static int orphan_forget_entry(struct fs *fs, uint64_t id)
 	return 0;
 }
 
-/* Return: 1 a process of this host has it open: its close kicks again; 0 done; errors. */
+/*
+ * Return: 1 a process of this host has it open: its close kicks again; 2 other images stand on
+ * it; 0 done; errors.
+ */
 static int orphan_try(struct fs *fs, struct inode *ino, uint64_t id)
 {
 	const struct inode_disk *di;
+	struct image_info info;
 	int err;
 
 	err = inode_lock(fs, ino, id, LOCK_EXCLUSIVE, 0, NULL);
 	if (err == -ESTALE && !fs_is_lost(fs))
 		return orphan_forget_entry(fs, id);
+	if (err == -EBUSY && !fs_image_info(fs, id, &info) && info.children)
+		return 2;
 	if (err)
 		return err;
 	di = inode_disk(ino);
@@ -158,7 +305,11 @@ static int orphan_try(struct fs *fs, struct inode *ino, uint64_t id)
 	} else if (orphan_is_open(fs, ino)) {
 		err = 1;
 	} else {
-		err = orphan_free_contents(fs, ino);
+		err = orphan_drop_list(fs, ino);
+		if (!err)
+			err = orphan_leave_parent(fs, ino);
+		if (!err)
+			err = orphan_free_contents(fs, ino);
 		if (!err)
 			err = orphan_free_inode(fs, ino);
 	}
@@ -183,7 +334,7 @@ int orphan_finish(struct fs *fs, uint64_t id)
 {
 	int err = orphan_do(fs, id);
 
-	return err == 1 ? -EBUSY : err;
+	return err > 0 ? -EBUSY : err;
 }
 
 /* ---- the thread ---- */
@@ -231,6 +382,11 @@ static void orphan_after(struct orphans *o, uint64_t id, int err)
 	/* A kick during the try has queued it again already. */
 	if (!entry || err == 0 || err == 1 || !list_empty(&entry->link))
 		return;
+	/* Its last child may go on another host, which does not know of our list. */
+	if (err == 2) {
+		orphan_queue(o, entry, env_now_ns(o->fs->env) + REAPER_CHILDREN_NS);
+		return;
+	}
 	if (err == -EBUSY || err == -EAGAIN || err == -EHOSTDOWN || err == -ENOMEM) {
 		orphan_queue(o, entry, env_now_ns(o->fs->env) + REAPER_RETRY_NS);
 		return;

@@ -223,13 +223,14 @@ static int multi_check(struct fs *fs, struct inode *ino)
 
 	if (S_ISREG(le32_to_cpu(di->mode)) && le64_to_cpu(di->image_parent) == 0 &&
 	    le64_to_cpu(di->size) % BLOCK_SIZE == 0 &&
-	    !(le32_to_cpu(di->flags) & (INODE_INLINE | INODE_ORPHAN)))
+	    !(le32_to_cpu(di->flags) & (INODE_INLINE | INODE_ORPHAN | INODE_FROZEN)))
 		err = multi_check_map(fs, ino);
 	if (err == -EINVAL) {
 		snprintf(object, sizeof(object), "%s: inode %llu", fs->label,
 			 (unsigned long long)ino->number);
 		log_error(fs->env, object, "several writers need a regular file of whole 4 KiB "
-			  "blocks, without a parent image, all of it written: write zeros first");
+			  "blocks, without parent or child images, all of it written: write zeros "
+			  "first");
 	}
 	return err;
 }

@@ -116,6 +116,7 @@ static void check_close(struct check *c)
 	table_each(&c->images, free_image, &c->images);
 	table_fini(&c->images);
 	free(c->cluster);
+	free(c->layers);
 	free(c->inodes);
 }
 
@@ -130,9 +131,11 @@ static int check_run(struct check *c)
 	if (err)
 		return err;
 	chk_groups(c);
+	chk_layers_sort(c);
 	if (!c->no_memory)
 		chk_directories(c);
 	if (!c->no_memory) {
+		chk_layers(c);
 		chk_orphans(c);
 		chk_links(c);
 		chk_bitmaps(c);

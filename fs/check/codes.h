@@ -111,6 +111,20 @@
 	X(ITABLE_POINTER, 922, "inode-index-pointer-invalid", ERROR, \
 	  "a group's inode index or a cluster lies where none can be") \
 	X(ITABLE_ENTRY, 923, "inode-index-entry-invalid", ERROR, \
-	  "an entry of a group's inode index is impossible")
+	  "an entry of a group's inode index is impossible") \
+	X(IMAGE_PARENT, 1001, "image-parent-missing", ERROR, \
+	  "the image that shows through another is not there, or not frozen") \
+	X(IMAGE_RANK, 1002, "image-rank-wrong", ERROR, \
+	  "an image does not rank above its parent image: it could be its own ancestor") \
+	X(IMAGE_LIMIT, 1003, "image-limit-wrong", ERROR, \
+	  "an image shows more of its parent image than that has") \
+	X(IMAGE_UNLISTED, 1004, "image-not-listed", ERROR, \
+	  "an image is not in its parent image's list of children, which may be deleted") \
+	X(IMAGE_NO_LIST, 1005, "image-list-missing", ERROR, \
+	  "a frozen image has no list of children") \
+	X(CHILDREN_ENTRY, 1006, "children-entry-wrong", ERROR, \
+	  "a list of children names an image that is no child") \
+	X(CHILDREN_LOST, 1007, "children-list-lost", ERROR, \
+	  "a list of children belongs to no image")
 
 #endif

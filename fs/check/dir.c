@@ -43,6 +43,10 @@ static void check_target(struct dir_walk *w, const struct entries *es,
 	uint64_t id = le64_to_cpu(e->id);
 	struct chk_inode *ino = chk_find(c, id);
 
+	if (w->dir->flags & CHK_CHILDREN) {
+		chk_layer_child(c, w->id, id, shown, es->addr);
+		return;
+	}
 	if (!ino) {
 		chk_report(c, CHECK_DIR_TARGET, es->addr,
 			   "%s, \"%s\": inode %llu generation %u is not in use", w->who, shown,

@@ -58,8 +58,12 @@ static void record(struct check *c, uint64_t number, const struct inode_disk *d)
 	ino->generation = le32_to_cpu(d->generation) & INODE_GENERATION_MASK;
 	ino->nlink = le32_to_cpu(d->nlink);
 	ino->type = (uint8_t)IFTODT(le32_to_cpu(d->mode));
-	ino->flags = (flags & INODE_LINKED ? CHK_LINKED : 0) |
-		     (flags & INODE_ORPHAN ? CHK_ORPHAN : 0);
+	ino->flags = (uint8_t)((flags & INODE_LINKED ? CHK_LINKED : 0) |
+			       (flags & INODE_ORPHAN ? CHK_ORPHAN : 0) |
+			       (flags & INODE_CHILDREN ? CHK_CHILDREN : 0));
+	chk_layer_add(c, number, d);
+	if (flags & INODE_CHILDREN)
+		return;
 	if (ino->type == DT_DIR)
 		c->r->directories++;
 	else if (ino->type == DT_REG)

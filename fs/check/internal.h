@@ -21,6 +21,17 @@ struct chk_inode {
 	uint8_t	flags;			/* enum chk_inode_flags */
 };
 
+/* An image with a parent or children, or a list of children. */
+struct chk_layer {
+	uint64_t id;
+	uint64_t parent;		/* image; of a list: whose it is */
+	uint64_t children;		/* the list of a frozen image */
+	uint64_t limit, size;
+	uint32_t rank, nlink;
+	bool	is_list, frozen;
+	bool	listed;			/* in its parent's list */
+};
+
 enum chk_inode_flags {
 	CHK_LINKED	= 1 << 0,	/* INODE_LINKED */
 	CHK_ORPHAN	= 1 << 1,	/* INODE_ORPHAN */
@@ -28,6 +39,7 @@ enum chk_inode_flags {
 	CHK_LED_BACK	= 1 << 3,	/* found under the parent and name that it states */
 	CHK_REACHED	= 1 << 4,	/* a path from the root leads to it */
 	CHK_ON_PATH	= 1 << 5,	/* links.c, while it looks for loops */
+	CHK_CHILDREN	= 1 << 6,	/* INODE_CHILDREN */
 };
 
 /*
@@ -65,6 +77,8 @@ struct check {
 	struct chk_group *groups;
 	struct chk_inode *inodes;	/* sorted by number once all clusters are read */
 	size_t	inode_count, inode_room;
+	struct chk_layer *layers;	/* sorted by id once all clusters are read */
+	size_t	layer_count, layer_room;
 	uint8_t	*cluster;		/* CLUSTER_BLOCKS blocks, for I/O */
 	uint8_t	*levels[DEPTH_MAX + 1];	/* a block for each level of a tree */
 	bool	no_memory;
@@ -118,6 +132,15 @@ struct chk_inode *chk_find(struct check *c, uint64_t id);
 /* ---- inode.c: one inode, its map and attributes ---- */
 
 void chk_inode(struct check *c, uint64_t number, const struct inode_disk *d);
+
+/* ---- layers.c: images on top of images ---- */
+
+void chk_layer_add(struct check *c, uint64_t number, const struct inode_disk *d);
+void chk_layers_sort(struct check *c);
+/** chk_layer_child() - list @list, at @addr, has @child under @name. */
+void chk_layer_child(struct check *c, uint64_t list, uint64_t child, const char *name,
+		     uint64_t addr);
+void chk_layers(struct check *c);
 
 /* ---- dir.c: directories, second pass ---- */
 

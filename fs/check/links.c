@@ -70,7 +70,7 @@ static void check_links(struct check *c, const struct chk_inode *ino)
 	bool named = ino->names || is_root(c, ino);
 	uint32_t want = ino->names;
 
-	if (!ino->type)
+	if (!ino->type || ino->flags & CHK_CHILDREN)
 		return;
 	if (ino->flags & CHK_ORPHAN && !(ino->flags & CHK_LISTED))
 		chk_report(c, CHECK_ORPHAN_LOST, addr, "inode %llu",

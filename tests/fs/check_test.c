@@ -6,6 +6,7 @@
 
 #include "base/crc32c.h"
 #include "base/siphash.h"
+#include "fs/image_list.h"
 #include "fs/journal_ring.h"
 #include "tests/fs/volume.h"
 
@@ -17,6 +18,7 @@
  *	/sub	inode 2, a directory whose names are in a leaf
  *	/sub/x	inode 3, a map of depth 1, 4 KiB
  *	-	inode 4, unlinked and open: on the orphan list of slot 1
+ *	-	inode 5, the list of the children of /file, on which /sub/x stands
  */
 #define GENERATION	7u
 #define UNIT_REL	64u	/* blocks of group 0, relative to it */
@@ -196,19 +198,44 @@ static void make_sub(struct volume *v)
 	});
 }
 
+static void make_images(struct volume *v)
+{
+	char name[IMAGE_LIST_NAME];
+
+	image_list_name(id_of(v, 3), name);
+	INODE(v, 1, {
+		d->flags = cpu_to_le32(le32_to_cpu(d->flags) | INODE_FROZEN);
+		d->image_children = cpu_to_le64(id_of(v, 5));
+	});
+	INODE(v, 3, {
+		d->image_parent = cpu_to_le64(id_of(v, 1));
+		d->image_limit = cpu_to_le64(BLOCK_SIZE);
+		d->image_rank = cpu_to_le32(1);
+	});
+	INODE(v, 5, {
+		uint32_t used = put_entry(v, d->root, 0, name, id_of(v, 3), DT_REG);
+
+		fill_inode(d, S_IFDIR | 0700, 2, INODE_INLINE | INODE_CHILDREN, id_of(v, 1), "");
+		d->root_count = cpu_to_le32(used);
+		d->size = cpu_to_le64(used);
+		d->entries = cpu_to_le64(1);
+	});
+}
+
 static void make_volume(struct volume *v)
 {
 	CU_ASSERT_EQUAL_FATAL(volume_format(v), 0);
 	make_root(v);
 	make_files(v);
 	make_sub(v);
-	ITABLE(v, d->entries[0].used = cpu_to_le16(0x1f));
+	make_images(v);
+	ITABLE(v, d->entries[0].used = cpu_to_le16(0x3f));
 	BITMAP(v, for (uint32_t i = UNIT_REL; i < UNIT_REL + BLOCKS_USED; i++)
 		d->bits[i / 8] |= (uint8_t)(1u << i % 8));
 	AG(v, {
 		d->free_blocks = cpu_to_le32(le32_to_cpu(d->free_blocks) - BLOCKS_USED);
-		d->inodes_used = cpu_to_le32(5);
-		d->inodes_free = cpu_to_le32(11);
+		d->inodes_used = cpu_to_le32(6);
+		d->inodes_free = cpu_to_le32(10);
 	});
 }
 
@@ -417,7 +444,7 @@ static void d_inode_damaged(struct volume *v) { spoil(v, inode_block_addr(number
 static void d_inode_invalid(struct volume *v) { INODE(v, 1, d->depth = cpu_to_le32(9)); }
 static void d_inode_mask(struct volume *v)
 {
-	ITABLE(v, d->entries[0].used = cpu_to_le16(0x3f));
+	ITABLE(v, d->entries[0].used = cpu_to_le16(0x7f));
 }
 static void d_inode_blocks(struct volume *v) { INODE(v, 1, d->blocks = cpu_to_le64(64)); }
 static void d_inode_size(struct volume *v) { INODE(v, 0, d->entries = cpu_to_le64(3)); }
@@ -472,6 +499,33 @@ static void d_dir_unreachable(struct volume *v)
 	INODE(v, 2, fill_inode(d, S_IFDIR | 0755, 3, 0, id_of(v, 2), "x"); d->name_len =
 	      cpu_to_le16(1));
 	INODE(v, 0, d->root_count = cpu_to_le32(0));
+}
+static void d_image_parent(struct volume *v)
+{
+	INODE(v, 1, d->flags = cpu_to_le32(le32_to_cpu(d->flags) & ~(uint32_t)INODE_FROZEN);
+	      d->image_children = cpu_to_le64(0));
+}
+static void d_image_rank(struct volume *v) { INODE(v, 1, d->image_rank = cpu_to_le32(1)); }
+static void d_image_limit(struct volume *v)
+{
+	INODE(v, 3, d->image_limit = cpu_to_le64(MIB));
+}
+static void d_image_unlisted(struct volume *v)
+{
+	INODE(v, 5, d->root_count = cpu_to_le32(0); d->size = cpu_to_le64(0);
+	      d->entries = cpu_to_le64(0));
+}
+static void d_image_no_list(struct volume *v)
+{
+	INODE(v, 1, d->image_children = cpu_to_le64(id_of(v, 2)));
+}
+static void d_children_entry(struct volume *v)
+{
+	INODE(v, 5, ((struct dir_entry_disk *)(void *)d->root)->id = cpu_to_le64(id_of(v, 4)));
+}
+static void d_children_lost(struct volume *v)
+{
+	INODE(v, 5, d->parent = cpu_to_le64(id_of(v, 4)));
 }
 static void d_xattr_damaged(struct volume *v) { spoil(v, addr_of(v, XATTR_REL)); }
 static void d_xattr_pointer(struct volume *v) { INODE(v, 1, d->xattr = cpu_to_le64(5)); }
@@ -548,6 +602,10 @@ static const struct {
 	{ d_dir_generation, CHECK_DIR_TARGET }, { d_dir_type, CHECK_DIR_TYPE },
 	{ d_dir_parents, CHECK_DIR_PARENTS }, { d_dir_unreachable, CHECK_DIR_UNREACHABLE },
 	{ d_xattr_damaged, CHECK_XATTR_DAMAGED }, { d_xattr_pointer, CHECK_XATTR_POINTER },
+	{ d_image_parent, CHECK_IMAGE_PARENT }, { d_image_rank, CHECK_IMAGE_RANK },
+	{ d_image_limit, CHECK_IMAGE_LIMIT }, { d_image_unlisted, CHECK_IMAGE_UNLISTED },
+	{ d_image_no_list, CHECK_IMAGE_NO_LIST }, { d_children_entry, CHECK_CHILDREN_ENTRY },
+	{ d_children_lost, CHECK_CHILDREN_LOST },
 	{ d_xattr_entry, CHECK_XATTR_ENTRY }, { d_orphan_damaged, CHECK_ORPHAN_DAMAGED },
 	{ d_orphan_target, CHECK_ORPHAN_TARGET }, { d_orphan_unmarked, CHECK_ORPHAN_UNMARKED },
 	{ d_orphan_lost, CHECK_ORPHAN_LOST }, { d_ag_damaged, CHECK_AG_DAMAGED },
