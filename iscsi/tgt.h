@@ -53,11 +53,13 @@ int tgt_create(const struct tgt_options *options, struct tgt **out);
  */
 int tgt_listen(struct tgt *tgt, int fd, uint16_t portal_group);
 
-/** tgt_set_config() - logins that begin from now on see @config; old ones may still use the
- *  old until tgt_config_unused(). */
-void tgt_set_config(struct tgt *tgt, const struct tgt_config *config);
+/**
+ * tgt_set_config() - logins that begin from now on see @config; until tgt_config_unused() says
+ * otherwise the old one may still be looked at.  Return: 0 or -ENOMEM.
+ */
+int tgt_set_config(struct tgt *tgt, const struct tgt_config *config);
 
-/** tgt_config_unused() - true once no login or text negotiation uses @config any more. */
+/** tgt_config_unused() - true once no connection uses @config any more; it is forgotten then. */
 bool tgt_config_unused(struct tgt *tgt, const struct tgt_config *config);
 
 /**
