@@ -13,6 +13,7 @@ enum blkfile_flags {
 	BLKFILE_BUFFERED	= 1 << 1,	/* do not even try O_DIRECT */
 	BLKFILE_CAW_LOCAL	= 1 << 2,	/* a block device that only this machine uses (mkfs --caw=local) */
 	BLKFILE_SECTOR_4K	= 1 << 3,	/* a file that plays a 4 KiB-sector device */
+	BLKFILE_NO_LOCK		= 1 << 4,	/* no compare-and-write, and so no lock file */
 };
 
 /*

@@ -306,13 +306,15 @@ static int learn_geometry(struct blkfile_handle *h, unsigned int flags, const st
 	return err;
 }
 
-static int open_locks(struct blkfile_handle *h, const struct stat *st, const char *path,
-		      char *why, size_t why_size)
+static int open_locks(struct blkfile_handle *h, unsigned int flags, const struct stat *st,
+		      const char *path, char *why, size_t why_size)
 {
 	struct stat backing;
 	int fd;
 
 	h->lock_fd = -1;
+	if (flags & BLKFILE_NO_LOCK)
+		h->info.caw = BLK_CAW_NONE;
 	if (h->info.caw != BLK_CAW_LOCAL || h->info.read_only)
 		return 0;
 	fd = backing_stat(st, &backing, path, why, why_size);
@@ -351,7 +353,7 @@ int blkfile_handle_open(const char *path, unsigned int flags, struct blkfile_han
 	if (!err)
 		err = learn_geometry(h, flags, &st, path, why, why_size);
 	if (!err)
-		err = open_locks(h, &st, path, why, why_size);
+		err = open_locks(h, flags, &st, path, why, why_size);
 	if (err)
 		blkfile_handle_close(h);
 	return err;

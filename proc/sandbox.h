@@ -15,7 +15,8 @@ void sandbox_keep_realtime(void);
 
 /**
  * sandbox_drop() - becomes @uid:@gid for good: no groups, no capabilities, no_new_privs, not
- * dumpable; dies with its parent @parent from here on.
+ * dumpable; dies with its parent @parent from here on.  Started by somebody else than root it
+ * stays that one.
  * @what: on failure, the call that failed.
  * Return: 0 or -errno; -ESRCH the parent has died already.
  */

@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "target/open.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/text.h"
+
+#define BACKLOG	1024	/* a burst of logins; the worker takes them as fast as it can */
+
+void target_files_init(struct target_files *files)
+{
+	memset(files, 0, sizeof(*files));
+}
+
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+void target_file_sent(struct target_lun_file *f)
+{
+	close_fd(&f->handle.fd);
+	close_fd(&f->state_fd);
+	f->sent = true;
+}
+
+static void close_luns(struct target_files *files, unsigned int from)
+{
+	for (unsigned int i = from; i < files->lun_count; i++) {
+		target_file_sent(&files->luns[i]);
+		close_fd(&files->luns[i].lock_fd);
+	}
+	files->lun_count = from;
+}
+
+void target_files_close(struct target_files *files)
+{
+	for (unsigned int i = 0; i < files->portal_count; i++)
+		close_fd(&files->portals[i]);
+	files->portal_count = 0;
+	close_luns(files, 0);
+	free(files->luns);
+	files->luns = NULL;
+}
+
+/* ---- portals ---- */
+
+static int listen_on(struct tgt_portal *portal)
+{
+	socklen_t len = sizeof(portal->addr);
+	int fd, one = 1, err;
+
+	fd = socket(portal->addr.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return -errno;
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	/* [::] and 0.0.0.0 are portals of their own, which SendTargets shows. */
+	if (portal->addr.ss_family == AF_INET6)
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
+	if (!bind(fd, (struct sockaddr *)&portal->addr,
+		  portal->addr.ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) :
+		  sizeof(struct sockaddr_in)) &&
+	    !listen(fd, BACKLOG) &&
+	    !getsockname(fd, (struct sockaddr *)&portal->addr, &len))
+		return fd;
+	err = -errno;
+	close(fd);
+	return err;
+}
+
+int target_portals_open(struct target_files *files, struct tgt_config *config, char *why,
+			size_t why_size)
+{
+	char text[64];
+
+	for (unsigned int i = 0; i < config->portal_count; i++) {
+		int fd = listen_on(&config->portals[i]);
+
+		if (fd < 0)
+			return text_refuse(fd, why, why_size, "portal %s: cannot listen: %s%s",
+					   tgt_portal_format(&config->portals[i].addr, text),
+					   strerror(-fd), fd == -EADDRINUSE ?
+					   "; does another target serve there?" : "");
+		files->portals[files->portal_count++] = fd;
+	}
+	return 0;
+}
+
+/* ---- files ---- */
+
+static int create_file(const struct tgt_lun *lun, char *why, size_t why_size)
+{
+	int fd, err = 0;
+
+	if (!lun->create_size)
+		return 0;
+	fd = open(lun->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0 && errno == EEXIST)
+		return 0;
+	if (fd < 0)
+		return text_refuse(-errno, why, why_size, "%s: cannot be created: %s", lun->path,
+				   strerror(errno));
+	if (ftruncate(fd, (off_t)lun->create_size)) {
+		err = text_refuse(-errno, why, why_size, "%s: cannot be made %llu bytes long: %s",
+				  lun->path, (unsigned long long)lun->create_size,
+				  strerror(errno));
+		unlink(lun->path);
+	}
+	close(fd);
+	return err;
+}
+
+/* Two targets on one file would each keep reservations of their own. */
+static int lock_file(struct target_lun_file *f, char *why, size_t why_size)
+{
+	f->lock_fd = open(f->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (f->lock_fd < 0)
+		return text_refuse(-errno, why, why_size, "%s: %s", f->path, strerror(errno));
+	if (!flock(f->lock_fd, LOCK_EX | LOCK_NB))
+		return 0;
+	if (errno == EWOULDBLOCK)
+		return text_refuse(-EBUSY, why, why_size,
+				   "%s: somebody else serves it already, or has it locked", f->path);
+	return text_refuse(-errno, why, why_size, "%s: cannot be locked: %s", f->path,
+			   strerror(errno));
+}
+
+static int make_state_dir(const char *path)
+{
+	char parent[PATH_MAX], *slash;
+
+	strcpy(parent, path);
+	slash = strrchr(parent, '/');
+	if (slash && slash != parent) {
+		*slash = '\0';
+		if (mkdir(parent, 0755) && errno != EEXIST)
+			return -errno;
+	}
+	if (mkdir(path, 0700) && errno != EEXIST)
+		return -errno;
+	return 0;
+}
+
+static int open_state(struct target_lun_file *f, const char *dir, char *why, size_t why_size)
+{
+	char path[PATH_MAX + SCSI_NAME_MAX + 32];
+	struct stat st;
+	int err = make_state_dir(dir);
+
+	snprintf(path, sizeof(path), "%s/%s.lun%u", dir, f->iqn, f->number);
+	if (!err) {
+		f->state_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK,
+				   0600);
+		err = f->state_fd < 0 || fstat(f->state_fd, &st) ? -errno : 0;
+	}
+	if (!err && !S_ISREG(st.st_mode))
+		err = -EINVAL;
+	if (!err)
+		return 0;
+	return text_refuse(err, why, why_size, "%s: reservations could not be kept there: %s; name "
+			   "another state directory", path, strerror(-err));
+}
+
+static int check_geometry(const struct tgt_lun *lun, const struct blkdev_info *info, char *why,
+			  size_t why_size)
+{
+	if (info->sector > lun->block_size)
+		return text_refuse(-EINVAL, why, why_size,
+				   "%s: has sectors of %u bytes: needs block-size=%u", lun->path,
+				   info->sector, info->sector);
+	if (info->size >= lun->block_size)
+		return 0;
+	return text_refuse(-EINVAL, why, why_size,
+			   "%s: is empty; size=SIZE makes a new file of that size", lun->path);
+}
+
+static int open_lun(struct target_lun_file *f, const struct tgt_lun *lun, const char *iqn,
+		    const char *state_dir, char *why, size_t why_size)
+{
+	unsigned int flags = BLKFILE_NO_LOCK;
+	int err;
+
+	strcpy(f->iqn, iqn);
+	f->number = lun->number;
+	strcpy(f->path, lun->path);
+	if (lun->flags & TGT_LUN_READ_ONLY)
+		flags |= BLKFILE_READ_ONLY;
+	if (lun->block_size == 4096)
+		flags |= BLKFILE_SECTOR_4K;
+	err = create_file(lun, why, why_size);
+	if (!err)
+		err = lock_file(f, why, why_size);
+	if (!err) {
+		err = blkfile_handle_open(f->path, flags, &f->handle, why, why_size);
+		if (err)
+			f->handle.fd = -1;
+	}
+	if (!err)
+		err = check_geometry(lun, &f->handle.info, why, why_size);
+	if (!err && state_dir)
+		err = open_state(f, state_dir, why, why_size);
+	return err;
+}
+
+static struct target_lun_file *find_file(struct target_files *files, const char *iqn,
+					 unsigned int number)
+{
+	for (unsigned int i = 0; i < files->lun_count; i++)
+		if (files->luns[i].number == number && !strcmp(files->luns[i].iqn, iqn))
+			return &files->luns[i];
+	return NULL;
+}
+
+static int open_another(struct target_files *files, const struct tgt_lun *lun, const char *iqn,
+			const char *state_dir, char *why, size_t why_size)
+{
+	struct target_lun_file *f, *bigger;
+
+	f = find_file(files, iqn, lun->number);
+	if (f && strcmp(f->path, lun->path) != 0)
+		return text_refuse(-EEXIST, why, why_size, "target %s: LUN %u cannot become another "
+				   "file while it is served", iqn, lun->number);
+	if (f)
+		return 0;
+	bigger = reallocarray(files->luns, files->lun_count + 1, sizeof(*bigger));
+	if (!bigger)
+		return text_refuse(-ENOMEM, why, why_size, "out of memory");
+	files->luns = bigger;
+	f = &bigger[files->lun_count++];
+	memset(f, 0, sizeof(*f));
+	f->lock_fd = -1;
+	f->state_fd = -1;
+	f->handle.fd = -1;
+	return open_lun(f, lun, iqn, state_dir, why, why_size);
+}
+
+int target_files_open(struct target_files *files, const struct tgt_config *config, bool state,
+		      char *why, size_t why_size)
+{
+	unsigned int before = files->lun_count;
+
+	for (unsigned int i = 0; i < config->target_count; i++) {
+		const struct tgt_target *t = &config->targets[i];
+
+		for (unsigned int n = 0; n < t->lun_count; n++) {
+			int err = open_another(files, &t->luns[n], t->iqn,
+					       state ? config->state_dir : NULL, why, why_size);
+
+			if (!err)
+				continue;
+			close_luns(files, before);
+			return err;
+		}
+	}
+	return 0;
+}

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "target/units.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/text.h"
+#include "block/blkfile.h"
+#include "proc/packet.h"
+
+struct unit {
+	struct list	node;
+	char		iqn[SCSI_NAME_MAX];
+	unsigned int	number;
+	struct blkdev_info info;
+	int		fd, state_fd;
+	bool		added;
+};
+
+struct unit_target {
+	struct list	node;
+	char		iqn[SCSI_NAME_MAX];
+	struct scsi_target *scsi;
+};
+
+int units_init(struct units *units, struct reactor **reactors, unsigned int reactor_count)
+{
+	units->reactors = reactors;
+	units->reactor_count = reactor_count;
+	env_mutex_init(env_posix(), &units->mutex);
+	list_init(&units->targets);
+	list_init(&units->files);
+	return 0;
+}
+
+void units_fini(struct units *units)
+{
+	struct unit_target *t, *next_target;
+	struct unit *u, *next;
+
+	if (!units->reactors)
+		return;
+	list_for_each(t, next_target, &units->targets, node) {
+		scsi_target_destroy(t->scsi);
+		list_del(&t->node);
+		free(t);
+	}
+	list_for_each(u, next, &units->files, node) {
+		close(u->fd);
+		if (u->state_fd >= 0)
+			close(u->state_fd);
+		list_del(&u->node);
+		free(u);
+	}
+	env_mutex_fini(env_posix(), &units->mutex);
+}
+
+struct scsi_target *units_find(void *arg, const char *iqn)
+{
+	struct units *units = arg;
+	struct unit_target *t, *next;
+	struct scsi_target *found = NULL;
+
+	env_mutex_lock(env_posix(), &units->mutex);
+	list_for_each(t, next, &units->targets, node)
+		if (!strcmp(t->iqn, iqn))
+			found = t->scsi;
+	env_mutex_unlock(env_posix(), &units->mutex);
+	return found;
+}
+
+int units_take(struct units *units, const struct target_packet *packet, const int *fds,
+	       unsigned int fd_count)
+{
+	struct unit *u;
+
+	if (!units->reactors || fd_count < 1 || fd_count > 2) {
+		packet_close_fds(fds, fd_count);
+		return -EPROTO;
+	}
+	u = calloc(1, sizeof(*u));
+	if (!u) {
+		packet_close_fds(fds, fd_count);
+		return -ENOMEM;
+	}
+	strcpy(u->iqn, packet->lun.iqn);
+	u->number = packet->lun.number;
+	u->info = packet->lun.info;
+	u->fd = fds[0];
+	u->state_fd = fd_count == 2 ? fds[1] : -1;
+	list_add_tail(&units->files, &u->node);
+	return 0;
+}
+
+/* A description of its own each would change nothing: requests carry their offsets. */
+static int open_backing(void *arg, struct reactor *r, struct blkdev **out)
+{
+	struct unit *u = arg;
+	struct blkfile_handle h = { .lock_fd = -1, .info = u->info };
+	int err;
+
+	(void)r;
+	h.fd = fcntl(u->fd, F_DUPFD_CLOEXEC, 0);
+	if (h.fd < 0)
+		return -errno;
+	err = blkfile_new(env_posix(), &h, out);
+	if (err)
+		close(h.fd);
+	return err;
+}
+
+/*
+ * What names the unit for ever: made of what the administrator named it by and what it lies
+ * on, so that it is the same after a restart, and another one for a copy.  NAA 6 with a
+ * locally administered company id.
+ */
+static int name_unit(const struct unit *u, struct scsi_lun_config *c)
+{
+	char text[SCSI_NAME_MAX + sizeof(u->info.identity) + 16];
+	uint8_t hash[EVP_MAX_MD_SIZE];
+	int len = snprintf(text, sizeof(text), "%s,%u,%s", u->iqn, u->number, u->info.identity);
+
+	if (!EVP_Digest(text, (size_t)len, hash, NULL, EVP_sha256(), NULL))
+		return -EIO;
+	memcpy(c->naa, hash, sizeof(c->naa));
+	c->naa[0] = 0x60;
+	c->naa[1] = 0x20;
+	c->naa[2] = 0x00;
+	c->naa[3] &= 0x0f;
+	text_format_uuid(hash + 16, c->serial);
+	return 0;
+}
+
+static int add_unit(struct unit *u, struct scsi_target *scsi, const struct tgt_lun *lun)
+{
+	struct scsi_lun_config c = {
+		.name = lun->path,
+		.backing = { open_backing, u },
+		.block_size = lun->block_size,
+		.size = ALIGN_DOWN(u->info.size, lun->block_size),
+		.read_only = lun->flags & TGT_LUN_READ_ONLY,
+		.thin = !(lun->flags & TGT_LUN_THICK) && u->info.discard_granularity,
+		.write_cache = !(lun->flags & TGT_LUN_WRITE_THROUGH),
+		.removable = lun->flags & TGT_LUN_REMOVABLE,
+		.sanitize_bps = lun->sanitize_bps,
+		.state_fd = u->state_fd,
+	};
+	int err = name_unit(u, &c);
+
+	if (!err)
+		err = scsi_lun_add(scsi, lun->number, &c);
+	u->added = !err;
+	return err;
+}
+
+static struct unit *find_unit(struct units *units, const char *iqn, unsigned int number)
+{
+	struct unit *u, *next;
+
+	list_for_each(u, next, &units->files, node)
+		if (u->number == number && !strcmp(u->iqn, iqn))
+			return u;
+	return NULL;
+}
+
+static int add_target(struct units *units, const char *iqn, struct scsi_target **out)
+{
+	struct unit_target *t = calloc(1, sizeof(*t));
+	int err;
+
+	if (!t)
+		return -ENOMEM;
+	strcpy(t->iqn, iqn);
+	err = scsi_target_create(env_posix(), iqn, units->reactors, units->reactor_count, &t->scsi);
+	if (err) {
+		free(t);
+		return err;
+	}
+	*out = t->scsi;
+	env_mutex_lock(env_posix(), &units->mutex);
+	list_add_tail(&units->targets, &t->node);
+	env_mutex_unlock(env_posix(), &units->mutex);
+	return 0;
+}
+
+static int apply_target(struct units *units, const struct tgt_target *t)
+{
+	struct scsi_target *scsi = units_find(units, t->iqn);
+	int result = scsi ? 0 : add_target(units, t->iqn, &scsi);
+
+	for (unsigned int i = 0; i < t->lun_count && scsi; i++) {
+		struct unit *u = find_unit(units, t->iqn, t->luns[i].number);
+		int err;
+
+		if (!u)
+			continue;
+		err = u->added ? scsi_lun_refresh(scsi, u->number) :
+		      add_unit(u, scsi, &t->luns[i]);
+		if (err && !result)
+			result = err;
+		if (err)
+			log_error(env_posix(), t->iqn, "LUN %u (%s): %s", u->number,
+				  t->luns[i].path, strerror(-err));
+	}
+	return result;
+}
+
+int units_apply(struct units *units, const struct tgt_config *config)
+{
+	int result = 0;
+
+	for (unsigned int i = 0; i < config->target_count; i++) {
+		int err = apply_target(units, &config->targets[i]);
+
+		if (err && !result)
+			result = err;
+	}
+	return result;
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The worker's logical units: files that the parent opened, behind SCSI targets. */
+#ifndef LUNFS_TARGET_UNITS_H
+#define LUNFS_TARGET_UNITS_H
+
+#include "target/target.h"
+
+struct unit;		/* a file that the parent sent */
+struct unit_target;
+
+struct units {
+	struct reactor	**reactors;	/* borrowed */
+	unsigned int	reactor_count;
+	struct env_mutex mutex;		/* targets: units_find() is called from reactors; a leaf */
+	struct list	targets;
+	struct list	files;
+};
+
+int units_init(struct units *units, struct reactor **reactors, unsigned int reactor_count);
+
+/** units_fini() - every session has ended. */
+void units_fini(struct units *units);
+
+/**
+ * units_take() - a file for a logical unit that units_apply() will find in its configuration.
+ * @fds: file[, state]; taken over.  Return: 0; -EPROTO, -ENOMEM.
+ */
+int units_take(struct units *units, const struct target_packet *packet, const int *fds,
+	       unsigned int fd_count);
+
+/**
+ * units_apply() - makes targets and logical units of @config that are not there yet, and has
+ * the others look at their sizes again.  Context: none of the reactors.
+ * Return: 0, or the first error; the rest is done all the same.
+ */
+int units_apply(struct units *units, const struct tgt_config *config);
+
+/** units_find() - the SCSI target of that name, or NULL.  @arg: struct units.  Any thread. */
+struct scsi_target *units_find(void *arg, const char *iqn);
+
+#endif
