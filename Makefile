@@ -114,7 +114,7 @@ help:
 	@echo "make fuzz           search for inputs that break parsers, TIME=60 seconds each"
 	@echo "make sim            one run of the cluster simulator with its trace: SEED=1 STEPS=20000"
 	@echo "make soak           new seeds of it for TIME=60 seconds, on all cores"
-	@echo "make mutants        breaks the code on purpose, shows that the simulator notices"
+	@echo "make mutants        breaks the code on purpose, shows that it is noticed"
 
 deps:
 	@tools/deps.sh

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/mutant.h"
 #include "fs/cluster.h"
 #include "fs/image.h"
 
@@ -104,7 +105,7 @@ bool pieces_add(struct pieces *p, uint64_t addr, void *buf, size_t len)
 
 void file_data_written(struct fs *fs, int err)
 {
-	if (err && blkdev_drain(fs->dev) && fs->lockd)
+	if (err && !MUTANT("no-drain") && blkdev_drain(fs->dev) && fs->lockd)
 		lockd_fail(fs->lockd, "a write that timed out can neither be ended nor "
 			   "waited for");
 	/* Failed or not: part of it may have landed, and a later flush must cover it. */
@@ -276,7 +277,7 @@ int file_zero_tail(struct fs *fs, struct inode *ino, uint64_t end)
 	uint64_t size = file_size(ino), stop = ALIGN_UP(size, BLOCK_SIZE);
 
 	stop = end < stop ? end : stop;
-	if (file_is_inline(ino) || stop <= size)
+	if (file_is_inline(ino) || stop <= size || MUTANT("no-zero-tail"))
 		return 0;
 	return file_zero_within(fs, ino, size, stop);
 }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/crc32c.h"
+#include "base/mutant.h"
 #include "base/table.h"
 #include "fs/journal.h"
 #include "fs/super.h"
@@ -291,6 +292,8 @@ static int txn_read(const struct ring *r, uint64_t sequence, uint64_t block, uin
 	if (!desc_check(r, t->desc, sequence, block, room) || le32_to_cpu(t->desc->count) != count)
 		return 0;
 	t->count = count;
+	if (MUTANT("torn-commit-believed"))
+		return 1;
 	return commit_check(r, t, sequence, block) && images_check(t);
 }
 
@@ -606,14 +609,15 @@ static int replay_write(struct replay *rp, const struct ring_head *head)
 			return -ENOMEM;
 		table_each(&rp->images, replay_list, rp);
 		/* The host may have died before its own flush: what was read may be lost yet. */
-		err = blkdev_flush(r->dev);
+		err = MUTANT("no-flush-before-replay") ? 0 : blkdev_flush(r->dev);
 		if (!err)
 			err = home_write(r->dev, rp->blocks, rp->count);
-		if (!err)
+		if (!err && !MUTANT("no-flush-after-replay"))
 			err = blkdev_flush(r->dev);
 	}
 	if (!err)
-		err = ring_write_tail(r, head->sequence + 1, head->block);
+		err = ring_write_tail(r, head->sequence + !MUTANT("same-sequence-after-replay"),
+				      head->block);
 	if (!err)
 		err = blkdev_flush(r->dev);
 	return err;

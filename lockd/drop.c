@@ -231,7 +231,7 @@ static void drop_batch(struct lockd *ld, struct drop_batch *b)
 		return;
 	}
 	for (unsigned int i = 0; i < b->count; i++)
-		if (b->locks[i]->target == LOCK_FREE)
+		if (b->locks[i]->target == LOCK_FREE && !MUTANT("keep-cached"))
 			client->forget(ld->p.client_arg, b->locks[i]);
 	for (unsigned int i = 0; i < b->count; i++)
 		drop_write(ld, b->locks[i]);

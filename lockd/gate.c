@@ -17,8 +17,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "base/mutant.h"
-
 bool gate_is_valid(struct gate *g)
 {
 	/* R2: "valid until" excludes the instant itself. */
@@ -109,7 +107,7 @@ bool gate_judge(struct gate *g, const struct blk_io *io, int err, enum gate_step
 	if (err == -EBADE)
 		gate_note_conflict(g);
 	*step = again || io->op == BLK_READ ? STEP_SUBMIT : STEP_RESULT;
-	return !again && gate_is_valid(g);
+	return !again && gate_may_finish(g);
 }
 
 /* Puts @io on the waiting list, unless the gate has failed: then it is the caller's to end. */
@@ -153,7 +151,7 @@ static void gate_submit(struct blkdev *dev, struct blk_io **ios, unsigned int co
 		gate_prepare(g, ios[i], gate_done);
 	/* Counted before looking: gate_drain() closes first and counts then. */
 	atomic_fetch_add(&g->inflight, count);
-	if (gate_is_valid(g) || (MUTANT("no-lease-check") && !atomic_load(&g->failed))) {
+	if (gate_is_open(g)) {
 		blkdev_submit(g->lower, ios, count);
 		return;
 	}
@@ -180,7 +178,7 @@ static void gate_release(struct gate *g, struct blk_io *io)
 		return;
 	}
 	atomic_fetch_add(&g->inflight, 1);
-	if (gate_is_valid(g)) {
+	if (gate_is_open(g)) {
 		blkdev_submit(g->lower, &io, 1);
 		return;
 	}
@@ -224,11 +222,11 @@ static int gate_wait_valid(struct gate *g)
 {
 	int err = 0;
 
-	if (gate_is_valid(g))
+	if (gate_is_open(g))
 		return 0;
 	atomic_fetch_add(&g->stalls, 1);
 	env_mutex_lock(g->env, &g->mutex);
-	while (!gate_is_valid(g)) {
+	while (!gate_is_open(g)) {
 		if (gate_has_failed(g)) {
 			err = -ESTALE;
 			break;
@@ -245,7 +243,7 @@ static bool gate_run_once(struct gate *g, struct blk_io *io, int *err)
 	bool valid;
 
 	atomic_fetch_add(&g->inflight, 1);
-	valid = gate_is_valid(g);
+	valid = gate_is_open(g);
 	if (valid) {
 		io->dev = g->lower;
 		*err = g->lower->ops->run(g->lower, io);
@@ -271,7 +269,7 @@ static int gate_run(struct blkdev *dev, struct blk_io *io)
 			gate_note_conflict(g);
 			continue;
 		}
-		if (gate_is_valid(g))
+		if (gate_may_finish(g))
 			return err;
 		if (io->op == BLK_READ)
 			continue;

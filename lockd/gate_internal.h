@@ -5,6 +5,7 @@
 
 #include <stdatomic.h>
 
+#include "base/mutant.h"
 #include "lockd/gate.h"
 
 /* gate_priv[] of a request under way. */
@@ -50,5 +51,17 @@ void gate_wake_ports(struct gate *g);
 
 /** gate_ports_inflight() - commands that ports have inside their devices. */
 uint64_t gate_ports_inflight(struct gate *g);
+
+/* Whether a command may go to the device. */
+static inline bool gate_is_open(struct gate *g)
+{
+	return gate_is_valid(g) || (MUTANT("no-lease-check") && !atomic_load(&g->failed));
+}
+
+/* Whether a result may go to the caller. */
+static inline bool gate_may_finish(struct gate *g)
+{
+	return gate_is_valid(g) || MUTANT("no-lease-check-after");
+}
 
 #endif

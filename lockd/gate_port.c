@@ -86,7 +86,7 @@ static void port_start(struct gate_port *p, struct blk_io **ios, unsigned int co
 {
 	/* Counted before looking: gate_drain() closes first and counts then. */
 	atomic_fetch_add(&p->inflight, count);
-	if (gate_is_valid(p->gate)) {
+	if (gate_is_open(p->gate)) {
 		blkdev_submit(p->lower, ios, count);
 		return;
 	}

@@ -3,6 +3,7 @@
 #ifndef LUNFS_LOCKD_INTERNAL_H
 #define LUNFS_LOCKD_INTERNAL_H
 
+#include "base/mutant.h"
 #include "lockd/gate.h"
 #include "lockd/lock.h"
 #include "lockd/lockd.h"
@@ -136,7 +137,9 @@ static inline uint64_t beat_ns(const struct lockd *ld)
 /* R3a: a peer silent for longer than this is suspected. */
 static inline uint64_t suspicion_ns(const struct lockd *ld)
 {
-	return ((uint64_t)ld->p.timing.lease_ms + ld->p.timing.margin_ms) * NSEC_PER_MSEC;
+	uint32_t margin_ms = MUTANT("suspect-at-lease") ? 0 : ld->p.timing.margin_ms;
+
+	return ((uint64_t)ld->p.timing.lease_ms + margin_ms) * NSEC_PER_MSEC;
 }
 
 /** slot_name() - "ds1: slot 3 (alpha)", the object of log lines. */

@@ -241,8 +241,12 @@ static int recover_claimed_slot(struct lockd *ld, struct victim *v, const struct
 		err = fence_slot(ld, by);
 	if (!err)
 		err = recover_check(ld, v);
+	if (!err && MUTANT("retire-before-replay"))
+		err = recover_retire(ld, v);
 	if (!err && !MUTANT("no-replay"))
 		err = ld->p.client->replay(ld->p.client_arg, dev, dead.index);
+	if (MUTANT("retire-before-replay"))
+		return err;
 	if (!err)
 		err = recover_check(ld, v);
 	if (!err && ld->p.client->adopt)
@@ -276,7 +280,7 @@ static int recover_first(struct lockd *ld, uint32_t index, struct victim *v, str
 			return err;
 		visited[index] = true;
 		if (s->state != SLOT_RECOVERING || s->recoverer == index ||
-		    s->recoverer == ld->self.index || s->recoverer >= ld->p.slot_count)
+		    MUTANT("claimer-last") || s->recoverer == ld->self.index || s->recoverer >= ld->p.slot_count)
 			return 0;
 		err = slot_read(ld, gate_blkdev(ld->gate), s->recoverer, by);
 		if (err)

@@ -34,7 +34,7 @@ part unit-asan-ubsan    tests/unit.sh build-address-undefined
 part unit-tsan          tests/unit.sh build-thread
 part fuzz               tests/fuzz/run.sh
 part sim                tests/sim/cluster/run.sh
-part mutants            tests/sim/cluster/mutants.sh short
+part mutants            tests/sim/mutants.sh short
 part powercut           tests/sim/powercut.sh
 part static             tests/static.sh
 part man                tests/man.sh

@@ -6,6 +6,7 @@
 #define RUN_NS_MAX	(900 * NSEC_PER_SEC)
 #define RECOVER_MS_MAX	120000u
 #define PROBE_SIZE	20000u
+#define REAP_MS_MAX	5000u
 
 struct judge {
 	const struct recording *r;
@@ -57,7 +58,7 @@ static void finding(void *arg, const struct check_finding *f)
 		complain(j, info->name, f->text);
 }
 
-static void check(struct judge *j)
+static void check(struct judge *j, bool settled)
 {
 	struct blkdev *dev = simdisk_open(j->disk, j->env);
 	struct check_params p = { .env = j->env, .dev = dev, .report = finding, .arg = j };
@@ -66,6 +67,9 @@ static void check(struct judge *j)
 
 	if (check_volume(&p, &result, why, sizeof(why)))
 		complain(j, "the check failed", why);
+	/* Everybody dead was recovered and everybody left: what has no name is gone by then. */
+	if (settled && result.orphans)
+		complain(j, "an orphan was left behind", "");
 	blkdev_close(dev);
 }
 
@@ -285,6 +289,8 @@ static void look(struct judge *j)
 	j->stage = "use";
 	if (j->seed % 4 < 2)
 		probe(j);
+	/* What has no name is freed in the background. */
+	env_sleep_until(j->env, env_now_ns(j->env) + REAP_MS_MAX * NSEC_PER_MSEC);
 }
 
 /* An interrupted mkfs leaves no volume, or a whole one. */
@@ -309,7 +315,7 @@ static void judge_thread(void *arg)
 		return;
 	j->stage = "check before";
 	if (j->seed % 3 == 0)
-		check(j);
+		check(j, false);
 	dev = simdisk_open(j->disk, j->host);
 	hb_dev = simdisk_open(j->disk, j->host);
 	j->stage = "attach";
@@ -321,7 +327,7 @@ static void judge_thread(void *arg)
 		if (err)
 			complain_errno(j, "did not end well", err);
 		j->stage = "check after";
-		check(j);
+		check(j, !err);
 	}
 	blkdev_close(hb_dev);
 	blkdev_close(dev);

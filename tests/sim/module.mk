@@ -8,7 +8,9 @@ $(B)/tests/sim/power_cut: $(power_cut_objs) $(call archives,fs sim)
 	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) \
 		-Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS)
 
-.PHONY: power_cut powercut
+.PHONY: power_cut powercut mutants
 power_cut: $(B)/tests/sim/power_cut
 powercut:
 	@tests/sim/powercut.sh full
+mutants:
+	@tests/sim/mutants.sh

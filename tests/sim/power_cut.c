@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * power_cut [-n STATES] [-j JOBS] [-w WORKLOAD [-c MOMENT -s STATE]] [-l]: records scripts and
+ * power_cut [-n STATES] [-j JOBS] [-f] [-w WORKLOAD [-c MOMENT -s STATE]] [-l]: records scripts and
  * cuts the power at every moment of them.  Each state is judged in a process of its own, which
  * finds the recording and the durable part of the LUN in its memory.
  */
@@ -12,12 +12,12 @@
 
 #define JOBS_MAX	64u
 #define JUDGE_S_MAX	120u
-#define FAILURES_MAX	10u
+#define FAILURES_MAX	10u	/* -f: 1 */
 
 struct run {
 	struct recording r;
 	uint64_t budget;		/* states of each workload; 0: all there are */
-	unsigned int jobs, running;
+	unsigned int jobs, running, failures_max;
 	uint64_t states, total;
 	unsigned int failures;
 	struct child { pid_t pid; size_t moment; uint64_t state; } children[JOBS_MAX];
@@ -32,9 +32,10 @@ static void failed(struct run *run, const struct child *c, int status)
 	run->failures++;
 	if (WIFSIGNALED(status))
 		fprintf(stderr, "  ended by signal %d\n", WTERMSIG(status));
-	printf("FAIL: powercut %s, cut at moment %zu, subset %llu; see it again with:\n"
-	       "  build/tests/sim/power_cut -w %s -c %zu -s %llu\n", name, c->moment,
-	       (unsigned long long)c->state, name, c->moment, (unsigned long long)c->state);
+	printf("FAIL: powercut %s, cut at moment %zu, subset %llu, after %llu states; see it again "
+	       "with:\n  build/tests/sim/power_cut -w %s -c %zu -s %llu\n", name, c->moment,
+	       (unsigned long long)c->state, (unsigned long long)run->states, name, c->moment,
+	       (unsigned long long)c->state);
 	fflush(stdout);
 }
 
@@ -102,12 +103,12 @@ static void cut_everywhere(struct run *run)
 
 	for (size_t m = 0; m < r->moment_count; m++)
 		run->total += cuts_count(r, m);
-	for (size_t m = 0; m < r->moment_count && run->failures < FAILURES_MAX; m++) {
+	for (size_t m = 0; m < r->moment_count && run->failures < run->failures_max; m++) {
 		uint64_t count = cuts_count(r, m);
 
 		if (m)
 			cuts_advance(r, r->disk, m - 1, m);
-		for (uint64_t s = 0; s < count && run->failures < FAILURES_MAX; s++)
+		for (uint64_t s = 0; s < count && run->failures < run->failures_max; s++)
 			if (is_sampled(run, m, s))
 				spawn(run, m, s);
 	}
@@ -115,7 +116,8 @@ static void cut_everywhere(struct run *run)
 		reap(run);
 }
 
-static bool run_workload(const struct workload *w, uint64_t budget, unsigned int jobs)
+static bool run_workload(const struct workload *w, uint64_t budget, unsigned int jobs,
+			 unsigned int failures_max)
 {
 	struct run *run = calloc(1, sizeof(*run));
 	bool ok;
@@ -123,6 +125,7 @@ static bool run_workload(const struct workload *w, uint64_t budget, unsigned int
 	MUST(run);
 	run->budget = budget;
 	run->jobs = jobs;
+	run->failures_max = failures_max;
 	record_run(&run->r, w);
 	cut_everywhere(run);
 	ok = !run->failures;
@@ -135,7 +138,8 @@ static bool run_workload(const struct workload *w, uint64_t budget, unsigned int
 }
 
 /* A process for each workload, so that one ends with what it has made. */
-static bool run_apart(const struct workload *w, uint64_t budget, unsigned int jobs)
+static bool run_apart(const struct workload *w, uint64_t budget, unsigned int jobs,
+		      unsigned int failures_max)
 {
 	int status;
 	pid_t pid;
@@ -144,7 +148,7 @@ static bool run_apart(const struct workload *w, uint64_t budget, unsigned int jo
 	pid = fork();
 	MUST(pid >= 0);
 	if (!pid)
-		_exit(run_workload(w, budget, jobs) ? 0 : 1);
+		_exit(run_workload(w, budget, jobs, failures_max) ? 0 : 1);
 	MUST(waitpid(pid, &status, 0) == pid);
 	if (WIFEXITED(status) && WEXITSTATUS(status) < 2)
 		return WEXITSTATUS(status) == 0;
@@ -194,14 +198,15 @@ int main(int argc, char **argv)
 {
 	const struct workload *only = NULL;
 	uint64_t budget = 0, moment = 0, state = 0;
-	unsigned int jobs = (unsigned int)sysconf(_SC_NPROCESSORS_ONLN);
+	unsigned int jobs = (unsigned int)sysconf(_SC_NPROCESSORS_ONLN), failures_max = FAILURES_MAX;
 	bool one = false, ok = true;
 	int c;
 
-	while ((c = getopt(argc, argv, "n:j:w:c:s:l")) != -1) {
+	while ((c = getopt(argc, argv, "n:j:fw:c:s:l")) != -1) {
 		switch (c) {
 		case 'n': budget = strtoull(optarg, NULL, 0); break;
 		case 'j': jobs = (unsigned int)strtoul(optarg, NULL, 0); break;
+		case 'f': failures_max = 1; break;
 		case 'w': only = workload_find(optarg); break;
 		case 'c': moment = strtoull(optarg, NULL, 0); one = true; break;
 		case 's': state = strtoull(optarg, NULL, 0); break;
@@ -214,6 +219,6 @@ int main(int argc, char **argv)
 		replay(only, moment, state);
 	for (size_t i = 0; i < workload_count; i++)
 		if (!only || only == &workloads[i])
-			ok = run_apart(&workloads[i], budget, jobs) && ok;
+			ok = run_apart(&workloads[i], budget, jobs, failures_max) && ok;
 	return ok ? 0 : 1;
 }

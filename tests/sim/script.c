@@ -67,7 +67,10 @@ void do_mkfs(struct recording *r)
 	char why[400] = "";
 
 	p.dev = record_open(r, r->env);
-	MUST(!mkfs(&p, &s, why, sizeof(why)));
+	if (mkfs(&p, &s, why, sizeof(why))) {
+		fprintf(stderr, "script %s: mkfs: %s\n", r->w->name, why);
+		abort();
+	}
 	blkdev_close(p.dev);
 	op_end(r, i, 0, true);
 }

@@ -273,7 +273,27 @@ static void chaos_hold(struct world *w)
 	simdisk_inject(w->disk, &rule);
 }
 
-/* Every command of a host fails at once, until its path is back. */
+/* A write that everybody has given up lands when somebody else may hold what it is addressed to. */
+static void chaos_late_write(struct world *w)
+{
+	struct sim_host *h = pick_host(w);
+	struct simdisk_rule rule = { .fault = SIMDISK_TIMEOUT_LATE, .ops = 1u << BLK_WRITE, .count = 1,
+				     .struck = struck, .arg = w };
+
+	if (!h)
+		return;
+	rule.host = h->env;
+	rule.off = w->super.ag_addr;
+	rule.len = w->super.size - w->super.ag_addr;
+	rule.skip = world_below(w, 4);
+	rule.delay_ns = delay_ns(w);
+	simdisk_inject(w->disk, &rule);
+}
+
+/*
+ * Every command of a host fails at once, until its path is back; or all are carried out, and only
+ * the answers are lost.
+ */
 static void chaos_path_loss(struct world *w)
 {
 	struct sim_host *h = pick_host(w);
@@ -283,6 +303,8 @@ static void chaos_path_loss(struct world *w)
 
 	if (!h)
 		return;
+	if (world_chance(w, 40))
+		rule.fault = SIMDISK_FAIL_APPLIED;
 	w->counters[COUNT_path_lost]++;
 	world_trace(w, "host %u loses its path for %llu ms", h->number,
 		    (unsigned long long)(ns / MSEC));
@@ -347,7 +369,7 @@ static void chaos_step(struct world *w)
 		void (*fn)(struct world *w);
 	} kinds[] = {
 		{ 15, chaos_crash }, { 12, chaos_freeze }, { 6, chaos_freeze_write },
-		{ 9, chaos_hold }, { 32, chaos_command }, { 8, chaos_stall },
+		{ 9, chaos_hold }, { 28, chaos_command }, { 4, chaos_late_write }, { 8, chaos_stall },
 		{ 4, chaos_path_loss }, { 4, chaos_jump }, { 4, chaos_corrupt },
 		{ 2, chaos_power_cut }, { 4, chaos_detach } };
 	unsigned int dice = (unsigned int)world_below(w, 100), i = 0;

@@ -18,7 +18,3 @@ sim: $(sim_prog)
 
 soak: $(sim_prog)
 	@$(sim_prog) --soak $(TIME) --steps $(STEPS)
-
-.PHONY: mutants
-mutants:
-	@tests/sim/cluster/mutants.sh

@@ -407,6 +407,19 @@ static bool is_dir(struct world *w, uint64_t id)
 	return f && f->is_dir;
 }
 
+/*
+ * A name whose maker died while it was being moved may have led elsewhere by then: what that host
+ * had not synced was undone first.
+ */
+static bool names_were_undone(struct mname *from, struct mname *to)
+{
+	if (from->id.certain && to->id.certain)
+		return false;
+	from->id.any = to->id.any = true;
+	from->past_count = to->past_count = ARRAY_SIZE(from->past) + 1;
+	return true;
+}
+
 static void do_rename(struct life *life)
 {
 	struct world *w = life->w;
@@ -432,6 +445,8 @@ static void do_rename(struct life *life)
 	if (err == -ENOENT && own && !life->dead && from->writer == life)
 		world_violation(w, "name of %#llx is gone", (unsigned long long)moved);
 	w->counters[COUNT_rename_dir] += !err && from_dir != to_dir && is_dir(w, moved);
+	if (!err && names_were_undone(from, to))
+		err = -EIO;	/* to the model: nothing is known of either */
 	name_end(life, from, flags & RENAME_EXCHANGE ? over : 0, err);
 	name_end(life, to, moved, err);
 }
