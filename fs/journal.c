@@ -47,6 +47,21 @@ void journal_die(struct journal *j, int err, const char *what)
 
 /* ---- flushes, shared by whoever needs one ---- */
 
+/*
+ * After a power cut no lock's record may be older than what was committed under it: another host
+ * would take the lock, and the replay that comes later would write over what it has done (R1).
+ * So a lock that was taken counts as a write, and the next commit flushes it first.
+ */
+static void journal_note_locks(struct journal *j)
+{
+	uint64_t taken = j->fs->lockd ? lockd_locks_taken(j->fs->lockd) : 0;
+
+	if (taken == j->locks_taken)
+		return;
+	j->locks_taken = taken;
+	j->locks_written = ++j->written;
+}
+
 int journal_flush_upto(struct journal *j, uint64_t want)
 {
 	uint64_t covered;
@@ -58,6 +73,7 @@ int journal_flush_upto(struct journal *j, uint64_t want)
 			continue;
 		}
 		j->flushing = true;
+		journal_note_locks(j);
 		covered = j->written;
 		env_mutex_unlock(j->env, &j->mutex);
 		err = blkdev_flush(j->fs->dev);
@@ -276,10 +292,11 @@ static void bufs_release(struct journal *j, struct jtxn *t)
 }
 
 /*
- * Makes sealed @t durable.  @data: data writes completed when it was sealed; its blocks may
- * point to what they wrote, so they are flushed before the commit record can reach the device.
+ * Makes sealed @t durable.  @before: data writes completed and locks taken when it was sealed;
+ * its blocks may point to what they wrote and are covered by what was taken, so they are
+ * flushed before the commit record can reach the device.
  */
-static void jtxn_write(struct journal *j, struct jtxn *t, uint64_t data)
+static void jtxn_write(struct journal *j, struct jtxn *t, uint64_t before)
 {
 	int err;
 
@@ -287,7 +304,7 @@ static void jtxn_write(struct journal *j, struct jtxn *t, uint64_t data)
 	bufs_release(j, t);
 	jtxn_frame(j, t);
 	env_mutex_lock(j->env, &j->mutex);
-	if (!MUTANT("no-flush-before-commit") && journal_flush_upto(j, data))
+	if (!MUTANT("no-flush-before-commit") && journal_flush_upto(j, before))
 		return;
 	env_mutex_unlock(j->env, &j->mutex);
 	err = ring_rw(&j->ring, BLK_WRITE, t->block, t->memory, t->count + 2);
@@ -310,8 +327,11 @@ static int commit_running(struct journal *j)
 
 	j->committing = true;
 	err = journal_seal(j, &t);
-	if (!err && t)
-		jtxn_write(j, t, j->data_written);
+	if (!err && t) {
+		journal_note_locks(j);
+		jtxn_write(j, t, j->locks_written > j->data_written ? j->locks_written :
+			   j->data_written);
+	}
 	j->committing = false;
 	if (j->used > j->ring.blocks / 2 && !j->hurry) {
 		j->hurry = true;

@@ -68,6 +68,8 @@ struct journal {
 	uint64_t	home_id;	/* … and newest that is at home, its space released */
 	uint64_t	written;	/* writes completed so far, of any kind … */
 	uint64_t	data_written;	/* … up to the newest of data … */
+	uint64_t	locks_taken;	/* of lockd_locks_taken(), so many counted as writes … */
+	uint64_t	locks_written;	/* … up to the newest of those … */
 	uint64_t	flushed;	/* … and how many of them a flush has covered */
 	bool		sealing;	/* handles end, none begins */
 	bool		committing, checkpointing, flushing;

@@ -110,6 +110,7 @@ struct lockd {
 
 	/* lock.c, cache.c: known locks by address; all states under mutex. */
 	struct lock_cache cache;
+	_Atomic uint64_t locks_taken;	/* on disk */
 	uint64_t caw_retries, caw_unclear, takeovers, lock_acquires, lock_releases, lock_waits;
 
 	/* recover.c: one recovery at a time on this host, in one thread. */

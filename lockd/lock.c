@@ -4,6 +4,7 @@
  * "Release"; what this host remembers of its locks is cache.c's.
  */
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 
 #include "base/mutant.h"
@@ -258,7 +259,14 @@ int record_take(struct lockd *ld, uint64_t addr, enum lock_mode mode,
 			*b = (struct blocker){ .slot = SLOT_NONE, .found = *r };
 	} while (attempts_go_on(&a, &r->rec, err));
 	*unclear = err && (a.unclear || ours);
+	if (!err)
+		atomic_fetch_add(&ld->locks_taken, 1);
 	return err == -EILSEQ ? -EAGAIN : err;
+}
+
+uint64_t lockd_locks_taken(const struct lockd *ld)
+{
+	return atomic_load(&ld->locks_taken);
 }
 
 /*

@@ -158,6 +158,14 @@ struct lockd_reservation {
 /** lockd_reservation() - asks the device now.  Blocks as long as the heartbeat's handle may. */
 void lockd_reservation(struct lockd *ld, struct lockd_reservation *r);
 
+/**
+ * lockd_locks_taken() - how many locks this host has taken on disk so far.
+ *
+ * When it has changed, records were written that a power cut may still take back: whoever
+ * commits something under them flushes the device first.  Any thread, without waiting.
+ */
+uint64_t lockd_locks_taken(const struct lockd *ld);
+
 /** lockd_peers() - @peers has room for slot_count entries; returns slot_count. */
 uint32_t lockd_peers(struct lockd *ld, struct lockd_peer *peers);
 

@@ -335,6 +335,47 @@ static void rescue_reads_beside_the_living(struct cluster *c)
 	CU_ASSERT_EQUAL(fs_close(host(c, 0), f), 0);
 }
 
+struct order {
+	bool taken;		/* a lock, and no flush since */
+	unsigned int commits, early;
+};
+
+static void watch_order(void *arg, struct env *env, const struct blk_io *io)
+{
+	struct order *o = arg;
+	uint32_t magic = 0;
+
+	(void)env;
+	if (io->op == BLK_CAW || io->op == BLK_WRITE)
+		memcpy(&magic, io->iov[io->op == BLK_CAW].iov_base, sizeof(magic));
+	if (io->op == BLK_CAW && magic == META_LOCK)
+		o->taken = true;
+	else if (io->op == BLK_FLUSH)
+		o->taken = false;
+	if (io->op == BLK_WRITE && magic == META_DESC) {
+		o->commits++;
+		o->early += o->taken;
+	}
+}
+
+/*
+ * A power cut must not take a lock's record back and keep what was committed under it: another
+ * host would take the lock, and the replay write over what it did (R1).
+ */
+static void locks_are_durable_before_what_they_cover(struct cluster *c)
+{
+	struct order o = { 0 };
+	uint64_t id;
+
+	attach_all(c, 1);
+	simdisk_observe(c->disk, watch_order, &o);
+	CU_ASSERT_EQUAL(create(host(c, 0), fs_root(c->fs), "f", S_IFREG | 0644, &id), 0);
+	CU_ASSERT_EQUAL(fs_sync(host(c, 0)), 0);
+	simdisk_observe(c->disk, NULL, NULL);
+	CU_ASSERT(o.commits > 0);
+	CU_ASSERT_EQUAL(o.early, 0);
+}
+
 #define IN_CLUSTER(fn) static void test_##fn(void) { cluster_run(21, SIZE, fn); }
 
 IN_CLUSTER(hosts_share_a_directory)
@@ -347,6 +388,7 @@ IN_CLUSTER(crashed_host_returns)
 IN_CLUSTER(crossing_moves_make_no_loop)
 IN_CLUSTER(lost_host_fails_and_returns)
 IN_CLUSTER(rescue_reads_beside_the_living)
+IN_CLUSTER(locks_are_durable_before_what_they_cover)
 
 UNIT_MAIN("cluster",
 	UNIT_TEST(test_hosts_share_a_directory),
@@ -358,5 +400,6 @@ UNIT_MAIN("cluster",
 	UNIT_TEST(test_crashed_host_returns),
 	UNIT_TEST(test_crossing_moves_make_no_loop),
 	UNIT_TEST(test_lost_host_fails_and_returns),
-	UNIT_TEST(test_rescue_reads_beside_the_living)
+	UNIT_TEST(test_rescue_reads_beside_the_living),
+	UNIT_TEST(test_locks_are_durable_before_what_they_cover)
 );
