@@ -6,6 +6,7 @@
 #define OPS_ALL		((1u << OPS) - 1)
 #define CALM_NS		(300 * SEC)	/* of chaos; then it lets up a little */
 #define RUN_NS		(2 * 3600 * SEC)
+#define POWER_CUTS_MAX	3u	/* before the end, which is one too */
 
 static struct sim_host *pick_host(struct world *w)
 {
@@ -327,7 +328,7 @@ static void chaos_stall(struct world *w)
 
 static void chaos_power_cut(struct world *w)
 {
-	if (w->counters[COUNT_power_cut] || !world_chance(w, 30))
+	if (w->counters[COUNT_power_cut] >= POWER_CUTS_MAX)
 		return;
 	w->counters[COUNT_power_cut]++;
 	for (unsigned int i = 0; i < w->host_count; i++) {

@@ -99,30 +99,6 @@ static bool may_write(struct world *w, const struct life *life, const struct loc
 	return false;
 }
 
-/*
- * A power cut takes back lock records too, so what the dead left to be replayed may be covered by
- * a record that names an earlier holder, dead as well, or nobody.
- */
-static bool is_replay_after_cut(struct world *w, const struct life *life, const struct lockrec *r)
-{
-	const struct life *holder = life_of_slot(w, r->owner, r->owner_generation);
-	struct slot s;
-
-	if (r->mode == LOCK_EXCLUSIVE && holder && holder >= &w->lives[w->lives_cut])
-		return false;
-	for (uint32_t i = 0; i < w->super.slot_count; i++) {
-		const struct life *dead;
-
-		if (!life->claimed[i] || !slot_at(w, i, &s) || s.state != SLOT_RECOVERING ||
-		    s.generation != life->claimed[i])
-			continue;
-		dead = life_of_slot(w, i, s.generation);
-		if (dead && dead < &w->lives[w->lives_cut])
-			return true;
-	}
-	return false;
-}
-
 static void check_cover(struct world *w, struct life *life, uint64_t addr, const uint8_t *block,
 			const char *what)
 {
@@ -144,7 +120,7 @@ static void check_cover(struct world *w, struct life *life, uint64_t addr, const
 	    !super_ag_of(&w->super, addr, &ag) && lock_at(w, super_ag_addr(&w->super, ag), &group) &&
 	    may_write(w, life, &group))
 		return;
-	if (!may_write(w, life, &r) && !is_replay_after_cut(w, life, &r))
+	if (!may_write(w, life, &r))
 		world_violation(w, "R1: life %u (slot %u/%u) %s %s block %#llx covered by lock %#llx, "
 				"%s by %u/%u", life->pid, life->slot, life->generation, what,
 				meta_type_name(magic_of(block)), (unsigned long long)addr,
@@ -393,19 +369,22 @@ static void check_fenced(struct world *w, struct life *life, const struct blk_io
 				(unsigned long long)io->off);
 }
 
-/* For people: what befalls one address (--watch).  Not part of the hash. */
+/* For people: what befalls one address, or what one life does (--watch).  Not part of the hash. */
 static void show_watched(struct world *w, const struct life *life, const struct blk_io *io)
 {
 	const uint8_t *block = io->iov && io->op != BLK_READ ? io->iov[io->op == BLK_CAW].iov_base : NULL;
 
-	if (!w->watch || w->watch < io->off || w->watch >= io->off + io->len)
+	if (!w->watch || ((!life || w->watch != life->pid) &&
+			  (w->watch < io->off || w->watch >= io->off + io->len)))
 		return;
-	block = block && io->op != BLK_CAW ? block + (w->watch - io->off) / BLOCK_SIZE * BLOCK_SIZE : block;
+	if (block && io->op != BLK_CAW && w->watch >= io->off)
+		block += (w->watch - io->off) / BLOCK_SIZE * BLOCK_SIZE;
 	printf("%10.4f   %s of %#llx +%#llx by life %u: %s, covered by %#llx\n",
 	       (double)sim_now_ns(w->sim) / 1e9, sim_op_names[io->op], (unsigned long long)io->off,
 	       (unsigned long long)io->len, life ? life->pid : 0,
 	       block ? meta_type_name(magic_of(block)) : "-",
-	       block ? (unsigned long long)cover_of(w, w->watch / BLOCK_SIZE * BLOCK_SIZE, block) : 0);
+	       block ? (unsigned long long)cover_of(w, le64_to_cpu(((const struct meta_hdr_disk *)
+								   (const void *)block)->addr), block) : 0);
 }
 
 static void saw(void *arg, struct env *env, const struct blk_io *io)
@@ -445,7 +424,6 @@ static void saw(void *arg, struct env *env, const struct blk_io *io)
 
 void rules_power_cut(struct world *w)
 {
-	w->lives_cut = w->life_count;
 	table_each(&w->rules->lock_records, forget_lock, w->rules);
 	rings_power_cut(w);
 }

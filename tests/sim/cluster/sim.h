@@ -169,7 +169,7 @@ struct world {
 	struct super super;
 	struct sim_host hosts[HOSTS_MAX + 1];	/* the last: the fresh one of the end */
 	struct life lives[LIVES_MAX];
-	unsigned int life_count, lives_cut;	/* lives before the last power cut */
+	unsigned int life_count;
 	struct model *model;
 	struct rules *rules;
 	uint64_t commands;		/* applied */
