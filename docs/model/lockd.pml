@@ -58,7 +58,7 @@
 
 byte st[HOSTS], gen[HOSTS];		/* slots: enum slot_state, generation */
 byte by[HOSTS], bygen[HOSTS];		/* recoverer and its generation */
-byte owner[LOCKS], ogen[LOCKS];		/* lock records */
+byte owner[LOCKS], ogen[LOCKS];		/* lock records: who holds it exclusively */
 byte journal[HOSTS];			/* a bit for each block that is in it and not at home */
 
 /* ---- in each host's memory ---- */
@@ -89,17 +89,48 @@ byte landed[HOSTS];	/* landed, and the host does not know yet */
 #define CLEARING 6	/* record_settle_fate(): compare-and-write under way */
 #define DROPPING 7	/* releasing: compare-and-write under way */
 #define DROPPED	8	/* landed */
-byte pc[HOSTS], at[HOSTS], seen[HOSTS], seengen[HOSTS];
+byte pc[HOSTS], at[HOSTS];
+#if defined(V_SLOT_FIRST) || defined(V_SLOT_LOOSE)
+byte seen[HOSTS], seengen[HOSTS];
+bit peeked_free[HOSTS];
+#endif
 
 #define NOT	0
-#define HELD	1
+#define HELD	1	/* exclusively */
 #define OPEN	2	/* lock->unclear: neither held nor free */
-typedef locks { byte mem[LOCKS]; byte late[LOCKS] };
-locks h[HOSTS];		/* late: a forgotten command may still land: LATE_TAKE or LATE_DROP */
+#define SHARED	3
+#define HALF	4	/* unclear whether it is exclusive still or shared already */
+typedef locks { byte mem[LOCKS]; byte late[LOCKS];
+#ifdef SHARE
+	byte share[LOCKS];	/* on disk: the generation under which the host shares it; 0 */
+#endif
+};
+locks h[HOSTS];		/* late: a forgotten command may still land */
 #define LATE_TAKE 1
 #define LATE_DROP 2
+#define LATE_SHARE 3
 
-byte wr[HOSTS];		/* home block + 1 of a write under way */
+/*
+ * SHARE: 1 locks are shared by readers as well; 2 those who share one all write (LOCK_MULTI; data
+ * only, their map is frozen).  To which mode the compare-and-write under way leads:
+ */
+#ifdef SHARE
+byte to[HOSTS];
+#define TO(i, mode)	to[i] = mode
+#define to_shared(i)	(to[i] == SHARED)
+#define shares(l, i)	(h[i].share[l] != 0)
+#define shared_by_others(l, i) \
+	((i != 0 && shares(l, 0)) || (i != 1 && shares(l, 1)) || (i != 2 && shares(l, 2)))
+#define GIVE_SHARE(l, i, g) h[i].share[l] = g
+#else
+#define TO(i, mode)	skip
+#define to_shared(i)	false
+#define shares(l, i)	false
+#define shared_by_others(l, i) false
+#define GIVE_SHARE(l, i, g) skip
+#endif
+
+byte wr[HOSTS];		/* home block + 1 of a write under way; + LOCKS: one of several writers' */
 byte rewr[HOSTS];	/* victim * LOCKS + home block + 1 of a write of a replay */
 
 /* Recovery, LOCKING.md's numbers; a joining host recovers its own slot by the same steps. */
@@ -132,7 +163,11 @@ hidden byte k, n;
 /* gate_is_valid(), and the device accepts our commands. */
 #define gate(i)		(up[i] != OUT && !stale_lease[i] && !fenced[i])
 #define works(i)	(up[i] == MEMBER && gate(i))
+#ifdef SHARE
+#define names(l, i)	((owner[l] == i && ogen[l] == mygen[i]) || h[i].share[l] == mygen[i])
+#else
 #define names(l, i)	(owner[l] == i && ogen[l] == mygen[i])
+#endif
 #define under_way(i)	(wr[i] || rewr[i] || rec[i] == R_CLAIM || rec[i] == R_FREE || \
 			 pc[i] == TAKING || pc[i] == CLEARING || pc[i] == DROPPING || \
 			 late_any(i))
@@ -177,7 +212,11 @@ byte older[HOSTS];	/* a bit for each host whose want was there before ours */
 #define beating(k)	(up[k] == MEMBER && st[k] == LIVE && silent[k] == 0)
 #define after_others(i)	(((older[i] & 1) && beating(0)) || ((older[i] & 2) && beating(1)) || \
 			 ((older[i] & 4) && beating(2)))
+#ifdef V_OUT_OF_TURN
+#define MAY_SEEK(i, l)	want[i]
+#else
 #define MAY_SEEK(i, l)	(want[i] && !after_others(i))
+#endif
 #define MAY_WRITE(i, l)	(!used[i])
 
 inline want_publish(i)
@@ -290,8 +329,10 @@ inline forget(i)
 	:: n < LOCKS ->
 		h[i].mem[n] = NOT;
 		if
-		:: at[i] == n && pc[i] == TAKING -> h[i].late[n] = LATE_TAKE
-		:: at[i] == n && pc[i] == DROPPING -> h[i].late[n] = LATE_DROP
+		:: at[i] == n && pc[i] == TAKING && !to_shared(i) -> h[i].late[n] = LATE_TAKE
+		:: at[i] == n && pc[i] == DROPPING && !to_shared(i) -> h[i].late[n] = LATE_DROP
+		:: at[i] == n && (pc[i] == TAKING || pc[i] == DROPPING) && to_shared(i) ->
+			h[i].late[n] = LATE_SHARE
 		:: else
 		fi;
 		n++
@@ -299,8 +340,6 @@ inline forget(i)
 	od;
 	pc[i] = IDLE;
 	at[i] = 0;
-	seen[i] = 0;
-	seengen[i] = 0;
 	want_withdraw(i);
 	if
 	:: rec[i] == R_CLAIM || rec[i] == R_FREE
@@ -311,33 +350,61 @@ inline forget(i)
 /* ---- locks: lock.c, cache.c, drop.c ---- */
 
 /* record_take(): the record is read, through the gate. */
-inline acquire_read(i, l)
+inline acquire_read(i, l, mode)
 {
 	d_step {
-		works(i) && pc[i] == IDLE && h[i].mem[l] == NOT && MAY_SEEK(i, l) ->
+		works(i) && pc[i] == IDLE && MAY_SEEK(i, l) &&
+		(h[i].mem[l] == NOT || (h[i].mem[l] == SHARED && mode == HELD)) ->
 		at[i] = l;
+		TO(i, mode);
 		if
-		:: owner[l] == NOBODY || owner[l] == i -> pc[i] = TAKE
-		:: else -> pc[i] = READ; seen[i] = owner[l]; seengen[i] = ogen[l]
+		:: (owner[l] == NOBODY || owner[l] == i) &&
+		   (mode == SHARED || !shared_by_others(l, i)) -> pc[i] = TAKE
+		:: else -> pc[i] = READ
 		fi
 	}
 }
 
+/* One holder that is in the way: a slot older than what the record names is called damaged. */
+inline judge_holder(i, s, g)
+{
+	assert(gen[s] >= g);
+	if
+	:: !retired(s, g) -> pc[i] = IDLE
+	:: else
+	fi
+}
+
+#ifdef SHARE
+inline judge_sharer(i, s)
+{
+	if
+	:: pc[i] == TAKE && s != i && !to_shared(i) && shares(at[i], s) ->
+		judge_holder(i, s, h[s].share[at[i]])
+	:: else
+	fi
+}
+#define JUDGE_SHARERS(i) judge_sharer(i, 0); judge_sharer(i, 1); judge_sharer(i, 2)
+#else
+#define JUDGE_SHARERS(i) skip
+#endif
+
 /*
- * observe_owner_is_stale(): the slot is read after the record.  A slot that is older than what
- * a lock names is called damaged there: on a healthy volume that must not happen.
+ * observe_owner_is_stale(): the slots are read after the record.  One read that finds all holders
+ * stale stands for several, for what is retired stays so; and the record is as it was read, or
+ * this attempt would be over.
  */
 inline acquire_judge(i)
 {
 	d_step {
 		works(i) && pc[i] == READ ->
-		assert(gen[seen[i]] >= seengen[i]);
+		pc[i] = TAKE;
 		if
-		:: retired(seen[i], seengen[i]) -> pc[i] = TAKE
-		:: else -> pc[i] = IDLE
+		:: owner[at[i]] != NOBODY && owner[at[i]] != i ->
+			judge_holder(i, owner[at[i]], ogen[at[i]])
+		:: else
 		fi;
-		seen[i] = 0;
-		seengen[i] = 0
+		JUDGE_SHARERS(i)
 	}
 }
 
@@ -346,8 +413,6 @@ inline acquire_judge(i)
  * for stale whatever is not in use at that very generation, which is right in the right order.
  */
 #if defined(V_SLOT_FIRST) || defined(V_SLOT_LOOSE)
-bit peeked_free[HOSTS];
-
 inline acquire_peek(i, s)
 {
 	d_step {
@@ -359,7 +424,7 @@ inline acquire_peek(i, s)
 	}
 }
 
-inline acquire_after_peek(i, l)
+inline acquire_after_peek(i, l, mode)
 {
 	d_step {
 		works(i) && pc[i] == PEEKED && h[i].mem[l] == NOT ->
@@ -389,6 +454,33 @@ inline acquire_after_peek(i, l)
 }
 #endif
 
+/* record_next(): what the record says when @i holds it. */
+inline record_own(l, i)
+{
+	owner[l] = i;
+	ogen[l] = cmdgen[i];
+	GIVE_SHARE(l, 0, 0);
+	GIVE_SHARE(l, 1, 0);
+	GIVE_SHARE(l, 2, 0)
+}
+
+inline record_share(l, i)
+{
+	owner[l] = NOBODY;
+	ogen[l] = 0;
+	GIVE_SHARE(l, i, cmdgen[i])
+}
+
+/* Others that share it stay. */
+inline record_leave(l, i)
+{
+	if
+	:: owner[l] == i -> owner[l] = NOBODY; ogen[l] = 0
+	:: else
+	fi;
+	GIVE_SHARE(l, i, 0)
+}
+
 /* record_write(): issued while the lease is valid. */
 inline acquire_issue(i)
 {
@@ -401,8 +493,10 @@ inline take_lands(i)
 		pc[i] == TAKING ->
 		n = at[i];
 		record_changes(n);
-		owner[n] = i;
-		ogen[n] = cmdgen[i];
+		if
+		:: to_shared(i) -> record_share(n, i)
+		:: else -> record_own(n, i)
+		fi;
 		pc[i] = TAKEN
 	}
 }
@@ -412,23 +506,33 @@ inline acquire_ends(i)
 {
 	d_step {
 		works(i) && pc[i] == TAKEN ->
-		h[i].mem[at[i]] = HELD;
+		h[i].mem[at[i]] = (to_shared(i) -> SHARED : HELD);
 		pc[i] = IDLE;
 		want_withdraw(i)
 	}
 }
 
-/* Unclear, and not to be read back: lock->unclear.  What is under way stays so. */
+/*
+ * Unclear, and not to be read back: lock->unclear.  What is under way stays so.  Of an upgrade the
+ * old mode is ours in either image.
+ */
 inline give_up(i)
 {
 	d_step {
 		up[i] == MEMBER && unclears < UNCLEAR &&
 		(pc[i] == TAKING || pc[i] == TAKEN || pc[i] == DROPPING || pc[i] == DROPPED) ->
 		unclears++;
-		h[i].mem[at[i]] = OPEN;
 		if
-		:: pc[i] == TAKING -> h[i].late[at[i]] = LATE_TAKE
-		:: pc[i] == DROPPING -> h[i].late[at[i]] = LATE_DROP
+		:: (pc[i] == DROPPING || pc[i] == DROPPED) && to_shared(i) ->
+			h[i].mem[at[i]] = HALF
+		:: (pc[i] == TAKING || pc[i] == TAKEN) && h[i].mem[at[i]] == SHARED
+		:: else -> h[i].mem[at[i]] = OPEN
+		fi;
+		if
+		:: (pc[i] == TAKING || pc[i] == DROPPING) && to_shared(i) ->
+			h[i].late[at[i]] = LATE_SHARE
+		:: pc[i] == TAKING && !to_shared(i) -> h[i].late[at[i]] = LATE_TAKE
+		:: pc[i] == DROPPING && !to_shared(i) -> h[i].late[at[i]] = LATE_DROP
 		:: else
 		fi;
 		pc[i] = IDLE
@@ -442,8 +546,9 @@ inline late_lands(i, l)
 		n = h[i].late[l];
 		record_changes(l);
 		if
-		:: n == LATE_TAKE -> owner[l] = i; ogen[l] = cmdgen[i]
-		:: else -> owner[l] = NOBODY; ogen[l] = 0
+		:: n == LATE_TAKE -> record_own(l, i)
+		:: n == LATE_SHARE -> record_share(l, i)
+		:: else -> record_leave(l, i)
 		fi
 	}
 }
@@ -452,7 +557,8 @@ inline late_lands(i, l)
 inline clear_issue(i, l)
 {
 	d_step {
-		works(i) && pc[i] == IDLE && h[i].mem[l] == OPEN ->
+		works(i) && pc[i] == IDLE && (h[i].mem[l] == OPEN || h[i].mem[l] == HALF) ->
+		assert(h[i].mem[l] == OPEN || names(l, i));
 		if
 		:: !names(l, i) && !h[i].late[l] -> h[i].mem[l] = NOT
 		:: else -> at[i] = l; pc[i] = CLEARING
@@ -467,24 +573,26 @@ inline clear_lands(i)
 		n = at[i];
 		record_changes(n);
 		if
-		:: names(n, i) -> owner[n] = NOBODY; ogen[n] = 0
-		:: else	/* only the sequence */
+		:: h[i].mem[n] == HALF -> record_share(n, i); h[i].mem[n] = SHARED
+		:: h[i].mem[n] != HALF && names(n, i) -> record_leave(n, i); h[i].mem[n] = NOT
+		:: else -> h[i].mem[n] = NOT	/* only the sequence */
 		fi;
-		h[i].mem[n] = NOT;
 		pc[i] = IDLE
 	}
 }
 
 /* drop_batch(): settle() has brought everything home (R4), then record_change(). */
-inline drop_issue(i, l)
+inline drop_issue(i, l, mode)
 {
 	d_step {
-		works(i) && pc[i] == IDLE && h[i].mem[l] == HELD &&
+		works(i) && pc[i] == IDLE &&
+		(h[i].mem[l] == HELD || (h[i].mem[l] == SHARED && mode == NOT)) &&
 #ifndef V_NO_SETTLE
 		!(journal[i] & (1 << l)) &&
 #endif
-		wr[i] != l + 1 ->
+		wr[i] != l + 1 && wr[i] != LOCKS + l + 1 ->
 		at[i] = l;
+		TO(i, mode);
 		if
 		:: names(l, i) -> pc[i] = DROPPING
 		:: else -> up[i] = OUT	/* record_gone(): never, in a host with a lease */
@@ -501,8 +609,10 @@ inline drop_lands(i)
 		pc[i] == DROPPING ->
 		n = at[i];
 		record_changes(n);
-		owner[n] = NOBODY;
-		ogen[n] = 0;
+		if
+		:: to_shared(i) -> record_share(n, i)
+		:: else -> record_leave(n, i)
+		fi;
 		pc[i] = DROPPED
 	}
 }
@@ -511,7 +621,7 @@ inline drop_ends(i)
 {
 	d_step {
 		works(i) && pc[i] == DROPPED ->
-		h[i].mem[at[i]] = NOT;
+		h[i].mem[at[i]] = (to_shared(i) -> SHARED : NOT);
 		pc[i] = IDLE
 	}
 }
@@ -539,16 +649,50 @@ inline write_issue(i, l)
 	}
 }
 
+/* Nobody else who may read believes that it holds what @i is writing, and is not giving it up. */
+#define has_it(l, k) \
+	(works(k) && (h[k].mem[l] == HELD || h[k].mem[l] == SHARED) && \
+	 !(at[k] == l && (pc[k] == DROPPING || pc[k] == DROPPED) && !to_shared(k)))
+
 /* The heart of it: a write is accepted only from the one holder that is not retired. */
 inline write_lands(i)
 {
 	d_step {
-		wr[i] != 0 ->
+		wr[i] != 0 && wr[i] <= LOCKS ->
 		assert(owner[wr[i] - 1] == i && ogen[wr[i] - 1] == cmdgen[i]);
 		assert(!retired(i, cmdgen[i]));
+		assert((i == 0 || !has_it(wr[i] - 1, 0)) && (i == 1 || !has_it(wr[i] - 1, 1)) &&
+		       (i == 2 || !has_it(wr[i] - 1, 2)));
 		wr[i] = 0
 	}
 }
+
+/* One of several writers: its data goes where the map that is frozen says.  Nothing is journalled. */
+#if defined(SHARE) && SHARE == 2
+inline multi_issue(i, l)
+{
+	d_step {
+		works(i) && h[i].mem[l] == SHARED && wr[i] == 0 && !(at[i] == l && pc[i] != IDLE) ->
+		wr[i] = LOCKS + l + 1
+	}
+}
+
+inline multi_lands(i)
+{
+	d_step {
+		wr[i] > LOCKS ->
+		n = wr[i] - LOCKS - 1;
+		assert((h[i].share[n] == cmdgen[i] || (owner[n] == i && ogen[n] == cmdgen[i])) &&
+		       !retired(i, cmdgen[i]));
+		wr[i] = 0
+	}
+}
+#define MULTI_ISSUE(i)	EACH(multi_issue, i)
+#define MULTI_LANDS(i)	:: multi_lands(i)
+#else
+#define MULTI_ISSUE(i)
+#define MULTI_LANDS(i)
+#endif
 
 /* journal_checkpoint(): home and flushed, the tail goes past. */
 inline write_trim(i, l)
@@ -925,20 +1069,136 @@ inline tick_claimed(i)
 	}
 }
 
+/* ---- hosts have no names ---- */
+
+/*
+ * Hosts, each with its slot, are all alike, so a state in which they have changed places is the same
+ * state again.  After each move they are put in an order, and what is left over of moves that
+ * have ended is wiped out: one of up to six states is searched for the others.  Any order is right; a good
+ * one seldom takes two hosts for equal.
+ */
+#ifndef LIVENESS
+#define KEY(i) \
+	(up[i] | st[i] << 2 | gen[i] << 4 | mygen[i] << 7 | pc[i] << 10 | rec[i] << 14 | \
+	 stale_lease[i] << 18 | slow[i] << 19 | beat[i] << 20 | landed[i] << 22 | \
+	 silent[i] << 24 | wr[i] << 26 | journal[i] << 28 | fenced[i] << 30)
+#define SWAP(x)		k = x[a]; x[a] = x[b]; x[b] = k
+#define OTHER(x)	((x) == a -> b : ((x) == b -> a : (x)))
+
+hidden int key[HOSTS];
+hidden byte m;
+
+/* References to hosts a and b, where they mean something. */
+inline rename(i, a, b)
+{
+	by[i] = OTHER(by[i]);
+	if
+	:: rec[i] != R_NONE ->
+		victim[i] = OTHER(victim[i]);
+		beside[i] = (beside[i] -> OTHER(beside[i] - 1) + 1 : 0)
+	:: else
+	fi;
+	if
+	:: rewr[i] ->
+		k = (rewr[i] - 1) / LOCKS;
+		rewr[i] = OTHER(k) * LOCKS + (rewr[i] - 1) % LOCKS + 1
+	:: else
+	fi
+#if defined(V_SLOT_FIRST) || defined(V_SLOT_LOOSE)
+	;
+	if
+	:: pc[i] == PEEKED -> seen[i] = OTHER(seen[i])
+	:: else -> seen[i] = 0; seengen[i] = 0; peeked_free[i] = 0
+	fi
+#endif
+}
+
+inline swap_hosts(a, b)
+{
+	if
+	:: key[a] < key[b] ->
+		m = 0;
+		do
+		:: m < HOSTS -> rename(m, a, b); m++
+		:: else -> break
+		od;
+		m = 0;
+		do
+		:: m < LOCKS ->
+			owner[m] = OTHER(owner[m]);
+#ifdef SHARE
+			k = h[a].share[m]; h[a].share[m] = h[b].share[m]; h[b].share[m] = k;
+#endif
+			k = h[a].mem[m]; h[a].mem[m] = h[b].mem[m]; h[b].mem[m] = k;
+			k = h[a].late[m]; h[a].late[m] = h[b].late[m]; h[b].late[m] = k;
+			m++
+		:: else -> break
+		od;
+		SWAP(st); SWAP(gen); SWAP(by); SWAP(bygen); SWAP(journal); SWAP(up); SWAP(mygen);
+		SWAP(cmdgen); SWAP(stale_lease); SWAP(slow); SWAP(beat); SWAP(landed); SWAP(pc);
+		SWAP(at); SWAP(wr); SWAP(rewr); SWAP(rec);
+		SWAP(victim); SWAP(beside); SWAP(silent); SWAP(waited); SWAP(overdue);
+		SWAP(fenced);
+#ifdef SHARE
+		SWAP(to);
+#endif
+#if defined(V_SLOT_FIRST) || defined(V_SLOT_LOOSE)
+		SWAP(seen); SWAP(seengen); SWAP(peeked_free);
+#endif
+		m = 0;
+		key[a] = key[a] ^ key[b];
+		key[b] = key[a] ^ key[b];
+		key[a] = key[a] ^ key[b]
+	:: else
+	fi
+}
+
+inline normalize()
+{
+	d_step {
+		m = 0;
+		do
+		:: m < HOSTS ->
+			if
+			:: pc[m] == IDLE -> at[m] = 0; TO(m, NOT)
+			:: else
+			fi;
+			if
+			:: rec[m] == R_NONE -> victim[m] = 0; beside[m] = 0
+			:: else
+			fi;
+			key[m] = KEY(m);
+			m++
+		:: else -> break
+		od;
+		swap_hosts(0, 1);
+		swap_hosts(1, 2);
+		swap_hosts(0, 1);
+		k = 0; n = 0; m = 0
+	}
+}
+#endif
+
 /* ---- the processes ---- */
 
 #if LOCKS > 1
 #define EACH(move, i)	:: move(i, 0) :: move(i, 1)
+#define EACH_TO(move, i, mode) :: move(i, 0, mode) :: move(i, 1, mode)
 #else
 #define EACH(move, i)	:: move(i, 0)
+#define EACH_TO(move, i, mode) :: move(i, 0, mode)
 #endif
 
 #if defined(V_SLOT_FIRST) || defined(V_SLOT_LOOSE)
 #define ACQUIRE_MOVES(i) \
 	:: acquire_peek(i, 0) :: acquire_peek(i, 1) :: acquire_peek(i, 2) \
-	EACH(acquire_after_peek, i)
+	EACH_TO(acquire_after_peek, i, HELD)
+#elif defined(SHARE)
+#define ACQUIRE_MOVES(i) \
+	EACH_TO(acquire_read, i, HELD) EACH_TO(acquire_read, i, SHARED) :: acquire_judge(i) \
+	EACH_TO(drop_issue, i, SHARED)
 #else
-#define ACQUIRE_MOVES(i) EACH(acquire_read, i) :: acquire_judge(i)
+#define ACQUIRE_MOVES(i) EACH_TO(acquire_read, i, HELD) :: acquire_judge(i)
 #endif
 
 #ifdef V_MISCOMPARE
@@ -950,8 +1210,8 @@ inline tick_claimed(i)
 /* The threads of a host that take, use and drop locks. */
 #define USER(i) \
 	ACQUIRE_MOVES(i) :: acquire_issue(i) :: acquire_ends(i) :: give_up(i) \
-	EACH(clear_issue, i) EACH(write_issue, i) EACH(write_trim, i) \
-	EACH(drop_issue, i) DROP_ENDS(i) WANT(i)
+	CLEAR_ISSUE(i) EACH(write_issue, i) EACH(write_trim, i) MULTI_ISSUE(i) \
+	EACH_TO(drop_issue, i, NOT) DROP_ENDS(i) WANT(i)
 
 /* recover_thread(), and join_go_live() as far as it does the same. */
 #define RECOVERER(i) \
@@ -959,10 +1219,21 @@ inline tick_claimed(i)
 	:: claim_issue(i) :: recover_ends(i) :: recover_fence(i) :: recover_check(i) \
 	EACH(replay_issue, i) :: replay_ends(i) :: recover_inherit(i) :: retire_issue(i)
 
+/* A rule of liveness taken away: nobody recovers the dead, or nobody frees what is unclear. */
+#ifdef V_NO_RECOVERY
+#undef RECOVERER
+#define RECOVERER(i) :: false
+#endif
+#ifdef V_UNCLEAR_KEPT
+#define CLEAR_ISSUE(i)
+#else
+#define CLEAR_ISSUE(i)	EACH(clear_issue, i)
+#endif
+
 /* What of a host's commands is under way reaches the device. */
 #define DEVICE(i) \
 	:: take_lands(i) EACH(late_lands, i) :: clear_lands(i) :: drop_lands(i) \
-	:: write_lands(i) :: claim_lands(i) :: replay_lands(i) :: retire_lands(i) \
+	:: write_lands(i) MULTI_LANDS(i) :: claim_lands(i) :: replay_lands(i) :: retire_lands(i) \
 	:: beat_lands(i)
 
 /* beat_thread(), joining, and being lost. */
@@ -976,20 +1247,28 @@ inline tick_claimed(i)
 
 #ifdef LIVENESS
 /*
- * Each thread a process, for fairness is promised to processes.  Hosts that live beat: no freezes
- * and no joins here, so nothing is left for a Heart to do.
+ * Each thread a process, for fairness is promised to processes.  Without freezes and joins a
+ * host that lives beats, and nothing is left for a Heart to do.
  */
 proctype User(byte i) { end: do USER(i) od }
 proctype Recoverer(byte i) { end: do RECOVERER(i) od }
 proctype Device(byte i) { end: do DEVICE(i) :: tick(i, true) :: crash(i) od }
+#if FREEZES > 0 || JOINS > 0
+proctype Heart(byte i) { end: do HEART(i) od }
+#endif
 #else
 /* All threads of all hosts in any order: for safety it matters not who makes a move. */
 proctype Cluster()
 {
 end:	do
-	USER(0) RECOVERER(0) DEVICE(0) HEART(0) FATE(0)
-	USER(1) RECOVERER(1) DEVICE(1) HEART(1) FATE(1)
-	USER(2) RECOVERER(2) DEVICE(2) HEART(2) FATE(2)
+	:: atomic {
+		if
+		USER(0) RECOVERER(0) DEVICE(0) HEART(0) FATE(0)
+		USER(1) RECOVERER(1) DEVICE(1) HEART(1) FATE(1)
+		USER(2) RECOVERER(2) DEVICE(2) HEART(2) FATE(2)
+		fi;
+		normalize()
+	}
 	od
 }
 #endif
@@ -1009,6 +1288,9 @@ init {
 			run User(i);
 			run Recoverer(i);
 			run Device(i);
+#if FREEZES > 0 || JOINS > 0
+			run Heart(i);
+#endif
 #endif
 			i++
 		:: else -> break

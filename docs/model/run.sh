@@ -28,7 +28,7 @@ search() {
 	rm -rf "$dir" && mkdir -p "$dir" && cd "$dir" || return 1
 	for d in "$@"; do
 		defs+=("-D$d")
-		[ "$d" != LIVENESS ] || { kind=-DNFAIR=5; opts=(-a -f); }
+		[ "$d" != LIVENESS ] || { kind=-DNFAIR=6; opts=(-a -f); }
 	done
 	[ "$kind" != -DSAFETY ] || opts=(-n)
 	cp "$model" lockd.pml
