@@ -306,7 +306,11 @@ static int txn_read_sure(const struct ring *r, uint64_t sequence, uint64_t block
 {
 	int found = txn_read(r, sequence, block, room, t);
 
-	return found ? found : txn_read(r, sequence, block, room, t);
+	if (found)
+		return found;
+	t->window.count = 0;	/* what is in memory is what is doubted */
+	t->window.next = WINDOW_FIRST;
+	return txn_read(r, sequence, block, room, t);
 }
 
 /* The image says itself what it is; the place it is for must be its own (R6). */

@@ -153,6 +153,7 @@ const char *const sim_fault_names[FAULTS] = {
 	[SIMDISK_TIMEOUT_APPLIED] = "timed out, applied",
 	[SIMDISK_TIMEOUT_LATE] = "timed out, applied later", [SIMDISK_DELAY] = "delayed",
 	[SIMDISK_CORRUPT] = "bit flipped", [SIMDISK_NOSPC] = "refused for want of space",
+	[SIMDISK_TWICE] = "sent twice",
 	[SIMDISK_HOLD] = "held by a frozen host",
 };
 const char *const sim_op_names[OPS] = {
@@ -162,6 +163,9 @@ const char *const sim_op_names[OPS] = {
 
 bool sim_fault_can(enum simdisk_fault fault, enum blk_op op)
 {
+	/* A unit test's: lockd/caw.c is told what it did. */
+	if (fault == SIMDISK_TWICE)
+		return false;
 	if (fault == SIMDISK_NOSPC || fault == SIMDISK_CORRUPT)
 		return op == (fault == SIMDISK_NOSPC ? BLK_WRITE : BLK_READ);
 	/* The filesystem writes its zeros itself. */
