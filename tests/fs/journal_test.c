@@ -635,7 +635,8 @@ static void batched_body(struct rig *rig)
 	reads = reads_of(rig);
 	CU_ASSERT_EQUAL(journal_replay(rig->env, dev, &rig->fs.super, 0, &replayed), 0);
 	CU_ASSERT_EQUAL(replayed, 0);
-	CU_ASSERT(reads_of(rig) - reads <= 2);
+	/* The tail, the first window, and the end again: one flipped bit must not make it one. */
+	CU_ASSERT(reads_of(rig) - reads <= 3);
 	blkdev_close(dev);
 }
 
