@@ -157,8 +157,6 @@ static const char *data_fault(const struct tgt_conn *conn, const struct tgt_task
 		return "data of a command of another connection";
 	if (be32_to_cpu(d->offset) != task->out_at)
 		return "data that is not the next of its sequence";
-	if (be32_to_cpu(d->data_sn) != task->out_data_sn)
-		return "wrong DataSN";
 	if (be32_to_cpu(d->ttt) == PDU_TAG_NONE) {
 		if (!task->unsolicited)
 			return "unsolicited data after its end";
@@ -194,6 +192,12 @@ static enum pdu_verdict take_data(struct tgt_conn *conn, const struct pdu_bhs_wi
 	fault = data_fault(conn, task, d);
 	if (fault)
 		return refuse(conn, bhs, PDU_REJECT_PROTOCOL_ERROR, fault);
+	/*
+	 * A wrong DataSN: PDUs are missing, as if their digests had been wrong.  The command ends
+	 * with that error when its sequence is over; the connection need not (RFC 7143, 7.8).
+	 */
+	if (be32_to_cpu(d->data_sn) != task->out_data_sn)
+		task->bad_data = true;
 	task->out_data_sn++;
 	conn->rx_task = task;
 	room = task->buf.len > task->out_at ? task->buf.len - task->out_at : 0;

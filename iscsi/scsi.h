@@ -210,6 +210,7 @@ struct scsi_lun_config {
 	const char	*name;		/* file or device, for messages */
 	struct scsi_backing backing;
 	uint32_t	block_size;	/* 512 or 4096 */
+	uint32_t	physical_block_size; /* what initiators shall align to; 0: block_size */
 	uint64_t	size;		/* bytes; the backing may grow (scsi_lun_refresh()) */
 	bool		read_only;
 	bool		thin;		/* unmap frees space; logical block provisioning reported */

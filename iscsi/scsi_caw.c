@@ -23,7 +23,8 @@ bool caw_begin(struct scsi_cmd *cmd)
 	cmd->blocks = cmd->cdb[13];
 	if (!scsi_check_range(cmd, cmd->lba, cmd->blocks))
 		return false;
-	if (cmd->blocks * bs > SCSI_SCRATCH_LEN)
+	/* 256 blocks come as 0, with the data of 256. */
+	if (cmd->blocks * bs > SCSI_SCRATCH_LEN || (!cmd->blocks && cmd->expected_out))
 		return scsi_bad_field(cmd, 13, -1);
 	cmd->claim.lba = cmd->lba;
 	cmd->claim.end = cmd->lba + cmd->blocks;

@@ -93,9 +93,8 @@ bool claim_admit(struct scsi_cmd *cmd)
 	}
 	if (!admit_sanitize(cmd))
 		return false;
-	if ((flags & OP_MEDIUM) && (lun->ejected || lun->stopped)) {
-		scsi_sense(cmd, KEY_NOT_READY,
-			   lun->ejected ? ASC_NO_MEDIUM : ASC_NOT_READY_START);
+	if ((flags & OP_MEDIUM) && lun->ejected) {
+		scsi_sense(cmd, KEY_NOT_READY, ASC_NO_MEDIUM);
 		return false;
 	}
 	if ((flags & OP_PROTECTED) && lun_is_write_protected(lun)) {

@@ -355,7 +355,7 @@ static struct scsi_lun *find_unit(struct scsi_target *t, const uint8_t *naa)
 	return NULL;
 }
 
-/* Identification descriptors (E4h).  False: error set. */
+/* Identification descriptors (E4h), whose LU ID TYPE has no meaning.  False: error set. */
 static bool parse_target(struct scsi_cmd *cmd, const uint8_t *list, unsigned int i)
 {
 	const unsigned int off = COPY_HEADER + i * COPY_TARGET_LEN;
@@ -364,10 +364,6 @@ static bool parse_target(struct scsi_cmd *cmd, const uint8_t *list, unsigned int
 
 	if (d[0] != 0xe4) {
 		scsi_sense(cmd, KEY_ILLEGAL_REQUEST, ASC_UNSUPPORTED_COPY_TARGET);
-		return false;
-	}
-	if (d[1] & 0xc0) {	/* LU ID TYPE: the logical unit itself, no proxy */
-		scsi_bad_param(cmd, off + 1, 7);
 		return false;
 	}
 	if (d[1] & 0x1f) {	/* a disk */

@@ -115,7 +115,8 @@ static void load_or_eject(struct scsi_cmd *cmd, bool load)
 {
 	struct scsi_lun *lun = cmd->unit;
 
-	if (!load && removal_is_prevented(lun)) {
+	/* Neither out nor in (SBC-4, 5.35). */
+	if (removal_is_prevented(lun)) {
 		scsi_sense(cmd, KEY_ILLEGAL_REQUEST, ASC_MEDIUM_REMOVAL_PREVENTED);
 		return;
 	}
@@ -151,9 +152,10 @@ void start_stop_run(struct scsi_cmd *cmd)
 	} else {
 		if (bits & 0x02)
 			load_or_eject(cmd, start);
-		if (cmd->status == SCSI_GOOD && !(bits & 0x02))
-			lun->stopped = !start;
-		/* What is stopped may be taken away: the cache is written back (SBC-4, 5.35). */
+		/*
+		 * What is stopped may be taken away: the cache is written back (SBC-4, 5.35).
+		 * Nothing turns, so that it is ready again at once.
+		 */
 		flush = !start && !(bits & 0x04) && cmd->status == SCSI_GOOD;
 	}
 	unit_unlock(lun);

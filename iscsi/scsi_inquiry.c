@@ -28,7 +28,7 @@ static size_t standard(const struct scsi_cmd *cmd, uint8_t *d)
 	if (!lun)
 		d[0] = 0x7f;	/* no unit here, none can be */
 	d[1] = lun && lun->config.removable ? 0x80 : 0x00;
-	d[2] = 0x07;		/* SPC-5 */
+	d[2] = 0x06;		/* SPC-4: some initiators know no later one */
 	d[3] = 0x10 | 0x02;	/* HISUP, response data format */
 	d[4] = 96 - 5;
 	d[5] = 0x10 | 0x08;	/* TPGS: implicit; 3PC */

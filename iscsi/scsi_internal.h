@@ -34,7 +34,7 @@ enum {
 };
 
 #define SCSI_ATOMIC_MAX		(MIB)		/* of one WRITE ATOMIC */
-#define SCSI_WRITE_SAME_MAX	(64 * MIB)
+#define SCSI_WRITE_SAME_MAX	(16 * MIB)	/* and fewer than 65536 blocks */
 #define SCSI_UNMAP_BLOCKS_MAX	(1u << 20)	/* of one UNMAP */
 #define SCSI_SANITIZE_BPS	(256 * MIB)	/* unless configured */
 
@@ -166,7 +166,6 @@ struct scsi_lun {
 	/* state.mode once more, for those without a mutex */
 	atomic_bool	descriptor_sense, write_cache, task_aborted_status;
 	bool		ejected;
-	bool		stopped;
 	const struct scsi_nexus *reserved_by;	/* RESERVE(6), (10) */
 	struct list	exclusive;	/* claims */
 	unsigned int	exclusive_count;

@@ -69,7 +69,6 @@ void unit_reset(struct scsi_lun *lun)
 	struct scsi_nexus *n, *tmp;
 
 	lun->reserved_by = NULL;
-	lun->stopped = false;
 	lun->state.mode = lun->state.saved;
 	unit_mirror_mode(lun);
 	list_for_each(n, tmp, &lun->target->nexuses, node)
@@ -80,8 +79,11 @@ void unit_reset(struct scsi_lun *lun)
 
 unsigned int lun_physical_exponent(const struct scsi_lun *lun)
 {
-	/* Files have blocks of 4096 bytes, whatever is offered on top of them. */
-	return lun->block_size == 512 ? 3 : 0;
+	unsigned int exponent = 0;
+
+	while (lun->block_size << exponent < lun->config.physical_block_size)
+		exponent++;
+	return exponent;
 }
 
 /* The polled device has something, and the reactor sleeps or polls. */
@@ -198,6 +200,9 @@ static int check_config(const struct scsi_lun *lun)
 
 	if (c->block_size != 512 && c->block_size != 4096)
 		why = "its block size is neither 512 nor 4096";
+	else if (c->physical_block_size && c->physical_block_size != 512 &&
+		 c->physical_block_size != 4096)
+		why = "its physical block size is neither 512 nor 4096";
 	else if (c->size < c->block_size)
 		why = "it is smaller than a block";
 	else if (strlen(c->serial) < 4)
