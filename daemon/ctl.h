@@ -41,6 +41,8 @@ bool ctl_peer_allowed(const struct rpc_hello *h, const struct ucred *cred, const
 enum ctl_cmd {
 	CTL_PING, CTL_STATUS, CTL_HOSTS, CTL_ATTACH, CTL_DETACH, CTL_MOUNT, CTL_LOCK_SHOW,
 	CTL_LOCK_BREAK, CTL_DF, CTL_LS, CTL_INFO,
+	CTL_DISK_CREATE, CTL_DISK_ALLOCATE, CTL_DISK_GROW, CTL_DISK_INFO, CTL_DISK_SNAPSHOT,
+	CTL_DISK_SNAPSHOT_DELETE, CTL_DISK_REVERT, CTL_DISK_CLONE, CTL_DISK_MERGE,
 };
 
 /* A request that is well-formed and permitted; texts live as long as @json. */
@@ -49,7 +51,10 @@ struct ctl_request {
 	json_t		*id;		/* to be repeated in the reply, or NULL */
 	enum ctl_cmd	cmd;
 	const char	*ds, *device, *dir, *path, *source;
-	uint64_t	from;		/* where a listing goes on */
+	const char	*name;		/* of a snapshot */
+	const char	*to;		/* path of a clone */
+	uint64_t	size;		/* bytes */
+	uint64_t	from;		/* where a listing, or long work, goes on */
 	unsigned int	attach_flags;	/* enum fs_attach_flags */
 	unsigned long	mount_flags;	/* of mount(2) */
 	bool		read_only;	/* one of them */

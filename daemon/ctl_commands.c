@@ -7,6 +7,7 @@
 
 #include "base/text.h"
 #include "daemon/ctl.h"
+#include "daemon/ctl_disk.h"
 #include "daemon/ctl_json.h"
 
 /* ---- status, hosts ---- */
@@ -388,7 +389,7 @@ static int run_on_store(struct store *s, const struct ctl_request *rq, json_t **
 	case CTL_INFO:
 		return info(s, rq, out, why, why_size);
 	default:
-		return -ENOSYS;
+		return ctl_disk_run(s, rq, out, why, why_size);
 	}
 }
 

@@ -18,6 +18,9 @@ enum param {
 	P_SOURCE	= 1 << 4,
 	P_FROM		= 1 << 5,
 	P_OPTIONS	= 1 << 6,
+	P_SIZE		= 1 << 7,
+	P_NAME		= 1 << 8,
+	P_TO		= 1 << 9,
 };
 
 static const struct {
@@ -37,11 +40,21 @@ static const struct {
 	{ "df", CTL_DF, false, P_DS, 0 },
 	{ "ls", CTL_LS, false, P_DS | P_PATH, P_FROM },
 	{ "info", CTL_INFO, false, P_DS, P_PATH },
+	{ "disk-create", CTL_DISK_CREATE, true, P_DS | P_PATH | P_SIZE, 0 },
+	{ "disk-allocate", CTL_DISK_ALLOCATE, true, P_DS | P_PATH, P_FROM },
+	{ "disk-grow", CTL_DISK_GROW, true, P_DS | P_PATH | P_SIZE, 0 },
+	{ "disk-info", CTL_DISK_INFO, false, P_DS | P_PATH, 0 },
+	{ "disk-snapshot", CTL_DISK_SNAPSHOT, true, P_DS | P_PATH | P_NAME, 0 },
+	{ "disk-snapshot-delete", CTL_DISK_SNAPSHOT_DELETE, true, P_DS | P_PATH | P_NAME, 0 },
+	{ "disk-revert", CTL_DISK_REVERT, true, P_DS | P_PATH | P_NAME, 0 },
+	{ "disk-clone", CTL_DISK_CLONE, true, P_DS | P_PATH | P_TO, 0 },
+	{ "disk-merge", CTL_DISK_MERGE, true, P_DS | P_PATH, P_FROM },
 };
 
 static const struct { const char *name; unsigned int bit; } params[] = {
 	{ "ds", P_DS }, { "device", P_DEVICE }, { "dir", P_DIR }, { "path", P_PATH },
 	{ "source", P_SOURCE }, { "from", P_FROM }, { "options", P_OPTIONS },
+	{ "size", P_SIZE }, { "name", P_NAME }, { "to", P_TO },
 };
 
 static int wrong(char *why, size_t why_size, const char *what, const char *name)
@@ -101,10 +114,10 @@ static int set_param(struct ctl_request *rq, unsigned int bit, const char *key,
 
 	if (bit == P_OPTIONS)
 		return set_options(rq, value, why, why_size);
-	if (bit == P_FROM) {
+	if (bit & (P_FROM | P_SIZE)) {
 		if (!json_is_integer(value) || json_integer_value(value) < 0)
 			return wrong(why, why_size, "not a natural number:", key);
-		rq->from = (uint64_t)json_integer_value(value);
+		*(bit == P_FROM ? &rq->from : &rq->size) = (uint64_t)json_integer_value(value);
 		return 0;
 	}
 	if (!s)
@@ -117,7 +130,7 @@ static int set_param(struct ctl_request *rq, unsigned int bit, const char *key,
 		/* Wrong ones, and such with a secret in them, get no further than here. */
 		if (blkiscsi_parse(s, &t, why, why_size))
 			return -EINVAL;
-	} else if ((bit & (P_DEVICE | P_DIR | P_PATH)) && !path_is_absolute(s)) {
+	} else if ((bit & (P_DEVICE | P_DIR | P_PATH | P_TO)) && !path_is_absolute(s)) {
 		return wrong(why, why_size, "not an absolute path:", key);
 	}
 	if (bit == P_DS)
@@ -128,6 +141,10 @@ static int set_param(struct ctl_request *rq, unsigned int bit, const char *key,
 		rq->dir = s;
 	else if (bit == P_PATH)
 		rq->path = s;
+	else if (bit == P_NAME)
+		rq->name = s;
+	else if (bit == P_TO)
+		rq->to = s;
 	else
 		rq->source = s;
 	return 0;

@@ -1,5 +1,5 @@
 # daemon/: lunfsd, its privileged parent and its worker, and the control protocol.
-daemon_srcs  := daemon/config.c daemon/ctl.c daemon/ctl_commands.c daemon/ctl_json.c \
+daemon_srcs  := daemon/config.c daemon/ctl.c daemon/ctl_commands.c daemon/ctl_disk.c daemon/ctl_json.c \
 		daemon/ctl_request.c daemon/mountinfo.c daemon/parent.c \
 		daemon/parent_asked.c \
 		daemon/parent_kill.c daemon/parent_lun.c daemon/parent_ops.c daemon/parent_volume.c \

@@ -5,10 +5,14 @@
 
 #include "tools/ctl_client.h"
 
+enum cmd_option { CMD_OPTIONS = 1, CMD_SIZE = 2, CMD_THICK = 4, CMD_LINKED = 8 };
+
 struct cmd {
 	const char	*run_dir;
 	bool		json;		/* print the result as it came */
 	const char	*options;	/* of attach -o; NULL: none */
+	const char	*size;		/* --size */
+	bool		thick, linked;
 	struct ctl_client client;	/* connected */
 };
 
@@ -25,6 +29,12 @@ int cmd_lock_break(struct cmd *c, int argc, char **argv);
 int cmd_df(struct cmd *c, int argc, char **argv);
 int cmd_ls(struct cmd *c, int argc, char **argv);
 int cmd_info(struct cmd *c, int argc, char **argv);
+int cmd_disk_create(struct cmd *c, int argc, char **argv);
+int cmd_disk_info(struct cmd *c, int argc, char **argv);
+int cmd_disk_grow(struct cmd *c, int argc, char **argv);
+int cmd_disk_snapshot(struct cmd *c, int argc, char **argv);
+int cmd_disk_clone(struct cmd *c, int argc, char **argv);
+int cmd_disk_merge(struct cmd *c, int argc, char **argv);
 
 /** cmd_call() - asks the daemon; prints the result itself with --json, *@result is NULL then. */
 int cmd_call(struct cmd *c, json_t *request, json_t **result);

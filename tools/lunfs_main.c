@@ -26,6 +26,15 @@ static const char usage[] =
 	"  df [DS]                space\n"
 	"  ls DS:/PATH            names, without a mount\n"
 	"  info DS[:/PATH]        a volume, or a file\n"
+	"  disk create DS:/PATH --size SIZE [--thick]\n"
+	"                         a virtual disk, thin unless told otherwise\n"
+	"  disk info DS:/PATH     its size, space and the images that it stands on\n"
+	"  disk grow DS:/PATH --size SIZE\n"
+	"  disk snapshot create|delete|revert DS:/PATH NAME\n"
+	"  disk snapshot list DS:/PATH\n"
+	"  disk clone --linked DS:/PATH@NAME DS:/NEW\n"
+	"                         a new disk on top of a snapshot, at once\n"
+	"  disk merge DS:/PATH    move what deleted snapshots left into the next image\n"
 	"  attach DEVICE          take part in a datastore, without a mount\n"
 	"     [-o ro,rescue,resignature,force-unsafe]\n"
 	"  detach DS              leave it\n"
@@ -43,16 +52,23 @@ static const struct subcommand {
 	int args_min, args_max;
 	int (*run)(struct cmd *c, int argc, char **argv);
 	unsigned int patience_ms;
+	unsigned int options;		/* enum cmd_option that it takes */
 } subcommands[] = {
-	{ "status", NULL, 0, 0, cmd_status, 0 },
-	{ "hosts", NULL, 1, 1, cmd_hosts, 0 },
-	{ "attach", NULL, 1, 1, cmd_attach, ATTACH_PATIENCE_MS },
-	{ "detach", NULL, 1, 1, cmd_detach, 0 },
-	{ "lock", "show", 1, 1, cmd_lock_show, 0 },
-	{ "lock", "break", 1, 1, cmd_lock_break, 0 },
-	{ "df", NULL, 0, 1, cmd_df, 0 },
-	{ "ls", NULL, 1, 1, cmd_ls, 0 },
-	{ "info", NULL, 1, 1, cmd_info, 0 },
+	{ "status", NULL, 0, 0, cmd_status, 0, 0 },
+	{ "hosts", NULL, 1, 1, cmd_hosts, 0, 0 },
+	{ "attach", NULL, 1, 1, cmd_attach, ATTACH_PATIENCE_MS, CMD_OPTIONS },
+	{ "detach", NULL, 1, 1, cmd_detach, 0, 0 },
+	{ "lock", "show", 1, 1, cmd_lock_show, 0, 0 },
+	{ "lock", "break", 1, 1, cmd_lock_break, 0, 0 },
+	{ "df", NULL, 0, 1, cmd_df, 0, 0 },
+	{ "ls", NULL, 1, 1, cmd_ls, 0, 0 },
+	{ "info", NULL, 1, 1, cmd_info, 0, 0 },
+	{ "disk", "create", 1, 1, cmd_disk_create, 0, CMD_SIZE | CMD_THICK },
+	{ "disk", "info", 1, 1, cmd_disk_info, 0, 0 },
+	{ "disk", "grow", 1, 1, cmd_disk_grow, 0, CMD_SIZE },
+	{ "disk", "snapshot", 2, 3, cmd_disk_snapshot, 0, 0 },
+	{ "disk", "clone", 2, 2, cmd_disk_clone, 0, CMD_LINKED },
+	{ "disk", "merge", 1, 1, cmd_disk_merge, 0, 0 },
 };
 
 /* ---- what the subcommands share ---- */
@@ -156,6 +172,24 @@ static int complain(const struct subcommand *s, int argc, char **argv)
 	return CTL_USAGE;
 }
 
+/* An option that a command knows nothing of is a mistake, not to be passed over. */
+static bool options_fit(const struct cmd *c, const struct subcommand *s)
+{
+	const struct { unsigned int option; bool given; const char *name; } all[] = {
+		{ CMD_OPTIONS, c->options, "-o" }, { CMD_SIZE, c->size, "--size" },
+		{ CMD_THICK, c->thick, "--thick" }, { CMD_LINKED, c->linked, "--linked" },
+	};
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(all); i++) {
+		if (!all[i].given || all[i].option & s->options)
+			continue;
+		fprintf(stderr, PROGRAM ": \"%s%s%s\" takes no %s; see " PROGRAM " --help\n",
+			s->name, s->second ? " " : "", s->second ? s->second : "", all[i].name);
+		return false;
+	}
+	return true;
+}
+
 static int run(struct cmd *c, int argc, char **argv)
 {
 	const struct subcommand *s;
@@ -168,10 +202,8 @@ static int run(struct cmd *c, int argc, char **argv)
 	s = find_subcommand(argc, argv, &used);
 	if (!s || argc - used < s->args_min || argc - used > s->args_max)
 		return complain(s, argc, argv);
-	if (c->options && s->run != cmd_attach) {
-		fputs(PROGRAM ": -o is for attach only\n", stderr);
+	if (!options_fit(c, s))
 		return CTL_USAGE;
-	}
 	err = ctl_client_open(&c->client, PROGRAM, c->run_dir, s->patience_ms);
 	if (err)
 		return err;
@@ -187,6 +219,10 @@ static int parse(struct cmd *c, int argc, char **argv, const char *short_options
 		{ "run-dir", required_argument, NULL, 'r' },
 		{ "json", no_argument, NULL, 'j' },
 		{ "options", required_argument, NULL, 'o' },
+		{ "size", required_argument, NULL, 's' },
+		{ "thick", no_argument, NULL, 'T' },
+		{ "thin", no_argument, NULL, 't' },
+		{ "linked", no_argument, NULL, 'l' },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
 		{ 0 },
@@ -204,6 +240,15 @@ static int parse(struct cmd *c, int argc, char **argv, const char *short_options
 			break;
 		case 'o':
 			c->options = optarg;
+			break;
+		case 's':
+			c->size = optarg;
+			break;
+		case 'T': case 't':
+			c->thick = opt == 'T';
+			break;
+		case 'l':
+			c->linked = true;
 			break;
 		case 'h':
 			fputs(usage, stdout);
