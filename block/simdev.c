@@ -554,6 +554,7 @@ static const struct blkdev_ops simdev_ops = {
 	.pr_register = simdev_pr_register,
 	.pr_reserve = simdev_pr_reserve,
 	.pr_preempt_abort = simdev_pr_preempt_abort,
+	.pr_clear = simdev_pr_clear,
 	.pr_read = simdev_pr_read,
 	.close = simdev_close,
 };

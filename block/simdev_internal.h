@@ -110,6 +110,7 @@ void simdev_abort_nexus(struct simdisk *disk, const struct nexus *n);
 int simdev_pr_register(struct blkdev *dev, uint64_t old_key, uint64_t new_key);
 int simdev_pr_reserve(struct blkdev *dev, uint64_t key);
 int simdev_pr_preempt_abort(struct blkdev *dev, uint64_t key, uint64_t victim);
+int simdev_pr_clear(struct blkdev *dev, uint64_t key);
 int simdev_pr_read(struct blkdev *dev, struct blkdev_pr_state *state);
 
 #endif

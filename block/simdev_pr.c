@@ -103,6 +103,26 @@ int simdev_pr_preempt_abort(struct blkdev *dev, uint64_t key, uint64_t victim)
 	return 0;
 }
 
+int simdev_pr_clear(struct blkdev *dev, uint64_t key)
+{
+	struct path *path = path_of(dev);
+	struct simdisk *disk = path->disk;
+	struct nexus *n, *tmp;
+
+	if (!disk->params.reservations)
+		return -ENOTSUP;
+	if (!key)
+		return -EINVAL;
+	pr_travel(path);
+	list_for_each(n, tmp, &disk->nexuses, node) {
+		n->registered = false;
+		n->key = 0;
+	}
+	disk->reserved = false;
+	disk->pr_generation++;
+	return 0;
+}
+
 int simdev_pr_read(struct blkdev *dev, struct blkdev_pr_state *state)
 {
 	struct path *path = path_of(dev);

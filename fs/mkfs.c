@@ -461,6 +461,20 @@ static void fill_identity(const struct mkfs_params *p, struct super *s)
 	s->created = env_realtime_ns(p->env);
 }
 
+/*
+ * Hosts of a former volume may have left a reservation behind, under which nothing of ours could
+ * be written; their keys mean nothing on the new one.
+ */
+static int clear_reservation(struct blkdev *dev)
+{
+	uint32_t nonce;
+
+	if (!dev->info.reservations || !dev->ops->pr_clear)
+		return 0;
+	env_random(dev->env, &nonce, sizeof(nonce));
+	return dev->ops->pr_clear(dev, fence_tool_key(nonce));
+}
+
 int mkfs(const struct mkfs_params *p, struct super *s, char *why, size_t why_size)
 {
 	struct blkdev *dev = p->dev;
@@ -471,6 +485,10 @@ int mkfs(const struct mkfs_params *p, struct super *s, char *why, size_t why_siz
 	if (err)
 		return err;
 	fill_identity(p, &l);
+	err = clear_reservation(dev);
+	if (err)
+		return text_refuse(err, why, why_size, "%s: its persistent reservations cannot be "
+				   "cleared: %s", dev->info.name, strerror(-err));
 	err = destroy_old(dev);
 	if (!err && p->discard && dev->info.discard_granularity)
 		/* Only a courtesy to thin devices: whether it worked does not matter. */

@@ -589,25 +589,6 @@ static int look(const struct options *o)
 	return err;
 }
 
-/*
- * Hosts of a former volume may have left a reservation behind, under which nothing of ours could
- * be written; their keys mean nothing on the new one.
- */
-static int clear_reservation(const struct options *o, struct blkdev *dev)
-{
-	uint32_t nonce;
-	int err;
-
-	if (o->dry_run || !dev->info.reservations || !dev->ops->pr_clear)
-		return 0;
-	env_random(dev->env, &nonce, sizeof(nonce));
-	err = dev->ops->pr_clear(dev, fence_tool_key(nonce));
-	if (err)
-		complain("%s: its persistent reservations cannot be cleared: %s", o->path,
-			 strerror(-err));
-	return err;
-}
-
 static int format(struct options *o)
 {
 	struct blkdev *dev;
@@ -629,13 +610,10 @@ static int format(struct options *o)
 			dev->info.size = o->size;	/* a file would be extended */
 		if (o->params.discard && !o->dry_run && !o->quiet && isatty(STDERR_FILENO))
 			fprintf(stderr, "mkfs.lunfs: discarding, which may take a while…\n");
-		err = clear_reservation(o, dev);
-		if (!err) {
-			err = o->dry_run ? mkfs_layout(&o->params, &s, why, sizeof(why)) :
-					   mkfs(&o->params, &s, why, sizeof(why));
-			if (err)
-				complain("%s", why);
-		}
+		err = o->dry_run ? mkfs_layout(&o->params, &s, why, sizeof(why)) :
+				   mkfs(&o->params, &s, why, sizeof(why));
+		if (err)
+			complain("%s", why);
 	}
 	blkdev_close(dev);
 	return err ? err : print_result(o, &s);
