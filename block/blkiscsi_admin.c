@@ -12,6 +12,7 @@
 #define PR_OUT			0x5f
 #define SERVICE_ACTION_IN_16	0x9e
 #define READ_CAPACITY_16	0x10	/* service action */
+#define COMPARE_AND_WRITE	0x89
 
 #define VPD_BLOCK_LIMITS	0xb0
 #define VPD_PROVISIONING	0xb2
@@ -110,6 +111,18 @@ int ini_refresh(struct blkdev *dev)
 		return -EMEDIUMTYPE;
 	dev->info.size = size;
 	return 0;
+}
+
+/*
+ * A target may announce a length for COMPARE AND WRITE and not have the command (Debian's tgt).
+ * One of no blocks compares and writes nothing (SBC-4, 5.3).
+ */
+static bool lacks_caw(struct ini_dev *d)
+{
+	struct ini_admin a = { .cdb_size = 16, .path = -1 };
+
+	a.cdb[0] = COMPARE_AND_WRITE;
+	return ask(d, &a) == -ENOTSUP;
 }
 
 static uint64_t limit_bytes(uint64_t blocks, uint32_t sector, uint64_t max)
@@ -235,6 +248,8 @@ static int learn(struct ini_dev *d, uint8_t *buf, char *why, size_t why_size)
 	learn_name(d);
 	learn_limits(d, buf, buf[14] & 0x80);
 	learn_provisioning(d, buf);
+	if (info->caw != BLK_CAW_NONE && lacks_caw(d))
+		info->caw = BLK_CAW_NONE;
 	learn_cache(d, buf);
 	learn_reservations(d, buf);
 	if (!d->limits.unmap_max)

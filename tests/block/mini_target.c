@@ -369,7 +369,9 @@ static bool execute(struct mini_conn *c, const uint8_t *rq, const uint8_t *in, b
 		return mode_sense(c, rq);
 	case 0x9e:
 		return capacity(c, rq);
-	case 0x88: case 0x89: case 0x8a: case 0x93:
+	case 0x89:
+		return rq[32 + 13] ? execute_rw(c, rq, in, silent) : answer(c, rq, 0, NULL, 0);
+	case 0x88: case 0x8a: case 0x93:
 		return execute_rw(c, rq, in, silent);
 	default:
 		return answer_bad(c, rq, 5, 0x2000);
