@@ -349,13 +349,6 @@ static void gate_init_ops(struct gate *g)
 
 /* ---- the lease ---- */
 
-/* A backend behind a network keeps to the lease by itself, as near to the wire as it gets. */
-static void gate_tell_lower(struct gate *g, uint64_t until_ns)
-{
-	if (g->lower->ops->lease)
-		g->lower->ops->lease(g->lower, until_ns);
-}
-
 static void gate_wake(struct gate *g)
 {
 	env_mutex_lock(g->env, &g->mutex);
@@ -369,7 +362,7 @@ void gate_renew(struct gate *g, uint64_t until_ns)
 	/* Under the mutex: a gate that failed stays shut, whoever races. */
 	if (!gate_has_failed(g)) {
 		atomic_store(&g->until_ns, until_ns);
-		gate_tell_lower(g, until_ns);
+		gate_tell(g->lower, until_ns);
 	}
 	gate_wake_ports(g);
 	env_cond_broadcast(g->env, &g->changed);
@@ -383,8 +376,11 @@ void gate_close(struct gate *g)
 
 void gate_cut(struct gate *g)
 {
+	env_mutex_lock(g->env, &g->mutex);
 	gate_close(g);
-	gate_tell_lower(g, 0);
+	gate_tell(g->lower, 0);
+	gate_wake_ports(g);
+	env_mutex_unlock(g->env, &g->mutex);
 }
 
 void gate_fail(struct gate *g)
@@ -392,7 +388,7 @@ void gate_fail(struct gate *g)
 	env_mutex_lock(g->env, &g->mutex);
 	atomic_store(&g->failed, true);
 	atomic_store(&g->until_ns, 0);
-	gate_tell_lower(g, 0);
+	gate_tell(g->lower, 0);
 	gate_wake_ports(g);
 	env_cond_broadcast(g->env, &g->changed);
 	env_mutex_unlock(g->env, &g->mutex);
@@ -462,7 +458,7 @@ void gate_free(struct gate *g)
 	gate_wake(g);
 	env_thread_join(env, g->thread);
 	assert(list_empty(&g->waiting) && list_empty(&g->ports));
-	gate_tell_lower(g, UINT64_MAX);
+	gate_tell(g->lower, UINT64_MAX);
 	env_cond_fini(env, &g->changed);
 	env_mutex_fini(env, &g->mutex);
 	free(g);

@@ -46,6 +46,14 @@ bool gate_judge(struct gate *g, const struct blk_io *io, int err, enum gate_step
 /** gate_finish() - gives @io back to its submitter, who gave it to @dev. */
 void gate_finish(struct blkdev *dev, struct blk_io *io, int err);
 
+/** gate_tell() - a backend behind a network keeps to the lease by itself: as near to the wire
+ * as it gets. */
+static inline void gate_tell(struct blkdev *lower, uint64_t until_ns)
+{
+	if (lower->ops->lease)
+		lower->ops->lease(lower, until_ns);
+}
+
 /** gate_wake_ports() - the lease has changed; the mutex is held. */
 void gate_wake_ports(struct gate *g);
 

@@ -33,9 +33,11 @@ void gate_wake_ports(struct gate *g)
 {
 	struct gate_port *p, *tmp;
 
-	list_for_each(p, tmp, &g->ports, node)
+	list_for_each(p, tmp, &g->ports, node) {
+		gate_tell(p->lower, atomic_load(&g->until_ns));
 		if (atomic_exchange(&p->stalled, false))
 			blkdev_wake(p->lower);
+	}
 }
 
 uint64_t gate_ports_inflight(struct gate *g)
@@ -183,6 +185,7 @@ static void port_close(struct blkdev *dev)
 			env_sleep_until(g->env, env_now_ns(g->env) + NSEC_PER_MSEC);
 	env_mutex_lock(g->env, &g->mutex);
 	list_del(&p->node);
+	gate_tell(p->lower, UINT64_MAX);
 	env_mutex_unlock(g->env, &g->mutex);
 	free(p);
 }
@@ -211,6 +214,7 @@ int gate_port_new(struct gate *g, struct blkdev *lower, struct blkdev **out)
 	list_init(&p->waiting);
 	env_mutex_lock(g->env, &g->mutex);
 	list_add_tail(&g->ports, &p->node);
+	gate_tell(lower, atomic_load(&g->until_ns));
 	env_mutex_unlock(g->env, &g->mutex);
 	*out = &p->dev;
 	return 0;

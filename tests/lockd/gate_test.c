@@ -18,6 +18,7 @@ struct fake {
 	int run_err;
 	uint64_t run_ns;	/* how long a synchronous command takes */
 	int run_err_once;
+	uint64_t lease_ns;	/* as the gate told it last */
 };
 
 static void fake_submit(struct blkdev *dev, struct blk_io **ios, unsigned int count)
@@ -42,12 +43,19 @@ static int fake_run(struct blkdev *dev, struct blk_io *io)
 	return err;
 }
 
+static void fake_lease(struct blkdev *dev, uint64_t until_ns)
+{
+	container_of(dev, struct fake, dev)->lease_ns = until_ns;
+}
+
 static void fake_close(struct blkdev *dev)
 {
 	(void)dev;
 }
 
-static const struct blkdev_ops fake_ops = { .submit = fake_submit, .close = fake_close };
+static const struct blkdev_ops fake_ops = {
+	.submit = fake_submit, .lease = fake_lease, .close = fake_close,
+};
 static const struct blkdev_ops fake_run_ops = {
 	.submit = fake_submit, .run = fake_run, .close = fake_close,
 };
@@ -459,8 +467,67 @@ static void faults_of_the_device_are_noted(void)
 	world_run(body_faults, true);
 }
 
+static void body_lease_is_told(struct world *w)
+{
+	uint64_t until = env_now_ns(w->env) + 70 * MSEC;
+
+	gate_renew(w->gate, until);
+	CU_ASSERT_EQUAL(w->fake.lease_ns, until);
+	gate_close(w->gate);	/* what is under way goes on */
+	CU_ASSERT_EQUAL(w->fake.lease_ns, until);
+	gate_cut(w->gate);
+	CU_ASSERT_EQUAL(w->fake.lease_ns, 0);
+	CU_ASSERT_FALSE(gate_is_valid(w->gate));
+	gate_renew(w->gate, until);
+	gate_fail(w->gate);
+	CU_ASSERT_EQUAL(w->fake.lease_ns, 0);
+	gate_renew(w->gate, until + 1);
+	CU_ASSERT_EQUAL(w->fake.lease_ns, 0);	/* lost is lost */
+}
+
+/* A device behind a network cuts its connections by itself when the lease ends. */
+static void the_device_is_told_the_lease(void)
+{
+	world_run(body_lease_is_told, false);
+}
+
+static void body_path_lost(struct world *w)
+{
+	struct request wr, flush;
+
+	renew_ms(w, 100);
+	request_submit(&wr, w->dev, BLK_WRITE);
+	sleep_ms(w, 200);
+	fake_complete(&w->fake, -ECONNRESET);
+	sleep_ms(w, 50);
+	CU_ASSERT_EQUAL(wr.done, 0);
+	CU_ASSERT_EQUAL(w->fake.submitted, 1);	/* not without a lease */
+	renew_ms(w, 1000);
+	sleep_ms(w, 1);
+	CU_ASSERT_EQUAL(w->fake.submitted, 2);
+	fake_complete(&w->fake, -ECONNRESET);	/* and once more, with a lease */
+	sleep_ms(w, 1);
+	CU_ASSERT_EQUAL(w->fake.submitted, 3);
+	fake_complete(&w->fake, 0);
+	CU_ASSERT(wr.done == 1 && wr.err == 0);
+	request_submit(&flush, w->dev, BLK_FLUSH);
+	fake_complete(&w->fake, -ECONNRESET);
+	gate_fail(w->gate);
+	sleep_ms(w, 1);
+	CU_ASSERT(flush.done == 1 && flush.err == -ESTALE);
+	CU_ASSERT_EQUAL(w->fake.submitted, 4);
+}
+
+/* R2: after a reconnect nothing is sent again that has not passed the lease. */
+static void a_command_whose_path_was_lost_passes_the_gate_again(void)
+{
+	world_run(body_path_lost, false);
+}
+
 UNIT_MAIN("lockd/gate",
 	  UNIT_TEST(faults_of_the_device_are_noted),
+	  UNIT_TEST(the_device_is_told_the_lease),
+	  UNIT_TEST(a_command_whose_path_was_lost_passes_the_gate_again),
 	  UNIT_TEST(commands_wait_for_the_lease),
 	  UNIT_TEST(lease_lapses_by_itself),
 	  UNIT_TEST(late_results_wait_and_reads_are_repeated),
