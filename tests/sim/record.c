@@ -177,6 +177,11 @@ static int tap_preempt(struct blkdev *dev, uint64_t key, uint64_t victim)
 	return tap_of(dev)->lower->ops->pr_preempt_abort(tap_of(dev)->lower, key, victim);
 }
 
+static int tap_pr_clear(struct blkdev *dev, uint64_t key)
+{
+	return tap_of(dev)->lower->ops->pr_clear(tap_of(dev)->lower, key);
+}
+
 static int tap_pr_read(struct blkdev *dev, struct blkdev_pr_state *state)
 {
 	return tap_of(dev)->lower->ops->pr_read(tap_of(dev)->lower, state);
@@ -198,7 +203,7 @@ struct blkdev *record_open(struct recording *r, struct env *host)
 	t->ops = (struct blkdev_ops){
 		.submit = tap_submit, .drain = tap_drain, .pr_register = tap_register,
 		.pr_reserve = tap_reserve, .pr_preempt_abort = tap_preempt,
-		.pr_read = tap_pr_read, .close = tap_close,
+		.pr_clear = tap_pr_clear, .pr_read = tap_pr_read, .close = tap_close,
 	};
 	t->lower = simdisk_open(r->disk, host);
 	t->dev.info = t->lower->info;

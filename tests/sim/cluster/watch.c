@@ -150,6 +150,11 @@ static int watch_pr_preempt_abort(struct blkdev *dev, uint64_t key, uint64_t vic
 	return below(dev)->ops->pr_preempt_abort(below(dev), key, victim);
 }
 
+static int watch_pr_clear(struct blkdev *dev, uint64_t key)
+{
+	return below(dev)->ops->pr_clear(below(dev), key);
+}
+
 static int watch_pr_read(struct blkdev *dev, struct blkdev_pr_state *state)
 {
 	return below(dev)->ops->pr_read(below(dev), state);
@@ -167,6 +172,7 @@ static const struct blkdev_ops watch_ops = {
 	.pr_register = watch_pr_register,
 	.pr_reserve = watch_pr_reserve,
 	.pr_preempt_abort = watch_pr_preempt_abort,
+	.pr_clear = watch_pr_clear,
 	.pr_read = watch_pr_read,
 	.close = watch_close,
 };
