@@ -26,7 +26,7 @@ static const char usage[] =
 	"  df [DS]                space\n"
 	"  ls DS:/PATH            names, without a mount\n"
 	"  info DS[:/PATH]        a volume, or a file\n"
-	"  disk create DS:/PATH --size SIZE [--thick]\n"
+	"  disk create DS:/PATH --size SIZE [--thick | --thin]\n"
 	"                         a virtual disk, thin unless told otherwise\n"
 	"  disk info DS:/PATH     its size, space and the images that it stands on\n"
 	"  disk grow DS:/PATH --size SIZE\n"
