@@ -32,7 +32,7 @@ make_lun_volume
 host_start alpha
 host_mount alpha
 a=$(mnt alpha)
-mkdir "$a/load"
+mkdir "$a/load" "$a/load2"
 
 lost_errors() {	# what alpha may not have said
 	grep -E 'slot [0-9]+ is lost|commands failed by the device' "$work/alpha.log"
@@ -50,7 +50,7 @@ wait "$writer" || fail "the load was disturbed: $(cat "$work/load.out")"
 [ -z "$(lost_errors)" ] || fail "alpha: $(lost_errors)"
 
 story "a link that is down beyond the lease stalls the load, and it goes on"
-"$load" write "$a/load" "$work/ledger2" 2 18 >"$work/load.out" 2>&1 &
+"$load" write "$a/load2" "$work/ledger2" 2 18 >"$work/load.out" 2>&1 &
 writer=$!
 sleep 2
 link_set a down
@@ -59,7 +59,7 @@ grep -q 'the lease has lapsed' "$work/alpha.log" || fail "the lease did not laps
 link_set a up
 wait "$writer" || fail "the load was disturbed: $(cat "$work/load.out")"
 grep -q 'the lease is valid again' "$work/alpha.log" || fail "the lease did not come back"
-"$load" check "$a/load" "$work/ledger2" || fail "data"
+"$load" check "$a/load2" "$work/ledger2" || fail "data"
 [ -z "$(lost_errors)" ] || fail "alpha: $(lost_errors)"
 
 story "beyond the lease with another host contending: nothing that was queued lands"
