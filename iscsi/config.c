@@ -270,6 +270,10 @@ static int lun_option(struct tgt_lun *lun, char *option, bool *numbered, char *w
 		err = lun_number(value, 4096, &lun->block_size);
 		if (lun->block_size != 512 && lun->block_size != 4096)
 			err = -EINVAL;
+	} else if (!strcmp(option, "physical-block")) {
+		err = lun_number(value, 4096, &lun->physical_block_size);
+		if (lun->physical_block_size != 512 && lun->physical_block_size != 4096)
+			err = -EINVAL;
 	} else if (!strcmp(option, "size")) {
 		err = text_parse_size(value, &lun->create_size);
 	} else if (!strcmp(option, "sanitize-rate")) {

@@ -58,6 +58,7 @@ struct tgt_lun {
 	unsigned int	number;
 	char		path[PATH_MAX];
 	uint32_t	block_size;	/* 512 or 4096 */
+	uint32_t	physical_block_size;	/* what initiators shall align to; 0: block_size */
 	uint64_t	create_size;	/* make a thin file of that size if there is none; or 0 */
 	unsigned int	flags;		/* enum tgt_lun_flags */
 	uint64_t	sanitize_bps;	/* bytes a second that sanitize overwrites; 0: unbounded */

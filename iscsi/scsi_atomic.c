@@ -102,43 +102,66 @@ static int drop_data(struct scsi_cmd *cmd)
 	return mark_free(cmd->unit->config.state_fd);
 }
 
-enum { ATOMIC_ERR };	/* walk: what the device said, negated */
+enum { ATOMIC_RETRIED };	/* walk */
 
-static void dropped(struct scsi_cmd *cmd, int err)
+static void end(struct scsi_cmd *cmd, int err)
+{
+	state_release(cmd->unit);
+	scsi_finish_err(cmd, err);
+}
+
+/*
+ * The place could not be marked free, or the data is torn on the device: a restart writes it
+ * once more, so nothing may come after it now.
+ */
+static void protect(struct scsi_cmd *cmd, int err)
 {
 	struct scsi_lun *lun = cmd->unit;
 
-	/*
-	 * Not marked free: a restart would write the data again, over what may come later.
-	 * Nothing may come later, then.
-	 */
-	if (err) {
-		log_error(lun->target->env, lun->name, "cannot write its state file: %s; the unit "
-			  "is write-protected until it is offered anew", strerror(-err));
-		unit_lock(lun);
-		lun->config.read_only = true;
-		unit_unlock(lun);
-	}
-	state_release(lun);
-	if (!err && cmd->walk[ATOMIC_ERR])
-		err = -(int)cmd->walk[ATOMIC_ERR];
-	scsi_finish_err(cmd, err);
+	log_error(lun->target->env, lun->name, "an atomic write is not finished: %s; the unit is "
+		  "write-protected until it is offered anew, which finishes it", strerror(-err));
+	unit_lock(lun);
+	lun->config.read_only = true;
+	unit_mirror_mode(lun);
+	unit_unlock(lun);
+	end(cmd, err);
+}
+
+static void dropped(struct scsi_cmd *cmd, int err)
+{
+	if (err)
+		protect(cmd, err);
+	else
+		end(cmd, 0);
 }
 
 static void written(struct scsi_cmd *cmd, int err)
 {
-	cmd->walk[ATOMIC_ERR] = (uint64_t)-err;
-	state_work(cmd, drop_data, dropped);
+	if (!err) {
+		state_work(cmd, drop_data, dropped);
+	} else if (!cmd->walk[ATOMIC_RETRIED]) {
+		cmd->walk[ATOMIC_RETRIED] = 1;
+		rw_submit(cmd, BLK_WRITE, BLK_FUA, cmd->blocks, written);
+	} else {
+		protect(cmd, err);
+	}
+}
+
+/* Nothing has happened to its blocks. */
+static void refused(struct scsi_cmd *cmd, int err)
+{
+	if (err)
+		protect(cmd, err);
+	else
+		end(cmd, -ENOSPC);
 }
 
 static void kept(struct scsi_cmd *cmd, int err)
 {
-	if (err) {	/* nothing has happened to its blocks; the place may be in use */
-		cmd->walk[ATOMIC_ERR] = (uint64_t)-err;
-		state_work(cmd, drop_data, dropped);
-		return;
-	}
-	rw_submit(cmd, BLK_WRITE, BLK_FUA, cmd->blocks, written);
+	if (err)
+		state_work(cmd, drop_data, refused);
+	else
+		rw_submit(cmd, BLK_WRITE, BLK_FUA, cmd->blocks, written);
 }
 
 static void my_turn(struct scsi_cmd *cmd, int err)

@@ -203,6 +203,21 @@ static bool report_ua(struct scsi_cmd *cmd)
 	return true;
 }
 
+/* That it may not write at all comes before what is wrong with how it would. */
+static bool is_protected(struct scsi_cmd *cmd)
+{
+	struct scsi_shard *shard = cmd->claim.shard;
+	bool ok;
+
+	if (!shard || !(cmd->op->flags & OP_PROTECTED) ||
+	    !atomic_load_explicit(&cmd->unit->write_protected, memory_order_relaxed))
+		return false;
+	env_mutex_lock(cmd->unit->target->env, &shard->mutex);
+	ok = claim_admit(cmd);
+	env_mutex_unlock(cmd->unit->target->env, &shard->mutex);
+	return !ok;
+}
+
 bool scsi_cmd_begin(struct scsi_cmd *cmd)
 {
 	reset(cmd);
@@ -215,6 +230,8 @@ bool scsi_cmd_begin(struct scsi_cmd *cmd)
 		cmd->claim.shard = scsi_shard_of(cmd->unit, cmd->reactor);
 		assert(cmd->claim.shard);
 	}
+	if (is_protected(cmd))
+		return false;
 	if (cmd->op->begin && !cmd->op->begin(cmd))
 		return false;
 	/* Nothing is transferred for a command that will be refused anyway. */

@@ -164,7 +164,7 @@ struct scsi_lun {
 	/* under unit_lock(), read under any shard's mutex */
 	struct scsi_state state;	/* what may persist, as in force */
 	/* state.mode once more, for those without a mutex */
-	atomic_bool	descriptor_sense, write_cache, task_aborted_status;
+	atomic_bool	descriptor_sense, write_cache, task_aborted_status, write_protected;
 	bool		ejected;
 	const struct scsi_nexus *reserved_by;	/* RESERVE(6), (10) */
 	struct list	exclusive;	/* claims */

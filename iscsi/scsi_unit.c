@@ -54,6 +54,7 @@ void unit_mirror_mode(struct scsi_lun *lun)
 	atomic_store(&lun->descriptor_sense, lun->state.mode.d_sense);
 	atomic_store(&lun->write_cache, lun->state.mode.wce);
 	atomic_store(&lun->task_aborted_status, lun->state.mode.tas);
+	atomic_store(&lun->write_protected, lun_is_write_protected(lun));
 }
 
 void unit_refresh_denials(struct scsi_lun *lun)

@@ -140,6 +140,7 @@ static int add_unit(struct unit *u, struct scsi_target *scsi, const struct tgt_l
 		.name = lun->path,
 		.backing = { open_backing, u },
 		.block_size = lun->block_size,
+		.physical_block_size = lun->physical_block_size,
 		.size = ALIGN_DOWN(u->info.size, lun->block_size),
 		.read_only = lun->flags & TGT_LUN_READ_ONLY,
 		.thin = !(lun->flags & TGT_LUN_THICK) && u->info.discard_granularity,

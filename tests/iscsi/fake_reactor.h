@@ -48,6 +48,7 @@ static void fake_run_ends(struct reactor *r)
 	}
 }
 
+/* Return: when the next one is due, of those too that the due ones have set. */
 static uint64_t fake_run_timers(struct reactor *r)
 {
 	uint64_t next = ENV_FOREVER;
@@ -55,15 +56,15 @@ static uint64_t fake_run_timers(struct reactor *r)
 	for (int i = 0; i < FAKE_TIMERS; i++) {
 		struct reactor_timer *t = r->timers[i];
 
-		if (t && t->deadline_ns <= env_now_ns(r->env)) {
-			r->timers[i] = NULL;
-			t->heap_index = 0;
-			t->fn(t);
-			t = NULL;
-		}
-		if (t && t->deadline_ns < next)
-			next = t->deadline_ns;
+		if (!t || t->deadline_ns > env_now_ns(r->env))
+			continue;
+		r->timers[i] = NULL;
+		t->heap_index = 0;
+		t->fn(t);
 	}
+	for (int i = 0; i < FAKE_TIMERS; i++)
+		if (r->timers[i] && r->timers[i]->deadline_ns < next)
+			next = r->timers[i]->deadline_ns;
 	return next;
 }
 
