@@ -31,7 +31,8 @@ same_options() {
 # machine may have been installed without any.  Ours are looked for here instead.
 clean() {
 	local complaints ref
-	complaints=$(mandoc -T lint -W style "$1" | grep -v 'referenced manual not found')
+	complaints=$(mandoc -T lint -W style "$1" | grep -v -e 'referenced manual not found' \
+		-e 'outdated mandoc.db')
 	[ -z "$complaints" ] || { echo "$complaints"; return 1; }
 	for ref in $(sed -n 's/^\.Xr \([a-z.]*lunfs[a-z.]*\) \([1-8]\).*/\1.\2/p' "$1"); do
 		[ -e "docs/man/$ref" ] || { echo "refers to $ref, which is not there"; return 1; }
