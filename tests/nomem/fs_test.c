@@ -10,6 +10,7 @@
 #include <sys/xattr.h>
 
 #include "fs/fs_io.h"
+#include "fs/image.h"
 #include "tests/fs/attached.h"
 #include "tests/nomem/each.h"
 
@@ -23,7 +24,7 @@ struct script {
 	struct fs *fs;
 	uint64_t n, count;
 	bool tight;			/* blocks that nobody uses leave memory at once */
-	uint64_t dir, other, file, small, sparse, multi;
+	uint64_t dir, other, file, small, sparse, multi, disk, clone;
 	struct fs_file *open;
 	unsigned int done;		/* of a step that goes on where it was */
 	uint64_t hits;
@@ -402,6 +403,70 @@ static int step_look(struct script *s)
 	return err;
 }
 
+/* ---- images on images ---- */
+
+static int step_make_disk(struct script *s)
+{
+	return make(s, s->dir, "disk", S_IFREG | 0644, &s->disk);
+}
+
+static int step_open_disk(struct script *s)
+{
+	struct fs_attr attr;
+	int err = fs_lookup(s->fs, s->dir, "disk", &attr);
+
+	return err ? err : open_as(s, attr.id, FS_OPEN_WRITE);
+}
+
+static int step_snapshot(struct script *s)
+{
+	struct fs_attr attr;
+
+	return fs_snapshot(s->fs, s->dir, "disk", "snapshot", NULL, &attr);
+}
+
+static int step_clone(struct script *s)
+{
+	struct fs_attr attr;
+	int err = fs_clone(s->fs, s->disk, s->dir, "clone", false, &cluster_cred, &attr);
+
+	if (!err)
+		s->clone = attr.id;
+	return err;
+}
+
+/* In the middle of a block that is the base's. */
+static int step_cut_clone(struct script *s)
+{
+	struct fs_attr attr = { .size = 10001 };
+
+	return fs_setattr(s->fs, s->clone, FS_SET_SIZE, &attr);
+}
+
+static int step_image_info(struct script *s)
+{
+	struct image_info info;
+	int err = fs_image_info(s->fs, s->disk, &info);
+
+	if (!err)
+		CU_ASSERT_EQUAL(info.children, 2);
+	return err;
+}
+
+static int step_unlink_clone(struct script *s) { return fs_unlink(s->fs, s->dir, "clone"); }
+static int step_unlink_base(struct script *s) { return fs_unlink(s->fs, s->dir, "snapshot"); }
+
+static int step_merge(struct script *s)
+{
+	struct merge m = { 0 };
+	int more;
+
+	do {
+		more = fs_merge_step(s->fs, s->open, &m);
+	} while (more > 0);
+	return more;
+}
+
 /* Writeback and reaper have their turn. */
 static int step_rest(struct script *s)
 {
@@ -448,7 +513,14 @@ static const struct step { const char *name; int (*run)(struct script *s); } ste
 	{ "open sparse again", step_open_sparse }, { "unlink open", step_unlink_open },
 	{ "sync names", step_sync_names }, { "close unlinked", step_close },
 	{ "open truncating", step_open_truncating }, { "write again", step_write_odd },
-	{ "close truncated", step_close }, { "make multi", step_make_multi },
+	{ "close truncated", step_close }, { "make disk", step_make_disk },
+	{ "open disk", step_open_disk }, { "write disk", step_write_big },
+	{ "close disk", step_close }, { "snapshot", step_snapshot }, { "clone", step_clone },
+	{ "cut clone", step_cut_clone }, { "image info", step_image_info },
+	{ "open top", step_open_disk }, { "write top", step_overwrite },
+	{ "unlink clone", step_unlink_clone }, { "rest of clone", step_rest },
+	{ "unlink base", step_unlink_base }, { "merge", step_merge }, { "close top", step_close },
+	{ "make multi", step_make_multi },
 	{ "open multi", step_open_multi }, { "write multi", step_write_multi },
 	{ "close multi", step_close }, { "unlink", step_unlink }, { "rest", step_rest },
 	{ "detach again", step_detach },
@@ -501,7 +573,7 @@ static void verify(struct script *s)
 	verify_file(s, "/other/moved", 50000, 0);
 	verify_file(s, "/dir/small", 9003, 3);
 	CU_ASSERT_EQUAL(fs_readdir(s->fs, s->dir, 0, emit_name, &names), 0);
-	CU_ASSERT_EQUAL(names, 3 + 4);	/* of many, small, short, long, multi */
+	CU_ASSERT_EQUAL(names, 3 + 5);	/* of many, small, short, long, multi, disk */
 	names = 0;
 	CU_ASSERT_EQUAL(fs_readdir(s->fs, s->other, 0, emit_name, &names), 0);
 	CU_ASSERT_EQUAL(names, 2);	/* moved, second */

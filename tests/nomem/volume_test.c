@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "fs/image.h"
 #include "tests/fs/attached.h"
 #include "tests/nomem/each.h"
 
@@ -58,6 +59,11 @@ static void fill(struct cluster *c)
 	CU_ASSERT_EQUAL(fs_write(c->fs, f, 0, data, sizeof(data), false, &done), 0);
 	CU_ASSERT_EQUAL(fs_write(c->fs, f, 700 * GIB, data, sizeof(data), false, &done), 0);
 	CU_ASSERT_EQUAL(fs_close(c->fs, f), 0);
+	CU_ASSERT_EQUAL(fs_create(c->fs, dir.id, "disk", S_IFREG | 0644, 0, &cluster_cred, &attr), 0);
+	CU_ASSERT_EQUAL(fs_open(c->fs, attr.id, FS_OPEN_WRITE, &cluster_cred, &f, NULL), 0);
+	CU_ASSERT_EQUAL(fs_write(c->fs, f, 0, data, sizeof(data), false, &done), 0);
+	CU_ASSERT_EQUAL(fs_snapshot(c->fs, dir.id, "disk", "snapshot", f, &attr), 0);
+	CU_ASSERT_EQUAL(fs_close(c->fs, f), 0);
 	memset(data, 't', 3000);
 	data[3000] = '\0';
 	CU_ASSERT_EQUAL(fs_symlink(c->fs, dir.id, "far", (char *)data, &cluster_cred, &attr), 0);
@@ -102,6 +108,14 @@ static int read_all(struct fs *fs)
 	err = fs_resolve(fs, "/link", &attr);
 	if (!err)
 		err = xattr_get(fs, attr.id, "user.a", value, sizeof(value), &done);
+	if (!err)
+		err = fs_open(fs, attr.id, 0, &cluster_cred, &f, NULL);
+	if (err)
+		return err;
+	err = fs_read(fs, f, 0, buf, sizeof(buf), &done);
+	fs_close(fs, f);
+	if (!err)
+		err = fs_resolve(fs, "/dir/disk", &attr);
 	if (!err)
 		err = fs_open(fs, attr.id, 0, &cluster_cred, &f, NULL);
 	if (err)
