@@ -158,8 +158,9 @@ install: all
 	install -m 644 docs/man/*.5 $(DESTDIR)$(PREFIX)/share/man/man5
 	install -m 644 docs/man/*.7 $(DESTDIR)$(PREFIX)/share/man/man7
 	install -m 644 docs/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8
-	sed 's|/usr/local/sbin|$(PREFIX)/sbin|' daemon/lunfsd.service \
-		>$(DESTDIR)/lib/systemd/system/lunfsd.service
+	for s in daemon/lunfsd target/lunfs-target; do \
+		sed 's|/usr/local/sbin|$(PREFIX)/sbin|' $$s.service \
+			>$(DESTDIR)/lib/systemd/system/$${s##*/}.service; done
 
 clean:
 	rm -rf build build-*
