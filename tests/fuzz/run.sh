@@ -23,6 +23,7 @@ done <<-LIST
 	config	20000
 	control	20000
 	lun	20000
+	scsi	4000
 	text	20000
 	volume	150
 LIST
