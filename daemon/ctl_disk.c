@@ -250,7 +250,7 @@ static int find_snapshot(struct store *s, const struct ctl_request *rq, uint64_t
 			 char snap[NAME_BYTES_MAX + 1], uint64_t *id, char *why, size_t why_size)
 {
 	struct image_info info;
-	struct fs_attr attr;
+	struct fs_attr attr = { 0 };
 	const char *name;
 	int err = split(s, rq->path, dir, &name);
 

@@ -44,9 +44,12 @@ report "includes point downward" "$(for m in base proc block lockd fs iscsi; do
 # What systemd would ignore or refuse of the unit, with the program of this tree in it.
 if command -v systemd-analyze >/dev/null && [ -x build/bin/lunfsd ]; then
 	unit=$(mktemp -d)
-	sed "s|^ExecStart=.*|ExecStart=$PWD/build/bin/lunfsd|" daemon/lunfsd.service >"$unit/lunfsd.service"
-	report "systemd unit" "$(systemd-analyze verify --man=no "$unit/lunfsd.service" 2>&1 |
-		grep -F lunfsd.service)"
+	for service in daemon/lunfsd target/lunfs-target; do
+		name=$(basename $service)
+		sed "s|^ExecStart=.*|ExecStart=$PWD/build/bin/$name|" $service.service >"$unit/$name.service"
+		report "systemd unit $name" "$(systemd-analyze verify --man=no "$unit/$name.service" 2>&1 |
+			grep -F "$name.service")"
+	done
 	rm -rf "$unit"
 else
 	echo "SKIP: static systemd unit: no systemd-analyze, or nothing built"
