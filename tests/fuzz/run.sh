@@ -22,6 +22,8 @@ done <<-LIST
 	block	20000
 	config	20000
 	control	20000
+	login	20000
+	target	20000
 	lun	20000
 	scsi	4000
 	text	20000
