@@ -89,6 +89,7 @@ include block/module.mk
 include lockd/module.mk
 include fs/module.mk
 include iscsi/module.mk
+include vhost/module.mk
 -include target/module.mk
 -include fuse/module.mk
 -include daemon/module.mk

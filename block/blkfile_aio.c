@@ -8,6 +8,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "block/aio_ring.h"
+
 #define AIO_DEPTH	256
 #define AIO_DEPTH_POLLED 1024	/* one device serves all disks of a reactor */
 #define REAP_BATCH	64
@@ -207,62 +209,6 @@ static void *slow_main(void *arg)
 
 /* ---- completed by the owner: polled mode ---- */
 
-/*
- * The head of the kernel's completion ring (fs/aio.c), which io_setup() maps here: the
- * context's "handle" is its address.  Whoever takes events moves head; the kernel moves tail.
- */
-struct aio_ring {
-	uint32_t	id;
-	uint32_t	nr;		/* how many events it has room for */
-	uint32_t	head;
-	uint32_t	tail;
-	uint32_t	magic;
-	uint32_t	compat_features;
-	uint32_t	incompat_features;
-	uint32_t	header_length;
-	struct io_event	events[];
-};
-static_assert(sizeof(struct aio_ring) == 32, "the events follow 32 bytes of header");
-
-#define AIO_RING_MAGIC	0xa10a10a1
-
-/* NULL: a kernel with another ring; then a system call collects. */
-static struct aio_ring *aio_ring(struct file_dev *f)
-{
-	struct aio_ring *ring = (struct aio_ring *)(void *)f->aio;
-
-	return ring->magic == AIO_RING_MAGIC && !ring->incompat_features &&
-	       ring->header_length == sizeof(*ring) ? ring : NULL;
-}
-
-static unsigned int ring_take(struct aio_ring *ring, struct io_event *events, unsigned int max)
-{
-	uint32_t head = ring->head;
-	uint32_t tail = __atomic_load_n(&ring->tail, __ATOMIC_ACQUIRE);
-	unsigned int n = 0;
-
-	while (head != tail && n < max) {
-		events[n++] = ring->events[head];
-		head = head + 1 < ring->nr ? head + 1 : 0;
-	}
-	if (n)
-		__atomic_store_n(&ring->head, head, __ATOMIC_RELEASE);
-	return n;
-}
-
-/* Takes what has completed, without waiting. */
-static unsigned int take_events(struct file_dev *f, struct io_event *events, unsigned int max)
-{
-	struct aio_ring *ring = aio_ring(f);
-	struct timespec none = { 0 };
-	int n;
-
-	if (ring)
-		return ring_take(ring, events, max);
-	n = io_getevents(f->aio, 0, max, events, &none);
-	return n > 0 ? (unsigned int)n : 0;
-}
-
 /* in_flight first: done() may submit. */
 static void finish_events(struct file_dev *f, const struct io_event *events, unsigned int count)
 {
@@ -382,7 +328,7 @@ unsigned int file_poll(struct blkdev *dev)
 	unsigned int batch, n, count = 0;
 
 	for (batch = 0; batch < POLL_BATCHES; batch++) {
-		n = take_events(f, events, REAP_BATCH);
+		n = aio_ring_take(f->aio, events, REAP_BATCH);
 		finish_events(f, events, n);
 		count += n;
 		if (n < REAP_BATCH)

@@ -1,0 +1,597 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A front end with its own memory against the back end, both ring formats. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "block/blkfile.h"
+#include "block/blkpoll.h"
+#include "tests/unit.h"
+#include "vhost/inflight.h"
+#include "vhost/proto.h"
+#include "vhost/vhu.h"
+#include "vhost/virtio.h"
+
+#define DISK	(1 * MIB)
+#define MEM	(1 * MIB)
+#define GPA	0x100000ULL	/* guest and user addresses differ from each other and from ours */
+#define UVA	0x700000000ULL
+#define QSIZE	16u
+
+/* Offsets in the guest's memory. */
+#define AT_DESC		0x0
+#define AT_AVAIL	0x1000	/* packed: driver event */
+#define AT_USED		0x2000	/* packed: device event */
+#define AT_HEADER	0x3000
+#define AT_STATUS	0x3100
+#define AT_TABLE	0x4000
+#define AT_DATA		0x10000
+
+static char dir[64];
+static struct vhu_server *server;
+static struct reactor *r;
+static struct blkdev *dev;
+static struct blkpoll bp;
+static struct vhu *v;
+static int sock;
+static int mem_fd, kick_fd, call_fd;
+static uint8_t *mem;
+static bool packed;
+static uint16_t next_avail, next_used;
+static bool wrap;
+static enum vhu_end closed_end;
+static atomic_uint starts, stops, closes;
+static int start_err;
+
+static void on_start(struct vhu *dev_v, void *arg)
+{
+	(void)arg;
+	atomic_fetch_add(&starts, 1);
+	vhu_start_done(dev_v, start_err);
+}
+
+static void on_stopped(struct vhu *dev_v, void *arg)
+{
+	(void)dev_v;
+	(void)arg;
+	atomic_fetch_add(&stops, 1);
+}
+
+static void on_closed(struct vhu *dev_v, void *arg, enum vhu_end end, const char *why)
+{
+	(void)dev_v;
+	(void)arg;
+	(void)why;
+	closed_end = end;
+	atomic_fetch_add(&closes, 1);
+}
+
+static const struct vhu_ops ops = { .start = on_start, .stopped = on_stopped, .closed = on_closed };
+
+static void begin(void *arg)
+{
+	*(int *)arg = blkpoll_start(&bp, r, dev);
+}
+
+static void attach(void *arg)
+{
+	int *fd = arg;
+
+	*fd = vhu_attach(v, *fd);
+}
+
+static void end(void *arg)
+{
+	(void)arg;
+	blkpoll_stop(&bp);
+	blkdev_close(dev);
+}
+
+static void device_make(void)
+{
+	struct vhu_params p = { .name = "test", .serial = "SERIAL", .discard = true, .ops = &ops };
+	char path[96], why[256];
+	int fd, err = 0;
+
+	snprintf(dir, sizeof(dir), "/var/tmp/vhu-XXXXXX");
+	CU_ASSERT_PTR_NOT_NULL_FATAL(mkdtemp(dir));
+	setenv("LUNFS_LOCK_DIR", dir, 1);
+	snprintf(path, sizeof(path), "%s/disk", dir);
+	fd = open(path, O_CREAT | O_RDWR, 0600);
+	CU_ASSERT_FATAL(fd >= 0 && ftruncate(fd, DISK) == 0);
+	close(fd);
+	CU_ASSERT_EQUAL_FATAL(blkfile_open(env_posix(), path, 0, &dev, why, sizeof(why)), 0);
+	CU_ASSERT_EQUAL_FATAL(blkdev_set_polled(dev), 0);
+	CU_ASSERT_EQUAL_FATAL(reactor_create(env_posix(), "vhu-test", 0, 4, &r), 0);
+	CU_ASSERT_EQUAL_FATAL(vhu_server_new(env_posix(), &server), 0);
+	p.server = server;
+	p.reactor = r;
+	p.dev = dev;
+	CU_ASSERT_EQUAL_FATAL(vhu_new(&p, &v), 0);
+	reactor_call_sync(r, begin, &err);
+	CU_ASSERT_EQUAL_FATAL(err, 0);
+	starts = stops = closes = 0;
+	start_err = 0;
+}
+
+static void device_free(void)
+{
+	char command[128];
+
+	vhu_close_sync(v);
+	reactor_call_sync(r, end, NULL);
+	reactor_destroy(r);
+	vhu_server_free(server);
+	snprintf(command, sizeof(command), "rm -rf %s", dir);
+	CU_ASSERT_EQUAL(system(command), 0);
+}
+
+/* ---- messages ---- */
+
+static void send_msg(uint32_t request, uint32_t flags, const void *p, size_t size, int fd)
+{
+	union {
+		char space[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control = { .space = { 0 } };
+	struct msg_hdr_wire h = { request, VHU_VERSION | flags, (uint32_t)size };
+	struct iovec iov[2] = { { &h, sizeof(h) }, { (void *)(uintptr_t)p, size } };
+	struct msghdr mh = { .msg_iov = iov, .msg_iovlen = 2 };
+
+	if (fd >= 0) {
+		mh.msg_control = control.space;
+		mh.msg_controllen = sizeof(control.space);
+		control.align.cmsg_level = SOL_SOCKET;
+		control.align.cmsg_type = SCM_RIGHTS;
+		control.align.cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(&control.align), &fd, sizeof(fd));
+	}
+	CU_ASSERT_EQUAL(sendmsg(sock, &mh, MSG_NOSIGNAL), (ssize_t)(sizeof(h) + size));
+}
+
+/* Receives an answer; its descriptor too, if there is one.  Return: its payload's size or -1. */
+static int receive(void *p, size_t size, int *fd)
+{
+	union {
+		char space[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct msg_hdr_wire h;
+	struct iovec iov = { &h, sizeof(h) };
+	struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.space,
+			     .msg_controllen = sizeof(control.space) };
+
+	if (recvmsg(sock, &mh, MSG_WAITALL) != sizeof(h) || h.size > size)
+		return -1;
+	if (fd && CMSG_FIRSTHDR(&mh))
+		memcpy(fd, CMSG_DATA(CMSG_FIRSTHDR(&mh)), sizeof(int));
+	return recv(sock, p, h.size, MSG_WAITALL) == (ssize_t)h.size ? (int)h.size : -1;
+}
+
+static uint64_t ask_u64(uint32_t request)
+{
+	uint64_t u = 0;
+
+	send_msg(request, 0, NULL, 0, -1);
+	CU_ASSERT_EQUAL(receive(&u, sizeof(u), NULL), sizeof(u));
+	return u;
+}
+
+/* Sends and waits for the acknowledgement, which says whether it worked. */
+static uint64_t tell(uint32_t request, const void *p, size_t size, int fd)
+{
+	uint64_t u = 99;
+
+	send_msg(request, VHU_FLAG_NEED_REPLY, p, size, fd);
+	CU_ASSERT_EQUAL(receive(&u, sizeof(u), NULL), sizeof(u));
+	return u;
+}
+
+static uint64_t tell_u64(uint32_t request, uint64_t u, int fd)
+{
+	return tell(request, &u, sizeof(u), fd);
+}
+
+static void front_connect(void)
+{
+	int fds[2];
+
+	CU_ASSERT_EQUAL_FATAL(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+	sock = fds[0];
+	reactor_call_sync(r, attach, &fds[1]);
+	CU_ASSERT_EQUAL_FATAL(fds[1], 0);
+	send_msg(VHU_SET_PROTOCOL_FEATURES, 0, &(uint64_t){ ask_u64(VHU_GET_PROTOCOL_FEATURES) },
+		 8, -1);
+}
+
+static void front_memory(void)
+{
+	mem_fd = memfd_create("guest", 0);
+	CU_ASSERT_EQUAL_FATAL(ftruncate(mem_fd, MEM), 0);
+	mem = mmap(NULL, MEM, PROT_READ | PROT_WRITE, MAP_SHARED, mem_fd, 0);
+	CU_ASSERT_PTR_NOT_EQUAL_FATAL(mem, MAP_FAILED);
+	kick_fd = eventfd(0, EFD_NONBLOCK);
+	call_fd = eventfd(0, 0);
+	next_avail = next_used = 0;
+	wrap = true;
+}
+
+static uint64_t share_memory(void)
+{
+	struct mem_reg_wire reg = { .region = { GPA, MEM, UVA, 0 } };
+
+	return tell(VHU_ADD_MEM_REG, &reg, sizeof(reg), mem_fd);
+}
+
+static void front_ring(uint32_t base)
+{
+	struct vring_state_wire num = { 0, QSIZE }, at = { 0, base }, on = { 0, 1 };
+	struct vring_addr_wire addr = { .desc = UVA + AT_DESC, .avail = UVA + AT_AVAIL,
+					.used = UVA + AT_USED };
+
+	CU_ASSERT_EQUAL(tell(VHU_SET_VRING_NUM, &num, sizeof(num), -1), 0);
+	CU_ASSERT_EQUAL(tell(VHU_SET_VRING_BASE, &at, sizeof(at), -1), 0);
+	CU_ASSERT_EQUAL(tell(VHU_SET_VRING_ADDR, &addr, sizeof(addr), -1), 0);
+	CU_ASSERT_EQUAL(tell_u64(VHU_SET_VRING_CALL, 0, call_fd), 0);
+	CU_ASSERT_EQUAL(tell_u64(VHU_SET_VRING_KICK, 0, kick_fd), 0);
+	CU_ASSERT_EQUAL(tell(VHU_SET_VRING_ENABLE, &on, sizeof(on), -1), 0);
+}
+
+static void front_features(void)
+{
+	uint64_t f = ask_u64(VHU_GET_FEATURES) & ~FEATURE(VHU_F_LOG_ALL);
+
+	if (!packed)
+		f &= ~FEATURE(VIRTIO_F_RING_PACKED);
+	/* Without EVENT_IDX each batch is announced: nothing to calculate here. */
+	f &= ~FEATURE(VIRTIO_F_EVENT_IDX);
+	CU_ASSERT_EQUAL(tell_u64(VHU_SET_FEATURES, f, -1), 0);
+}
+
+static void front_start(void)
+{
+	front_connect();
+	front_memory();
+	front_features();
+	CU_ASSERT_EQUAL(share_memory(), 0);
+	front_ring(packed ? 0x80008000u : 0);
+}
+
+static void front_free(void)
+{
+	close(sock);
+	munmap(mem, MEM);
+	close(mem_fd);
+	close(kick_fd);
+	close(call_fd);
+}
+
+/* ---- the driver ---- */
+
+static void put_desc(unsigned int slot, uint64_t addr, uint32_t len, uint16_t flags, bool first)
+{
+	(void)first;
+	if (packed) {
+		struct packed_desc_wire *d = (void *)(mem + AT_DESC);
+		unsigned int at = next_avail;
+
+		d += at;
+		d->addr = cpu_to_le64(addr);
+		d->len = cpu_to_le32(len);
+		d->id = cpu_to_le16(7);
+		flags |= wrap ? PACKED_F_AVAIL : PACKED_F_USED;
+		__atomic_store_n(&d->flags, flags, __ATOMIC_RELEASE);
+		if (++next_avail == QSIZE) {
+			next_avail = 0;
+			wrap = !wrap;
+		}
+		return;
+	}
+	((struct desc_wire *)(void *)(mem + AT_DESC))[slot] = (struct desc_wire){
+		cpu_to_le64(addr), cpu_to_le32(len), cpu_to_le16(flags),
+		cpu_to_le16((uint16_t)(slot + 1)) };
+}
+
+static void make_available(uint16_t head)
+{
+	struct avail_wire *a = (void *)(mem + AT_AVAIL);
+
+	if (!packed) {
+		a->ring[next_avail % QSIZE] = head;
+		next_avail++;
+		__atomic_store_n(&a->idx, next_avail, __ATOMIC_RELEASE);
+	}
+	CU_ASSERT_EQUAL(eventfd_write(kick_fd, 1), 0);
+}
+
+/* A request as one indirect descriptor: visible at once in either format. */
+static void queue_request(uint32_t type, uint64_t sector, uint32_t at, uint32_t len)
+{
+	struct blk_header_wire h = { cpu_to_le32(type), cpu_to_le32(0), cpu_to_le64(sector) };
+	struct desc_wire *t = (void *)(mem + AT_TABLE);
+	uint16_t in = type == BLK_T_IN || type == BLK_T_GET_ID ? DESC_F_WRITE : 0;
+	unsigned int n = 0;
+	struct { uint64_t addr; uint32_t len; uint16_t flags; } parts[3];
+
+	memcpy(mem + AT_HEADER, &h, sizeof(h));
+	mem[AT_STATUS] = 0xff;
+	parts[n].addr = GPA + AT_HEADER;
+	parts[n].len = sizeof(h);
+	parts[n++].flags = 0;
+	if (len) {
+		parts[n].addr = GPA + at;
+		parts[n].len = len;
+		parts[n++].flags = in;
+	}
+	parts[n].addr = GPA + AT_STATUS;
+	parts[n].len = 1;
+	parts[n++].flags = DESC_F_WRITE;
+	for (unsigned int i = 0; i < n; i++) {
+		uint16_t f = parts[i].flags, next = (uint16_t)(i + 1);
+
+		if (!packed && i + 1 < n)
+			f |= DESC_F_NEXT;
+		t[i].addr = cpu_to_le64(parts[i].addr);
+		t[i].len = cpu_to_le32(parts[i].len);
+		t[i].flags = cpu_to_le16(packed ? 0 : f);
+		t[i].next = cpu_to_le16(packed ? f : next);
+	}
+	put_desc(0, GPA + AT_TABLE, n * 16, DESC_F_INDIRECT, true);
+	make_available(0);
+}
+
+static bool was_used(void)
+{
+	if (packed) {
+		struct packed_desc_wire *d = (void *)(mem + AT_DESC);
+		uint16_t flags = __atomic_load_n(&d[next_used].flags, __ATOMIC_ACQUIRE);
+
+		return !!(flags & PACKED_F_AVAIL) == !!(flags & PACKED_F_USED) &&
+		       mem[AT_STATUS] != 0xff;
+	}
+	return __atomic_load_n(&((struct used_wire *)(void *)(mem + AT_USED))->idx,
+			       __ATOMIC_ACQUIRE) != next_used;
+}
+
+static uint8_t request(uint32_t type, uint64_t sector, uint32_t at, uint32_t len)
+{
+	queue_request(type, sector, at, len);
+	while (!was_used()) {
+		struct pollfd p = { .fd = call_fd, .events = POLLIN };
+		eventfd_t count;
+
+		/* A batch that is not announced ends the test here. */
+		CU_ASSERT_EQUAL_FATAL(poll(&p, 1, 20000), 1);
+		eventfd_read(call_fd, &count);
+	}
+	next_used++;
+	if (packed && next_used == QSIZE)
+		next_used = 0;
+	return mem[AT_STATUS];
+}
+
+/* ---- the claims ---- */
+
+static void all_requests(void)
+{
+	struct blk_range_wire range = { cpu_to_le64(8), cpu_to_le32(8), cpu_to_le32(0) };
+
+	device_make();
+	front_start();
+	for (unsigned int i = 0; i < 40; i++) {	/* round the ring, more than twice */
+		memset(mem + AT_DATA, 'a' + (int)(i % 20), 8192);
+		CU_ASSERT_EQUAL(request(BLK_T_OUT, i * 16, AT_DATA, 8192), BLK_S_OK);
+		memset(mem + AT_DATA, 0, 8192);
+		CU_ASSERT_EQUAL(request(BLK_T_IN, i * 16, AT_DATA, 8192), BLK_S_OK);
+		CU_ASSERT_EQUAL(mem[AT_DATA + 8191], 'a' + (int)(i % 20));
+	}
+	CU_ASSERT_EQUAL(request(BLK_T_FLUSH, 0, 0, 0), BLK_S_OK);
+	CU_ASSERT_EQUAL(request(BLK_T_GET_ID, 0, AT_DATA, 20), BLK_S_OK);
+	CU_ASSERT_EQUAL(memcmp(mem + AT_DATA, "SERIAL\0", 7), 0);
+	/* Buffers that the device cannot take are copied. */
+	memset(mem + AT_DATA + 100, 'x', 4096);
+	CU_ASSERT_EQUAL(request(BLK_T_OUT, 8, AT_DATA + 100, 4096), BLK_S_OK);
+	CU_ASSERT_EQUAL(request(BLK_T_IN, 8, AT_DATA + 16389, 4096), BLK_S_OK);
+	CU_ASSERT_EQUAL(memcmp(mem + AT_DATA + 100, mem + AT_DATA + 16389, 4096), 0);
+	memcpy(mem + AT_DATA, &range, sizeof(range));
+	CU_ASSERT_EQUAL(request(BLK_T_WRITE_ZEROES, 0, AT_DATA, 16), BLK_S_OK);
+	CU_ASSERT_EQUAL(request(BLK_T_IN, 8, AT_DATA, 4096), BLK_S_OK);
+	CU_ASSERT_EQUAL(mem[AT_DATA] | mem[AT_DATA + 4095], 0);
+	/* Outside the disk, half sectors, unknown types: an error, and it goes on. */
+	CU_ASSERT_EQUAL(request(BLK_T_IN, DISK / 512, AT_DATA, 512), BLK_S_IOERR);
+	CU_ASSERT_EQUAL(request(BLK_T_IN, UINT64_MAX / 512, AT_DATA, 512), BLK_S_IOERR);
+	CU_ASSERT_EQUAL(request(BLK_T_OUT, 0, AT_DATA, 100), BLK_S_IOERR);
+	CU_ASSERT_EQUAL(request(77, 0, 0, 0), BLK_S_UNSUPP);
+	CU_ASSERT_EQUAL(request(BLK_T_DISCARD, 0, AT_DATA, 5), BLK_S_IOERR);
+	CU_ASSERT_EQUAL(atomic_load(&starts), 1);
+	front_free();
+	device_free();
+	CU_ASSERT_EQUAL(atomic_load(&closes), 1);
+}
+
+static void requests_of_every_type_on_a_split_ring(void)
+{
+	packed = false;
+	all_requests();
+}
+
+static void requests_of_every_type_on_a_packed_ring(void)
+{
+	packed = true;
+	all_requests();
+}
+
+/* QEMU stops rings when a guest pauses and starts them where they were. */
+static void ring_goes_on_where_it_stopped(void)
+{
+	struct vring_state_wire s = { 0, 0 };
+
+	for (int format = 0; format < 2; format++) {
+		packed = format;
+		device_make();
+		front_start();
+		for (int i = 0; i < 3; i++)
+			CU_ASSERT_EQUAL(request(BLK_T_OUT, 0, AT_DATA, 512), BLK_S_OK);
+		send_msg(VHU_GET_VRING_BASE, 0, &s, sizeof(s), -1);
+		CU_ASSERT_EQUAL(receive(&s, sizeof(s), NULL), sizeof(s));
+		CU_ASSERT_EQUAL(s.num, packed ? 0x80038003u : 3);
+		CU_ASSERT_EQUAL(atomic_load(&stops), 1);
+		front_ring(s.num);
+		CU_ASSERT_EQUAL(request(BLK_T_IN, 0, AT_DATA, 512), BLK_S_OK);
+		CU_ASSERT_EQUAL(atomic_load(&starts), 2);
+		front_free();
+		device_free();
+	}
+}
+
+static bool cut_off(void)
+{
+	char c;
+
+	return recv(sock, &c, 1, 0) == 0;
+}
+
+/* R9: each of these costs the front end its connection, and the device serves the next one. */
+static void nonsense_ends_the_connection_and_nothing_else(void)
+{
+	struct msg_hdr_wire huge = { VHU_SET_FEATURES, VHU_VERSION, 1u << 30 };
+	struct mem_reg_wire reg = { .region = { GPA, UINT64_MAX - 4096, UVA, 0 } };
+	struct config_wire config = { .offset = 200, .size = 100 };
+	int pipe_fds[2], fd;
+
+	packed = false;
+	device_make();
+	CU_ASSERT_EQUAL_FATAL(pipe(pipe_fds), 0);
+	fd = memfd_create("small", 0);
+	for (int i = 0; i < 6; i++) {
+		front_connect();
+		if (i == 0)
+			CU_ASSERT_EQUAL(send(sock, &huge, sizeof(huge), 0), sizeof(huge));
+		if (i == 1)
+			send_msg(9999, 0, NULL, 0, -1);
+		if (i == 2)	/* not an eventfd: its owner could make us wait */
+			send_msg(VHU_SET_VRING_KICK, 0, &(uint64_t){ 0 }, 8, pipe_fds[0]);
+		if (i == 3)
+			send_msg(VHU_ADD_MEM_REG, 0, &reg, sizeof(reg), fd);
+		if (i == 4)
+			send_msg(VHU_SET_VRING_NUM, 0, &(struct vring_state_wire){ 99, 16 }, 8, -1);
+		if (i == 5)
+			send_msg(VHU_GET_CONFIG, 0, &config, sizeof(config), -1);
+		CU_ASSERT_TRUE(cut_off());
+		close(sock);
+		while (atomic_load(&closes) != (unsigned int)i + 1)
+			sched_yield();
+		CU_ASSERT_EQUAL(closed_end, VHU_END_PROTOCOL);
+	}
+	close(fd);
+	close(pipe_fds[0]);
+	close(pipe_fds[1]);
+	front_start();
+	CU_ASSERT_EQUAL(request(BLK_T_IN, 0, AT_DATA, 512), BLK_S_OK);
+	front_free();
+	device_free();
+}
+
+/* A peer that takes its memory away must not end the process that serves the others. */
+static void memory_that_shrinks_costs_only_its_owner(void)
+{
+	for (int format = 0; format < 2; format++) {
+		packed = format;
+		device_make();
+		front_start();
+		CU_ASSERT_EQUAL(request(BLK_T_IN, 0, AT_DATA, 512), BLK_S_OK);
+		CU_ASSERT_EQUAL(ftruncate(mem_fd, 0), 0);
+		CU_ASSERT_EQUAL(eventfd_write(kick_fd, 1), 0);
+		CU_ASSERT_TRUE(cut_off());
+		front_free();
+		while (atomic_load(&closes) != 1)
+			sched_yield();
+		front_start();
+		CU_ASSERT_EQUAL(request(BLK_T_IN, 0, AT_DATA, 512), BLK_S_OK);
+		front_free();
+		device_free();
+	}
+}
+
+static void refused_start_reads_no_descriptor(void)
+{
+	packed = false;
+	device_make();
+	start_err = -EBUSY;
+	front_connect();
+	front_memory();
+	front_features();
+	CU_ASSERT_EQUAL(share_memory(), 0);
+	queue_request(BLK_T_GET_ID, 0, AT_DATA, 20);
+	send_msg(VHU_SET_VRING_NUM, 0, &(struct vring_state_wire){ 0, QSIZE }, 8, -1);
+	send_msg(VHU_SET_VRING_ADDR, 0, &(struct vring_addr_wire){ .desc = UVA + AT_DESC,
+		 .avail = UVA + AT_AVAIL, .used = UVA + AT_USED }, 40, -1);
+	send_msg(VHU_SET_VRING_ENABLE, 0, &(struct vring_state_wire){ 0, 1 }, 8, -1);
+	send_msg(VHU_SET_VRING_KICK, 0, &(uint64_t){ 0 }, 8, kick_fd);
+	CU_ASSERT_TRUE(cut_off());
+	while (!atomic_load(&closes))
+		sched_yield();
+	CU_ASSERT_EQUAL(closed_end, VHU_END_REFUSED);
+	CU_ASSERT_EQUAL(mem[AT_STATUS], 0xff);
+	front_free();
+	device_free();
+}
+
+/*
+ * The back end died with a request under way: the area says so, the ring does not.  Here the
+ * test plays the one that died, and writes the area as it leaves it.
+ */
+static void request_of_before_a_restart_is_completed(void)
+{
+	struct inflight_wire w = { .queue_count = 1, .queue_size = QSIZE };
+	struct inflight_split *s;
+	int fd = -1;
+
+	packed = false;
+	device_make();
+	front_connect();
+	front_memory();
+	front_features();
+	CU_ASSERT_EQUAL(share_memory(), 0);
+	send_msg(VHU_GET_INFLIGHT_FD, 0, &w, sizeof(w), -1);
+	CU_ASSERT_EQUAL(receive(&w, sizeof(w), &fd), sizeof(w));
+	CU_ASSERT_FATAL(fd >= 0 && w.mmap_size >= 16 + 16 * QSIZE);
+	s = mmap(NULL, w.mmap_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	CU_ASSERT_PTR_NOT_EQUAL_FATAL(s, MAP_FAILED);
+	/* Taken as the first of the ring, not given back. */
+	queue_request(BLK_T_GET_ID, 0, AT_DATA, 20);
+	s->version = 1;
+	s->desc_num = QSIZE;
+	s->desc[0].inflight = 1;
+	s->desc[0].counter = 5;
+	CU_ASSERT_EQUAL(tell(VHU_SET_INFLIGHT_FD, &w, sizeof(w), fd), 0);
+	front_ring(0);
+	while (!was_used())
+		sched_yield();
+	next_used++;
+	CU_ASSERT_EQUAL(mem[AT_STATUS], BLK_S_OK);
+	CU_ASSERT_EQUAL(memcmp(mem + AT_DATA, "SERIAL", 6), 0);
+	/* Once: the ring's own entry of it is not taken again. */
+	CU_ASSERT_EQUAL(request(BLK_T_IN, 0, AT_DATA, 512), BLK_S_OK);
+	CU_ASSERT_EQUAL(((struct used_wire *)(void *)(mem + AT_USED))->idx, 2);
+	CU_ASSERT_EQUAL(s->used_idx, 2);
+	CU_ASSERT_EQUAL(s->desc[0].inflight, 0);
+	munmap(s, w.mmap_size);
+	close(fd);
+	front_free();
+	device_free();
+}
+
+UNIT_MAIN("vhost/vhu",
+	  UNIT_TEST(requests_of_every_type_on_a_split_ring),
+	  UNIT_TEST(requests_of_every_type_on_a_packed_ring),
+	  UNIT_TEST(ring_goes_on_where_it_stopped),
+	  UNIT_TEST(nonsense_ends_the_connection_and_nothing_else),
+	  UNIT_TEST(memory_that_shrinks_costs_only_its_owner),
+	  UNIT_TEST(refused_start_reads_no_descriptor),
+	  UNIT_TEST(request_of_before_a_restart_is_completed));
