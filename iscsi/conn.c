@@ -283,6 +283,15 @@ static void conn_end(struct reactor_end *e)
 {
 	struct tgt_conn *conn = container_of(e, struct tgt_conn, end);
 
+	/*
+	 * Another reactor may have it from here on.  So this is done where nobody up the stack
+	 * touches it afterwards.
+	 */
+	if (conn->state == CONN_ATTACH && !conn->handed_over) {
+		conn->handed_over = true;
+		registry_attach(conn);
+		return;
+	}
 	if (conn->state != CONN_CLOSED) {
 		conn_flush(conn);
 		if (conn->rx_paused && conn->state != CONN_CLOSED)
@@ -446,7 +455,7 @@ static void handle_login(struct tgt_conn *conn, enum tgt_login_result result,
 		conn->state = CONN_ATTACH;
 		conn->rx_paused = true;
 		conn->params = *tgt_login_params(conn->login);
-		registry_attach(conn);
+		conn_kick(conn);	/* conn_end() hands it over */
 		return;
 	}
 	if (reply->valid)

@@ -158,6 +158,7 @@ struct tgt_conn {
 	const char	*why;		/* it was closed */
 	bool		shut;		/* CONN_LOGOUT: all is sent, the peer closes now */
 	bool		is_gone;	/* on its way to be freed */
+	bool		handed_over;	/* to the registry, and on to its session's reactor */
 	bool		left_session;	/* logged out alone: its session goes on without it */
 	struct tgt_conn	*successor;	/* logs in with the same CID, waits for our end */
 	struct tgt_conn	*predecessor;

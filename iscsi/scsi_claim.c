@@ -297,7 +297,7 @@ void claim_extend(struct scsi_cmd *cmd, uint64_t lba, uint64_t end)
  * Blocked ones of a shard try again, in the order in which they came.  Each stays on its list
  * until it is decided: whoever aborts finds it there.
  */
-static void wake(struct reactor_call *call)
+void shard_wake(struct reactor_call *call)
 {
 	struct scsi_shard *shard = container_of(call, struct scsi_shard, wake);
 	struct env *env = shard->lun->target->env;
@@ -324,10 +324,8 @@ static void wake_blocked(struct scsi_lun *lun)
 	for (unsigned int i = 0; i < lun->shard_count; i++) {
 		struct scsi_shard *shard = &lun->shards[i];
 
-		if (list_empty(&shard->blocked))
-			continue;
-		shard->wake.fn = wake;
-		reactor_post(shard->reactor, &shard->wake);
+		if (!list_empty(&shard->blocked))
+			reactor_post(shard->reactor, &shard->wake);
 	}
 }
 

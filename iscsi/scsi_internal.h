@@ -260,6 +260,8 @@ void claim_extend(struct scsi_cmd *cmd, uint64_t lba, uint64_t end);
 uint64_t claim_leave(struct scsi_claim *claim);
 /** claim_notify() - whoever waited for a claim that has left. */
 void claim_notify(struct scsi_lun *lun, uint64_t watches);
+/** shard_wake() - those that were blocked try again: of struct scsi_shard's wake. */
+void shard_wake(struct reactor_call *call);
 /** claim_cancel() - leaves without having run. */
 void claim_cancel(struct scsi_cmd *cmd);
 

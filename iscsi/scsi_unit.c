@@ -183,6 +183,7 @@ static int shards_open(struct scsi_lun *lun)
 		list_init(&shard->blocked);
 		list_init(&shard->running);
 		list_init(&shard->scratch_waiters);
+		shard->wake.fn = shard_wake;
 		env_mutex_init(t->env, &shard->mutex);
 		reactor_call_sync(shard->reactor, shard_open, &call);
 		if (call.err) {

@@ -507,9 +507,10 @@ void session_conn_closed(struct tgt_session *s, struct tgt_conn *conn)
 {
 	list_del(&conn->session_node);
 	s->conn_count--;
+	succeed(s, conn);
+	/* The first reactor frees it, perhaps at once. */
 	conn->call.fn = registry_conn_gone;
 	reactor_post(s->tgt->homes[0].reactor, &conn->call);
-	succeed(s, conn);
 	if (s->state == SESSION_LIVE && list_empty(&s->conns))
 		s->state = SESSION_ENDING;
 	session_check_end(s);
