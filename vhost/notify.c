@@ -24,13 +24,13 @@ int notify_init(struct notify *n)
 	return err;
 }
 
-void notify_fini(struct notify *n)
+io_context_t notify_fini(struct notify *n)
 {
 	if (n->ready_fd < 0)
-		return;
-	io_destroy(n->aio);
+		return NULL;
 	close(n->ready_fd);
 	n->ready_fd = -1;
+	return n->aio;
 }
 
 static void notify_prepare(struct notify *n, struct iocb *cb, int fd)

@@ -26,7 +26,8 @@ struct notify {
 
 /** notify_init() - Return: 0 or -errno. */
 int notify_init(struct notify *n);
-void notify_fini(struct notify *n);
+/** notify_fini() - Return: the context, for io_destroy(), which takes long; NULL: none. */
+io_context_t notify_fini(struct notify *n);
 
 /** notify_add() - signals @fd with the next notify_send(); sends if there is no more room. */
 void notify_add(struct notify *n, int fd);

@@ -18,6 +18,8 @@ struct vhu_server {
 	struct env_cond	changed;
 	int		fds[DISCARDS_MAX];
 	unsigned int	fd_count;
+	io_context_t	aios[DISCARDS_MAX];
+	unsigned int	aio_count;
 	bool		ending;
 };
 
@@ -27,17 +29,20 @@ static void closer_main(void *arg)
 
 	env_mutex_lock(s->env, &s->mutex);
 	for (;;) {
-		int fd;
+		io_context_t aio = s->aio_count ? s->aios[--s->aio_count] : NULL;
+		int fd = !aio && s->fd_count ? s->fds[--s->fd_count] : -1;
 
-		if (!s->fd_count) {
+		if (!aio && fd < 0) {
 			if (s->ending)
 				break;
 			env_cond_wait(s->env, &s->changed, &s->mutex, ENV_FOREVER);
 			continue;
 		}
-		fd = s->fds[--s->fd_count];
 		env_mutex_unlock(s->env, &s->mutex);
-		close(fd);
+		if (aio)
+			io_destroy(aio);
+		else
+			close(fd);
 		env_mutex_lock(s->env, &s->mutex);
 	}
 	env_mutex_unlock(s->env, &s->mutex);
@@ -53,6 +58,20 @@ void server_discard(struct vhu_server *s, int fd)
 		s->fds[s->fd_count++] = fd;
 	env_cond_broadcast(s->env, &s->changed);
 	env_mutex_unlock(s->env, &s->mutex);
+}
+
+void server_discard_aio(struct vhu_server *s, io_context_t aio)
+{
+	bool room;
+
+	env_mutex_lock(s->env, &s->mutex);
+	room = s->aio_count < DISCARDS_MAX;
+	if (room)
+		s->aios[s->aio_count++] = aio;
+	env_cond_broadcast(s->env, &s->changed);
+	env_mutex_unlock(s->env, &s->mutex);
+	if (!room)
+		io_destroy(aio);	/* slow, but nothing is lost */
 }
 
 bool fd_is_memory(int fd)

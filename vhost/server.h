@@ -3,6 +3,8 @@
 #ifndef LUNFS_VHOST_SERVER_H
 #define LUNFS_VHOST_SERVER_H
 
+#include <libaio.h>
+
 #include "vhost/vhu.h"
 
 /**
@@ -12,6 +14,9 @@
  * a FUSE mount asks that file system).  Those that were checked are simply closed.
  */
 void server_discard(struct vhu_server *s, int fd);
+
+/** server_discard_aio() - io_destroy(), which takes tens of milliseconds, elsewhere. */
+void server_discard_aio(struct vhu_server *s, io_context_t aio);
 
 /**
  * fd_is_memory() - whether @fd is memory: memfd, tmpfs or hugetlbfs.

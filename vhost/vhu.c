@@ -263,7 +263,10 @@ void vhu_stats(const struct vhu *v, struct vhu_stats *stats)
 
 static void vhu_free(struct vhu *v)
 {
-	notify_fini(&v->notify);
+	io_context_t aio = notify_fini(&v->notify);
+
+	if (aio)
+		server_discard_aio(v->p.server, aio);
 	requests_fini(v);
 	free(v->queues);
 	free(v->name);

@@ -27,6 +27,7 @@ done <<-LIST
 	lun	20000
 	scsi	4000
 	text	20000
+	vhost	3000
 	volume	150
 LIST
 exit $bad
