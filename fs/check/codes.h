@@ -85,11 +85,13 @@
 	X(ORPHAN_DAMAGED, 801, "orphan-list-damaged", ERROR, \
 	  "a block of a slot's orphan list cannot be believed") \
 	X(ORPHAN_TARGET, 802, "orphan-leads-nowhere", ERROR, \
-	  "an orphan list names an inode that is free or of another generation") \
-	X(ORPHAN_UNMARKED, 803, "orphan-unmarked", ERROR, \
+	  "an orphan list names an inode that there never was") \
+	X(ORPHAN_UNMARKED, 803, "orphan-unmarked", NOTE, \
 	  "an orphan list names an inode that is not marked as orphan, or one named already") \
 	X(ORPHAN_LOST, 804, "orphan-lost", ERROR, \
 	  "an inode is marked as orphan and on no orphan list") \
+	X(ORPHAN_VOID, 805, "orphan-void", NOTE, \
+	  "an orphan list names an inode that another host has deleted since") \
 	X(AG_DAMAGED, 901, "group-header-damaged", ERROR, \
 	  "an allocation group's header cannot be believed") \
 	X(AG_INVALID, 902, "group-header-invalid", ERROR, \

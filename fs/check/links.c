@@ -6,12 +6,31 @@
 
 /* ---- orphan lists ---- */
 
+/* Whether there was such an inode: generations of a place only rise. */
+static bool orphan_was(struct check *c, uint64_t id)
+{
+	uint64_t number = inode_id_number(id);
+	struct meta_expect e = { META_INODE, c->s->volume, inode_block_addr(number), number, 0 };
+	const struct inode_disk *d = (const void *)c->levels[1];
+	char why[400];
+	uint32_t ag;
+
+	return !super_ag_of(c->s, inode_lock_addr(number), &ag) &&
+	       !super_ag_of(c->s, e.addr, &ag) && !chk_read(c, e.addr, c->levels[1], 1) &&
+	       !meta_verify(d, &e, why, sizeof(why)) &&
+	       inode_id_generation(id) <= le32_to_cpu(d->generation);
+}
+
+/*
+ * A host that could not finish a truncation keeps the entry and gives up the inode's lock; the
+ * next holder finishes it, or deletes the file, and cannot strike the entry.  It is void then.
+ */
 static void check_orphan(struct check *c, uint32_t slot, uint64_t addr, uint64_t id)
 {
 	struct chk_inode *ino = chk_find(c, id);
 
 	if (!ino) {
-		chk_report(c, CHECK_ORPHAN_TARGET, addr,
+		chk_report(c, orphan_was(c, id) ? CHECK_ORPHAN_VOID : CHECK_ORPHAN_TARGET, addr,
 			   "orphan list of slot %u: inode %llu generation %u is not in use", slot,
 			   (unsigned long long)inode_id_number(id), inode_id_generation(id));
 		return;
@@ -24,6 +43,9 @@ static void check_orphan(struct check *c, uint32_t slot, uint64_t addr, uint64_t
 		chk_report(c, CHECK_ORPHAN_UNMARKED, addr,
 			   "orphan list of slot %u: inode %llu is not marked as orphan", slot,
 			   (unsigned long long)ino->number);
+	/* A void entry gets nobody deleted: an inode without a name is lost all the same. */
+	if (ino->type && !(ino->flags & CHK_ORPHAN))
+		return;
 	ino->flags |= CHK_LISTED;
 	c->r->orphans++;
 }

@@ -531,8 +531,25 @@ static void d_xattr_damaged(struct volume *v) { spoil(v, addr_of(v, XATTR_REL));
 static void d_xattr_pointer(struct volume *v) { INODE(v, 1, d->xattr = cpu_to_le64(5)); }
 static void d_xattr_entry(struct volume *v) { XATTR(v, d->entries[2] = 200); }
 static void d_orphan_damaged(struct volume *v) { spoil(v, super_orphan_addr(&v->s, 3, 7)); }
+/* Of a generation that its inode has not reached. */
 static void d_orphan_target(struct volume *v)
 {
+	INODE(v, 8, d->generation = cpu_to_le32(GENERATION));
+	ORPHAN(v, 1, d->ids[6] = cpu_to_le64(inode_id_make(number_of(v, 8), GENERATION + 1)));
+}
+/* No inode lies there. */
+static void d_orphan_nowhere(struct volume *v)
+{
+	ORPHAN(v, 1, d->ids[6] = cpu_to_le64(inode_id_make(block_of(v, UNIT_REL), 1)));
+}
+/* Not on this volume. */
+static void d_orphan_outside(struct volume *v)
+{
+	ORPHAN(v, 1, d->ids[6] = cpu_to_le64(UINT64_MAX));
+}
+static void d_orphan_void(struct volume *v)
+{
+	INODE(v, 8, d->generation = cpu_to_le32(GENERATION));
 	ORPHAN(v, 1, d->ids[6] = cpu_to_le64(id_of(v, 8)));
 }
 static void d_orphan_unmarked(struct volume *v)
@@ -607,7 +624,9 @@ static const struct {
 	{ d_image_no_list, CHECK_IMAGE_NO_LIST }, { d_children_entry, CHECK_CHILDREN_ENTRY },
 	{ d_children_lost, CHECK_CHILDREN_LOST },
 	{ d_xattr_entry, CHECK_XATTR_ENTRY }, { d_orphan_damaged, CHECK_ORPHAN_DAMAGED },
-	{ d_orphan_target, CHECK_ORPHAN_TARGET }, { d_orphan_unmarked, CHECK_ORPHAN_UNMARKED },
+	{ d_orphan_target, CHECK_ORPHAN_TARGET }, { d_orphan_nowhere, CHECK_ORPHAN_TARGET },
+	{ d_orphan_outside, CHECK_ORPHAN_TARGET }, { d_orphan_void, CHECK_ORPHAN_VOID },
+	{ d_orphan_unmarked, CHECK_ORPHAN_UNMARKED },
 	{ d_orphan_lost, CHECK_ORPHAN_LOST }, { d_ag_damaged, CHECK_AG_DAMAGED },
 	{ d_ag_invalid, CHECK_AG_INVALID }, { d_ag_free, CHECK_AG_FREE },
 	{ d_ag_inodes, CHECK_AG_INODES }, { d_bitmap_damaged, CHECK_BITMAP_DAMAGED },

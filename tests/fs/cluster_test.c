@@ -4,6 +4,8 @@
 
 #include <stdio.h>
 
+#include "fs/internal.h"
+#include "fs/orphan.h"
 #include "tests/fs/attached.h"
 
 #define SIZE	(512 * MIB)
@@ -376,6 +378,76 @@ static void locks_are_durable_before_what_they_cover(struct cluster *c)
 	CU_ASSERT_EQUAL(o.early, 0);
 }
 
+/* What a truncation leaves that met an error after its first transaction. */
+static int begin_truncation(struct fs *fs, uint64_t id)
+{
+	struct inode_disk *di;
+	struct inode *ino;
+	struct txn txn;
+	int err = inode_get(fs, inode_id_number(id), &ino);
+
+	if (err)
+		return err;
+	err = inode_lock(fs, ino, id, LOCK_EXCLUSIVE, 0, NULL);
+	if (err)
+		goto put;
+	err = orphan_reserve(fs);
+	if (!err)
+		err = txn_begin(fs, 3, &txn);
+	if (!err) {
+		di = inode_change(&txn, ino);
+		orphan_add(&txn, ino, di);
+		di->shrink_to = cpu_to_le64(0);
+		txn_end(&txn);
+	}
+	inode_unlock(fs, ino, LOCK_EXCLUSIVE, 0);
+put:
+	inode_put(fs, ino);
+	return err;
+}
+
+static uint64_t notes_of(struct cluster *c)
+{
+	struct blkdev *dev = simdisk_open(c->disk, c->env);
+	struct check_params p = { .env = c->env, .dev = dev, .report = cluster_finding, .arg = c };
+	struct check_result r = { 0 };
+
+	CU_ASSERT_EQUAL(check_volume(&p, &r, c->why, sizeof(c->why)), 0);
+	CU_ASSERT_EQUAL(r.errors, 0);
+	blkdev_close(dev);
+	return r.notes;
+}
+
+/*
+ * One host's truncation was not finished, another one opened or deleted the file: the entry on
+ * the first one's list is void.  It must not make the volume seem damaged, and the slot's next
+ * owner drops it.
+ */
+static void orphan_that_another_host_finished_is_no_damage(struct cluster *c)
+{
+	uint64_t id, kept;
+
+	attach_all(c, 2);
+	CU_ASSERT_EQUAL(create(host(c, 0), fs_root(c->fs), "f", S_IFREG | 0644, &id), 0);
+	CU_ASSERT_EQUAL(create(host(c, 0), fs_root(c->fs), "g", S_IFREG | 0644, &kept), 0);
+	CU_ASSERT_EQUAL(write_file(host(c, 0), id, "text", true), 0);
+	CU_ASSERT_EQUAL(begin_truncation(host(c, 0), id), 0);
+	CU_ASSERT_EQUAL(begin_truncation(host(c, 0), kept), 0);
+	cluster_sleep(c, 1000);
+	CU_ASSERT_EQUAL(fs_unlink(host(c, 1), fs_root(c->fs), "f"), 0);
+	CU_ASSERT_EQUAL(write_file(host(c, 1), kept, "anew", true), 0);
+	cluster_sleep(c, 5000);
+	CU_ASSERT_EQUAL(cluster_detach(c, 0), 0);
+	CU_ASSERT_EQUAL(cluster_detach(c, 1), 0);
+	CU_ASSERT_EQUAL(notes_of(c), 2);
+	attach_all(c, 2);	/* both slots */
+	CU_ASSERT_TRUE(reads(host(c, 1), kept, "anew"));
+	cluster_sleep(c, 5000);
+	CU_ASSERT_EQUAL(cluster_detach(c, 0), 0);
+	CU_ASSERT_EQUAL(cluster_detach(c, 1), 0);
+	CU_ASSERT_EQUAL(notes_of(c), 0);
+}
+
 #define IN_CLUSTER(fn) static void test_##fn(void) { cluster_run(21, SIZE, fn); }
 
 IN_CLUSTER(hosts_share_a_directory)
@@ -389,6 +461,7 @@ IN_CLUSTER(crossing_moves_make_no_loop)
 IN_CLUSTER(lost_host_fails_and_returns)
 IN_CLUSTER(rescue_reads_beside_the_living)
 IN_CLUSTER(locks_are_durable_before_what_they_cover)
+IN_CLUSTER(orphan_that_another_host_finished_is_no_damage)
 
 UNIT_MAIN("cluster",
 	UNIT_TEST(test_hosts_share_a_directory),
@@ -401,5 +474,6 @@ UNIT_MAIN("cluster",
 	UNIT_TEST(test_crossing_moves_make_no_loop),
 	UNIT_TEST(test_lost_host_fails_and_returns),
 	UNIT_TEST(test_rescue_reads_beside_the_living),
-	UNIT_TEST(test_locks_are_durable_before_what_they_cover)
+	UNIT_TEST(test_locks_are_durable_before_what_they_cover),
+	UNIT_TEST(test_orphan_that_another_host_finished_is_no_damage)
 );

@@ -104,7 +104,8 @@ static inline void world_check_report(void *arg, const struct check_finding *f)
 	struct world *w = arg;
 
 	/* Test inodes have no names. */
-	if (check_code_info(f->code)->severity == CHECK_NOTE || f->code == CHECK_INODE_NO_NAME ||
+	if ((check_code_info(f->code)->severity == CHECK_NOTE &&
+	     f->code != CHECK_ORPHAN_UNMARKED && f->code != CHECK_ORPHAN_VOID) || f->code == CHECK_INODE_NO_NAME ||
 	    f->code == CHECK_INODE_LINKS || f->code == CHECK_INODE_NAME_BACK)
 		return;
 	if (!w->check_errors++)
