@@ -203,6 +203,19 @@ static int fence_key_is_gone(struct lockd *ld, uint64_t key)
 	return err;
 }
 
+/*
+ * An incarnation of ours on this machine: where the path is the same nexus as its was, our
+ * registration has replaced its key, and a preempt would abort nothing.  What it sent and heard
+ * no end of is waited for.
+ */
+static int fence_drain_own(struct lockd *ld, const struct slot *victim)
+{
+	if (memcmp(victim->host_id, ld->p.host_id, sizeof(victim->host_id)) != 0 ||
+	    memcmp(victim->boot_id, ld->p.boot_id, sizeof(victim->boot_id)) != 0)
+		return 0;
+	return blkdev_drain(ld->p.dev);
+}
+
 static int fence_preempt(struct lockd *ld, const struct slot *victim)
 {
 	struct blkdev *dev = ld->p.hb_dev;
@@ -295,6 +308,7 @@ static int fence_wait(struct lockd *ld, const struct slot *victim)
 int fence_slot(struct lockd *ld, const struct slot *victim)
 {
 	char name[160];
+	int err;
 
 	if (MUTANT("no-fencing"))
 		return 0;
@@ -303,7 +317,8 @@ int fence_slot(struct lockd *ld, const struct slot *victim)
 		return 0;
 	switch (ld->rung) {
 	case FENCE_RESERVATION:
-		return fence_preempt(ld, victim);
+		err = fence_drain_own(ld, victim);
+		return err ? err : fence_preempt(ld, victim);
 	case FENCE_KILL:
 		return fence_kill(ld, victim);
 	case FENCE_WAIT:

@@ -294,6 +294,43 @@ static void lost_host_attaches_again_without_killing_itself(void)
 	cluster_end(c);
 }
 
+/*
+ * Rung A: attaching again registers a new key on the same nexus, so nothing is left to preempt,
+ * and a write of the lost incarnation that had timed out would land after the slot is live again.
+ */
+static void lost_host_attaches_again_after_its_late_write(void)
+{
+	struct simdisk_params p = { .reservations = true };
+	struct cluster *c = cluster_new(1, 4, &p);
+	struct host *a = host_up(c, 0, "alpha"), *again;
+
+	cluster_run(c, 4 * SEC);
+	simdisk_inject(c->disk, &(struct simdisk_rule){
+		.fault = SIMDISK_TIMEOUT_LATE, .ops = 1u << BLK_WRITE, .host = a->env,
+		.count = 1, .delay_ns = 12 * SEC });
+	cluster_run(c, 4100 * MSEC);
+	CU_ASSERT_EQUAL(a->write_err, -ETIMEDOUT);
+	lockd_fail(a->ld, "the journal could not be flushed");
+	a->stop = true;
+	cluster_run(c, 10 * SEC);
+	again = host_init(c, 1, "alpha");
+	blkdev_close(again->dev);
+	blkdev_close(again->hb_dev);
+	again->env = again->p.env = a->env;
+	again->dev = again->p.dev = simdisk_open(c->disk, a->env);
+	again->hb_dev = again->p.hb_dev = simdisk_open(c->disk, a->env);
+	again->p.pid = a->p.pid;
+	memcpy(again->p.host_id, a->p.host_id, sizeof(again->p.host_id));
+	again->p.own_slot_is_dead = true;
+	host_start(again);
+	cluster_run(c, 15 * SEC);
+	CU_ASSERT_FALSE(again->joined);
+	CU_ASSERT_TRUE(simdisk_is_busy(c->disk, a->env));
+	cluster_run(c, 30 * SEC);
+	CU_ASSERT_TRUE(again->joined);
+	cluster_end(c);
+}
+
 UNIT_MAIN("lockd/fence",
 	  UNIT_TEST(reservation_keeps_a_frozen_host_out),
 	  UNIT_TEST(reservation_outlives_the_last_host),
@@ -303,4 +340,5 @@ UNIT_MAIN("lockd/fence",
 	  UNIT_TEST(bound_is_waited_for_and_needs_a_watchdog),
 	  UNIT_TEST(process_that_blocks_its_slot_is_killed_first),
 	  UNIT_TEST(slot_under_recovery_is_left_to_its_recoverer),
-	  UNIT_TEST(lost_host_attaches_again_without_killing_itself));
+	  UNIT_TEST(lost_host_attaches_again_without_killing_itself),
+	  UNIT_TEST(lost_host_attaches_again_after_its_late_write));
