@@ -72,7 +72,7 @@ $(B)/%.o: %.c
 
 # Names what is missing instead of letting the compiler guess; `make deps` and others that
 # build nothing go on.
-quiet_goals := help deps check demo bench fuzz powercut model clean
+quiet_goals := help deps check demo bench fuzz powercut model conformance clean
 ifneq ($(filter-out $(quiet_goals),$(or $(MAKECMDGOALS),all)),)
 missing := $(strip $(foreach p,libisal:libisal-dev jansson:libjansson-dev fuse3:libfuse3-dev \
 	libseccomp:libseccomp-dev blkid:libblkid-dev uuid:uuid-dev libcrypto:libssl-dev libiscsi:libiscsi-dev,\
@@ -100,7 +100,7 @@ include tests/sim/module.mk
 include tests/sim/cluster/module.mk
 
 # ---- what people call ----
-.PHONY: help deps check demo bench lint model unit unit_programs print_unit_programs install clean
+.PHONY: help deps check demo bench lint model conformance unit unit_programs print_unit_programs install clean
 help:
 	@echo "make                build into build/ (SAN=address,undefined or thread: build-…)"
 	@echo "make deps           install what is needed, on Debian 12"
@@ -115,6 +115,7 @@ help:
 	@echo "make fuzz           search for inputs that break parsers, TIME=60 seconds each"
 	@echo "make sim            one run of the cluster simulator with its trace: SEED=1 STEPS=20000"
 	@echo "make soak           new seeds of it for TIME=60 seconds, on all cores"
+	@echo "make conformance    libiscsi's whole suite against lunfs-target, every configuration"
 	@echo "make mutants        breaks the code on purpose, shows that it is noticed"
 
 deps:
@@ -134,6 +135,10 @@ bench: deps
 
 model: deps
 	@docs/model/run.sh full
+
+conformance: deps
+	@$(MAKE) -s -j2 all
+	@tests/iscsi/conformance.sh
 
 # Slower than what `make check` looks for; wants Debian's clang-tidy.
 lint:

@@ -47,7 +47,7 @@ enum scsi_asc {
 	ASC_WRITE_PROTECTED		= 0x2700,
 	ASC_SPACE_ALLOCATION_FAILED	= 0x2707,
 	ASC_MEDIUM_CHANGED		= 0x2800,
-	ASC_POWER_ON			= 0x2901,
+	ASC_POWER_ON			= 0x2900,	/* the general one: initiators know it best */
 	ASC_DEVICE_RESET		= 0x2903,
 	ASC_NEXUS_LOSS			= 0x2907,
 	ASC_MODE_CHANGED		= 0x2a01,

@@ -43,6 +43,7 @@ for script in tests/e2e/*.sh; do
 	case $script in */lib.sh) continue ;; esac
 	part "e2e/$(basename "$script" .sh)" "$script"
 done
+part iscsi              tests/iscsi/conformance.sh short
 part bench              tests/bench_smoke.sh
 
 passed=$(grep -c '^PASS:' "$log")
