@@ -321,6 +321,8 @@ struct tgt {
 /* ---- portal.c: the first reactor ---- */
 
 void portal_close_all(struct tgt *tgt);
+/** portal_make_room() - whether one more may come from @sa, for which an older one may go. */
+bool portal_make_room(struct tgt *tgt, const struct sockaddr_storage *sa);
 /** address_get() - counts a connection from there.  NULL: no memory. */
 struct tgt_address *address_get(struct tgt *tgt, const struct sockaddr_storage *sa);
 void address_put(struct tgt *tgt, struct tgt_address *address);

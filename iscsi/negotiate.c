@@ -382,8 +382,12 @@ int tgt_negotiate_finish(struct tgt_negotiation *n, const char **why)
 
 	if (p->first_burst <= p->burst_max)
 		return 0;
-	/* Nobody asked for as much as the preset value: the burst is the limit. */
-	if (!was_answered(n, offsetof(struct tgt_params, first_burst))) {
+	/*
+	 * Nobody asked for as much as the preset value, or there is no unsolicited data that it
+	 * could limit (13.14: Irrelevant): the burst is the limit.
+	 */
+	if (!was_answered(n, offsetof(struct tgt_params, first_burst)) ||
+	    (p->initial_r2t && !p->immediate_data)) {
 		p->first_burst = p->burst_max;
 		return 0;
 	}

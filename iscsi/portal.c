@@ -109,8 +109,7 @@ static void evict(struct tgt *tgt, const struct tgt_address *address)
 	}
 }
 
-/* Return: whether one more may come from @sa. */
-static bool make_room(struct tgt *tgt, const struct sockaddr_storage *sa)
+bool portal_make_room(struct tgt *tgt, const struct sockaddr_storage *sa)
 {
 	struct tgt_address *a = address_find(tgt, sa);
 
@@ -150,7 +149,7 @@ static bool accept_one(struct tgt_listener *p)
 	}
 	len = sizeof(peer.local);
 	if (getsockname(fd, (struct sockaddr *)&peer.local, &len) ||
-	    !make_room(tgt, &peer.remote)) {
+	    !portal_make_room(tgt, &peer.remote)) {
 		close(fd);
 		return true;
 	}
