@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The vhost-user-blk back end: serves any struct blkdev to one front end (QEMU, lunvm) at a
- * time, on a reactor, from the guest's memory.  docs/VHOST.md.
+ * time, on a reactor, from the guest's memory.
  *
  * Nothing that comes from a front end is trusted (R9): a front end that breaks the protocol,
  * a ring that makes no sense and memory that its owner shrinks end this device's connection
