@@ -81,7 +81,14 @@ static void world_make(struct world *w, const struct run_params *p)
 	/* By 9 % a lease of 5 s and a suspicion after 6 s would meet. */
 	w->drift_max_ppm = world_chance(w, 50) ? 10000 : 80000;
 	w->corrupts = world_chance(w, 25);
-	w->host_count = p->hosts ? p->hosts : 3 + (unsigned int)world_below(w, 6);
+	w->host_count = 3 + (unsigned int)world_below(w, 6);
+	if (p->hosts)
+		w->host_count = p->hosts;
+	else if (p->seed % MANY_HOSTS_EVERY == MANY_HOSTS_EVERY - 1)
+		w->host_count = HOSTS_MAX;
+	/* As many steps for each of them as there are for one of few. */
+	if (w->host_count > MANY_HOSTS)
+		w->steps *= w->host_count / MANY_HOSTS;
 	dp.reservations = w->rung == RUNG_RESERVATION;
 	dp.inflight_ns_max = w->rung == RUNG_WAIT ? 20 * SEC : 0;
 	dp.latency_max_ns = 200000 + world_below(w, 3000000);

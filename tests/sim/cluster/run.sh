@@ -39,6 +39,7 @@ kept() {
 	done
 	return $status
 }
+claim "64 hosts" $sim --seed 121 --count 1
 claim "seeds that once complained" kept
 claim "fresh seeds" $sim --soak 90
 exit $bad

@@ -27,7 +27,9 @@
 
 #define MSEC		NSEC_PER_MSEC
 #define SEC		NSEC_PER_SEC
-#define HOSTS_MAX	8u
+#define HOSTS_MAX	64u
+#define MANY_HOSTS	8u	/* of most runs; others have HOSTS_MAX */
+#define MANY_HOSTS_EVERY 61u	/* seeds */
 #define LIVES_MAX	4096u	/* attachments of one run */
 #define WORKERS		2u
 #define CRASHES_MIN	2u	/* a run has at least so many, and one takeover, and one detach */
