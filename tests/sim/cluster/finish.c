@@ -62,10 +62,11 @@ static unsigned int slots_taken(struct world *w, uint32_t self)
 	return n;
 }
 
-/* The dead are recovered one after the other. */
+/* The dead are recovered one after the other, on rung B with a wait of 20 s for each. */
 static void wait_recovered(struct world *w, struct life *life)
 {
-	uint64_t end_ns = sim_now_ns(w->sim) + 600 * SEC;
+	unsigned int eights = (w->host_count + MANY_HOSTS - 1) / MANY_HOSTS;
+	uint64_t end_ns = sim_now_ns(w->sim) + eights * 600 * SEC;
 
 	while (slots_taken(w, life->slot) && sim_now_ns(w->sim) < end_ns && !w->violations)
 		world_sleep(w, 500 * MSEC);
