@@ -210,8 +210,7 @@ void image_refreeze(struct inode *parent)
 
 /* ---- reading through ---- */
 
-/* Blocks of @unit that lie below @limit bytes. */
-static uint64_t mask_below(uint64_t unit, uint64_t limit)
+uint64_t image_mask_below(uint64_t unit, uint64_t limit)
 {
 	uint64_t start = unit * UNIT_SIZE;
 
@@ -251,7 +250,7 @@ int image_below(struct fs *fs, struct inode *ino, uint64_t unit, uint64_t mask,
 	resolve_clear(mask, addr);
 	assert(ino->image || !limit);
 	for (struct inode *p = ino->image; p && !detached; p = p->image) {
-		mask &= mask_below(unit, limit);
+		mask &= image_mask_below(unit, limit);
 		if (!mask)
 			return 0;
 		err = map_get_of(fs, p, p->frozen, unit, &e);
@@ -287,7 +286,7 @@ int image_resolve_unlocked(struct fs *fs, uint64_t id, const struct inode_disk *
 		if (err)
 			break;
 		resolve_entry(&e, &mask, addr);
-		mask &= mask_below(unit, le64_to_cpu(di->image_limit));
+		mask &= image_mask_below(unit, le64_to_cpu(di->image_limit));
 		id = le64_to_cpu(di->image_parent);
 		rank = le32_to_cpu(di->image_rank);
 		if (!mask || !id || e.detached)

@@ -44,6 +44,9 @@ void image_skip(struct fs *fs, struct inode *child);
 /** image_refreeze() - @parent's map was changed (merge.c): its copy says so, too. */
 void image_refreeze(struct inode *parent);
 
+/** image_mask_below() - blocks of @unit that lie below @limit bytes, a multiple of BLOCK_SIZE. */
+uint64_t image_mask_below(uint64_t unit, uint64_t limit);
+
 /**
  * image_resolve() - where the contents of blocks of @unit lie.
  * @mask: which blocks; others are left alone.

@@ -231,17 +231,6 @@ out:
 	return err;
 }
 
-/* Blocks of @unit that X shows of S, as far as it is allowed to. */
-static uint64_t shown(const struct inode *child, uint64_t unit)
-{
-	uint64_t limit = le64_to_cpu(inode_disk(child)->image_limit), start = unit * UNIT_SIZE;
-
-	if (limit <= start)
-		return 0;
-	return block_mask(0, limit - start < UNIT_SIZE ?
-			  (uint32_t)((limit - start) / BLOCK_SIZE) : UNIT_BLOCKS);
-}
-
 /* X has a run of its own: the fewer blocks are copied. */
 static int unit_combine(struct merging *mg, struct unit_merge *u, uint64_t missing)
 {
@@ -273,7 +262,8 @@ static int unit_combine(struct merging *mg, struct unit_merge *u, uint64_t missi
 static int unit_merge(struct merging *mg, uint64_t unit)
 {
 	struct unit_merge u = { .unit = unit };
-	uint64_t show = shown(mg->child, unit), missing;
+	uint64_t show = image_mask_below(unit, le64_to_cpu(inode_disk(mg->child)->image_limit));
+	uint64_t missing;
 	int err = map_get(mg->fs, mg->parent, unit, &u.s);
 
 	if (!err)
