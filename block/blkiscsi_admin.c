@@ -69,7 +69,7 @@ static int inquiry(struct ini_dev *d, int page, uint8_t *buf, uint32_t size)
 	a.cdb[0] = INQUIRY;
 	a.cdb[1] = page >= 0;
 	a.cdb[2] = page >= 0 ? (uint8_t)page : 0;
-	ini_put16(a.cdb + 3, size);
+	put_be16(a.cdb + 3, size);
 	err = ask(d, &a);
 	if (!err && page >= 0 && (a.got < 4 || buf[1] != page))
 		return -ENOTSUP;
@@ -84,14 +84,14 @@ static int read_capacity(struct ini_dev *d, uint8_t *buf, uint64_t *size, uint32
 
 	a.cdb[0] = SERVICE_ACTION_IN_16;
 	a.cdb[1] = READ_CAPACITY_16;
-	ini_put32(a.cdb + 10, a.len);
+	put_be32(a.cdb + 10, a.len);
 	err = ask(d, &a);
 	if (!err && a.got < 12)
 		err = -EPROTO;
 	if (err)
 		return err;
-	last = ini_get64(buf);
-	*sector = ini_get32(buf + 8);
+	last = get_be64(buf);
+	*sector = get_be32(buf + 8);
 	if (!*sector || last >= UINT64_MAX / *sector - 1)
 		return -EPROTO;
 	*size = (last + 1) * *sector;
@@ -144,20 +144,20 @@ static void learn_limits(struct ini_dev *d, uint8_t *buf, bool provisioned)
 		return;
 	if (buf[5])
 		d->dev.info.caw = BLK_CAW_SCSI;
-	l->rw_max = limit_bytes(ini_get32(buf + 8), sector, RW_MAX);
+	l->rw_max = limit_bytes(get_be32(buf + 8), sector, RW_MAX);
 	if (n < 44)
 		return;
-	blocks = ini_get32(buf + 20);
-	if (provisioned && blocks && ini_get32(buf + 24)) {
+	blocks = get_be32(buf + 20);
+	if (provisioned && blocks && get_be32(buf + 24)) {
 		l->unmap_max = limit_bytes(blocks, sector, UNMAP_MAX);
-		if (ini_get32(buf + 28))
-			granularity = ini_get32(buf + 28);
+		if (get_be32(buf + 28))
+			granularity = get_be32(buf + 28);
 		if (granularity <= UNMAP_MAX / sector)
 			d->dev.info.discard_granularity = granularity * sector;
 		else
 			l->unmap_max = 0;
 	}
-	l->same_max = limit_bytes(ini_get64(buf + 36), sector, SAME_MAX);
+	l->same_max = limit_bytes(get_be64(buf + 36), sector, SAME_MAX);
 }
 
 static void learn_provisioning(struct ini_dev *d, uint8_t *buf)
@@ -202,7 +202,7 @@ static void learn_reservations(struct ini_dev *d, uint8_t *buf)
 	memset(buf, 0, a.len);
 	a.cdb[0] = PR_IN;
 	a.cdb[1] = PR_CAPABILITIES;
-	ini_put16(a.cdb + 7, a.len);
+	put_be16(a.cdb + 7, a.len);
 	if (ask(d, &a) || a.got < 8)
 		return;
 	d->limits.pr_aptpl = buf[2] & 0x01;
@@ -282,9 +282,9 @@ static int pr_out(struct ini_dev *d, int path, enum pr_out action, uint64_t key,
 	a.cdb[0] = PR_OUT;
 	a.cdb[1] = (uint8_t)action;
 	a.cdb[2] = registers || action == PR_CLEAR ? 0 : PR_TYPE_WEAR;
-	ini_put32(a.cdb + 5, sizeof(param));
-	ini_put64(param, key);
-	ini_put64(param + 8, sark);
+	put_be32(a.cdb + 5, sizeof(param));
+	put_be64(param, key);
+	put_be64(param + 8, sark);
 	param[20] = registers && d->limits.pr_aptpl ? PR_APTPL : 0;
 	return ini_admin_run(d, &a);
 }
@@ -297,7 +297,7 @@ static int pr_in(struct ini_dev *d, enum pr_in action, uint8_t *buf, uint32_t si
 	memset(buf, 0, size);
 	a.cdb[0] = PR_IN;
 	a.cdb[1] = (uint8_t)action;
-	ini_put16(a.cdb + 7, size);
+	put_be16(a.cdb + 7, size);
 	err = ask(d, &a);
 	if (!err && a.got < 8)
 		err = -EPROTO;
@@ -384,18 +384,18 @@ int ini_pr_read(struct blkdev *dev, struct blkdev_pr_state *state)
 	err = pr_in(d, PR_READ_KEYS, buf, BUF_SIZE, &got);
 	if (err)
 		goto free_buf;
-	state->generation = ini_get32(buf);
-	count = ini_get32(buf + 4) / 8;
+	state->generation = get_be32(buf);
+	count = get_be32(buf + 4) / 8;
 	state->key_count = count;	/* may be more than fit: then nothing is proven by them */
 	for (uint32_t i = 0; i < count && i < ARRAY_SIZE(state->keys) && 16 + 8 * i <= got; i++)
-		state->keys[i] = ini_get64(buf + 8 + (size_t)8 * i);
+		state->keys[i] = get_be64(buf + 8 + (size_t)8 * i);
 	if (count < ARRAY_SIZE(state->keys) && 8 + 8 * count > got) {
 		err = -EPROTO;
 		goto free_buf;
 	}
 	err = pr_in(d, PR_READ_RESERVATION, buf, 64, &got);
 	if (!err)
-		state->held = ini_get32(buf + 4) >= 16 && got >= 24 &&
+		state->held = get_be32(buf + 4) >= 16 && got >= 24 &&
 			      (buf[21] & 0x0f) == PR_TYPE_WEAR;
 free_buf:
 	free(buf);

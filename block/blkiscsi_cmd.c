@@ -42,8 +42,8 @@ static void set_range(struct ini_cmd *cmd, uint8_t opcode, uint8_t flags)
 
 	cdb[0] = opcode;
 	cdb[1] = flags;
-	ini_put64(cdb + 2, cmd->off / sector);
-	ini_put32(cdb + 10, cmd->len / sector);
+	put_be64(cdb + 2, cmd->off / sector);
+	put_be32(cdb + 10, cmd->len / sector);
 }
 
 static void build_sync(struct ini_cmd *cmd)
@@ -57,14 +57,14 @@ static void build_unmap(struct ini_cmd *cmd)
 	uint32_t sector = cmd->path->d->dev.info.sector;
 
 	memset(cmd->param, 0, sizeof(cmd->param));
-	ini_put16(cmd->param, sizeof(cmd->param) - 2);
-	ini_put16(cmd->param + 2, 16);
-	ini_put64(cmd->param + 8, cmd->off / sector);
-	ini_put32(cmd->param + 16, cmd->len / sector);
+	put_be16(cmd->param, sizeof(cmd->param) - 2);
+	put_be16(cmd->param + 2, 16);
+	put_be64(cmd->param + 8, cmd->off / sector);
+	put_be32(cmd->param + 16, cmd->len / sector);
 	cmd->iov[0] = (struct iovec){ .iov_base = cmd->param, .iov_len = sizeof(cmd->param) };
 	cmd->iovcnt = 1;
 	cmd->task.cdb[0] = UNMAP;
-	ini_put16(cmd->task.cdb + 7, sizeof(cmd->param));
+	put_be16(cmd->task.cdb + 7, sizeof(cmd->param));
 	set_task(cmd, 10, SCSI_XFER_WRITE, sizeof(cmd->param));
 }
 
@@ -85,7 +85,7 @@ static void build_caw(struct ini_cmd *cmd)
 	const struct ini_dev *d = cmd->path->d;
 
 	set_range(cmd, COMPARE_AND_WRITE, d->limits.wce && d->limits.fua ? FUA : 0);
-	ini_put32(cmd->task.cdb + 10, 0);
+	put_be32(cmd->task.cdb + 10, 0);
 	cmd->task.cdb[13] = 1;
 	set_task(cmd, 16, SCSI_XFER_WRITE, 2 * cmd->len);
 }

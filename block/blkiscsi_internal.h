@@ -26,6 +26,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/bytes.h"
 #include "block/blkiscsi.h"
 
 #define INI_CMDS	256u	/* under way in one handle */
@@ -255,38 +256,5 @@ int ini_pr_reserve(struct blkdev *dev, uint64_t key);
 int ini_pr_preempt_abort(struct blkdev *dev, uint64_t key, uint64_t victim);
 int ini_pr_clear(struct blkdev *dev, uint64_t key);
 int ini_pr_read(struct blkdev *dev, struct blkdev_pr_state *state);
-
-static inline void ini_put16(uint8_t *p, uint64_t v)
-{
-	p[0] = (uint8_t)(v >> 8);
-	p[1] = (uint8_t)v;
-}
-
-static inline void ini_put32(uint8_t *p, uint64_t v)
-{
-	ini_put16(p, v >> 16);
-	ini_put16(p + 2, v);
-}
-
-static inline void ini_put64(uint8_t *p, uint64_t v)
-{
-	ini_put32(p, v >> 32);
-	ini_put32(p + 4, v);
-}
-
-static inline uint32_t ini_get16(const uint8_t *p)
-{
-	return (uint32_t)p[0] << 8 | p[1];
-}
-
-static inline uint32_t ini_get32(const uint8_t *p)
-{
-	return ini_get16(p) << 16 | ini_get16(p + 2);
-}
-
-static inline uint64_t ini_get64(const uint8_t *p)
-{
-	return (uint64_t)ini_get32(p) << 32 | ini_get32(p + 4);
-}
 
 #endif

@@ -23,7 +23,7 @@ static const uint8_t *next_desc(const uint8_t *page, size_t len, size_t *pos)
 	size_t end = PAGE_HEADER;
 
 	if (len >= PAGE_HEADER)
-		end = PAGE_HEADER + ini_get16(page + 2);
+		end = PAGE_HEADER + get_be16(page + 2);
 	if (end > len)
 		end = len;
 	if (*pos + DESC_HEADER > end || *pos + DESC_HEADER + desc[3] > end)
@@ -108,9 +108,9 @@ static bool sense_fixed(const uint8_t *s, size_t len, struct blkiscsi_sense *out
 	if (len < 14)
 		return false;
 	out->key = s[2] & 0x0f;
-	out->asc = (uint16_t)ini_get16(s + 12);
+	out->asc = (uint16_t)get_be16(s + 12);
 	out->has_lba = s[0] & 0x80;
-	out->lba = ini_get32(s + 3);
+	out->lba = get_be32(s + 3);
 	return true;
 }
 
@@ -121,13 +121,13 @@ static bool sense_descriptor(const uint8_t *s, size_t len, struct blkiscsi_sense
 	if (len < 8)
 		return false;
 	out->key = s[1] & 0x0f;
-	out->asc = (uint16_t)ini_get16(s + 2);
+	out->asc = (uint16_t)get_be16(s + 2);
 	end = 8u + s[7] < len ? 8u + s[7] : len;
 	for (; pos + 2 <= end; pos += 2u + s[pos + 1]) {
 		if (s[pos] != 0 || pos + 12 > end || s[pos + 1] < 10 || !(s[pos + 2] & 0x80))
 			continue;
 		out->has_lba = true;
-		out->lba = ini_get64(s + pos + 4);
+		out->lba = get_be64(s + pos + 4);
 		break;
 	}
 	return true;

@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <stdatomic.h>
 
+#include "base/bytes.h"
 #include "iscsi/scsi.h"
 #include "iscsi/scsi_sense.h"
 #include "iscsi/scsi_state.h"
@@ -37,45 +38,6 @@ enum {
 #define SCSI_WRITE_SAME_MAX	(16 * MIB)	/* and fewer than 65536 blocks */
 #define SCSI_UNMAP_BLOCKS_MAX	(1u << 20)	/* of one UNMAP */
 #define SCSI_SANITIZE_BPS	(256 * MIB)	/* unless configured */
-
-/* Bytes of CDBs, parameter lists and replies. */
-static inline uint16_t get_be16(const uint8_t *p)
-{
-	return (uint16_t)(p[0] << 8 | p[1]);
-}
-
-static inline uint32_t get_be24(const uint8_t *p)
-{
-	return (uint32_t)p[0] << 16 | (uint32_t)p[1] << 8 | p[2];
-}
-
-static inline uint32_t get_be32(const uint8_t *p)
-{
-	return (uint32_t)get_be16(p) << 16 | get_be16(p + 2);
-}
-
-static inline uint64_t get_be64(const uint8_t *p)
-{
-	return (uint64_t)get_be32(p) << 32 | get_be32(p + 4);
-}
-
-static inline void put_be16(uint8_t *p, uint64_t v)
-{
-	p[0] = (uint8_t)(v >> 8);
-	p[1] = (uint8_t)v;
-}
-
-static inline void put_be32(uint8_t *p, uint64_t v)
-{
-	put_be16(p, v >> 16);
-	put_be16(p + 2, v);
-}
-
-static inline void put_be64(uint8_t *p, uint64_t v)
-{
-	put_be32(p, v >> 32);
-	put_be32(p + 4, v);
-}
 
 /* ---- nexuses ---- */
 
