@@ -483,8 +483,22 @@ static void conn_end(struct mini_conn *c)
 		return;
 	shutdown(c->fd, SHUT_RDWR);
 	pthread_join(c->thread, NULL);
+	/* Logins on other connections look for what they replace: a number that is closed is not it. */
+	pthread_mutex_lock(&c->t->mutex);
 	close(c->fd);
 	c->fd = -1;
+	pthread_mutex_unlock(&c->t->mutex);
+}
+
+/* Whether a new connection may use @c: nobody's, or one of which the thread has ended. */
+static bool conn_is_free(struct mini_target *t, const struct mini_conn *c)
+{
+	bool free;
+
+	pthread_mutex_lock(&t->mutex);
+	free = c->fd < 0 || c->ended;
+	pthread_mutex_unlock(&t->mutex);
+	return free;
 }
 
 static void *accept_main(void *arg)
@@ -497,7 +511,7 @@ static void *accept_main(void *arg)
 		int fd = accept(t->listen_fd, NULL, NULL);
 		struct mini_conn *c = &t->conns[next++ % MINI_CONNS];
 
-		for (unsigned int i = 0; i < MINI_CONNS && c->fd >= 0 && !c->ended; i++)
+		for (unsigned int i = 0; i < MINI_CONNS && !conn_is_free(t, c); i++)
 			c = &t->conns[next++ % MINI_CONNS];
 		if (fd < 0)
 			return NULL;
