@@ -12,6 +12,8 @@
 #include "fs/orphan_list.h"
 #include "fs/resign.h"
 
+#define DETACH_REAP_MS	3000u	/* for deletions that are not done when a host leaves */
+
 /* ---- what lockd asks of us ---- */
 
 static int fs_settle(void *arg)
@@ -349,6 +351,9 @@ int fs_attach(const struct fs_attach_params *p, struct fs **out, char *why, size
 
 int fs_detach(struct fs *fs)
 {
+	/* A list that is left behind waits for the next owner of the slot, maybe for ever. */
+	if (fs->orphans && !fs_is_lost(fs))
+		orphan_drain(fs, DETACH_REAP_MS);
 	return fs_teardown(fs);
 }
 

@@ -78,7 +78,11 @@ struct fs_attach_params {
  */
 int fs_attach(const struct fs_attach_params *p, struct fs **out, char *why, size_t why_size);
 
-/** fs_detach() - settles and leaves; no file may be open.  @fs is gone in every case. */
+/**
+ * fs_detach() - settles and leaves; no file may be open.  @fs is gone in every case.  Deletions
+ * that the reaper can finish within three seconds are finished; the rest stays on the slot's
+ * list for its next owner.
+ */
 int fs_detach(struct fs *fs);
 
 bool fs_is_lost(struct fs *fs);

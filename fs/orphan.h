@@ -47,6 +47,10 @@ int orphan_settle_shrink(struct fs *fs, struct inode *ino);
  * found the volume full.  Return: true if anything was deleted meanwhile. */
 bool orphan_wait(struct fs *fs, unsigned int ms);
 
+/** orphan_drain() - until the reaper has done all that can be done within @ms, what it has to try
+ * again included: for a host that leaves. */
+void orphan_drain(struct fs *fs, unsigned int ms);
+
 /** orphan_adopt() - during recovery of @slot: its entries become ours; what does not fit
  * stays for the slot's next owner.  Through our own journal, settled on return. */
 int orphan_adopt(struct fs *fs, uint32_t slot);

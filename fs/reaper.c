@@ -52,18 +52,29 @@ static int orphan_free_xattr(struct fs *fs, struct inode *ino)
 	return err;
 }
 
+/* This host leaves: what is in hand stays on the list as it is now.  Only the reaper is told. */
+static bool orphan_is_stopping(struct fs *fs)
+{
+	struct orphans *o = fs->orphans;
+	bool stopping;
+
+	env_mutex_lock(fs->env, &o->mutex);
+	stopping = o->stopping;
+	env_mutex_unlock(fs->env, &o->mutex);
+	return stopping;
+}
+
 /* What the inode points to, all of it. */
 static int orphan_free_contents(struct fs *fs, struct inode *ino)
 {
 	const struct inode_disk *di = inode_disk(ino);
-	int more = 1;
+	bool is_dir = S_ISDIR(le32_to_cpu(di->mode));
+	int more = is_dir || !(le32_to_cpu(di->flags) & INODE_INLINE);
 
-	if (S_ISDIR(le32_to_cpu(di->mode))) {
-		while (more == 1)
-			more = dir_free_step(fs, ino);
-	} else if (!(le32_to_cpu(di->flags) & INODE_INLINE)) {
-		while (more == 1)
-			more = file_free_step(fs, ino, 0);
+	while (more == 1) {
+		if (orphan_is_stopping(fs))
+			return -EAGAIN;
+		more = is_dir ? dir_free_step(fs, ino) : file_free_step(fs, ino, 0);
 	}
 	return more < 0 ? more : orphan_free_xattr(fs, ino);
 }
@@ -249,16 +260,17 @@ int orphan_settle_shrink(struct fs *fs, struct inode *ino)
 {
 	const struct inode_disk *di = inode_disk(ino);
 	struct txn txn;
-	int more = 1;
+	int more = !(le32_to_cpu(di->flags) & INODE_INLINE);
 
 	if (!(le32_to_cpu(di->flags) & INODE_ORPHAN) || le32_to_cpu(di->nlink) == 0)
 		return 0;
-	if (!(le32_to_cpu(di->flags) & INODE_INLINE)) {
-		while (more == 1)
-			more = file_free_step(fs, ino, le64_to_cpu(inode_disk(ino)->shrink_to));
-		if (more < 0)
-			return more;
+	while (more == 1) {
+		if (orphan_is_stopping(fs))
+			return -EAGAIN;
+		more = file_free_step(fs, ino, le64_to_cpu(inode_disk(ino)->shrink_to));
 	}
+	if (more < 0)
+		return more;
 	more = txn_begin(fs, 1 + ORPHAN_CREDITS, &txn);
 	if (more)
 		return more;
@@ -435,6 +447,26 @@ void orphan_reaper(void *arg)
 			env_cond_wait(env, &o->changed, &o->mutex, when < times_ns ? when : times_ns);
 	}
 	env_mutex_unlock(env, &o->mutex);
+}
+
+/* Whether anything comes up before @deadline.  mutex held. */
+static bool orphan_has_work_until(struct orphans *o, uint64_t deadline)
+{
+	uint64_t when;
+
+	return o->busy || orphan_due(o, &when) || when < deadline;
+}
+
+void orphan_drain(struct fs *fs, unsigned int ms)
+{
+	struct orphans *o = fs->orphans;
+	uint64_t deadline = env_now_ns(fs->env) + ms * NSEC_PER_MSEC;
+
+	env_mutex_lock(fs->env, &o->mutex);
+	while (orphan_has_work_until(o, deadline))
+		if (!env_cond_wait(fs->env, &o->changed, &o->mutex, deadline))
+			break;
+	env_mutex_unlock(fs->env, &o->mutex);
 }
 
 bool orphan_wait(struct fs *fs, unsigned int ms)

@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 
+#include "fs/image.h"
 #include "fs/internal.h"
 #include "fs/orphan_list.h"
 #include "tests/fs/attached.h"
@@ -210,6 +211,97 @@ static void doubles_of_a_truncation(struct cluster *c)
 	doubles_do_not_stop_the_daemon(c, false);
 }
 
+static uint64_t orphans_on_disk(struct cluster *c)
+{
+	struct check_params p = { .env = c->env, .report = cluster_finding, .arg = c };
+	struct check_result r = { 0 };
+
+	p.dev = simdisk_open(c->disk, c->env);
+	CU_ASSERT_EQUAL(check_volume(&p, &r, c->why, sizeof(c->why)), 0);
+	blkdev_close(p.dev);
+	return r.orphans;
+}
+
+/* A slot that was left in order is nobody's to recover: its list would wait for its next owner. */
+static void leaving_finishes_deletions(struct cluster *c)
+{
+	struct fs_attr attr = { 0 };
+	char name[220];
+	uint64_t dir;
+
+	cluster_alone(c);
+	CU_ASSERT_EQUAL(fs_create(c->fs, fs_root(c->fs), "d", S_IFDIR | 0755, 0, &cluster_cred,
+				  &attr), 0);
+	dir = attr.id;
+	for (unsigned int i = 0; i < 50; i++) {
+		snprintf(name, sizeof(name), "%u-%0200d", i, 0);
+		CU_ASSERT_EQUAL(fs_create(c->fs, dir, name, S_IFREG, 0, &cluster_cred, &attr), 0);
+	}
+	make(c, "f", 4 * MIB);
+	for (unsigned int i = 0; i < 50; i++) {
+		snprintf(name, sizeof(name), "%u-%0200d", i, 0);
+		CU_ASSERT_EQUAL(fs_unlink(c->fs, dir, name), 0);
+	}
+	CU_ASSERT_EQUAL(fs_rmdir(c->fs, fs_root(c->fs), "d"), 0);
+	CU_ASSERT_EQUAL(fs_unlink(c->fs, fs_root(c->fs), "f"), 0);
+	CU_ASSERT_EQUAL(cluster_detach(c, 0), 0);
+	CU_ASSERT_EQUAL(orphans_on_disk(c), 0);
+}
+
+/* What others stand on cannot be deleted now: nobody waits for that when he leaves. */
+static void leaving_does_not_wait_for_what_must_stay(struct cluster *c)
+{
+	struct fs_attr attr;
+	uint64_t begin;
+
+	cluster_alone(c);
+	make(c, "disk", 1 * MIB);
+	CU_ASSERT_EQUAL(fs_snapshot(c->fs, fs_root(c->fs), "disk", "snap", NULL, &attr), 0);
+	CU_ASSERT_EQUAL(fs_unlink(c->fs, fs_root(c->fs), "snap"), 0);
+	begin = env_now_ns(c->env);
+	CU_ASSERT_EQUAL(cluster_detach(c, 0), 0);
+	CU_ASSERT_TRUE(env_now_ns(c->env) - begin < NSEC_PER_SEC);
+	CU_ASSERT_EQUAL(orphans_on_disk(c), 1);
+	cluster_alone(c);
+	CU_ASSERT_EQUAL(fs_unlink(c->fs, fs_root(c->fs), "disk"), 0);
+	CU_ASSERT_EQUAL(cluster_detach(c, 0), 0);
+	CU_ASSERT_EQUAL(orphans_on_disk(c), 0);
+}
+
+/* A deletion that takes longer than a host may take to leave stops where it is, and goes on. */
+static void leaving_interrupts_long_deletions(struct cluster *c)
+{
+	static char data[4096];
+	struct simdisk_rule slow = { .fault = SIMDISK_DELAY, .ops = 1u << BLK_READ,
+				     .count = 1000000, .delay_ns = 500 * NSEC_PER_MSEC };
+	struct fs_file *f;
+	uint64_t id, begin;
+	size_t done;
+
+	cluster_alone(c);
+	id = make(c, "f", 10);
+	CU_ASSERT_EQUAL_FATAL(fs_open(c->fs, id, FS_OPEN_WRITE, &cluster_cred, &f, NULL), 0);
+	/* A map leaf for each: all have to be read. */
+	for (uint64_t i = 1; i < 40; i++)
+		CU_ASSERT_EQUAL(fs_write(c->fs, f, i * GIB, data, sizeof(data), false, &done), 0);
+	fs_close(c->fs, f);
+	CU_ASSERT_EQUAL(cluster_detach(c, 0), 0);
+	cluster_alone(c);
+	slow.host = c->hosts[0].env;
+	slow.off = c->fs->super.ag_addr;
+	slow.len = c->fs->super.size - slow.off;
+	simdisk_inject(c->disk, &slow);
+	CU_ASSERT_EQUAL(fs_unlink(c->fs, fs_root(c->fs), "f"), 0);
+	begin = env_now_ns(c->env);
+	CU_ASSERT_EQUAL(cluster_detach(c, 0), 0);
+	CU_ASSERT_TRUE(env_now_ns(c->env) - begin < 8 * NSEC_PER_SEC);
+	simdisk_clear_rules(c->disk);
+	CU_ASSERT_EQUAL(orphans_on_disk(c), 1);
+	cluster_alone(c);
+	CU_ASSERT_EQUAL(cluster_detach(c, 0), 0);
+	CU_ASSERT_EQUAL(orphans_on_disk(c), 0);
+}
+
 #define IN_CLUSTER(fn) static void test_##fn(void) { cluster_run(51, SIZE, fn); }
 
 IN_CLUSTER(deletion_frees_everything)
@@ -219,6 +311,9 @@ IN_CLUSTER(recoverer_finishes_truncations)
 IN_CLUSTER(writer_finishes_the_truncation_first)
 IN_CLUSTER(doubles_of_a_deletion)
 IN_CLUSTER(doubles_of_a_truncation)
+IN_CLUSTER(leaving_finishes_deletions)
+IN_CLUSTER(leaving_does_not_wait_for_what_must_stay)
+IN_CLUSTER(leaving_interrupts_long_deletions)
 
 UNIT_MAIN("orphan",
 	UNIT_TEST(test_deletion_frees_everything),
@@ -227,5 +322,8 @@ UNIT_MAIN("orphan",
 	UNIT_TEST(test_recoverer_finishes_truncations),
 	UNIT_TEST(test_writer_finishes_the_truncation_first),
 	UNIT_TEST(test_doubles_of_a_deletion),
-	UNIT_TEST(test_doubles_of_a_truncation)
+	UNIT_TEST(test_doubles_of_a_truncation),
+	UNIT_TEST(test_leaving_finishes_deletions),
+	UNIT_TEST(test_leaving_does_not_wait_for_what_must_stay),
+	UNIT_TEST(test_leaving_interrupts_long_deletions)
 );
