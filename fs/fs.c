@@ -267,6 +267,7 @@ static struct fs *fs_new(const struct fs_attach_params *p)
 	fs->attached = FS_ATTACHING;
 	env_mutex_init(fs->env, &fs->rename_mutex);
 	env_mutex_init(fs->env, &fs->image_mutex);
+	env_cond_init(fs->env, &fs->image_linked);
 	env_mutex_init(fs->env, &fs->open_mutex);
 	env_mutex_init(fs->env, &fs->attach_mutex);
 	env_cond_init(fs->env, &fs->attach_changed);
@@ -281,6 +282,7 @@ static void fs_free(struct fs *fs)
 	env_cond_fini(fs->env, &fs->attach_changed);
 	env_mutex_fini(fs->env, &fs->attach_mutex);
 	env_mutex_fini(fs->env, &fs->open_mutex);
+	env_cond_fini(fs->env, &fs->image_linked);
 	env_mutex_fini(fs->env, &fs->image_mutex);
 	env_mutex_fini(fs->env, &fs->rename_mutex);
 	free(fs);

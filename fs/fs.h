@@ -36,7 +36,8 @@ struct fs {
 	bool		lost;		/* our slot is gone: read it with fs_is_lost() */
 	struct cover	super_cover;	/* the superblock's lock: directories that change parents */
 	struct env_mutex rename_mutex;	/* the same among this host's threads, before it */
-	struct env_mutex image_mutex;	/* every inode's chain of images; before lockd and inodes */
+	struct env_mutex image_mutex;	/* every inode's chain of images; before lockd's and open_mutex */
+	struct env_cond	image_linked;	/* a link of a chain has been made, or could not be */
 	struct env_mutex open_mutex;	/* every inode's opens and caches; a leaf but for lockd */
 	unsigned int	caches;		/* front ends that cache contents; atomic */
 	struct env_mutex attach_mutex;	/* attached; a leaf */

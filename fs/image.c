@@ -34,9 +34,13 @@ static int parent_check(struct fs *fs, const struct inode *child, uint32_t rank,
 	return 0;
 }
 
-/* @p's lock is in use. */
+/*
+ * @p's lock is in use: it counts as open from here on, in one step with the check.  Who merges
+ * has it locked and looks at its opens, and would move its blocks elsewhere under our hands.
+ * @copy receives its inode.
+ */
 static int parent_load(struct fs *fs, const struct inode *child, uint32_t rank, uint64_t id,
-		       struct inode *p)
+		       struct inode *p, struct inode_disk *copy)
 {
 	int err = inode_load(fs, p);
 
@@ -44,18 +48,19 @@ static int parent_load(struct fs *fs, const struct inode *child, uint32_t rank, 
 		return err;
 	env_rwlock_rdlock(fs->env, &p->rwlock);
 	err = p->loaded ? parent_check(fs, child, rank, id, p) : -ESTALE;
-	if (!err && !p->frozen) {
-		p->frozen = blkdev_alloc(BLOCK_SIZE);
-		if (p->frozen)
-			memcpy(p->frozen, p->buf->data, BLOCK_SIZE);
-		else
-			err = -ENOMEM;
+	if (!err) {
+		memcpy(copy, p->buf->data, BLOCK_SIZE);
+		env_mutex_lock(fs->env, &fs->open_mutex);
+		p->opens++;
+		env_mutex_unlock(fs->env, &fs->open_mutex);
 	}
 	env_rwlock_rdunlock(fs->env, &p->rwlock);
 	return err;
 }
 
-static int parent_open(struct fs *fs, struct inode *child, uint32_t rank, uint64_t id)
+/* Referenced, its lock in use, open.  Waits for whoever has the lock: no mutex is held. */
+static int parent_open(struct fs *fs, struct inode *child, uint32_t rank, uint64_t id,
+		       struct inode_disk *copy, struct inode **out)
 {
 	struct lock_holder holder;
 	struct inode *p;
@@ -70,13 +75,10 @@ static int parent_open(struct fs *fs, struct inode *child, uint32_t rank, uint64
 	err = cluster_get(fs, &p->cover.lock, LOCK_SHARED, LOCK_OPEN, &holder);
 	if (err)
 		goto put;
-	err = parent_load(fs, child, rank, id, p);
+	err = parent_load(fs, child, rank, id, p, copy);
 	if (err)
 		goto unlock;
-	env_mutex_lock(fs->env, &fs->open_mutex);
-	p->opens++;
-	env_mutex_unlock(fs->env, &fs->open_mutex);
-	child->image = p;
+	*out = p;
 	return 0;
 unlock:
 	cluster_put(fs, &p->cover.lock, LOCK_SHARED, LOCK_OPEN);
@@ -93,19 +95,26 @@ static void parent_release(struct fs *fs, struct inode *p)
 	inode_put(fs, p);
 }
 
+/* Stands on nothing any more.  Returns what it stood on.  image_mutex held. */
+static struct inode *image_unlink(struct inode *ino)
+{
+	struct inode *below = ino->image;
+
+	assert(ino->image_link != IMAGE_LINKING);
+	ino->image = NULL;
+	ino->image_link = IMAGE_UNLINKED;
+	free(ino->frozen);
+	ino->frozen = NULL;
+	return below;
+}
+
 /* One user less of @ino, and of each image below that loses its last.  image_mutex held. */
 static void chain_close(struct fs *fs, struct inode *ino)
 {
 	struct inode *below, *held = NULL;
 
 	for (;; held = ino = below) {
-		below = NULL;
-		if (--ino->image_users == 0) {
-			below = ino->image;
-			ino->image = NULL;
-			free(ino->frozen);
-			ino->frozen = NULL;
-		}
+		below = --ino->image_users == 0 ? image_unlink(ino) : NULL;
 		if (held)
 			parent_release(fs, held);
 		if (!below)
@@ -131,26 +140,71 @@ static int parent_of(struct fs *fs, struct inode *ino, uint64_t *id, uint32_t *r
 	return err;
 }
 
-/* image_mutex held; @ino has just got its first user. */
-static int chain_open(struct fs *fs, struct inode *ino)
+/* @ino is ours to link; @may_have_one: it is not as deep as a chain may get.  No mutex held. */
+static int link_find(struct fs *fs, struct inode *ino, bool may_have_one,
+		     struct inode_disk *copy, struct inode **parent)
 {
-	unsigned int depth;
 	uint32_t rank;
 	uint64_t id;
-	int err;
+	int err = parent_of(fs, ino, &id, &rank);
 
-	for (depth = 0; depth <= IMAGE_DEPTH_MAX; depth++) {
-		err = parent_of(fs, ino, &id, &rank);
-		if (err || !id)
-			return err;
-		err = parent_open(fs, ino, rank, id);
-		if (err)
-			return err;
-		ino = ino->image;
-		if (ino->image_users++)
-			return 0;
+	*parent = NULL;
+	if (err || !id)
+		return err;
+	return may_have_one ? parent_open(fs, ino, rank, id, copy, parent) : -ELOOP;
+}
+
+/*
+ * Links @ino to its parent.  image_mutex held, and released meanwhile: the parent's lock may have
+ * to be waited for.  Whoever needs the same link waits for it, others do not.
+ */
+static int image_link(struct fs *fs, struct inode *ino, bool may_have_one)
+{
+	struct inode_disk *copy = blkdev_alloc(BLOCK_SIZE);
+	struct inode *parent = NULL;
+	int err = -ENOMEM;
+
+	ino->image_link = IMAGE_LINKING;
+	env_mutex_unlock(fs->env, &fs->image_mutex);
+	if (copy)
+		err = link_find(fs, ino, may_have_one, copy, &parent);
+	env_mutex_lock(fs->env, &fs->image_mutex);
+	ino->image_link = err ? IMAGE_UNLINKED : IMAGE_LINKED;
+	if (parent) {
+		ino->image = parent;
+		parent->image_users++;
+		/* Another child's copy says the same: it did not change while that had it. */
+		if (!parent->frozen) {
+			parent->frozen = copy;
+			copy = NULL;
+		}
 	}
-	return -ELOOP;
+	env_cond_broadcast(fs->env, &fs->image_linked);
+	free(copy);
+	return err;
+}
+
+/*
+ * image_mutex held, and released at times.  After each wait it looks from the top again, which
+ * is the caller's: who got the whole chain first may have merged a part of it away meanwhile.
+ */
+static int chain_open(struct fs *fs, struct inode *top)
+{
+	struct inode *ino;
+	unsigned int depth;
+	int err = 0;
+
+	while (!err) {
+		for (ino = top, depth = 0; ino && ino->image_link == IMAGE_LINKED; depth++)
+			ino = ino->image;
+		if (!ino)
+			return 0;
+		if (ino->image_link == IMAGE_LINKING)
+			env_cond_wait(fs->env, &fs->image_linked, &fs->image_mutex, ENV_FOREVER);
+		else
+			err = image_link(fs, ino, depth < IMAGE_DEPTH_MAX);
+	}
+	return err;
 }
 
 int image_open(struct fs *fs, struct inode *ino)
@@ -162,8 +216,8 @@ int image_open(struct fs *fs, struct inode *ino)
 	if (err || !id)
 		return err;
 	env_mutex_lock(fs->env, &fs->image_mutex);
-	if (ino->image_users++ == 0)
-		err = chain_open(fs, ino);
+	ino->image_users++;
+	err = chain_open(fs, ino);
 	if (err)
 		chain_close(fs, ino);
 	env_mutex_unlock(fs->env, &fs->image_mutex);
@@ -177,10 +231,15 @@ void image_close(struct fs *fs, struct inode *ino)
 	env_mutex_unlock(fs->env, &fs->image_mutex);
 }
 
-void image_adopt(struct inode *child, struct inode *parent, struct inode_disk *copy)
+void image_adopt(struct fs *fs, struct inode *child, struct inode *parent, bool is_new_user,
+		 struct inode_disk *copy)
 {
+	env_mutex_lock(fs->env, &fs->image_mutex);
+	parent->image_users += is_new_user;
+	parent->image_link = IMAGE_LINKED;
 	assert(!child->image && !child->image_users && parent->image_users);
 	child->image = parent;
+	child->image_link = IMAGE_LINKED;
 	child->image_users = 1;
 	if (parent->frozen) {
 		free(copy);
@@ -188,18 +247,18 @@ void image_adopt(struct inode *child, struct inode *parent, struct inode_disk *c
 		parent->frozen = copy;
 		image_refreeze(parent);
 	}
+	env_mutex_unlock(fs->env, &fs->image_mutex);
 }
 
 void image_skip(struct fs *fs, struct inode *child)
 {
 	struct inode *parent = child->image;
 
+	env_mutex_lock(fs->env, &fs->image_mutex);
 	assert(parent && parent->image_users == 1);
-	child->image = parent->image;
-	parent->image = NULL;
 	parent->image_users = 0;
-	free(parent->frozen);
-	parent->frozen = NULL;
+	child->image = image_unlink(parent);
+	env_mutex_unlock(fs->env, &fs->image_mutex);
 	parent_release(fs, parent);
 }
 

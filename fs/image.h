@@ -30,15 +30,16 @@ int image_open(struct fs *fs, struct inode *ino);
 void image_close(struct fs *fs, struct inode *ino);
 
 /**
- * image_adopt() - @child, which nobody has open yet, stands on @parent.  The parent's chain has
- * been counted once for it, its lock is in use as by image_open(); the caller's reference to
- * it is the child's.  image_mutex held, the child exclusively locked.
+ * image_adopt() - @child, which nobody has open yet, stands on @parent, whose lock is in use as by
+ * image_open(); the caller's reference to it is the child's.  Both exclusively locked.
+ * @is_new_user: the parent's chain has not been counted for it yet (it has no parent itself).
  * @copy: BLOCK_SIZE bytes that become parent->frozen, unless it has one (then freed).
  */
-void image_adopt(struct inode *child, struct inode *parent, struct inode_disk *copy);
+void image_adopt(struct fs *fs, struct inode *child, struct inode *parent, bool is_new_user,
+		 struct inode_disk *copy);
 
-/** image_skip() - @child, exclusively locked, stands on its grandparent from now on; the parent
- * is given up.  image_mutex held. */
+/** image_skip() - @child, exclusively locked, stands on its grandparent from now on; the parent,
+ * also exclusively locked, is given up: nobody else has it open. */
 void image_skip(struct fs *fs, struct inode *child);
 
 /** image_refreeze() - @parent's map was changed (merge.c): its copy says so, too. */
@@ -109,8 +110,8 @@ struct merge { uint64_t unit; uint64_t units_moved, blocks_copied; };
  * fs_merge_step() - moves a bounded part (at most MERGE_UNITS) of the unlinked parent image of
  * the open file @f, whose only child it is, into @f; at the end the parent is gone.
  * The caller has no request under way to those units (fs_read() and fs_write() may go on).
- * Return: 1 more to do; 0 done, or nothing to merge; -EBUSY the parent is open elsewhere;
- * -ENOSPC; errors: try again later, nothing is lost.
+ * Return: 1 more to do; 0 done, or nothing to merge; -EBUSY the parent is open elsewhere, or
+ * another thread is merging below @f; -EAGAIN @f was snapshotted meanwhile; -ENOSPC; errors: try again later, nothing is lost.
  */
 #define MERGE_UNITS	8u
 int fs_merge_step(struct fs *fs, struct fs_file *f, struct merge *m);

@@ -40,7 +40,9 @@ struct inode {
 	 * changes only under the rwlock as well, so that holders of that may read through it.
 	 */
 	unsigned int	image_users;	/* opens, if there is a parent, and images on top */
-	struct inode	*image;		/* the parent image, referenced, its lock in use */
+	enum image_link { IMAGE_UNLINKED, IMAGE_LINKING, IMAGE_LINKED } image_link;
+	bool		image_merging;	/* somebody is merging below it: one at a time */
+	struct inode	*image;		/* linked: the parent image, referenced, its lock in use */
 	struct inode_disk *frozen;	/* copy of this inode, which is somebody's parent image */
 
 	/* Opens of this host; guarded by fs->open_mutex. */

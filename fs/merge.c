@@ -30,6 +30,7 @@ struct merging {
 	struct inode	*inos[MG_COUNT];
 	uint64_t	ids[MG_COUNT];
 	struct inode	*child, *parent;	/* X and S */
+	const struct fs_file *f;		/* the open of MG_TOP */
 	struct merge	*m;
 	uint8_t		*bounce;		/* a unit */
 };
@@ -62,7 +63,7 @@ static int lists_of(struct fs *fs, const struct inode *parent, uint64_t *list, u
 
 /*
  * The @nth pair below @top of which the lower image has been unlinked.  -ENOENT: there is none.
- * image_mutex held.
+ * The chain stays as it is: it is open, and whoever merges below @top is us.
  */
 static int merging_find(struct merging *mg, struct inode *top, unsigned int nth)
 {
@@ -80,13 +81,19 @@ static int merging_find(struct merging *mg, struct inode *top, unsigned int nth)
 	return lists_of(mg->fs, mg->parent, &mg->ids[MG_LIST], &mg->ids[MG_PARENTS_LIST]);
 }
 
+/*
+ * Locked, so that it stays: nobody opens it, nor anything that stands on it, until we are done
+ * (parent_load() in image.c).
+ */
 static bool used_once(struct fs *fs, const struct inode *ino)
 {
 	bool once;
 
+	env_mutex_lock(fs->env, &fs->image_mutex);
 	env_mutex_lock(fs->env, &fs->open_mutex);
 	once = ino->opens == 1 && ino->image_users <= 1;
 	env_mutex_unlock(fs->env, &fs->open_mutex);
+	env_mutex_unlock(fs->env, &fs->image_mutex);
 	return once;
 }
 
@@ -98,6 +105,9 @@ static int merging_check(struct merging *mg)
 	struct dirent_info info;
 	int err;
 
+	/* A snapshot came first: the open is one of a new image, and others read through this. */
+	if (mg->f->ino != mg->inos[MG_TOP])
+		return -EAGAIN;
 	if (le32_to_cpu(di->nlink) || !(le32_to_cpu(di->flags) & INODE_FROZEN))
 		return -EMLINK;	/* its name is back */
 	image_list_name(mg->child->id, name);
@@ -442,9 +452,10 @@ static int merging_get(struct merging *mg)
 	return err;
 }
 
-static int merge_step(struct fs *fs, struct inode *top, unsigned int nth, struct merge *m)
+static int merge_step(struct fs *fs, const struct fs_file *f, struct inode *top, unsigned int nth,
+		      struct merge *m)
 {
-	struct merging mg = { .fs = fs, .m = m };
+	struct merging mg = { .fs = fs, .f = f, .m = m };
 	int err = merging_find(&mg, top, nth);
 
 	if (!err)
@@ -459,20 +470,48 @@ static int merge_step(struct fs *fs, struct inode *top, unsigned int nth, struct
 	return err;
 }
 
+/*
+ * Nobody else merges below what @f has open until merging_end().  No mutex is held meanwhile, for
+ * there may be locks to wait for.  NULL: somebody does so already.
+ */
+static struct inode *merging_begin(struct fs *fs, const struct fs_file *f)
+{
+	struct inode *top;
+
+	env_mutex_lock(fs->env, &fs->image_mutex);
+	top = f->ino;
+	if (top->image_merging)
+		top = NULL;
+	else
+		top->image_merging = true;
+	env_mutex_unlock(fs->env, &fs->image_mutex);
+	return top;
+}
+
+static void merging_end(struct fs *fs, struct inode *top)
+{
+	env_mutex_lock(fs->env, &fs->image_mutex);
+	top->image_merging = false;
+	env_mutex_unlock(fs->env, &fs->image_mutex);
+}
+
 int fs_merge_step(struct fs *fs, struct fs_file *f, struct merge *m)
 {
 	unsigned int nth = 0;
+	struct inode *top;
 	int err = fs_may_write(fs);
 
 	if (err)
 		return err;
 	if (f->mode != LOCK_EXCLUSIVE)
 		return -EBADF;
-	env_mutex_lock(fs->env, &fs->image_mutex);
+	top = merging_begin(fs, f);
+	if (!top)
+		return -EBUSY;
 	do {
-		err = merge_step(fs, f->ino, nth++, m);
+		err = merge_step(fs, f, top, nth++, m);
 	} while (err == -EMLINK);
-	env_mutex_unlock(fs->env, &fs->image_mutex);
+	merging_end(fs, top);
 	if (err == -ENOENT)
 		err = 0;
 	else if (err == 0)

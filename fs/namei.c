@@ -270,7 +270,11 @@ static int setattr_locked(struct fs *fs, struct inode *ino, unsigned int set,
 	return err;
 }
 
-/* The inode's cluster lock is ours; not inode_lock()ed: file_truncate() does that itself. */
+/*
+ * The inode's cluster lock is ours; not inode_lock()ed: file_truncate() does that itself.  It
+ * counts as an open meanwhile: no snapshot is made of the file, and nothing is merged into it
+ * or away from below it, between the look at its flags and the truncation.
+ */
 static int setattr_size(struct fs *fs, struct inode *ino, uint64_t id, uint64_t size)
 {
 	uint32_t mode, flags;
@@ -291,8 +295,17 @@ static int setattr_size(struct fs *fs, struct inode *ino, uint64_t id, uint64_t 
 		err = -EFBIG;
 	else
 		err = orphan_settle_shrink(fs, ino);
+	if (!err) {
+		env_mutex_lock(fs->env, &fs->open_mutex);
+		ino->opens++;
+		env_mutex_unlock(fs->env, &fs->open_mutex);
+	}
 	inode_unlock(fs, ino, LOCK_EXCLUSIVE, 0);
-	return err ? err : file_truncate(fs, ino, size);
+	if (err)
+		return err;
+	err = file_truncate(fs, ino, size);
+	inode_open_leave(fs, ino, id);
+	return err;
 }
 
 static int setattr_do(struct fs *fs, struct inode *ino, uint64_t id, unsigned int set,

@@ -395,10 +395,8 @@ static void snapshot_switch(struct imaging *im, struct fs_file *f, struct inode_
 	f->kept = false;
 	env_mutex_unlock(fs->env, &fs->open_mutex);
 	/* f's use of the base and of its chain is the new image's from now on; f has the image. */
-	if (!f->chained)
-		base->image_users++;
+	image_adopt(fs, top, base, !f->chained, copy);
 	f->chained = true;
-	image_adopt(top, base, copy);
 	im->top.ino = NULL;
 	inode_unlock(fs, top, LOCK_EXCLUSIVE, 0);
 }
@@ -470,14 +468,12 @@ static int snapshot_once(struct fs *fs, uint64_t dir, const char *name, const ch
 	im.attrs = malloc(sizeof(*im.attrs));
 	err = im.attrs ? inos_get(&im) : -ENOMEM;
 	im.base = im.inos[IN_BASE];
-	env_mutex_lock(fs->env, &fs->image_mutex);
 	if (!err)
 		err = inode_lock_many(fs, im.inos, im.ids, IN_COUNT, NULL);
 	if (!err) {
 		err = snapshot_locked(&im, f, attr);
 		inode_unlock_many(fs, im.inos, IN_COUNT);
 	}
-	env_mutex_unlock(fs->env, &fs->image_mutex);
 	inos_put(&im);
 	free(im.attrs);
 	return err;

@@ -474,6 +474,83 @@ static void clones_of_one_base_are_written_on_two_hosts(void)
 	cluster_run(4711, VOLUME, hosts_body);
 }
 
+/* ---- a parent whose lock hangs ---- */
+
+struct opening {
+	struct cluster *c;
+	uint64_t id, took_ns;
+	int err;
+};
+
+static void opening_thread(void *arg)
+{
+	struct opening *o = arg;
+	struct env *env = o->c->hosts[0].env;
+	uint64_t begin = env_now_ns(env);
+	struct fs_file *f;
+
+	o->err = fs_open(o->c->fs, o->id, FS_OPEN_WRITE, &cluster_cred, &f, NULL);
+	o->took_ns = env_now_ns(env) - begin;
+	if (!o->err)
+		fs_close(o->c->fs, f);
+}
+
+/* An image with a parent, once opened by alpha, so that its own lock is alpha's. */
+static uint64_t make_image(struct cluster *c, const char *name, const char *snap)
+{
+	struct fs_attr attr = { 0 };
+	struct opening o = { .c = c };
+
+	CU_ASSERT_EQUAL(fs_create(c->fs, fs_root(c->fs), name, S_IFREG | 0644, 0, &cluster_cred,
+				  &attr), 0);
+	CU_ASSERT_EQUAL(fs_snapshot(c->fs, fs_root(c->fs), name, snap, NULL, &attr), 0);
+	o.id = attr.id;
+	opening_thread(&o);
+	CU_ASSERT_EQUAL(o.err, 0);
+	return attr.id;
+}
+
+/*
+ * Beta dies with the lock of a snapshot: alpha's opens of what stands on it wait for its
+ * recovery, two of them for one link, and nobody else's.
+ */
+static void hanging_body(struct cluster *c)
+{
+	struct opening hanging[2] = { { .c = c }, { .c = c } }, other = { .c = c };
+	struct env_thread *threads[2], *thread;
+	struct fs_attr attr = { .mode = 0600 };
+	struct fs *beta;
+
+	cluster_alone(c);
+	CU_ASSERT_EQUAL_FATAL(cluster_attach(c, 1, 0), 0);
+	beta = c->hosts[1].fs;
+	hanging[0].id = hanging[1].id = make_image(c, "disk", "snap");
+	other.id = make_image(c, "other", "other-snap");
+	CU_ASSERT_EQUAL(fs_lookup(beta, fs_root(beta), "snap", &attr), 0);
+	attr.mode = 0600;
+	CU_ASSERT_EQUAL(fs_setattr(beta, attr.id, FS_SET_MODE, &attr), 0);
+	cluster_crash(c, 1);
+	for (unsigned int i = 0; i < 2; i++)
+		CU_ASSERT_EQUAL_FATAL(env_thread_start(c->hosts[0].env, "opens", opening_thread,
+						       &hanging[i], &threads[i]), 0);
+	cluster_sleep(c, 500);
+	CU_ASSERT_EQUAL_FATAL(env_thread_start(c->hosts[0].env, "opens", opening_thread, &other,
+					       &thread), 0);
+	env_thread_join(c->env, thread);
+	CU_ASSERT_EQUAL(other.err, 0);
+	CU_ASSERT_TRUE(other.took_ns < 500 * NSEC_PER_MSEC);
+	for (unsigned int i = 0; i < 2; i++) {
+		env_thread_join(c->env, threads[i]);
+		CU_ASSERT_EQUAL(hanging[i].err, 0);
+		CU_ASSERT_TRUE(hanging[i].took_ns > 3 * NSEC_PER_SEC);
+	}
+}
+
+static void an_open_whose_parent_hangs_delays_no_other(void)
+{
+	cluster_run(4713, VOLUME, hanging_body);
+}
+
 /* ---- limits ---- */
 
 static void deep_body(struct cluster *c)
@@ -525,4 +602,5 @@ UNIT_MAIN("fs/image",
 	UNIT_TEST(every_image_shows_what_was_written_to_it),
 	UNIT_TEST(a_crash_anywhere_leaves_snapshots_as_they_were),
 	UNIT_TEST(clones_of_one_base_are_written_on_two_hosts),
+	UNIT_TEST(an_open_whose_parent_hangs_delays_no_other),
 	UNIT_TEST(sixty_four_deep_and_no_deeper));
