@@ -3,6 +3,7 @@
 #include "block/blkiscsi_internal.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #define SYNCHRONIZE_CACHE_10	0x35
@@ -151,7 +152,6 @@ static void cmd_answer(struct iscsi_context *ctx, int status, void *data, void *
 	uint64_t pause_ns = 0;
 	int err;
 
-	(void)ctx;
 	(void)data;
 	if (p->dropping)
 		return;
@@ -161,6 +161,9 @@ static void cmd_answer(struct iscsi_context *ctx, int status, void *data, void *
 		p->failed = true;
 		return;
 	}
+	/* It stays libiscsi's last error, and is no reason for what happens to the path later. */
+	if (status != SCSI_STATUS_GOOD)
+		snprintf(p->said, sizeof(p->said), "%s", iscsi_get_error(ctx));
 	list_del(&cmd->node);
 	p->active_count--;
 	err = ini_judge(p->d, cmd, status, &pause_ns);

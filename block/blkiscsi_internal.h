@@ -61,6 +61,7 @@ struct ini_path {
 	bool		complained;	/* of the present trouble */
 	int		err;		/* how the last attempt failed */
 	char		why[200];
+	char		said[200];	/* libiscsi's text about the last command that failed */
 	uint64_t	retry_ns, backoff_ns;
 	uint64_t	deadline_ns;	/* of the attempt to come up */
 	uint64_t	rx_ns;		/* when bytes came last */

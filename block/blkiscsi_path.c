@@ -278,6 +278,7 @@ static int path_make_context(struct ini_path *p)
 {
 	const struct blkiscsi_target *t = &p->d->t;
 
+	p->said[0] = '\0';
 	p->ctx = iscsi_create_context(t->initiator);
 	if (!p->ctx)
 		return -ENOMEM;
@@ -508,6 +509,17 @@ void ini_path_step(struct ini_path *p, uint64_t now)
 	path_check_limbo(p, now);
 }
 
+/* Why libiscsi gave the connection up, as far as it tells. */
+static const char *lost_because(const struct ini_path *p)
+{
+	const char *text = iscsi_get_error(p->ctx);
+
+	/* What it says of its own reconnecting tells nothing. */
+	if (!text[0] || strstr(text, "econnect") || !strncmp(text, p->said, sizeof(p->said) - 1))
+		return "the target has closed the connection";
+	return text;
+}
+
 void ini_path_serve(struct ini_path *p, int revents)
 {
 	if (!p->ctx)
@@ -517,12 +529,8 @@ void ini_path_serve(struct ini_path *p, int revents)
 	if (!p->failed && iscsi_service(p->ctx, revents))
 		p->failed = true;
 	if (p->failed) {
-		const char *text = iscsi_get_error(p->ctx);
-
-		/* What libiscsi says of its own reconnecting tells nothing. */
 		if (!p->why[0] || p->state == INI_UP)
-			snprintf(p->why, sizeof(p->why), "%s", text[0] && !strstr(text, "econnect") ?
-				 text : "the target has closed the connection");
+			snprintf(p->why, sizeof(p->why), "%s", lost_because(p));
 		ini_path_drop(p, p->err && p->state != INI_UP ? p->err : -EIO, p->why);
 		return;
 	}

@@ -99,20 +99,17 @@ int fence_prepare(struct lockd *ld)
 	return err;
 }
 
-int fence_register(struct lockd *ld)
+int fence_renew(struct lockd *ld)
+{
+	return fence_register_path(ld->p.hb_dev, 0, ld->hb_key);
+}
+
+/* Every path that is up, with the key that the slot shows; then the reservation. */
+static int fence_register_all(struct lockd *ld, uint64_t key)
 {
 	struct blkdev *hb_dev = ld->p.hb_dev, *dev = ld->p.dev;
-	struct blkdev_pr_state state;
-	const struct slot *self = &ld->self;
-	uint64_t key = self->key;
 	int err;
 
-	if (ld->rung != FENCE_RESERVATION)
-		return 0;
-	/* While we take a slot over it still shows the key of whom we fence. */
-	if (key != fence_key(self->index, self->state == SLOT_RECOVERING ?
-			     self->recoverer_generation : self->generation))
-		return -EAGAIN;
 	err = fence_register_path(hb_dev, ld->hb_key, key);
 	if (err && ld->hb_key)
 		err = fence_register_path(hb_dev, 0, key);	/* the path forgot our key */
@@ -120,12 +117,28 @@ int fence_register(struct lockd *ld)
 		return err;
 	ld->hb_key = key;
 	err = fence_register_path(dev, 0, key);
+	return err ? err : hb_dev->ops->pr_reserve(hb_dev, key);
+}
+
+int fence_register(struct lockd *ld)
+{
+	const struct slot *self = &ld->self;
+	struct blkdev_pr_state state;
+	uint64_t key = self->key;
+	int err = -EBADE;
+
+	if (ld->rung != FENCE_RESERVATION)
+		return 0;
+	/* While we take a slot over it still shows the key of whom we fence. */
+	if (key != fence_key(self->index, self->state == SLOT_RECOVERING ?
+			     self->recoverer_generation : self->generation))
+		return -EAGAIN;
+	/* A conflict: the reservation went over a path that came up after it was registered. */
+	for (unsigned int i = 0; err == -EBADE && i < FENCE_TRIES; i++)
+		err = fence_register_all(ld, key);
 	if (err)
 		return err;
-	err = hb_dev->ops->pr_reserve(hb_dev, key);
-	if (err)
-		return err;
-	err = hb_dev->ops->pr_read(hb_dev, &state);
+	err = ld->p.hb_dev->ops->pr_read(ld->p.hb_dev, &state);
 	if (!err && !state.held)
 		err = -EIO;
 	return err;
@@ -229,6 +242,9 @@ static int fence_preempt(struct lockd *ld, const struct slot *victim)
 		/* Fails for a key that is not registered (SPC-4): only the check below counts. */
 		if (victim->key)
 			err = dev->ops->pr_preempt_abort(dev, ld->hb_key, victim->key);
+		/* While we join nobody else registers a path that has just come up. */
+		if (err == -EBADE && !fence_is_slot_key(ld->hb_key))
+			fence_renew(ld);
 		gone = fence_key_is_gone(ld, victim->key);
 		if (gone)
 			break;

@@ -239,6 +239,9 @@ static int join_claim(struct join *j, uint8_t image[META_SECTOR_SIZE])
 	}
 	if (!err)
 		ld->self = s;
+	/* It went over a path that came up after fence_prepare(). */
+	if (err == -EBADE && ld->rung == FENCE_RESERVATION)
+		err = fence_renew(ld) ? err : -EAGAIN;
 	return err == -EBUSY ? -EAGAIN : err;
 }
 
@@ -394,6 +397,9 @@ static int lockd_try_free_slot(struct lockd *ld)
 		slot_encode(&s, ld->p.volume, addr, image, sizeof(image));
 		err = caw_sector(ld, ld->p.hb_dev, addr, old, image);
 	}
+	/* A path that came up since the last beat; the slot has just been seen to be ours. */
+	if (err == -EBADE && ld->rung == FENCE_RESERVATION)
+		err = fence_renew(ld) ? err : -EAGAIN;
 	return err == -EILSEQ || err == -EBUSY ? -EAGAIN : err;
 }
 

@@ -212,6 +212,10 @@ uint64_t fence_key(uint32_t slot, uint32_t generation);
 /** fence_prepare() - rung A: registers the heartbeat's path, with a key of no slot, so that
  * the slot itself can be claimed under a reservation. */
 int fence_prepare(struct lockd *ld);
+/** fence_renew() - rung A: after a conflict, registers paths of the heartbeat that came up since
+ * fence_prepare().  Only of who joins or leaves: nobody has fenced such a one by his key, or
+ * the compare-and-write that follows tells. */
+int fence_renew(struct lockd *ld);
 /** fence_register() - rung A: our key, which the slot shows already, on every path, and the
  * reservation.  The gate is closed or nobody submits. */
 int fence_register(struct lockd *ld);
