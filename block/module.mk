@@ -5,11 +5,7 @@ block_tests := $(wildcard tests/block/*_test.c)
 block_test_uses := sim
 $(eval $(call library,block))
 $(eval $(call unit_tests,block))
-# A target in the test's own process, and as a program for end-to-end tests.
+# A target in the test's own process, for what a real one cannot be made to do.
 mini_objs := $(B)/tests/block/mini_target.o $(B)/tests/block/mini_target_pr.o
-all_objs += $(mini_objs) $(B)/tests/block/mini_target_main.o
+all_objs += $(mini_objs)
 $(B)/tests/block/blkiscsi_io_test: $(mini_objs)
-$(B)/tests/block/mini_target: $(B)/tests/block/mini_target_main.o $(mini_objs)
-	@echo "  LD    $@"
-	@$(CC) $(LDFLAGS_ALL) -o $@ $^ -lpthread
-all: $(B)/tests/block/mini_target

@@ -9,8 +9,31 @@
 #include <unistd.h>
 
 #include "base/text.h"
+#include "target/target.h"
 
 #define BACKLOG	1024	/* a burst of logins; the worker takes them as fast as it can */
+#define WAIT_NS	(3 * NSEC_PER_SEC)	/* for a target that was killed to be gone */
+#define LOOK_NS	(20 * NSEC_PER_MSEC)
+
+/*
+ * The parent of a killed target ends before its worker, which holds ports and files until the
+ * last of its I/O is over.  Return: whether to try again, some time later.
+ */
+static bool wait_for_former(uint64_t *deadline_ns, const char *what)
+{
+	struct env *env = env_posix();
+	uint64_t now = env_now_ns(env);
+
+	if (!*deadline_ns) {
+		*deadline_ns = now + WAIT_NS;
+		log_info(env, TARGET_NAME, "%s: in use; waits for a moment, in case that a target "
+			 "is ending", what);
+	}
+	if (now >= *deadline_ns)
+		return false;
+	env_sleep_until(env, now + LOOK_NS);
+	return true;
+}
 
 void target_files_init(struct target_files *files)
 {
@@ -78,14 +101,18 @@ static int listen_on(struct tgt_portal *portal)
 int target_portals_open(struct target_files *files, struct tgt_config *config, char *why,
 			size_t why_size)
 {
+	uint64_t deadline_ns = 0;
 	char text[64];
 
 	for (unsigned int i = 0; i < config->portal_count; i++) {
-		int fd = listen_on(&config->portals[i]);
+		int fd;
 
+		tgt_portal_format(&config->portals[i].addr, text);
+		do {
+			fd = listen_on(&config->portals[i]);
+		} while (fd == -EADDRINUSE && wait_for_former(&deadline_ns, text));
 		if (fd < 0)
-			return text_refuse(fd, why, why_size, "portal %s: cannot listen: %s%s",
-					   tgt_portal_format(&config->portals[i].addr, text),
+			return text_refuse(fd, why, why_size, "portal %s: cannot listen: %s%s", text,
 					   strerror(-fd), fd == -EADDRINUSE ?
 					   "; does another target serve there?" : "");
 		files->portals[files->portal_count++] = fd;
@@ -117,19 +144,28 @@ static int create_file(const struct tgt_lun *lun, char *why, size_t why_size)
 	return err;
 }
 
-/* Two targets on one file would each keep reservations of their own. */
+/*
+ * Two targets on one file would each keep reservations of their own.  The worker holds the lock
+ * too: nobody serves the file before the last write of a former target has landed.
+ */
 static int lock_file(struct target_lun_file *f, char *why, size_t why_size)
 {
+	uint64_t deadline_ns = 0;
+	int err;
+
 	f->lock_fd = open(f->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (f->lock_fd < 0)
 		return text_refuse(-errno, why, why_size, "%s: %s", f->path, strerror(errno));
-	if (!flock(f->lock_fd, LOCK_EX | LOCK_NB))
+	do {
+		err = flock(f->lock_fd, LOCK_EX | LOCK_NB) ? -errno : 0;
+	} while (err == -EWOULDBLOCK && wait_for_former(&deadline_ns, f->path));
+	if (!err)
 		return 0;
-	if (errno == EWOULDBLOCK)
+	if (err == -EWOULDBLOCK)
 		return text_refuse(-EBUSY, why, why_size,
 				   "%s: somebody else serves it already, or has it locked", f->path);
-	return text_refuse(-errno, why, why_size, "%s: cannot be locked: %s", f->path,
-			   strerror(errno));
+	return text_refuse(err, why, why_size, "%s: cannot be locked: %s", f->path,
+			   strerror(-err));
 }
 
 static int make_state_dir(const char *path)

@@ -6,7 +6,7 @@
 #include "block/blkfile.h"
 #include "iscsi/config.h"
 
-/* A logical unit's file.  Once it is sent only the lock remains open here. */
+/* A logical unit's file.  Once it is sent only the lock remains open here, and there. */
 struct target_lun_file {
 	char	iqn[SCSI_NAME_MAX];
 	unsigned int number;
@@ -29,7 +29,7 @@ void target_files_close(struct target_files *files);
 
 /**
  * target_portals_open() - binds and listens.  A port of 0 in @config becomes the one that the
- * kernel has chosen.  Return: 0; -errno with @why.
+ * kernel has chosen.  Waits a moment for a target that is ending.  Return: 0; -errno with @why.
  */
 int target_portals_open(struct target_files *files, struct tgt_config *config, char *why,
 			size_t why_size);
@@ -37,7 +37,8 @@ int target_portals_open(struct target_files *files, struct tgt_config *config, c
 /**
  * target_files_open() - opens what @config names and is not open yet.
  * @state: with a state file for each in config->state_dir; or without.
- * Return: 0; -EBUSY another target serves the file; -errno; with @why, and nothing opened.
+ * Return: 0; -EBUSY another target serves the file, and did not end within a moment; -errno;
+ * with @why, and nothing opened.
  */
 int target_files_open(struct target_files *files, const struct tgt_config *config, bool state,
 		      char *why, size_t why_size);

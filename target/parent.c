@@ -76,14 +76,14 @@ static int send_luns(struct parent *p)
 	for (unsigned int i = 0; i < p->files.lun_count; i++) {
 		struct target_lun_file *f = &p->files.luns[i];
 		struct target_packet packet = { .magic = TARGET_MAGIC, .op = TARGET_LUN };
-		int fds[2] = { f->handle.fd, f->state_fd }, err;
+		int fds[3] = { f->handle.fd, f->lock_fd, f->state_fd }, err;
 
 		if (f->sent)
 			continue;
 		strcpy(packet.lun.iqn, f->iqn);
 		packet.lun.number = f->number;
 		packet.lun.info = f->handle.info;
-		err = send_packet(p, &packet, fds, f->state_fd < 0 ? 1 : 2);
+		err = send_packet(p, &packet, fds, f->state_fd < 0 ? 2 : 3);
 		target_file_sent(f);
 		if (err)
 			return err;

@@ -19,7 +19,7 @@ enum target_op {
 	TARGET_HELLO = 1,	/* the first; none */
 	TARGET_CONFIG,		/* the packed configuration that what follows belongs to */
 	TARGET_PORTAL,		/* a listening socket */
-	TARGET_LUN,		/* file or device[, state] */
+	TARGET_LUN,		/* file or device, its lock[, state] */
 	TARGET_SERVE,		/* nothing more is coming: serve by it; none */
 
 	TARGET_READY,		/* the answer; from the worker */

@@ -17,6 +17,7 @@ struct unit {
 	unsigned int	number;
 	struct blkdev_info info;
 	int		fd, state_fd;
+	int		lock_fd;	/* only held: see target/open.c, lock_file() */
 	bool		added;
 };
 
@@ -50,6 +51,7 @@ void units_fini(struct units *units)
 	}
 	list_for_each(u, next, &units->files, node) {
 		close(u->fd);
+		close(u->lock_fd);
 		if (u->state_fd >= 0)
 			close(u->state_fd);
 		list_del(&u->node);
@@ -77,7 +79,7 @@ int units_take(struct units *units, const struct target_packet *packet, const in
 {
 	struct unit *u;
 
-	if (!units->reactors || fd_count < 1 || fd_count > 2) {
+	if (!units->reactors || fd_count < 2 || fd_count > 3) {
 		packet_close_fds(fds, fd_count);
 		return -EPROTO;
 	}
@@ -90,7 +92,8 @@ int units_take(struct units *units, const struct target_packet *packet, const in
 	u->number = packet->lun.number;
 	u->info = packet->lun.info;
 	u->fd = fds[0];
-	u->state_fd = fd_count == 2 ? fds[1] : -1;
+	u->lock_fd = fds[1];
+	u->state_fd = fd_count == 3 ? fds[2] : -1;
 	list_add_tail(&units->files, &u->node);
 	return 0;
 }

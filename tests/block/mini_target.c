@@ -3,11 +3,9 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -525,45 +523,20 @@ static void *accept_main(void *arg)
 	}
 }
 
-static int open_disk(struct mini_target *t)
-{
-	char name[4096];
-	int fd;
-
-	t->pr_fd = -1;
-	if (!t->file) {
-		t->data = calloc(1, t->size);
-		return t->data ? 0 : -ENOMEM;
-	}
-	fd = open(t->file, O_RDWR | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	t->size = (uint64_t)lseek(fd, 0, SEEK_END);
-	t->data = mmap(NULL, t->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	close(fd);
-	snprintf(name, sizeof(name), "%s.pr", t->file);
-	t->pr_fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	if (pread(t->pr_fd, &t->pr, sizeof(t->pr), 0) != sizeof(t->pr))
-		memset(&t->pr, 0, sizeof(t->pr));
-	return t->data == MAP_FAILED ? -errno : 0;
-}
-
 int mini_start(struct mini_target *t)
 {
-	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_port = htons(t->listen_port),
+	struct sockaddr_in addr = { .sin_family = AF_INET,
 				    .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	socklen_t len = sizeof(addr);
-	int one = 1, err;
+	int one = 1;
 
 	if (!t->identity)
 		t->identity = 1;
 	if (!t->size)
 		t->size = MINI_SIZE;
-	err = open_disk(t);
-	if (err)
-		return err;
-	if (t->listen_addr)
-		inet_pton(AF_INET, t->listen_addr, &addr.sin_addr);
+	t->data = calloc(1, t->size);
+	if (!t->data)
+		return -ENOMEM;
 	for (unsigned int i = 0; i < MINI_CONNS; i++)
 		t->conns[i].fd = -1;
 	pthread_mutex_init(&t->mutex, NULL);
@@ -585,10 +558,7 @@ void mini_stop(struct mini_target *t)
 	for (unsigned int i = 0; i < MINI_CONNS; i++)
 		conn_end(&t->conns[i]);
 	pthread_mutex_destroy(&t->mutex);
-	if (t->file)
-		munmap(t->data, t->size);
-	else
-		free(t->data);
+	free(t->data);
 }
 
 const char *mini_url(const struct mini_target *t, const char *params, char buf[256])

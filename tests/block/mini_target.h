@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A scripted iSCSI target in threads of the test's own process: a small disk in memory whose
- * answers, silences and broken connections a test decides.  mini_target_main.c makes a program
- * of it, with a file for a disk.  Tests only; it believes its peer, and is no atomic anything
- * but by a mutex.
+ * answers, silences and broken connections a test decides.  Tests only; it believes its peer,
+ * and is no atomic anything but by a mutex.
  */
 #ifndef LUNFS_TESTS_MINI_TARGET_H
 #define LUNFS_TESTS_MINI_TARGET_H
@@ -38,7 +37,7 @@ struct mini_rule {
 	uint64_t lba;		/* INFORMATION; 0: none */
 };
 
-/* Who is registered: initiator name and ISID; persistent, in a file beside the disk. */
+/* Who is registered: initiator name and ISID. */
 struct mini_pr {
 	uint32_t generation;
 	uint8_t	type;			/* 0: not reserved */
@@ -58,9 +57,6 @@ struct mini_conn {
 
 struct mini_target {
 	uint64_t size;			/* bytes; 0: MINI_SIZE */
-	const char *file;		/* the disk; NULL: memory */
-	uint16_t listen_port;		/* 0: any */
-	const char *listen_addr;	/* NULL: 127.0.0.1 */
 	int	listen_fd;
 	uint16_t port;
 	pthread_t thread;
@@ -74,7 +70,6 @@ struct mini_target {
 	uint32_t same_max;		/* MAXIMUM WRITE SAME LENGTH, in blocks */
 	bool	reservations;		/* has them */
 	struct mini_pr	pr;
-	int	pr_fd;			/* -1: not kept */
 	struct mini_rule rules[MINI_RULES];
 	struct mini_conn conns[MINI_CONNS];
 	unsigned int seen[256];		/* commands by opcode */

@@ -2,8 +2,6 @@
 /* Persistent reservations of the scripted target, as far as LunFS uses them (SPC-4). */
 #include "tests/block/mini_target.h"
 
-#include <unistd.h>
-
 enum { REGISTER, RESERVE, RELEASE, CLEAR, PREEMPT, PREEMPT_ABORT, REGISTER_IGNORE };
 
 #define CONFLICT	0x18
@@ -119,11 +117,7 @@ static uint8_t pr_out(struct mini_pr *pr, uint64_t nexus, const uint8_t *cdb, co
 uint8_t mini_pr_out(struct mini_target *t, uint64_t nexus, const uint8_t *cdb,
 		    const uint8_t *param)
 {
-	uint8_t status = pr_out(&t->pr, nexus, cdb, param);
-
-	if (t->pr_fd >= 0 && pwrite(t->pr_fd, &t->pr, sizeof(t->pr), 0) != sizeof(t->pr))
-		status = INVALID;
-	return status;
+	return pr_out(&t->pr, nexus, cdb, param);
 }
 
 uint32_t mini_pr_in(const struct mini_target *t, const uint8_t *cdb, uint8_t out[2048])

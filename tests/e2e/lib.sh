@@ -109,27 +109,32 @@ wait_for() {	# wait_for SECONDS COMMAND…: until it succeeds
 
 # ---- a target for iSCSI ----
 
-target_bin=${TARGET:-$top/${BUILD:-build}/tests/block/mini_target}
 target_file=$work/lun.img
+target_size=4G
+target_state=$work/target-state
+target_iqn=iqn.2026-11.org.lunfs.test:lun
 target_pid=
 target_port=
 ns=		# the network namespace that the target lives in
 
-target_start() {	# target_start [ADDRESS]: $lun becomes its URL
-	[ -e "$target_file" ] || truncate -s 4G "$target_file"
-	${ns:+ip netns exec $ns} "$target_bin" "$target_file" "${target_port:-0}" "$@" \
-		>"$work/target.out" 2>>"$work/target.log" &
+target_start() {	# target_start [ADDRESS [lunfs-target option…]]: $lun becomes its URL
+	local address=${1:-127.0.0.1}
+	[ $# -eq 0 ] || shift
+	mkdir -p "$target_state"
+	${ns:+ip netns exec $ns} "$bin/lunfs-target" --lun "$target_file" --size "$target_size" \
+		--portal "$address:${target_port:-0}" --iqn "$target_iqn" \
+		--state-dir "$target_state" "$@" >"$work/target.out" 2>>"$work/target.log" &
 	target_pid=$!
-	wait_for 5 test -s "$work/target.out" || fail "the target does not start"
-	lun=$(cat "$work/target.out")
+	wait_for 10 test -s "$work/target.out" || fail "the target does not start"
+	lun=$(awk 'NR == 1 { print $1 }' "$work/target.out")
 	target_port=${lun#iscsi://*:}
 	target_port=${target_port%%/*}
-	lun=${lun/127.0.0.1/${1:-127.0.0.1}}
 }
 
-target_kill() {
+target_kill() {	# without a word, both halves, as a crash or a power cut would
 	kill -KILL "$target_pid" 2>/dev/null
 	wait "$target_pid" 2>/dev/null
+	target_pid=
 	: >"$work/target.out"
 }
 
