@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "daemon/ctl_disk.h"
 #include "daemon/ctl_json.h"
 
 #define GROUPS_MAX	256
@@ -19,7 +20,7 @@
 /* One connection, served by a thread of its own from accept to close. */
 struct client {
 	struct ctl	*ctl;
-	int		fd;
+	struct ctl_conn	conn;
 	bool		is_root;
 	char		buf[CTL_LINE_MAX];
 };
@@ -106,7 +107,7 @@ static int serve_line(struct client *cl, const char *line, size_t len)
 
 	err = ctl_request_parse(line, len, cl->is_root, &rq, why, sizeof(why));
 	if (!err)
-		err = ctl_run(cl->ctl, &rq, cl->fd, &result, why, sizeof(why));
+		err = ctl_run(cl->ctl, &rq, &cl->conn, &result, why, sizeof(why));
 	if (err && !why[0])
 		snprintf(why, sizeof(why), "%s", strerror(-err));
 	reply = ctl_reply_line(&rq, err, result, why);
@@ -114,7 +115,7 @@ static int serve_line(struct client *cl, const char *line, size_t len)
 		ctl_reply_short(&rq, err, brief);
 	json_decref(result);
 	ctl_request_free(&rq);
-	err = send_all(cl->fd, reply ? reply : brief, strlen(reply ? reply : brief));
+	err = send_all(cl->conn.fd, reply ? reply : brief, strlen(reply ? reply : brief));
 	free(reply);
 	return err;
 }
@@ -126,11 +127,11 @@ static int serve_line(struct client *cl, const char *line, size_t len)
  */
 static ssize_t next_request(struct client *cl)
 {
-	struct pollfd gone = { .fd = cl->fd, .events = POLLRDHUP };
+	struct pollfd gone = { .fd = cl->conn.fd, .events = POLLRDHUP };
 	uint64_t deadline = idle_deadline();
 	ssize_t n, seen = 0;
 
-	while ((n = recv(cl->fd, cl->buf, sizeof(cl->buf), MSG_PEEK)) > 0) {
+	while ((n = recv(cl->conn.fd, cl->buf, sizeof(cl->buf), MSG_PEEK)) > 0) {
 		const char *end = memchr(cl->buf, '\n', (size_t)n);
 
 		if (end)
@@ -150,7 +151,7 @@ static ssize_t next_request(struct client *cl)
 static int take_request(struct client *cl, size_t len)
 {
 	while (len) {
-		ssize_t n = recv(cl->fd, cl->buf, len, 0);
+		ssize_t n = recv(cl->conn.fd, cl->buf, len, 0);
 
 		if (n <= 0)
 			return -EPIPE;
@@ -191,8 +192,10 @@ static void *serve_client(void *arg)
 		if (serve_line(cl, cl->buf, (size_t)len - 1) || take_request(cl, (size_t)len))
 			break;
 	if (len == -EMSGSIZE)
-		refuse(cl->fd, -EMSGSIZE, "the request is too long");
-	close(cl->fd);
+		refuse(cl->conn.fd, -EMSGSIZE, "the request is too long");
+	/* Before the client sees the end: what it held is free then. */
+	ctl_disk_release(cl->ctl, &cl->conn);
+	close(cl->conn.fd);
 	count_client(cl->ctl, cl->is_root, -1);
 	free(cl);
 	return NULL;
@@ -260,7 +263,7 @@ static int start_client(struct ctl *c, int fd)
 	if (!cl)
 		return -ENOMEM;
 	cl->ctl = c;
-	cl->fd = fd;
+	cl->conn.fd = fd;
 	cl->is_root = is_root;
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &idle, sizeof(idle));
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &idle, sizeof(idle));
@@ -292,12 +295,23 @@ static void *accept_clients(void *arg)
 	return NULL;
 }
 
+void ctl_end_holds(struct ctl *c)
+{
+	struct ctl_conn *conn, *tmp;
+
+	pthread_mutex_lock(&c->mutex);
+	list_for_each(conn, tmp, &c->holders, node)
+		shutdown(conn->fd, SHUT_RDWR);
+	pthread_mutex_unlock(&c->mutex);
+}
+
 int ctl_start(struct ctl *c, int sock, struct stores *stores, const struct rpc_hello *hello)
 {
 	memset(c, 0, sizeof(*c));
 	c->sock = sock;
 	c->stores = stores;
 	c->hello = hello;
+	list_init(&c->holders);
 	pthread_mutex_init(&c->mutex, NULL);
 	return -pthread_create(&c->acceptor, NULL, accept_clients, c);
 }

@@ -27,10 +27,22 @@ struct ctl {
 	pthread_t	acceptor;
 	pthread_mutex_t	mutex;		/* the numbers below */
 	unsigned int	clients, others;
+	struct list	holders;	/* struct ctl_conn that hold a disk */
+};
+
+/* One client's connection, as commands see it. */
+struct ctl_conn {
+	int		fd;
+	struct list	node;		/* in ctl->holders, while it holds a disk: */
+	struct store	*store;
+	struct fs_file	*disk;
 };
 
 /** ctl_start() - accepts connections on @sock, which listens already.  Return: 0 or -errno. */
 int ctl_start(struct ctl *c, int sock, struct stores *stores, const struct rpc_hello *hello);
+
+/** ctl_end_holds() - ends every connection that holds a disk: the daemon is shutting down. */
+void ctl_end_holds(struct ctl *c);
 
 /** ctl_peer_allowed() - whether a peer with @cred and @groups may ask at all. */
 bool ctl_peer_allowed(const struct rpc_hello *h, const struct ucred *cred, const gid_t *groups,
@@ -43,6 +55,7 @@ enum ctl_cmd {
 	CTL_LOCK_BREAK, CTL_DF, CTL_LS, CTL_INFO,
 	CTL_DISK_CREATE, CTL_DISK_ALLOCATE, CTL_DISK_GROW, CTL_DISK_INFO, CTL_DISK_SNAPSHOT,
 	CTL_DISK_SNAPSHOT_DELETE, CTL_DISK_REVERT, CTL_DISK_CLONE, CTL_DISK_MERGE,
+	CTL_DISK_HOLD, CTL_DISK_DISCARD,
 };
 
 /* A request that is well-formed and permitted; texts live as long as @json. */
@@ -75,12 +88,12 @@ void ctl_request_free(struct ctl_request *rq);
 
 /**
  * ctl_run() - does what @rq says.
- * @asker: the client's connection.
+ * @conn: the client's connection.
  * @out:   receives the result, a new reference, on success.
  * Return: 0 or negative errno with @why.
  */
-int ctl_run(struct ctl *c, const struct ctl_request *rq, int asker, json_t **out, char *why,
-	    size_t why_size);
+int ctl_run(struct ctl *c, const struct ctl_request *rq, struct ctl_conn *conn, json_t **out,
+	    char *why, size_t why_size);
 
 /** ctl_reply_line() - the reply as one line, with its newline; NULL when memory ran out for it
  * or for anything since ctl_request_parse().  @result: borrowed; used when @err is 0. */

@@ -402,8 +402,8 @@ static void say_what_failed(struct store *s, int err, char *why, size_t why_size
 		snprintf(why, why_size, "%.100s: %s", s->fs->super.label, strerror(-err));
 }
 
-int ctl_run(struct ctl *c, const struct ctl_request *rq, int asker, json_t **out, char *why,
-	    size_t why_size)
+int ctl_run(struct ctl *c, const struct ctl_request *rq, struct ctl_conn *conn, json_t **out,
+	    char *why, size_t why_size)
 {
 	struct store *s;
 	int err;
@@ -416,16 +416,18 @@ int ctl_run(struct ctl *c, const struct ctl_request *rq, int asker, json_t **out
 		*out = status(c);
 		return 0;
 	case CTL_ATTACH:
-		return attach(c, rq, asker, out, why, why_size);
+		return attach(c, rq, conn->fd, out, why, why_size);
 	case CTL_DETACH:
 		return detach(c, rq, out, why, why_size);
 	case CTL_MOUNT:
-		return do_mount(c, rq, asker, out, why, why_size);
+		return do_mount(c, rq, conn->fd, out, why, why_size);
 	default:
 		err = store_get(c->stores, rq->ds, &s, why, why_size);
 		if (err)
 			return err;
-		err = run_on_store(s, rq, out, why, why_size);
+		err = rq->cmd == CTL_DISK_HOLD ?
+		      ctl_disk_hold(c, s, rq, conn, out, why, why_size) :
+		      run_on_store(s, rq, out, why, why_size);
 		if (err && !why[0])
 			say_what_failed(s, err, why, why_size);
 		store_put(s);

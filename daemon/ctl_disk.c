@@ -353,6 +353,79 @@ static int disk_merge(struct store *s, const struct ctl_request *rq, json_t **ou
 	return 0;
 }
 
+/* ---- held while it is copied ---- */
+
+int ctl_disk_hold(struct ctl *c, struct store *s, const struct ctl_request *rq,
+		  struct ctl_conn *conn, json_t **out, char *why, size_t why_size)
+{
+	struct fs_attr attr;
+	struct fs_file *f;
+	int err;
+
+	if (conn->disk)
+		return text_refuse(-EBUSY, why, why_size, "this connection holds a disk already");
+	err = open_disk(s, rq->path, FS_OPEN_DENY_WRITE, &f, &attr);
+	if (err == -EBUSY)
+		text_refuse(err, why, why_size, "%.100s:%.300s: somebody has it open for writing: "
+			    "copy a snapshot of it instead, or close it there", s->fs->label,
+			    rq->path);
+	if (err)
+		return say(s, rq->path, err, why, why_size);
+	pthread_mutex_lock(&s->all->mutex);
+	s->refs++;
+	pthread_mutex_unlock(&s->all->mutex);
+	pthread_mutex_lock(&c->mutex);
+	conn->store = s;
+	conn->disk = f;
+	list_add_tail(&c->holders, &conn->node);
+	pthread_mutex_unlock(&c->mutex);
+	*out = json_object();
+	put_attr(*out, &attr);
+	return 0;
+}
+
+void ctl_disk_release(struct ctl *c, struct ctl_conn *conn)
+{
+	if (!conn->disk)
+		return;
+	pthread_mutex_lock(&c->mutex);
+	list_del(&conn->node);
+	pthread_mutex_unlock(&c->mutex);
+	fs_close(conn->store->fs, conn->disk);
+	conn->disk = NULL;
+	store_put(conn->store);
+}
+
+/* A piece of the disk from unit rq->from on: blocks that hold zeros go back to the volume. */
+static int disk_discard(struct store *s, const struct ctl_request *rq, json_t **out)
+{
+	uint64_t end = env_now_ns(s->fs->env) + PIECE_NS, unit = rq->from, dropped = 0;
+	void *buf = blkdev_alloc(UNIT_SIZE);
+	struct fs_attr attr;
+	struct fs_file *f;
+	int more = 1, err = buf ? 0 : -ENOMEM;
+
+	/* Alone: whoever has the disk open may know where its blocks lie. */
+	if (!err)
+		err = open_disk(s, rq->path, FS_OPEN_WRITE | FS_OPEN_DENY_WRITE, &f, &attr);
+	if (!err) {
+		while (more > 0 && env_now_ns(s->fs->env) < end)
+			more = fs_drop_zeros(s->fs, f, &unit, buf, &dropped);
+		err = more < 0 ? more : !more ? fs_fsync(s->fs, f, false) : 0;
+		fs_close(s->fs, f);
+	}
+	free(buf);
+	if (err)
+		return err;
+	*out = json_object();
+	put_bool(*out, "more", more);
+	put_int(*out, "next", unit);
+	put_int(*out, "size", attr.size);
+	put_int(*out, "at", more && unit * UNIT_SIZE < attr.size ? unit * UNIT_SIZE : attr.size);
+	put_int(*out, "freed", dropped * BLOCK_SIZE);
+	return 0;
+}
+
 /* ---- which ---- */
 
 int ctl_disk_run(struct store *s, const struct ctl_request *rq, json_t **out, char *why,
@@ -384,6 +457,9 @@ int ctl_disk_run(struct store *s, const struct ctl_request *rq, json_t **out, ch
 		break;
 	case CTL_DISK_CLONE:
 		err = disk_clone(s, rq, out, why, why_size);
+		break;
+	case CTL_DISK_DISCARD:
+		err = disk_discard(s, rq, out);
 		break;
 	case CTL_DISK_MERGE:
 		err = disk_merge(s, rq, out);

@@ -9,4 +9,12 @@
 int ctl_disk_run(struct store *s, const struct ctl_request *rq, json_t **out, char *why,
 		 size_t why_size);
 
+/**
+ * ctl_disk_hold() - opens a disk so that nobody changes it as long as @conn lasts.
+ * A connection holds one.  ctl_disk_release() ends that.
+ */
+int ctl_disk_hold(struct ctl *c, struct store *s, const struct ctl_request *rq,
+		  struct ctl_conn *conn, json_t **out, char *why, size_t why_size);
+void ctl_disk_release(struct ctl *c, struct ctl_conn *conn);
+
 #endif

@@ -48,6 +48,8 @@ static const struct {
 	{ "disk-snapshot-delete", CTL_DISK_SNAPSHOT_DELETE, true, P_DS | P_PATH | P_NAME, 0 },
 	{ "disk-revert", CTL_DISK_REVERT, true, P_DS | P_PATH | P_NAME, 0 },
 	{ "disk-clone", CTL_DISK_CLONE, true, P_DS | P_PATH | P_TO, 0 },
+	{ "disk-hold", CTL_DISK_HOLD, true, P_DS | P_PATH, 0 },
+	{ "disk-discard", CTL_DISK_DISCARD, true, P_DS | P_PATH, P_FROM },
 	{ "disk-merge", CTL_DISK_MERGE, true, P_DS | P_PATH, P_FROM },
 };
 

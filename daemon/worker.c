@@ -169,6 +169,7 @@ int worker_run(void)
 		return 1;
 	}
 	spawn_wait_stop();
+	ctl_end_holds(&w.ctl);
 	err = stores_shutdown(&w.stores);
 	/* Not exit(): threads that serve connections are still there. */
 	fflush(NULL);

@@ -36,6 +36,17 @@ enum file_alloc_flags {
 int file_allocate(struct fs *fs, struct inode *ino, unsigned int flags, uint64_t off,
 		  uint64_t len);
 
+/**
+ * file_drop_zeros() - looks at the first unit >= *@unit that has space, and takes from it what
+ * was written with zeros: the space of a whole one, else the mark that a block holds something.
+ * Space that was never written to stays.
+ * @buf: UNIT_SIZE bytes, aligned.
+ * @dropped: grows by the blocks given back to the volume.
+ * Return: 1, *@unit is the next; 0 there is none; negative errno.
+ */
+int file_drop_zeros(struct fs *fs, struct inode *ino, uint64_t *unit, void *buf,
+		    uint64_t *dropped);
+
 /** file_seek() - SEEK_DATA or SEEK_HOLE (@whence); -ENXIO beyond the end. */
 int file_seek(struct fs *fs, struct inode *ino, uint64_t off, int whence, uint64_t *found);
 

@@ -353,3 +353,81 @@ int file_allocate(struct fs *fs, struct inode *ino, unsigned int flags, uint64_t
 	file_wrunlock(fs, ino);
 	return err;
 }
+
+/* ---- blocks of zeros ---- */
+
+static bool is_zero(const uint8_t *buf, size_t len)
+{
+	return !buf[0] && !memcmp(buf, buf + 1, len - 1);
+}
+
+/* Blocks of @mask, of @unit, that hold only zeros. */
+static int zeros_of(struct fs *fs, struct inode *ino, uint64_t unit, uint64_t mask, uint8_t *buf,
+		    uint64_t *zeros)
+{
+	uint64_t at = unit * UNIT_SIZE, left = file_size(ino) > at ? file_size(ino) - at : 0, len;
+	int err;
+
+	*zeros = 0;
+	if (left > UNIT_SIZE)
+		left = UNIT_SIZE;
+	len = ALIGN_UP(left, BLOCK_SIZE);
+	err = len ? file_read_blocks(fs, ino, at, buf, len) : 0;
+	for (uint64_t off = 0; !err && off < left; off += BLOCK_SIZE)
+		if (mask >> off / BLOCK_SIZE & 1 &&
+		    is_zero(buf + off, left - off < BLOCK_SIZE ? left - off : BLOCK_SIZE))
+			*zeros |= 1ULL << off / BLOCK_SIZE;
+	return err;
+}
+
+static int set_entry(struct fs *fs, struct inode *ino, uint64_t unit, const struct map_entry *e)
+{
+	struct txn txn;
+	int err = map_set_prepare(fs, ino, unit);
+
+	if (!err)
+		err = txn_begin(fs, 1 + MAP_CREDITS, &txn);
+	if (err)
+		return err;
+	inode_change(&txn, ino);
+	err = map_set(&txn, ino, unit, e, NULL, 0);
+	txn_end(&txn);
+	return err;
+}
+
+/* What a parent image shows where this one has no block must stay as it is. */
+static int drop_zeros(struct fs *fs, struct inode *ino, uint64_t unit, struct map_entry *e,
+		      uint8_t *buf, uint64_t *dropped)
+{
+	bool parent = inode_has_parent(ino) && !e->detached &&
+		      unit * UNIT_SIZE < le64_to_cpu(inode_disk(ino)->image_limit);
+	uint64_t zeros;
+	int err = zeros_of(fs, ino, unit, e->valid, buf, &zeros);
+
+	if (err || !zeros || (parent && zeros != ~0ULL))
+		return err;
+	if (zeros == e->valid) {
+		err = punch(fs, ino, unit * UNIT_SIZE, (unit + 1) * UNIT_SIZE);
+		if (!err)
+			*dropped += 1ULL << e->order;
+		return err;
+	}
+	e->valid &= ~zeros;
+	return set_entry(fs, ino, unit, e);
+}
+
+int file_drop_zeros(struct fs *fs, struct inode *ino, uint64_t *unit, void *buf,
+		    uint64_t *dropped)
+{
+	struct map_entry e;
+	int err = file_wrlock(fs, ino);
+
+	if (err)
+		return err;
+	err = file_is_inline(ino) ? -ENOENT : map_next(fs, ino, unit, &e);
+	if (!err && e.block)
+		err = drop_zeros(fs, ino, *unit, &e, buf, dropped);
+	++*unit;
+	file_wrunlock(fs, ino);
+	return err == -ENOENT ? 0 : err ? err : 1;
+}

@@ -132,7 +132,14 @@ char *fs_path(struct fs *fs, uint64_t id, char *buf, size_t size);
 
 /* ---- open files ---- */
 
-enum fs_open_flags { FS_OPEN_WRITE = 1, FS_OPEN_TRUNCATE = 2, FS_OPEN_MULTI = 4 };
+enum fs_open_flags {
+	FS_OPEN_WRITE	= 1 << 0,
+	FS_OPEN_TRUNCATE = 1 << 1,
+	FS_OPEN_MULTI	= 1 << 2,
+	/* To read what nobody changes meanwhile: not even this host has it open for writing,
+	 * or opens it so; -EBUSY. */
+	FS_OPEN_DENY_WRITE = 1 << 3,
+};
 
 struct fs_file {
 	struct inode	*ino;
@@ -169,6 +176,9 @@ int fs_write(struct fs *fs, struct fs_file *f, uint64_t off, const void *buf, si
 int fs_fsync(struct fs *fs, struct fs_file *f, bool data_only);
 int fs_fallocate(struct fs *fs, struct fs_file *f, unsigned int file_flags, uint64_t off,
 		 uint64_t len);
+/** fs_drop_zeros() - as file_drop_zeros(); @f is open for writing. */
+int fs_drop_zeros(struct fs *fs, struct fs_file *f, uint64_t *unit, void *buf,
+		  uint64_t *dropped);
 int fs_seek(struct fs *fs, struct fs_file *f, uint64_t off, int whence, uint64_t *found);
 
 /** fs_sync() - everything of this host durable. */

@@ -47,6 +47,7 @@ struct inode {
 
 	/* Opens of this host; guarded by fs->open_mutex. */
 	unsigned int	opens;
+	unsigned int	writers, write_denied;	/* opens with FS_OPEN_WRITE, _DENY_WRITE */
 	bool		delete_on_close;	/* nlink 0: the last close deletes it */
 	const void	*cache;		/* front end whose cache of the contents may be right … */
 	bool		cache_known;	/* … because it has dropped what was older … */

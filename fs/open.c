@@ -36,7 +36,7 @@ static void open_log_busy(struct fs *fs, uint64_t id, const struct lock_holder *
 	fs_path(fs, id, path, sizeof(path));
 	snprintf(object, sizeof(object), "%s:%s", fs->label, path);
 	if (!h->host_name[0]) {
-		log_warning(fs->env, object, "in use by another host; close it there or wait");
+		log_warning(fs->env, object, "in use, or held for copying; close it there or wait");
 		return;
 	}
 	format_time(h->since, since, sizeof(since));
@@ -89,10 +89,24 @@ static int open_check(const struct inode_disk *di, enum lock_mode mode)
 	return !!(flags & INODE_MULTI) != (mode == LOCK_MULTI) ? -EAGAIN : 0;
 }
 
+/* What opens of this host keep from each other; other hosts know the lock.  open_mutex held. */
+static int open_share(struct inode *ino, const struct fs_file *f)
+{
+	bool write = f->flags & FS_OPEN_WRITE, deny = f->flags & FS_OPEN_DENY_WRITE;
+
+	if ((write && ino->write_denied) || (deny && (ino->writers || f->mode == LOCK_MULTI)))
+		return -EBUSY;
+	ino->writers += write;
+	ino->write_denied += deny;
+	return 0;
+}
+
 /* The lock is ours: is this still the file, and the mode right?  Counts the open. */
-static int open_enter(struct fs *fs, struct inode *ino, uint64_t id, enum lock_mode mode)
+static int open_enter(struct fs *fs, const struct fs_file *f)
 {
 	const struct inode_disk *di;
+	struct inode *ino = f->ino;
+	uint64_t id = f->id;
 	int err;
 
 	err = inode_load(fs, ino);
@@ -107,7 +121,9 @@ static int open_enter(struct fs *fs, struct inode *ino, uint64_t id, enum lock_m
 	    (le32_to_cpu(di->nlink) == 0 && ino->opens == 0))
 		err = -ESTALE;
 	else
-		err = open_check(di, mode);
+		err = open_check(di, f->mode);
+	if (!err)
+		err = open_share(ino, f);
 	if (!err)
 		ino->opens++;
 	env_mutex_unlock(fs->env, &fs->open_mutex);
@@ -127,6 +143,15 @@ void inode_open_leave(struct fs *fs, struct inode *ino, uint64_t id)
 	env_mutex_unlock(fs->env, &fs->open_mutex);
 	if (kick)
 		orphan_kick(fs, id);
+}
+
+static void open_leave(struct fs *fs, struct fs_file *f)
+{
+	env_mutex_lock(fs->env, &fs->open_mutex);
+	f->ino->writers -= !!(f->flags & FS_OPEN_WRITE);
+	f->ino->write_denied -= !!(f->flags & FS_OPEN_DENY_WRITE);
+	env_mutex_unlock(fs->env, &fs->open_mutex);
+	inode_open_leave(fs, f->ino, f->id);
 }
 
 /* A truncation that a crash cut short ends before anybody writes. */
@@ -238,7 +263,7 @@ static int open_locked(struct fs *fs, struct fs_file *f, const struct fs_cred *c
 		err = cluster_get(fs, lock, f->mode, LOCK_OPEN, holder);
 		if (err)
 			return err;
-		err = open_enter(fs, f->ino, f->id, f->mode);
+		err = open_enter(fs, f);
 		if (err)
 			cluster_put(fs, lock, f->mode, LOCK_OPEN);
 	}
@@ -253,7 +278,7 @@ static int open_locked(struct fs *fs, struct fs_file *f, const struct fs_cred *c
 		return 0;
 	if (f->chained)
 		image_close(fs, f->ino);
-	inode_open_leave(fs, f->ino, f->id);
+	open_leave(fs, f);
 	cluster_put(fs, lock, f->mode, LOCK_OPEN);
 	return err;
 }
@@ -312,7 +337,7 @@ int fs_close(struct fs *fs, struct fs_file *f)
 		if (f->chained)
 			image_close(fs, f->ino);
 		cluster_put(fs, &f->ino->cover.lock, f->mode, LOCK_OPEN);
-		inode_open_leave(fs, f->ino, f->id);
+		open_leave(fs, f);
 		inode_put(fs, f->ino);
 	}
 	free(f);
@@ -427,4 +452,14 @@ int fs_seek(struct fs *fs, struct fs_file *f, uint64_t off, int whence, uint64_t
 	if (fs->rescue)
 		return -EOPNOTSUPP;
 	return fs_result(fs, file_seek(fs, f->ino, off, whence, found));
+}
+
+int fs_drop_zeros(struct fs *fs, struct fs_file *f, uint64_t *unit, void *buf, uint64_t *dropped)
+{
+	int err = fs_may_write(fs);
+
+	if (err)
+		return err;
+	return f->mode != LOCK_EXCLUSIVE ? -EBADF :
+	       fs_result(fs, file_drop_zeros(fs, f->ino, unit, buf, dropped));
 }

@@ -389,6 +389,8 @@ static void snapshot_switch(struct imaging *im, struct fs_file *f, struct inode_
 
 	env_mutex_lock(fs->env, &fs->open_mutex);
 	top->opens++;
+	top->writers++;
+	base->writers--;
 	f->ino = top;
 	f->id = top->id;
 	f->cache = NULL;

@@ -5,13 +5,17 @@
 
 #include "tools/ctl_client.h"
 
-enum cmd_option { CMD_OPTIONS = 1, CMD_SIZE = 2, CMD_THICK = 4, CMD_LINKED = 8 };
+enum cmd_option {
+	CMD_OPTIONS = 1 << 0, CMD_SIZE = 1 << 1, CMD_THICK = 1 << 2, CMD_LINKED = 1 << 3,
+	CMD_FORMAT = 1 << 4,
+};
 
 struct cmd {
 	const char	*run_dir;
 	bool		json;		/* print the result as it came */
 	const char	*options;	/* of attach -o; NULL: none */
 	const char	*size;		/* --size */
+	const char	*format;	/* --format; NULL: not stated */
 	bool		thick, linked;
 	struct ctl_client client;	/* connected */
 };
@@ -34,7 +38,13 @@ int cmd_disk_info(struct cmd *c, int argc, char **argv);
 int cmd_disk_grow(struct cmd *c, int argc, char **argv);
 int cmd_disk_snapshot(struct cmd *c, int argc, char **argv);
 int cmd_disk_clone(struct cmd *c, int argc, char **argv);
+int cmd_disk_discard(struct cmd *c, int argc, char **argv);
+int cmd_disk_import(struct cmd *c, int argc, char **argv);
+int cmd_disk_export(struct cmd *c, int argc, char **argv);
 int cmd_disk_merge(struct cmd *c, int argc, char **argv);
+
+/** cmd_disk_copy() - disk clone without --linked: from @argv[0] to @argv[1]. */
+int cmd_disk_copy(struct cmd *c, char **argv);
 
 /** cmd_call() - asks the daemon; prints the result itself with --json, *@result is NULL then. */
 int cmd_call(struct cmd *c, json_t *request, json_t **result);

@@ -7,6 +7,7 @@
 
 #include "base/text.h"
 #include "tools/cmd.h"
+#include "tools/progress.h"
 
 /* "DS:/PATH": both, or a complaint. */
 static int split(const char *arg, char *ds, const char **path)
@@ -59,32 +60,25 @@ static void finish(const struct cmd *c, json_t *result)
 
 /* ---- long work, a piece a request ---- */
 
-static void progress(const struct cmd *c, const char *what, int64_t done, int64_t total)
-{
-	if (c->json || !isatty(STDERR_FILENO))
-		return;
-	fprintf(stderr, "\r%s: %3" PRId64 "%%", what, total ? done * 100 / total : 100);
-	if (done >= total)
-		fputs("\r\033[K", stderr);
-	fflush(stderr);
-}
-
 static int allocate(struct cmd *c, const char *arg)
 {
+	struct progress p;
 	json_t *result;
 	int64_t next = 0;
 	bool more = true;
 	int err = CTL_OK;
 
+	progress_start(&p, "allocating", c->json);
 	while (more && !err) {
 		err = call(c, "disk-allocate", arg, "from", json_integer(next), &result);
 		if (err)
 			break;
 		next = ctl_int(result, "next");
 		more = ctl_bool(result, "more");
-		progress(c, "allocating", next, ctl_int(result, "size"));
+		progress_show(&p, (uint64_t)next, (uint64_t)ctl_int(result, "size"));
 		json_decref(result);
 	}
+	progress_end(&p);
 	return err;
 }
 
@@ -127,6 +121,37 @@ int cmd_disk_merge(struct cmd *c, int argc, char **argv)
 	else
 		printf("%s: %s moved, %s copied\n", argv[0], cmd_size(moved, a),
 		       cmd_size(copied, b));
+	return CTL_OK;
+}
+
+int cmd_disk_discard(struct cmd *c, int argc, char **argv)
+{
+	int64_t next = 0, freed = 0;
+	struct progress p;
+	bool more = true;
+	json_t *result;
+	char a[24];
+	int err = CTL_OK;
+
+	(void)argc;
+	progress_start(&p, "discarding", c->json);
+	while (more && !err) {
+		err = call(c, "disk-discard", argv[0], "from", json_integer(next), &result);
+		if (err)
+			break;
+		next = ctl_int(result, "next");
+		more = ctl_bool(result, "more");
+		freed += ctl_int(result, "freed");
+		progress_show(&p, (uint64_t)ctl_int(result, "at"), (uint64_t)ctl_int(result, "size"));
+		json_decref(result);
+	}
+	progress_end(&p);
+	if (err)
+		return err;
+	if (c->json)
+		printf("{\"freed\": %" PRId64 "}\n", freed);
+	else
+		printf("%s: %s given back\n", argv[0], cmd_size(freed, a));
 	return CTL_OK;
 }
 
@@ -273,10 +298,12 @@ int cmd_disk_clone(struct cmd *c, int argc, char **argv)
 		err = split(argv[1], to_ds, &to);
 	if (err)
 		return err;
-	if (!c->linked || strcmp(ds, to_ds)) {
-		fprintf(stderr, "lunfs: only linked clones within a datastore are made here: "
-			"%s; copy a whole disk with cp or qemu-img through a mount\n",
-			c->linked ? "both have to be on one" : "say --linked");
+	if (!c->linked)
+		return cmd_disk_copy(c, argv);
+	if (c->thick || strcmp(ds, to_ds)) {
+		fprintf(stderr, "lunfs: %s\n", c->thick ? "a linked clone is always thin" :
+			"a linked clone is on the datastore of its base; without --linked it is a "
+			"full copy");
 		return CTL_USAGE;
 	}
 	err = call(c, "disk-clone", argv[0], "to", json_string(to), &result);

@@ -34,6 +34,12 @@ static const char usage[] =
 	"  disk snapshot list DS:/PATH\n"
 	"  disk clone --linked DS:/PATH@NAME DS:/NEW\n"
 	"                         a new disk on top of a snapshot, at once\n"
+	"  disk clone DS:/PATH DS:/NEW [--thick | --thin]\n"
+	"                         a full copy, on the same datastore or another\n"
+	"  disk import FILE DS:/PATH [--format FORMAT] [--thick | --thin]\n"
+	"  disk export DS:/PATH FILE [--format FORMAT]\n"
+	"                         FORMAT is raw, qcow2, vmdk or vhdx\n"
+	"  disk discard DS:/PATH  give back what was written with zeros\n"
 	"  disk merge DS:/PATH    move what deleted snapshots left into the next image\n"
 	"  attach DEVICE          take part in a datastore, without a mount\n"
 	"     [-o ro,rescue,resignature,force-unsafe]\n"
@@ -67,7 +73,10 @@ static const struct subcommand {
 	{ "disk", "info", 1, 1, cmd_disk_info, 0, 0 },
 	{ "disk", "grow", 1, 1, cmd_disk_grow, 0, CMD_SIZE },
 	{ "disk", "snapshot", 2, 3, cmd_disk_snapshot, 0, 0 },
-	{ "disk", "clone", 2, 2, cmd_disk_clone, 0, CMD_LINKED },
+	{ "disk", "clone", 2, 2, cmd_disk_clone, 0, CMD_LINKED | CMD_THICK },
+	{ "disk", "import", 2, 2, cmd_disk_import, 0, CMD_FORMAT | CMD_THICK },
+	{ "disk", "export", 2, 2, cmd_disk_export, 0, CMD_FORMAT },
+	{ "disk", "discard", 1, 1, cmd_disk_discard, 0, 0 },
 	{ "disk", "merge", 1, 1, cmd_disk_merge, 0, 0 },
 };
 
@@ -178,6 +187,7 @@ static bool options_fit(const struct cmd *c, const struct subcommand *s)
 	const struct { unsigned int option; bool given; const char *name; } all[] = {
 		{ CMD_OPTIONS, c->options, "-o" }, { CMD_SIZE, c->size, "--size" },
 		{ CMD_THICK, c->thick, "--thick" }, { CMD_LINKED, c->linked, "--linked" },
+		{ CMD_FORMAT, c->format, "--format" },
 	};
 
 	for (unsigned int i = 0; i < ARRAY_SIZE(all); i++) {
@@ -220,6 +230,7 @@ static int parse(struct cmd *c, int argc, char **argv, const char *short_options
 		{ "json", no_argument, NULL, 'j' },
 		{ "options", required_argument, NULL, 'o' },
 		{ "size", required_argument, NULL, 's' },
+		{ "format", required_argument, NULL, 'f' },
 		{ "thick", no_argument, NULL, 'T' },
 		{ "thin", no_argument, NULL, 't' },
 		{ "linked", no_argument, NULL, 'l' },
@@ -243,6 +254,9 @@ static int parse(struct cmd *c, int argc, char **argv, const char *short_options
 			break;
 		case 's':
 			c->size = optarg;
+			break;
+		case 'f':
+			c->format = optarg;
 			break;
 		case 'T': case 't':
 			c->thick = opt == 'T';

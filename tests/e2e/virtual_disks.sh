@@ -75,7 +75,7 @@ fill "$work/a.img" 3 16 2
 fill "$work/b.img" 4 16 2
 cmp "$work/a.img" "$(mnt beta)/vm2/a.disk" || fail "clone a is not what was written"
 cmp "$work/b.img" "$(mnt alpha)/vm2/b.disk" || fail "clone b is not what was written"
-refused 2 "say --linked" alpha disk clone $disk@monday ds1:/vm2/c.disk
+refused 2 "always thin" alpha disk clone --linked --thick $disk@monday ds1:/vm2/c.disk
 refused 1 "is no snapshot" alpha disk clone --linked $disk ds1:/vm2/c.disk
 
 story "a host that crashes loses no snapshot and no clone"

@@ -192,6 +192,26 @@ static void remount(struct world *w, uint64_t id, struct inode **ino)
 	*ino = world_open(w, id);
 }
 
+/* Contents stay; where a unit held only zeros there is nothing more to find. */
+static void drop_zeros(struct fs *fs, struct inode *ino)
+{
+	void *buf = blkdev_alloc(UNIT_SIZE);
+	uint64_t dropped = 0, blocks = file_blocks(ino);
+	int err;
+
+	for (int pass = 0; pass < 2; pass++) {
+		uint64_t unit = 0, before = dropped;
+
+		do {
+			err = file_drop_zeros(fs, ino, &unit, buf, &dropped);
+		} while (err > 0);
+		CU_ASSERT_EQUAL(err, 0);
+		CU_ASSERT_TRUE(!pass || dropped == before);
+	}
+	CU_ASSERT_TRUE(file_blocks(ino) + dropped <= blocks);
+	free(buf);
+}
+
 static void random_body(struct world *w)
 {
 	struct file_model *m = model_new();
@@ -210,6 +230,8 @@ static void random_body(struct world *w)
 
 		MUST(!err);
 		model_apply(&m->now, &op);
+		if (!roll(8))
+			drop_zeros(&w->fs, ino);
 		CU_ASSERT_EQUAL(file_blocks(ino) > 2 * MODEL_MAX / BLOCK_SIZE, 0);
 		if (roll(4) == 0)
 			off = ALIGN_DOWN(off, BLOCK_SIZE);

@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 
+#include "fs/image.h"
 #include "tests/fs/attached.h"
 
 #define SIZE	(256 * MIB)
@@ -181,6 +182,39 @@ static void free_space_is_shown(struct cluster *c)
 	CU_ASSERT_TRUE(st.f_ffree > 1000);
 }
 
+/* What is copied does not change meanwhile, whoever of this host or another would like to. */
+static void an_open_can_keep_writers_out(struct cluster *c)
+{
+	struct fs_file *reader, *held, *writer, *none;
+	struct fs_attr attr;
+
+	cluster_alone(c);
+	CU_ASSERT_EQUAL_FATAL(cluster_attach(c, 1, 0), 0);
+	CU_ASSERT_EQUAL_FATAL(fs_create(c->fs, fs_root(c->fs), "f", S_IFREG | 0600, 0,
+					&cluster_cred, &attr), 0);
+	CU_ASSERT_EQUAL_FATAL(fs_open(c->fs, attr.id, 0, &cluster_cred, &reader, NULL), 0);
+	CU_ASSERT_EQUAL_FATAL(fs_open(c->fs, attr.id, FS_OPEN_DENY_WRITE, &cluster_cred, &held,
+				      NULL), 0);
+	CU_ASSERT_EQUAL(fs_open(c->fs, attr.id, FS_OPEN_WRITE, &cluster_cred, &none, NULL), -EBUSY);
+	CU_ASSERT_EQUAL(fs_open(c->hosts[1].fs, attr.id, FS_OPEN_WRITE, &cluster_cred, &none, NULL),
+			-EBUSY);
+	fs_close(c->fs, held);
+	CU_ASSERT_EQUAL_FATAL(fs_open(c->fs, attr.id, FS_OPEN_WRITE, &cluster_cred, &writer, NULL),
+			      0);
+	CU_ASSERT_EQUAL(fs_open(c->fs, attr.id, FS_OPEN_DENY_WRITE, &cluster_cred, &none, NULL),
+			-EBUSY);
+	fs_close(c->fs, reader);
+	/* An open for writing that becomes one of a new image leaves none behind. */
+	CU_ASSERT_EQUAL(fs_snapshot(c->fs, fs_root(c->fs), "f", "f@s", writer, &attr), 0);
+	CU_ASSERT_EQUAL(fs_open(c->fs, attr.id, FS_OPEN_DENY_WRITE, &cluster_cred, &none, NULL),
+			-EBUSY);
+	fs_close(c->fs, writer);
+	CU_ASSERT_EQUAL_FATAL(fs_open(c->fs, attr.id, FS_OPEN_WRITE | FS_OPEN_DENY_WRITE,
+				      &cluster_cred, &held, NULL), 0);
+	CU_ASSERT_EQUAL(fs_open(c->fs, attr.id, FS_OPEN_WRITE, &cluster_cred, &none, NULL), -EBUSY);
+	fs_close(c->fs, held);
+}
+
 #define IN_CLUSTER(fn) static void test_##fn(void) { cluster_run(61, SIZE, fn); }
 
 IN_CLUSTER(copies_are_refused_until_resigned)
@@ -190,6 +224,7 @@ IN_CLUSTER(read_only_hosts_change_nothing)
 IN_CLUSTER(damaged_superblock_is_replaced_by_a_copy)
 IN_CLUSTER(attaching_survives_any_device_error)
 IN_CLUSTER(free_space_is_shown)
+IN_CLUSTER(an_open_can_keep_writers_out)
 
 UNIT_MAIN("fs",
 	UNIT_TEST(test_copies_are_refused_until_resigned),
@@ -198,5 +233,6 @@ UNIT_MAIN("fs",
 	UNIT_TEST(test_read_only_hosts_change_nothing),
 	UNIT_TEST(test_damaged_superblock_is_replaced_by_a_copy),
 	UNIT_TEST(test_attaching_survives_any_device_error),
-	UNIT_TEST(test_free_space_is_shown)
+	UNIT_TEST(test_free_space_is_shown),
+	UNIT_TEST(test_an_open_can_keep_writers_out)
 );

@@ -84,6 +84,19 @@ static void do_write(struct images *im, unsigned int i)
 	fs_close(im->c->fs, f);
 }
 
+static void drop_zeros(struct fs *fs, struct fs_file *f)
+{
+	void *buf = blkdev_alloc(UNIT_SIZE);
+	uint64_t unit = 0, dropped = 0;
+	int err;
+
+	do {
+		err = fs_drop_zeros(fs, f, &unit, buf, &dropped);
+	} while (err > 0);
+	CU_ASSERT_EQUAL(err, 0);
+	free(buf);
+}
+
 static void do_allocate(struct images *im, unsigned int i)
 {
 	static const unsigned int kinds[] = { FILE_PUNCH | FILE_KEEP_SIZE, FILE_ZERO,
@@ -104,6 +117,8 @@ static void do_allocate(struct images *im, unsigned int i)
 		memset(s->data + off, 0, len);
 	if (!(kind & FILE_KEEP_SIZE) && off + len > s->size)
 		s->size = off + len;
+	if (!roll(im, 3))
+		drop_zeros(im->c->fs, f);
 	fs_close(im->c->fs, f);
 }
 

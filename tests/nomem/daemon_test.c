@@ -64,6 +64,7 @@ static char whole[8192];	/* the reply when there is memory */
 /* What answers a request of a client, except for the socket. */
 static char *answer(struct ctl *c, const char *line, char *brief)
 {
+	struct ctl_conn conn = { .fd = -1 };
 	struct ctl_request rq;
 	json_t *result = NULL;
 	char *reply;
@@ -72,7 +73,7 @@ static char *answer(struct ctl *c, const char *line, char *brief)
 	why[0] = '\0';
 	err = ctl_request_parse(line, strlen(line), true, &rq, why, sizeof(why));
 	if (!err)
-		err = ctl_run(c, &rq, -1, &result, why, sizeof(why));
+		err = ctl_run(c, &rq, &conn, &result, why, sizeof(why));
 	reply = ctl_reply_line(&rq, err, result, why);
 	if (!reply)
 		ctl_reply_short(&rq, err, brief);
