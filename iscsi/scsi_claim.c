@@ -23,6 +23,8 @@
  */
 #include "iscsi/scsi_internal.h"
 
+#define CONFLICT_LOG_NS	(10 * NSEC_PER_SEC)
+
 /* ---- locks ---- */
 
 void unit_lock(struct scsi_lun *lun)
@@ -102,6 +104,28 @@ bool claim_admit(struct scsi_cmd *cmd)
 		return false;
 	}
 	return true;
+}
+
+/* That fencing has struck is news to an administrator, but a host that goes on trying is not. */
+static void log_conflict(const struct scsi_cmd *cmd)
+{
+	const struct scsi_lun *lun = cmd->unit;
+	struct env *env = lun->target->env;
+	struct scsi_itl *itl = scsi_itl(cmd);
+	uint64_t now, next;
+
+	/* Of no blocks it is a question: is there such a command? */
+	if (cmd->status != SCSI_RESERVATION_CONFLICT ||
+	    (!cmd->out_len && cmd->claim.lba == cmd->claim.end))
+		return;
+	now = env_now_ns(env);
+	next = atomic_load(&itl->conflict_log_ns);
+	if (now < next ||
+	    !atomic_compare_exchange_strong(&itl->conflict_log_ns, &next, now + CONFLICT_LOG_NS))
+		return;
+	log_info(env, cmd->nexus->name, "%s, LUN %u: RESERVATION CONFLICT: %s is refused%s",
+		 lun->target->iqn, lun->number, cmd->op->name,
+		 itl->registered ? "" : "; it has no registration");
 }
 
 static bool overlap(const struct scsi_claim *a, const struct scsi_claim *b)
@@ -254,6 +278,8 @@ bool claim_begin(struct scsi_cmd *cmd)
 	if (ok)
 		enter(c, CLAIM_BEGUN, &c->shard->begun);
 	env_mutex_unlock(env, &c->shard->mutex);
+	if (!ok)
+		log_conflict(cmd);
 	return ok;
 }
 
@@ -264,10 +290,12 @@ void claim_run(struct scsi_cmd *cmd)
 	/* Before it can be watched, or woken up. */
 	cmd->call.fn = go_called;
 	entry = try_enter(&cmd->claim);
-	if (entry == ENTRY_REFUSED)
+	if (entry == ENTRY_REFUSED) {
+		log_conflict(cmd);
 		scsi_finish(cmd);
-	else if (entry == ENTRY_RUNS)
+	} else if (entry == ENTRY_RUNS) {
 		cmd->op->run(cmd);
+	}
 }
 
 void claim_extend(struct scsi_cmd *cmd, uint64_t lba, uint64_t end)

@@ -200,6 +200,10 @@ static bool report_ua(struct scsi_cmd *cmd)
 	if (!asc)
 		return false;
 	scsi_sense(cmd, KEY_UNIT_ATTENTION, (enum scsi_asc)asc);
+	if (asc == ASC_REGISTRATIONS_PREEMPTED)
+		log_info(cmd->unit->target->env, cmd->nexus->name, "%s, LUN %u: %s is refused: its "
+			 "registration was preempted", cmd->unit->target->iqn, cmd->unit->number,
+			 cmd->op->name);
 	return true;
 }
 

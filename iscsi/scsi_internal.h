@@ -63,6 +63,7 @@ struct scsi_itl {
 	bool		registered;
 	bool		preempted;	/* its commands end: see scsi_pr_out.c */
 	bool		prevent;	/* PREVENT ALLOW MEDIUM REMOVAL */
+	_Atomic uint64_t conflict_log_ns; /* no line about conflicts before that */
 };
 
 struct scsi_nexus {

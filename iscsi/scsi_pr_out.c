@@ -25,6 +25,7 @@ struct pr_out {
 	uint8_t		type;
 	bool		spec_i_pt, all_tg_pt, aptpl;
 	bool		changed;	/* the draft differs from what is in force */
+	unsigned int	removed;	/* registrations that PREEMPT took away */
 	bool		released;	/* others that stay registered hear RESERVATIONS RELEASED */
 };
 
@@ -292,6 +293,7 @@ static void do_preempt(struct scsi_cmd *cmd, struct scsi_pr *pr, int me)
 		p->released = old_type != p->type && old_type >= PR_WRITE_EXCLUSIVE_RO;
 	}
 	pr->generation++;
+	p->removed = removed;
 	p->changed = true;
 }
 
@@ -438,6 +440,10 @@ static void install(struct scsi_cmd *cmd, int err)
 	unit_unlock(lun);
 	env_mutex_unlock(t->env, &t->mutex);
 	state_release(lun);
+	if (pr_out(cmd)->removed)
+		log_info(t->env, cmd->nexus->name, "%s, LUN %u: preempts key 0x%llx: %u registrations "
+			 "are gone", t->iqn, lun->number, (unsigned long long)
+			 pr_out(cmd)->action_key, pr_out(cmd)->removed);
 	if (ret == -EBUSY)
 		scsi_post(cmd, abort_victims, 0);
 	else if (ret == -ENOENT)
