@@ -724,6 +724,11 @@ void sim_host_crash(struct env *env)
 		thread_switch_out(self);	/* for ever */
 }
 
+struct env_thread *sim_current(struct env *env)
+{
+	return current_of(host_of(env)->sim);
+}
+
 bool sim_host_crashed(struct env *env)
 {
 	return host_of(env)->crashed;

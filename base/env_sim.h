@@ -69,6 +69,9 @@ uint64_t sim_random(struct sim *sim);
  */
 void sim_host_crash(struct env *env);
 
+/** sim_current() - the thread that runs now; to be compared with others. */
+struct env_thread *sim_current(struct env *env);
+
 /** sim_host_crashed() - whether sim_host_crash() was called: devices drop its completions. */
 bool sim_host_crashed(struct env *env);
 

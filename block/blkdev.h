@@ -53,6 +53,7 @@ struct blk_io {
 	struct list	node;		/* the layer that holds the request */
 	uint64_t	priv[8];	/* the backend's */
 	uint64_t	gate_priv[4];	/* the lease gate's, in front of a backend */
+	uint64_t	disk_priv[8];	/* a virtual disk's, in front of the gate */
 };
 
 /* Where compare-and-write comes from; recorded in the superblock. */

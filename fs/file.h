@@ -30,6 +30,7 @@ enum file_alloc_flags {
 	FILE_KEEP_SIZE	= 1 << 0,
 	FILE_PUNCH	= 1 << 1,	/* free and read as zeros */
 	FILE_ZERO	= 1 << 2,	/* allocated, reads as zeros */
+	FILE_CLEAR	= 1 << 3,	/* reads as zeros; what space there is stays, none is got */
 };
 
 /** file_allocate() - fallocate(2). */

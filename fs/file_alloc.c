@@ -322,19 +322,21 @@ static int zero(struct fs *fs, struct inode *ino, unsigned int flags, uint64_t o
 		if (!err && first < last)
 			err = zero_blocks(fs, ino, first, last);
 	}
+	if (!err && flags & FILE_CLEAR)
+		return touch(fs, ino);
 	return err ? err : allocate(fs, ino, flags, off, end);
 }
 
 int file_allocate(struct fs *fs, struct inode *ino, unsigned int flags, uint64_t off,
 		  uint64_t len)
 {
+	unsigned int what = flags & (FILE_PUNCH | FILE_ZERO | FILE_CLEAR);
 	int err;
 
-	if (!len || (flags & FILE_PUNCH && flags & FILE_ZERO) ||
-	    flags & ~(unsigned int)(FILE_KEEP_SIZE | FILE_PUNCH | FILE_ZERO))
+	if (!len || what & (what - 1) || flags & ~(what | FILE_KEEP_SIZE))
 		return -EINVAL;
 	if (off > FILE_BYTES_MAX || len > FILE_BYTES_MAX - off) {
-		if (!(flags & FILE_PUNCH))
+		if (!(flags & (FILE_PUNCH | FILE_CLEAR)))
 			return -EFBIG;
 		if (off >= FILE_BYTES_MAX)
 			return 0;
@@ -346,7 +348,7 @@ int file_allocate(struct fs *fs, struct inode *ino, unsigned int flags, uint64_t
 	err = file_finish_shrink(fs, ino);
 	if (!err && flags & FILE_PUNCH)
 		err = punch(fs, ino, off, off + len);
-	else if (!err && flags & FILE_ZERO)
+	else if (!err && flags & (FILE_ZERO | FILE_CLEAR))
 		err = zero(fs, ino, flags, off, off + len);
 	else if (!err)
 		err = allocate(fs, ino, flags, off, off + len);

@@ -139,6 +139,8 @@ enum fs_open_flags {
 	/* To read what nobody changes meanwhile: not even this host has it open for writing,
 	 * or opens it so; -EBUSY. */
 	FS_OPEN_DENY_WRITE = 1 << 3,
+	/* To write what nobody else of this host opens meanwhile, nor cuts; -EBUSY. */
+	FS_OPEN_SOLE	= 1 << 4,
 };
 
 struct fs_file {

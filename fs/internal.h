@@ -88,6 +88,14 @@ void inode_unlinked(struct fs *fs, struct inode *ino, uint64_t id);
  * deletes it. */
 void inode_open_leave(struct fs *fs, struct inode *ino, uint64_t id);
 
+/** inode_open_move() - the open for writing @f is one of @to from now on; what it was an open of
+ * keeps it as one for reading.  open_mutex held. */
+void inode_open_move(struct fs_file *f, struct inode *to);
+
+/** inode_writer_enter() - who is about to change the size without an open.  -EBUSY: FS_OPEN_SOLE. */
+int inode_writer_enter(struct fs *fs, struct inode *ino);
+void inode_writer_leave(struct fs *fs, struct inode *ino);
+
 static inline void disk_add32(le32 *v, int32_t n)
 {
 	*v = cpu_to_le32(le32_to_cpu(*v) + (uint32_t)n);

@@ -401,6 +401,14 @@ static int merging_finish(struct merging *mg)
 
 /* ---- a step ---- */
 
+/* What this step has moved, readers see: those of images on top read by the copies. */
+static void merging_show(struct merging *mg)
+{
+	image_refreeze(mg->parent);
+	if (mg->child->frozen)
+		image_refreeze(mg->child);
+}
+
 /* Return: 1 more to do; 0 done; errors. */
 static int merging_locked(struct merging *mg)
 {
@@ -416,16 +424,17 @@ static int merging_locked(struct merging *mg)
 	for (unsigned int i = 0; i < MERGE_UNITS && !err; i++, unit++) {
 		err = map_next(mg->fs, mg->parent, &unit, &e);
 		if (err == -ENOENT || (!err && unit * UNIT_SIZE >= limit)) {
+			merging_show(mg);
 			err = merging_finish(mg);
+			if (!err && mg->child->frozen)
+				image_refreeze(mg->child);
 			mg->m->unit = 0;
 			return err;
 		}
 		if (!err)
 			err = unit_merge(mg, unit);
 	}
-	image_refreeze(mg->parent);
-	if (mg->child->frozen)
-		image_refreeze(mg->child);
+	merging_show(mg);
 	if (err)
 		return err;
 	mg->m->unit = unit;

@@ -314,8 +314,13 @@ static int setattr_do(struct fs *fs, struct inode *ino, uint64_t id, unsigned in
 	struct attrs *a;
 	int err = 0;
 
-	if (set & FS_SET_SIZE)
+	if (set & FS_SET_SIZE) {
+		err = inode_writer_enter(fs, ino);
+		if (err)
+			return err;
 		err = setattr_size(fs, ino, id, attr->size);
+		inode_writer_leave(fs, ino);
+	}
 	if (err)
 		return err;
 	a = malloc(sizeof(*a));

@@ -36,7 +36,8 @@ static void open_log_busy(struct fs *fs, uint64_t id, const struct lock_holder *
 	fs_path(fs, id, path, sizeof(path));
 	snprintf(object, sizeof(object), "%s:%s", fs->label, path);
 	if (!h->host_name[0]) {
-		log_warning(fs->env, object, "in use, or held for copying; close it there or wait");
+		log_warning(fs->env, object, "in use: by a virtual disk of this host (\"lunfs disk "
+			    "list\"), for copying, or by another host; close it there or wait");
 		return;
 	}
 	format_time(h->since, since, sizeof(since));
@@ -93,12 +94,53 @@ static int open_check(const struct inode_disk *di, enum lock_mode mode)
 static int open_share(struct inode *ino, const struct fs_file *f)
 {
 	bool write = f->flags & FS_OPEN_WRITE, deny = f->flags & FS_OPEN_DENY_WRITE;
+	bool sole = f->flags & FS_OPEN_SOLE;
 
-	if ((write && ino->write_denied) || (deny && (ino->writers || f->mode == LOCK_MULTI)))
+	if (ino->sole || (write && ino->write_denied) ||
+	    (deny && (ino->writers || f->mode == LOCK_MULTI)) ||
+	    (sole && (ino->opens || ino->writers)))
 		return -EBUSY;
 	ino->writers += write;
 	ino->write_denied += deny;
+	ino->sole = sole;
+	ino->was_written |= write;
 	return 0;
+}
+
+void inode_open_move(struct fs_file *f, struct inode *to)
+{
+	struct inode *from = f->ino;
+
+	to->opens++;
+	to->writers++;
+	to->was_written = true;
+	to->sole = from->sole;
+	from->writers--;
+	from->sole = false;
+	f->ino = to;
+	f->id = to->id;
+}
+
+int inode_writer_enter(struct fs *fs, struct inode *ino)
+{
+	int err = 0;
+
+	env_mutex_lock(fs->env, &fs->open_mutex);
+	if (ino->sole || ino->write_denied) {
+		err = -EBUSY;
+	} else {
+		ino->writers++;
+		ino->was_written = true;
+	}
+	env_mutex_unlock(fs->env, &fs->open_mutex);
+	return err;
+}
+
+void inode_writer_leave(struct fs *fs, struct inode *ino)
+{
+	env_mutex_lock(fs->env, &fs->open_mutex);
+	ino->writers--;
+	env_mutex_unlock(fs->env, &fs->open_mutex);
 }
 
 /* The lock is ours: is this still the file, and the mode right?  Counts the open. */
@@ -150,6 +192,8 @@ static void open_leave(struct fs *fs, struct fs_file *f)
 	env_mutex_lock(fs->env, &fs->open_mutex);
 	f->ino->writers -= !!(f->flags & FS_OPEN_WRITE);
 	f->ino->write_denied -= !!(f->flags & FS_OPEN_DENY_WRITE);
+	if (f->flags & FS_OPEN_SOLE)
+		f->ino->sole = false;
 	env_mutex_unlock(fs->env, &fs->open_mutex);
 	inode_open_leave(fs, f->ino, f->id);
 }

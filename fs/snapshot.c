@@ -388,11 +388,7 @@ static void snapshot_switch(struct imaging *im, struct fs_file *f, struct inode_
 	struct inode *top = im->top.ino, *base = im->base;
 
 	env_mutex_lock(fs->env, &fs->open_mutex);
-	top->opens++;
-	top->writers++;
-	base->writers--;
-	f->ino = top;
-	f->id = top->id;
+	inode_open_move(f, top);
 	f->cache = NULL;
 	f->kept = false;
 	env_mutex_unlock(fs->env, &fs->open_mutex);

@@ -274,13 +274,15 @@ static int seek_blocked(struct lockd *ld, struct seek *sk, enum lock_mode needed
 /* ---- attempts ---- */
 
 static void seek_took(struct lockd *ld, struct seek *sk, enum lock_mode mode,
-		      const struct lock_user *user, const struct record *r, uint64_t found)
+		      const struct lock_user *user, const struct record *r,
+		      const struct lock_claim *found)
 {
 	struct lock *lock = sk->lock;
 
 	if (lock->mode == LOCK_FREE) {
-		if (lock->unclear || found != lock->forgotten_sequence)
+		if (lock->unclear || found->sequence != lock->forgotten_sequence)
 			lock->unchanged = false;
+		lock->found = *found;
 		lock->wanted = 0;
 	}
 	lock->mode = mode;
@@ -300,7 +302,7 @@ static int seek_once(struct lockd *ld, struct seek *sk)
 	struct lock_user user = { 0 };
 	struct blocker b = { .slot = SLOT_NONE };
 	bool unclear = false;
-	uint64_t found = 0;
+	struct lock_claim found = { 0 };
 	struct record r;
 	int err;
 
@@ -315,7 +317,7 @@ static int seek_once(struct lockd *ld, struct seek *sk)
 	env_mutex_lock(ld->p.env, &ld->mutex);
 	lock->state = LOCK_IDLE;
 	if (!err) {
-		seek_took(ld, sk, needed, &user, &r, found);
+		seek_took(ld, sk, needed, &user, &r, &found);
 	} else if (unclear && lock->mode == LOCK_FREE) {
 		lock->unclear = true;
 		lock->sequence = r.rec.sequence;
@@ -494,6 +496,17 @@ bool lock_unchanged(struct lockd *ld, struct lock *lock)
 	lock->unchanged = lock->mode != LOCK_MULTI;
 	env_mutex_unlock(ld->p.env, &ld->mutex);
 	return unchanged;
+}
+
+void lock_claims(struct lockd *ld, struct lock *lock, struct lock_claim *now,
+		 struct lock_claim *found)
+{
+	env_mutex_lock(ld->p.env, &ld->mutex);
+	*now = (struct lock_claim){ .mode = lock->mode, .owner = lockd_slot(ld),
+				    .generation = lockd_generation(ld),
+				    .sequence = lock->sequence };
+	*found = lock->found;
+	env_mutex_unlock(ld->p.env, &ld->mutex);
 }
 
 /* Nothing is released by a host whose slot is lost; what it had cached is worthless. */

@@ -266,6 +266,9 @@ struct blocker {
 /** record_read() - reads and believes the record at @addr, or logs why not (-EUCLEAN). */
 int record_read(struct lockd *ld, uint64_t addr, struct record *r);
 
+/** record_claim() - what @r says, in short. */
+struct lock_claim record_claim(const struct lockrec *r);
+
 /** record_names_us() - whether our slot and generation hold it, in whatever mode. */
 bool record_names_us(const struct lockd *ld, const struct lockrec *r);
 
@@ -273,13 +276,13 @@ bool record_names_us(const struct lockd *ld, const struct lockrec *r);
  * record_take() - one read and one compare-and-write: "Acquire" in LOCKING.md, without waiting.
  * @user:    goes into the record.
  * @r:       on success the record as it is now; on an unclear failure as it was read.
- * @found:   on success the sequence that was read.
+ * @found:   on success what was read.
  * @b:       on -EBUSY, who holds it.
  * @unclear: whether one of the compare-and-writes may still be under way or have succeeded.
  * Return: 0; -EBUSY; -EAGAIN lost too many races; -EUCLEAN; -ESTALE; the device's.
  */
 int record_take(struct lockd *ld, uint64_t addr, enum lock_mode mode,
-		const struct lock_user *user, struct record *r, uint64_t *found,
+		const struct lock_user *user, struct record *r, struct lock_claim *found,
 		struct blocker *b, bool *unclear);
 
 /**

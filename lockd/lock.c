@@ -232,8 +232,14 @@ static bool attempts_go_on(struct attempts *a, const struct lockrec *expected, i
 	return (err == -EILSEQ || err == -EAGAIN) && ++a->rounds < ROUNDS_MAX;
 }
 
+struct lock_claim record_claim(const struct lockrec *r)
+{
+	return (struct lock_claim){ .mode = r->mode, .owner = r->owner,
+				    .generation = r->owner_generation, .sequence = r->sequence };
+}
+
 int record_take(struct lockd *ld, uint64_t addr, enum lock_mode mode,
-		const struct lock_user *user, struct record *r, uint64_t *found,
+		const struct lock_user *user, struct record *r, struct lock_claim *found,
 		struct blocker *b, bool *unclear)
 {
 	struct attempts a = { 0 };
@@ -252,7 +258,7 @@ int record_take(struct lockd *ld, uint64_t addr, enum lock_mode mode,
 		err = record_blocked(ld, r, mode, b);
 		if (err)
 			break;
-		*found = r->rec.sequence;
+		*found = record_claim(&r->rec);
 		record_next(ld, &r->rec, mode, user, a.unclear_count, &next);
 		err = record_write(ld, addr, r, &next, &a);
 		if (err == -EBUSY)

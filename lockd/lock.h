@@ -33,6 +33,13 @@ struct lock_user {
 	char	comm[25];
 };
 
+/* What a lock's record says at some time: whose it is, if it is exclusive. */
+struct lock_claim {
+	enum lock_mode mode;
+	uint32_t owner, generation;	/* of LOCK_EXCLUSIVE */
+	uint64_t sequence;
+};
+
 enum lock_state {
 	LOCK_IDLE,
 	LOCK_ACQUIRING,			/* one local thread reads or writes the record */
@@ -53,6 +60,7 @@ struct lock {
 	struct lock_user user;		/* the latest lock_set_user() */
 	uint64_t forgotten_sequence;	/* record's sequence when we released; R4's exception */
 	bool	unchanged;		/* since lock_unchanged() was last called */
+	struct lock_claim found;	/* the record before we last took it */
 	unsigned int users[4];		/* by enum lock_mode: granted and not yet put */
 	unsigned int opens[4];		/* of these, with LOCK_OPEN */
 	unsigned int waiters;		/* local threads inside lock_get() and lock_evict() */
@@ -111,6 +119,14 @@ enum lock_mode lock_held(struct lockd *ld, struct lock *lock);
  * asked (R4's exception); false the first time.  Only for a user of the lock.
  */
 bool lock_unchanged(struct lockd *ld, struct lock *lock);
+
+/**
+ * lock_claims() - the record of @lock, of which the caller is a user.
+ * @now:   as it is, by what this host has written last; its sequence 0: not known.
+ * @found: as it was when this host took it from nobody, or from the dead.
+ */
+void lock_claims(struct lockd *ld, struct lock *lock, struct lock_claim *now,
+		 struct lock_claim *found);
 
 /**
  * lock_evict() - the owner wants to free the memory of an unused @lock: has it released on

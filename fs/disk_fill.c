@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "fs/disk_internal.h"
+
+#define BUCKETS	ARRAY_SIZE(((struct disk *)NULL)->buckets)
+
+static struct list *bucket_of(struct disk *d, uint64_t unit)
+{
+	return &d->buckets[unit % BUCKETS];
+}
+
+void disk_fills_init(struct disk *d)
+{
+	list_init(&d->fills_free);
+	list_init(&d->fills_lru);
+	for (unsigned int i = 0; i < BUCKETS; i++)
+		list_init(&d->buckets[i]);
+	for (unsigned int i = 0; i < DISK_FILLS; i++) {
+		list_init(&d->fills[i].lru);
+		list_add_tail(&d->fills_free, &d->fills[i].node);
+	}
+	d->fills_used = d->fills_fresh = 0;
+}
+
+struct disk_fill *disk_fill_find(struct disk *d, uint64_t unit)
+{
+	struct disk_fill *fill, *tmp;
+
+	if (!d->fills_used)
+		return NULL;
+	list_for_each(fill, tmp, bucket_of(d, unit), node)
+		if (fill->unit == unit)
+			return fill;
+	return NULL;
+}
+
+static void fill_drop(struct disk *d, struct disk_fill *fill)
+{
+	assert(!fill->fresh && !fill->busy);
+	list_del(&fill->node);
+	list_del(&fill->lru);
+	list_add_head(&d->fills_free, &fill->node);
+	d->fills_used--;
+}
+
+/*
+ * A load of the map that is under way may have read it before the fill's blocks got there: until
+ * it has ended the fill is what knows better.
+ */
+static bool fill_may_go(const struct disk *d, const struct disk_fill *fill)
+{
+	return !fill->fresh && !fill->busy && !d->loads;
+}
+
+/* The one that was used least lately, if it can go; not more than a few are looked at. */
+static void make_room(struct disk *d)
+{
+	struct disk_fill *fill, *tmp;
+	unsigned int looked = 0;
+
+	list_for_each(fill, tmp, &d->fills_lru, lru) {
+		if (fill_may_go(d, fill)) {
+			fill_drop(d, fill);
+			return;
+		}
+		if (++looked == 64)
+			break;
+	}
+	disk_slow_commit(d);
+}
+
+struct disk_fill *disk_fill_add(struct disk *d, uint64_t unit, const struct map_entry *e)
+{
+	struct disk_fill *fill;
+
+	if (list_empty(&d->fills_free))
+		make_room(d);
+	if (list_empty(&d->fills_free))
+		return NULL;
+	fill = list_first(&d->fills_free, struct disk_fill, node);
+	list_del(&fill->node);
+	fill->unit = unit;
+	fill->block = e->block;
+	fill->valid = e->valid;
+	fill->fresh = fill->committing = fill->busy = 0;
+	list_add_tail(bucket_of(d, unit), &fill->node);
+	list_add_tail(&d->fills_lru, &fill->lru);
+	d->fills_used++;
+	return fill;
+}
+
+void disk_fill_begin(struct disk_fill *fill, uint64_t bits)
+{
+	assert(!((fill->valid | fill->fresh | fill->busy) & bits));
+	fill->busy |= bits;
+}
+
+/* Runs of @bits of @fill are the image's own. */
+static void cache_own(struct disk *d, const struct disk_fill *fill, uint64_t bits)
+{
+	while (bits) {
+		uint32_t first = (uint32_t)__builtin_ctzll(bits);
+		uint64_t rest = ~(bits >> first);
+		uint32_t run = rest ? (uint32_t)__builtin_ctzll(rest) : 64;
+
+		extents_set(&d->map, fill->unit * UNIT_BLOCKS + first, run, EXTENT_OWN,
+			    fill->block + first);
+		bits &= ~block_mask(first, first + run);
+	}
+}
+
+void disk_fill_end(struct disk *d, struct disk_fill *fill, uint64_t bits, int err)
+{
+	fill->busy &= ~bits;
+	if (!err) {
+		if (!fill->fresh)
+			d->fills_fresh++;
+		fill->fresh |= bits;
+		cache_own(d, fill, bits);
+		list_del(&fill->lru);
+		list_add_tail(&d->fills_lru, &fill->lru);
+		disk_tick_set(d);
+		if (d->fills_fresh > DISK_FILLS / 2)
+			disk_slow_commit(d);
+	}
+	disk_retry(d);
+}
+
+unsigned int disk_fills_collect(struct disk *d, struct disk_bits *bits)
+{
+	struct disk_fill *fill, *tmp;
+	unsigned int n = 0;
+
+	if (!d->fills_fresh)
+		return 0;
+	list_for_each(fill, tmp, &d->fills_lru, lru) {
+		if (!fill->fresh)
+			continue;
+		fill->committing = fill->fresh;
+		bits[n++] = (struct disk_bits){ fill->unit, fill->fresh };
+	}
+	return n;
+}
+
+void disk_fills_committed(struct disk *d, int err)
+{
+	struct disk_fill *fill, *tmp;
+
+	list_for_each(fill, tmp, &d->fills_lru, lru) {
+		uint64_t bits = fill->committing;
+
+		fill->committing = 0;
+		if (!bits || err)
+			continue;
+		fill->valid |= bits;
+		fill->fresh &= ~bits;
+		if (!fill->fresh)
+			d->fills_fresh--;
+		if (fill->valid == ~0ULL && fill_may_go(d, fill))
+			fill_drop(d, fill);
+	}
+}
+
+void disk_fills_drop(struct disk *d, uint64_t first, uint64_t end)
+{
+	struct disk_fill *fill, *tmp;
+
+	list_for_each(fill, tmp, &d->fills_lru, lru)
+		if (fill->unit >= first && fill->unit < end)
+			fill_drop(d, fill);
+}
+
+void disk_fills_overlay(struct disk *d, uint64_t first, uint64_t end)
+{
+	struct disk_fill *fill;
+
+	for (uint64_t unit = first; unit < end && d->fills_used; unit++) {
+		fill = disk_fill_find(d, unit);
+		if (fill)
+			cache_own(d, fill, fill->valid | fill->fresh);
+	}
+}

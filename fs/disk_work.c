@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A disk's slow operations on their worker threads: they see the file, and nothing of the owner's. */
+#include "fs/disk_internal.h"
+
+#define COMMIT_UNITS	32u	/* of one leaf, in one transaction */
+#define FOUND_MAX	1024u	/* that a load brings */
+
+/* ---- the map ---- */
+
+static bool run_add(struct disk_slow *s, uint64_t block, uint64_t len, enum extent_kind kind,
+		    uint64_t at)
+{
+	struct extent *last = s->found_count ? &s->found[s->found_count - 1] : NULL;
+
+	if (last && last->kind == kind && last->start + last->len == block &&
+	    last->len + len <= EXTENT_LEN_MAX &&
+	    (kind == EXTENT_ZERO || last->block + last->len == at)) {
+		*last = extent_make(last->start, last->len + len, kind, last->block);
+		return true;
+	}
+	if (s->found_count == FOUND_MAX)
+		return false;
+	s->found[s->found_count++] = extent_make(block, len, kind, at);
+	return true;
+}
+
+/* A unit of an image that shows its parent, block by block. */
+static int load_through(struct disk_slow *s, struct fs *fs, struct inode *ino, uint64_t unit,
+			const struct map_entry *e)
+{
+	uint64_t addr[UNIT_BLOCKS];
+	int err = image_resolve(fs, ino, unit, ~0ULL, e, addr);
+
+	for (uint32_t i = 0; !err && i < UNIT_BLOCKS; i++) {
+		enum extent_kind kind = e->valid >> i & 1 ? EXTENT_OWN :
+					addr[i] ? EXTENT_BELOW : EXTENT_ZERO;
+
+		if (!run_add(s, unit * UNIT_BLOCKS + i, 1, kind, addr[i] >> BLOCK_SHIFT))
+			return -E2BIG;
+	}
+	return err;
+}
+
+static int load_unit(struct disk_slow *s, struct fs *fs, struct inode *ino, uint64_t unit)
+{
+	struct map_entry e;
+	uint32_t run;
+	bool valid;
+	int err = map_get(fs, ino, unit, &e);
+
+	if (!err && inode_has_parent(ino))
+		return load_through(s, fs, ino, unit, &e);
+	for (uint32_t i = 0; !err && i < UNIT_BLOCKS; i += run) {
+		run = entry_run(&e, i, UNIT_BLOCKS - i, &valid);
+		if (!run_add(s, unit * UNIT_BLOCKS + i, run, valid ? EXTENT_OWN : EXTENT_ZERO,
+			     valid ? e.block + i : 0))
+			return -E2BIG;
+	}
+	return err;
+}
+
+static int work_load(struct disk_slow *s)
+{
+	struct fs *fs = s->d->fs;
+	struct inode *ino = s->d->f->ino;
+	uint64_t unit;
+	int err;
+
+	s->found = malloc(FOUND_MAX * sizeof(*s->found));
+	if (!s->found)
+		return -ENOMEM;
+	err = file_rdlock(fs, ino);
+	if (err)
+		return err;
+	for (unit = s->first; !err && unit < s->end; unit++) {
+		unsigned int before = s->found_count;
+
+		err = load_unit(s, fs, ino, unit);
+		/* One that did not fit, or cannot be read: those before it are something, too. */
+		if (err && unit > s->first) {
+			s->found_count = before;
+			break;
+		}
+	}
+	file_rdunlock(fs, ino);
+	if (err && unit > s->first)
+		err = 0;
+	s->end = unit;
+	return err;
+}
+
+/* ---- space ---- */
+
+static int space_once(struct disk_slow *s, struct fs *fs, struct inode *ino)
+{
+	struct units u;
+	int err = file_wrlock(fs, ino);
+
+	if (err)
+		return err;
+	err = units_load(fs, ino, s->first, s->end - s->first, &u);
+	if (!err)
+		err = units_reserve(fs, ino, &u, UNIT_ORDER);
+	if (!err && u.fresh_count)
+		err = units_commit(fs, ino, &u, 0);
+	if (!err) {
+		s->end = s->first + u.count;
+		memcpy(s->space, u.e, sizeof(s->space));
+	}
+	file_wrunlock(fs, ino);
+	return err;
+}
+
+static int work_space(struct disk_slow *s)
+{
+	struct fs *fs = s->d->fs;
+	int err = fs_may_write(fs);
+
+	if (!err)
+		err = space_once(s, fs, s->d->f->ino);
+	if (err == -ENOSPC && fs_make_space(fs))
+		err = space_once(s, fs, s->d->f->ino);
+	return err;
+}
+
+/* ---- commit ---- */
+
+static int compare_bits(const void *a, const void *b)
+{
+	const struct disk_bits *x = a, *y = b;
+
+	return x->unit < y->unit ? -1 : x->unit > y->unit;
+}
+
+/* Up to COMMIT_UNITS of one leaf; returns how many, or an error. */
+static int commit_some(struct fs *fs, struct inode *ino, const struct disk_bits *bits,
+		       unsigned int count)
+{
+	struct map_entry e;
+	unsigned int n = 1;
+	struct txn txn;
+	int err = map_set_prepare(fs, ino, bits[0].unit);
+
+	while (n < count && n < COMMIT_UNITS &&
+	       bits[n].unit / LEAF_ENTRIES == bits[0].unit / LEAF_ENTRIES)
+		n++;
+	if (!err)
+		err = txn_begin(fs, 1 + MAP_CREDITS, &txn);
+	if (err)
+		return err;
+	inode_touch(&txn, ino, true);
+	for (unsigned int i = 0; i < n && !err; i++) {
+		err = map_get(fs, ino, bits[i].unit, &e);
+		if (err)
+			break;
+		assert(e.block);
+		e.valid |= bits[i].bits;
+		err = map_set(&txn, ino, bits[i].unit, &e, NULL, 0);
+	}
+	txn_end(&txn);
+	return err ? err : (int)n;
+}
+
+/*
+ * R8: the blocks were written before, and the transaction that shows them is durable only after a
+ * flush that covers them (journal_data_written()).
+ */
+int disk_work_commit(struct disk *d, struct disk_bits *bits, unsigned int count)
+{
+	struct fs *fs = d->fs;
+	struct inode *ino = d->f->ino;
+	int n = 0, err;
+
+	if (!count)
+		return 0;
+	qsort(bits, count, sizeof(*bits), compare_bits);
+	err = file_wrlock(fs, ino);
+	if (err)
+		return err;
+	journal_data_written(fs);
+	for (unsigned int i = 0; i < count && n >= 0; i += (unsigned int)n) {
+		n = commit_some(fs, ino, bits + i, count - i);
+		if (n < 0)
+			err = n;
+	}
+	file_wrunlock(fs, ino);
+	return err;
+}
+
+static int work_commit(struct disk_slow *s)
+{
+	struct disk *d = s->d;
+	int err = disk_work_commit(d, s->bits, s->bits_count);
+
+	if (err || !s->flush)
+		return err;
+	file_overwritten(d->fs, d->f->ino, 0);
+	return file_fsync(d->fs, d->f->ino, true);
+}
+
+/* ---- what timed out ---- */
+
+static int work_drain(struct disk_slow *s)
+{
+	struct fs *fs = s->d->fs;
+	int err = blkdev_drain(s->d->lower);
+
+	if (err && fs->lockd)
+		lockd_fail(fs->lockd, "a command that timed out can neither be ended nor waited for");
+	journal_data_written(fs);
+	return err;
+}
+
+/* ---- exclusive ones ---- */
+
+static void copy_iov(const struct blk_io *io, uint8_t *flat, bool to_iov)
+{
+	for (int i = 0; i < io->iovcnt; i++) {
+		if (to_iov)
+			memcpy(io->iov[i].iov_base, flat, io->iov[i].iov_len);
+		else
+			memcpy(flat, io->iov[i].iov_base, io->iov[i].iov_len);
+		flat += io->iov[i].iov_len;
+	}
+}
+
+static int work_rw(struct disk_slow *s)
+{
+	struct disk *d = s->d;
+	uint8_t *flat = blkdev_alloc(ALIGN_UP(s->len, BLOCK_SIZE));
+	size_t done = 0, n = 0;
+	int err = 0;
+
+	if (!flat)
+		return -ENOMEM;
+	if (s->kind == SLOW_WRITE)
+		copy_iov(s->io, flat, false);
+	for (; !err && done < s->len; done += n) {
+		if (s->kind == SLOW_WRITE)
+			err = fs_write(d->fs, d->f, s->off + done, flat + done, s->len - done, false,
+				       &n);
+		else
+			err = fs_read(d->fs, d->f, s->off + done, flat + done, s->len - done, &n);
+		if (!err && !n)
+			err = -EIO;	/* the file is shorter than the disk */
+	}
+	if (!err && s->kind == SLOW_READ)
+		copy_iov(s->io, flat, true);
+	free(flat);
+	return err;
+}
+
+static int work_exclusive(struct disk_slow *s)
+{
+	struct disk *d = s->d;
+	int err = disk_work_commit(d, s->bits, s->bits_count);
+
+	s->commit_err = err;
+	if (err)
+		return err;
+	if (s->kind == SLOW_DISCARD)
+		return fs_fallocate(d->fs, d->f, FILE_KEEP_SIZE | FILE_PUNCH, s->off, s->len);
+	if (s->kind == SLOW_ZERO)
+		return fs_fallocate(d->fs, d->f, FILE_KEEP_SIZE | FILE_CLEAR, s->off, s->len);
+	return work_rw(s);
+}
+
+void disk_work(struct work *work)
+{
+	struct disk_slow *s = container_of(work, struct disk_slow, work);
+	struct disk *d = s->d;
+	int err;
+
+	switch (s->kind) {
+	case SLOW_LOAD:
+		err = work_load(s);
+		break;
+	case SLOW_SPACE:
+		err = work_space(s);
+		break;
+	case SLOW_COMMIT:
+		err = work_commit(s);
+		break;
+	case SLOW_DRAIN:
+		err = work_drain(s);
+		break;
+	default:
+		err = work_exclusive(s);
+		break;
+	}
+	s->err = fs_result(d->fs, err);
+	disk_post(d, &s->back);
+}

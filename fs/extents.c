@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "fs/extents.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct extents_chunk {
+	uint32_t	count;
+	uint32_t	used;	/* since the clock's hand was here */
+	uint64_t	spare;
+	struct extent	runs[EXTENTS_CHUNK];
+};
+static_assert(sizeof(struct extents_chunk) == 4096, "a chunk is a page");
+
+/* Where a run is, or would be. */
+struct place {
+	unsigned int chunk, run;
+};
+
+void extents_init(struct extents *x, size_t bytes)
+{
+	memset(x, 0, sizeof(*x));
+	x->max = (unsigned int)(bytes / (sizeof(struct extents_chunk) + 16));
+	assert(x->max >= 4);
+}
+
+void extents_fini(struct extents *x)
+{
+	for (unsigned int i = 0; i < x->count; i++)
+		free(x->chunks[i]);
+	free(x->chunks);
+	free(x->starts);
+	memset(x, 0, sizeof(*x));
+}
+
+size_t extents_bytes(const struct extents *x)
+{
+	return x->count * sizeof(struct extents_chunk) +
+	       x->room * (sizeof(*x->chunks) + sizeof(*x->starts));
+}
+
+static uint64_t run_end(const struct extent *e)
+{
+	return e->start + e->len;
+}
+
+/* ---- searching ---- */
+
+/* The last chunk that begins at or before @block; the first if none does. */
+static unsigned int chunk_find(const struct extents *x, uint64_t block)
+{
+	unsigned int low = 0, high = x->count;
+
+	while (high - low > 1) {
+		unsigned int mid = low + (high - low) / 2;
+
+		if (x->starts[mid] <= block)
+			low = mid;
+		else
+			high = mid;
+	}
+	return low;
+}
+
+/* The first run of @c that ends behind @block; c->count if none does. */
+static unsigned int run_find(const struct extents_chunk *c, uint64_t block)
+{
+	unsigned int low = 0, high = c->count;
+
+	while (low < high) {
+		unsigned int mid = low + (high - low) / 2;
+
+		if (run_end(&c->runs[mid]) > block)
+			high = mid;
+		else
+			low = mid + 1;
+	}
+	return low;
+}
+
+/* The first run that ends behind @block.  NULL: none. */
+static struct extent *seek(const struct extents *x, uint64_t block, struct place *p)
+{
+	if (!x->count)
+		return NULL;
+	p->chunk = chunk_find(x, block);
+	p->run = run_find(x->chunks[p->chunk], block);
+	if (p->run == x->chunks[p->chunk]->count) {
+		if (++p->chunk == x->count)
+			return NULL;
+		p->run = 0;
+	}
+	return &x->chunks[p->chunk]->runs[p->run];
+}
+
+/* Shortens @e by @by blocks at its beginning. */
+static void run_advance(struct extent *e, uint64_t by)
+{
+	*e = extent_make(e->start + by, e->len - by, e->kind,
+			 e->kind == EXTENT_ZERO ? 0 : e->block + by);
+}
+
+bool extents_find(struct extents *x, uint64_t block, struct extent *e)
+{
+	struct place p;
+	const struct extent *found = seek(x, block, &p);
+
+	if (!found || found->start > block)
+		return false;
+	x->chunks[p.chunk]->used = 1;
+	*e = *found;
+	run_advance(e, block - e->start);
+	return true;
+}
+
+/* ---- chunks ---- */
+
+static void chunk_remove(struct extents *x, unsigned int i)
+{
+	free(x->chunks[i]);
+	x->count--;
+	memmove(x->chunks + i, x->chunks + i + 1, (x->count - i) * sizeof(*x->chunks));
+	memmove(x->starts + i, x->starts + i + 1, (x->count - i) * sizeof(*x->starts));
+	if (x->hand > i)
+		x->hand--;
+}
+
+static bool room_for_one(struct extents *x)
+{
+	unsigned int room = x->room ? 2 * x->room : 16;
+	struct extents_chunk **chunks;
+	uint64_t *starts;
+
+	if (x->count < x->room)
+		return true;
+	room = room < x->max ? room : x->max;
+	chunks = realloc(x->chunks, room * sizeof(*chunks));
+	if (chunks)
+		x->chunks = chunks;
+	starts = chunks ? realloc(x->starts, room * sizeof(*starts)) : NULL;
+	if (starts) {
+		x->starts = starts;
+		x->room = room;
+	}
+	return starts;
+}
+
+/* Forgets one chunk, not @keep, that was not used for a while. */
+static void evict(struct extents *x, unsigned int keep)
+{
+	for (unsigned int i = 0; i < 2 * x->count + 2; i++) {
+		if (x->hand >= x->count)
+			x->hand = 0;
+		if (x->hand != keep && !x->chunks[x->hand]->used) {
+			x->evictions++;
+			chunk_remove(x, x->hand);
+			return;
+		}
+		x->chunks[x->hand++]->used = 0;
+	}
+}
+
+/* A new chunk behind @*i, which may move.  NULL: no memory. */
+static struct extents_chunk *chunk_new(struct extents *x, unsigned int *i)
+{
+	struct extents_chunk *c, *kept = x->count ? x->chunks[*i] : NULL;
+
+	while (x->count >= x->max) {
+		evict(x, *i);
+		if (*i >= x->count || x->chunks[*i] != kept)
+			--*i;
+	}
+	c = room_for_one(x) ? malloc(sizeof(*c)) : NULL;
+	if (!c)
+		return NULL;
+	c->count = 0;
+	c->used = 1;
+	c->spare = 0;
+	if (kept)
+		++*i;
+	memmove(x->chunks + *i + 1, x->chunks + *i, (x->count - *i) * sizeof(*x->chunks));
+	memmove(x->starts + *i + 1, x->starts + *i, (x->count - *i) * sizeof(*x->starts));
+	if (x->hand > *i)
+		x->hand++;
+	x->chunks[*i] = c;
+	x->count++;
+	return c;
+}
+
+static void run_remove(struct extents *x, struct place p)
+{
+	struct extents_chunk *c = x->chunks[p.chunk];
+
+	c->count--;
+	if (!c->count) {
+		chunk_remove(x, p.chunk);
+		return;
+	}
+	memmove(c->runs + p.run, c->runs + p.run + 1, (c->count - p.run) * sizeof(c->runs[0]));
+	x->starts[p.chunk] = c->runs[0].start;
+}
+
+/* The full chunk @p->chunk becomes two; @p moves with its run.  false: no memory. */
+static bool chunk_split(struct extents *x, struct place *p)
+{
+	unsigned int half = EXTENTS_CHUNK / 2, at = p->chunk;
+	struct extents_chunk *c = x->chunks[at], *behind;
+
+	/* Runs come mostly in order: a chunk that grows at its end stays full. */
+	if (p->run == c->count)
+		half = c->count - 1;
+	behind = chunk_new(x, &at);
+	if (!behind)
+		return false;
+	behind->count = c->count - half;
+	memcpy(behind->runs, c->runs + half, behind->count * sizeof(c->runs[0]));
+	c->count = half;
+	x->starts[at] = behind->runs[0].start;
+	p->chunk = at - 1;
+	if (p->run >= half) {
+		p->chunk = at;
+		p->run -= half;
+	}
+	return true;
+}
+
+/* Puts @e where @p says; nothing there overlaps it. */
+static void run_insert(struct extents *x, struct place p, const struct extent *e)
+{
+	struct extents_chunk *c;
+
+	if (!x->count) {
+		p = (struct place){ 0 };
+		if (!chunk_new(x, &p.chunk))
+			return;
+	} else if (x->chunks[p.chunk]->count == EXTENTS_CHUNK && !chunk_split(x, &p)) {
+		return;
+	}
+	c = x->chunks[p.chunk];
+	memmove(c->runs + p.run + 1, c->runs + p.run, (c->count - p.run) * sizeof(c->runs[0]));
+	c->runs[p.run] = *e;
+	c->count++;
+	c->used = 1;
+	x->starts[p.chunk] = c->runs[0].start;
+}
+
+/* ---- changing ---- */
+
+static bool follows(const struct extent *a, const struct extent *b)
+{
+	return a->kind == b->kind && run_end(a) == b->start &&
+	       (a->kind == EXTENT_ZERO || a->block + a->len == b->block) &&
+	       (uint64_t)a->len + b->len <= EXTENT_LEN_MAX;
+}
+
+/* Where a run that begins at @start is to stand: behind the last that begins before it. */
+static struct place place_of(const struct extents *x, uint64_t start)
+{
+	struct place p = { 0 };
+
+	if (!x->count)
+		return p;
+	p.chunk = chunk_find(x, start);
+	p.run = run_find(x->chunks[p.chunk], start);
+	return p;
+}
+
+static void insert_merged(struct extents *x, const struct extent *e)
+{
+	struct place p = place_of(x, e->start), next;
+	struct extent *before, *behind;
+
+	if (x->count && p.run) {
+		before = &x->chunks[p.chunk]->runs[p.run - 1];
+		if (follows(before, e)) {
+			before->len += e->len;
+			x->chunks[p.chunk]->used = 1;
+			/* Perhaps a hole between two runs was filled. */
+			behind = seek(x, run_end(before), &next);
+			if (behind && follows(before, behind)) {
+				before->len += behind->len;
+				run_remove(x, next);
+			}
+			return;
+		}
+	}
+	if (x->count && p.run < x->chunks[p.chunk]->count) {
+		behind = &x->chunks[p.chunk]->runs[p.run];
+		if (follows(e, behind)) {
+			behind->start = e->start;
+			behind->len += e->len;
+			if (e->kind != EXTENT_ZERO)
+				behind->block = e->block;
+			x->starts[p.chunk] = x->chunks[p.chunk]->runs[0].start;
+			return;
+		}
+	}
+	run_insert(x, p, e);
+}
+
+void extents_forget(struct extents *x, uint64_t start, uint64_t len)
+{
+	uint64_t end = start + len;
+	struct extent *e, rest;
+	struct place p;
+
+	while ((e = seek(x, start, &p)) && e->start < end) {
+		rest = *e;
+		if (e->start < start) {
+			*e = extent_make(e->start, start - e->start, e->kind, e->block);
+			if (run_end(&rest) > end) {
+				run_advance(&rest, end - rest.start);
+				run_insert(x, place_of(x, rest.start), &rest);
+			}
+		} else if (run_end(e) > end) {
+			run_advance(e, end - e->start);
+			x->starts[p.chunk] = x->chunks[p.chunk]->runs[0].start;
+		} else {
+			run_remove(x, p);
+		}
+	}
+}
+
+void extents_set(struct extents *x, uint64_t start, uint64_t len, enum extent_kind kind,
+		 uint64_t block)
+{
+	struct extent e;
+
+	extents_forget(x, start, len);
+	while (len) {
+		e = extent_make(start, len < EXTENT_LEN_MAX ? len : EXTENT_LEN_MAX, kind,
+				kind == EXTENT_ZERO ? 0 : block);
+		insert_merged(x, &e);
+		start += e.len;
+		block += e.len;
+		len -= e.len;
+	}
+}
+
+void extents_freeze(struct extents *x)
+{
+	for (unsigned int i = 0; i < x->count; i++)
+		for (unsigned int k = 0; k < x->chunks[i]->count; k++)
+			if (x->chunks[i]->runs[k].kind == EXTENT_OWN)
+				x->chunks[i]->runs[k].kind = EXTENT_BELOW;
+}

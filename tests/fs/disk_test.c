@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A virtual disk shows what was written to it, many requests at a time, whatever its map does
+ * meanwhile: first writes, discards, snapshots, merges, growth, closing and opening.
+ */
+#include "fs/disk.h"
+
+#include <stdio.h>
+
+#include "tests/fs/attached.h"
+#include "tests/fs/disk_rig.h"
+
+#define VOLUME		(256 * MIB)
+#define DISK		(4 * MIB)
+#define SECTOR		512u
+#define LANES		8u	/* threads, each with a part of the disk that only it writes */
+#define LANE		(DISK / LANES)
+
+struct world {
+	struct cluster	*c;
+	struct disk_rig	rig;
+	uint64_t	size;
+	uint8_t		*model;		/* what the disk shows */
+	unsigned int	running;
+	unsigned int	wrong;
+	unsigned int	steps;
+};
+
+struct lane {
+	struct world	*w;
+	unsigned int	index;
+};
+
+static uint64_t roll(struct world *w, uint64_t below)
+{
+	return env_random_below(w->c->env, below);
+}
+
+/* ---- one request ---- */
+
+/* In two or three buffers, as guests have them. */
+static int transfer(struct world *w, enum blk_op op, unsigned int flags, uint64_t off, uint8_t *buf,
+		    uint64_t len)
+{
+	struct iovec iov[3];
+	uint64_t a = ALIGN_DOWN(roll(w, len), SECTOR), b = ALIGN_DOWN(roll(w, len - a), SECTOR);
+	int n = 0;
+
+	if (a)
+		iov[n++] = (struct iovec){ buf, a };
+	if (b)
+		iov[n++] = (struct iovec){ buf + a, b };
+	iov[n++] = (struct iovec){ buf + a + b, len - a - b };
+	return blkdev_rwv(w->rig.dev, op, flags, off, iov, n);
+}
+
+static void choose_range(struct lane *l, uint64_t *off, uint64_t *len)
+{
+	struct world *w = l->w;
+	uint64_t at = roll(w, LANE), n = 1 + roll(w, roll(w, 4) ? 20000 : LANE);
+	unsigned int align = roll(w, 3) ? 4096 : SECTOR;
+
+	at = ALIGN_DOWN(at, align);
+	n = ALIGN_UP(n, align);
+	n = n < LANE - at ? n : LANE - at;
+	*off = l->index * LANE + at;
+	*len = n;
+}
+
+static void do_write(struct lane *l, uint8_t *buf)
+{
+	struct world *w = l->w;
+	uint64_t off, len;
+	uint8_t seed = (uint8_t)(1 + roll(w, 255));
+
+	choose_range(l, &off, &len);
+	for (uint64_t k = 0; k < len; k++)
+		buf[k] = (uint8_t)(seed + (off + k) * 7 + ((off + k) >> 9));
+	CU_ASSERT_EQUAL(transfer(w, BLK_WRITE, roll(w, 8) ? 0 : BLK_FUA, off, buf, len), 0);
+	memcpy(w->model + off, buf, len);
+}
+
+static void do_read(struct lane *l, uint8_t *buf)
+{
+	struct world *w = l->w;
+	uint64_t off, len, k;
+
+	choose_range(l, &off, &len);
+	memset(buf, 0x5a, len);
+	CU_ASSERT_EQUAL(transfer(w, BLK_READ, 0, off, buf, len), 0);
+	for (k = 0; k < len && buf[k] == w->model[off + k]; k++)
+		;
+	if (k == len)
+		return;
+	w->wrong++;
+	fprintf(stderr, "  lane %u: byte %llu of [%llu, +%llu) is %u, expected %u\n", l->index,
+		(unsigned long long)(off + k), (unsigned long long)off, (unsigned long long)len,
+		buf[k], w->model[off + k]);
+}
+
+static void do_range(struct lane *l, bool discard)
+{
+	struct world *w = l->w;
+	uint64_t off, len;
+
+	choose_range(l, &off, &len);
+	if (discard) {
+		/* Promises nothing of parts of blocks. */
+		off = ALIGN_UP(off, 4096);
+		len = ALIGN_DOWN(len, 4096);
+		if (!len || off + len > (l->index + 1) * LANE)
+			return;
+		CU_ASSERT_EQUAL(blkdev_discard(w->rig.dev, off, len), 0);
+	} else {
+		CU_ASSERT_EQUAL(blkdev_zero(w->rig.dev, off, len), 0);
+	}
+	memset(w->model + off, 0, len);
+}
+
+static void lane_main(void *arg)
+{
+	struct lane *l = arg;
+	struct world *w = l->w;
+	uint8_t *buf = blkdev_alloc(LANE);
+
+	for (unsigned int i = 0; i < w->steps; i++) {
+		switch (roll(w, 12)) {
+		case 0:
+			do_range(l, true);
+			break;
+		case 1:
+			do_range(l, false);
+			break;
+		case 2:
+			CU_ASSERT_EQUAL(blkdev_flush(w->rig.dev), 0);
+			break;
+		case 3: case 4: case 5: case 6:
+			do_read(l, buf);
+			break;
+		default:
+			do_write(l, buf);
+			break;
+		}
+	}
+	free(buf);
+	w->running--;
+}
+
+/* ---- what is done from outside ---- */
+
+static uint64_t disk_id(struct world *w)
+{
+	struct fs_attr attr = { 0 };
+
+	CU_ASSERT_EQUAL(fs_lookup(w->c->fs, fs_root(w->c->fs), "disk", &attr), 0);
+	return attr.id;
+}
+
+static unsigned int snapshots, oldest;
+
+static void do_snapshot(struct world *w)
+{
+	struct fs_attr attr;
+	uint64_t pause_ns;
+	char name[16];
+
+	snprintf(name, sizeof(name), "snap-%u", snapshots++);
+	CU_ASSERT_EQUAL(disk_snapshot(w->rig.disk, fs_root(w->c->fs), "disk", name, &attr,
+				      &pause_ns), 0);
+	CU_ASSERT_EQUAL(attr.id, disk_id(w));
+}
+
+/* Deletes the oldest one that is left, and moves it into the next. */
+static void do_merge(struct world *w)
+{
+	struct merge m = { 0 };
+	char name[16];
+	int err;
+
+	if (oldest >= snapshots)
+		oldest = 0;
+	snprintf(name, sizeof(name), "snap-%u", oldest++);
+	if (fs_unlink(w->c->fs, fs_root(w->c->fs), name))
+		return;
+	while ((err = disk_merge_step(w->rig.disk, &m)) > 0)
+		;
+	CU_ASSERT_EQUAL(err, 0);
+}
+
+static void do_reopen(struct world *w)
+{
+	CU_ASSERT_EQUAL(disk_rig_close(&w->rig), 0);
+	CU_ASSERT_EQUAL(disk_rig_open(&w->rig, w->c->hosts[0].env, w->c->fs, disk_id(w)), 0);
+}
+
+static void run_lanes(struct world *w, bool meddle)
+{
+	struct lane lanes[LANES];
+	struct env_thread *threads[LANES];
+
+	w->running = LANES;
+	for (unsigned int i = 0; i < LANES; i++) {
+		lanes[i] = (struct lane){ w, i };
+		CU_ASSERT_EQUAL(env_thread_start(w->c->hosts[0].env, "lane", lane_main, &lanes[i],
+						 &threads[i]), 0);
+	}
+	while (w->running) {
+		cluster_sleep(w->c, 1 + roll(w, 20));
+		if (!meddle)
+			continue;
+		if (roll(w, 3) == 0)
+			do_snapshot(w);
+		else if (roll(w, 2) == 0)
+			do_merge(w);
+	}
+	for (unsigned int i = 0; i < LANES; i++)
+		env_thread_join(w->c->hosts[0].env, threads[i]);
+}
+
+static void compare_all(struct world *w)
+{
+	uint8_t *buf = blkdev_alloc(w->size);
+	uint64_t at;
+
+	CU_ASSERT_EQUAL(blkdev_read(w->rig.dev, 0, buf, w->size), 0);
+	for (at = 0; at < w->size && buf[at] == w->model[at]; at++)
+		;
+	CU_ASSERT_EQUAL(at, w->size);
+	if (at < w->size)
+		fprintf(stderr, "  byte %llu is %u, expected %u\n", (unsigned long long)at, buf[at],
+			w->model[at]);
+	free(buf);
+}
+
+static void world_begin(struct world *w, struct cluster *c, uint64_t size)
+{
+	struct fs_attr attr;
+
+	memset(w, 0, sizeof(*w));
+	w->c = c;
+	w->size = size;
+	w->model = calloc(1, size);
+	cluster_alone(c);
+	CU_ASSERT_EQUAL(fs_create(c->fs, fs_root(c->fs), "disk", S_IFREG | 0600, 0, &cluster_cred,
+				  &attr), 0);
+	attr.size = size;
+	CU_ASSERT_EQUAL(fs_setattr(c->fs, attr.id, FS_SET_SIZE, &attr), 0);
+	CU_ASSERT_EQUAL(disk_rig_open(&w->rig, c->hosts[0].env, c->fs, attr.id), 0);
+}
+
+static void world_end(struct world *w)
+{
+	compare_all(w);
+	CU_ASSERT_EQUAL(disk_rig_close(&w->rig), 0);
+	CU_ASSERT_EQUAL(w->wrong, 0);
+	free(w->model);
+}
+
+/* ---- tests ---- */
+
+static void random_body(struct cluster *c)
+{
+	struct world w;
+
+	snapshots = oldest = 0;
+	world_begin(&w, c, DISK);
+	w.steps = 40;
+	for (unsigned int round = 0; round < 3; round++) {
+		run_lanes(&w, round);
+		compare_all(&w);
+		do_reopen(&w);
+		compare_all(&w);
+	}
+	world_end(&w);
+}
+
+static unsigned int seeds(void)
+{
+	const char *count = getenv("LUNFS_SEEDS");
+
+	return count ? (unsigned int)atoi(count) : 6;
+}
+
+static void a_disk_shows_what_was_written_to_it(void)
+{
+	for (uint64_t seed = 1; seed <= seeds() && !CU_get_number_of_failures(); seed++)
+		cluster_run(seed, VOLUME, random_body);
+}
+
+static void sole_body(struct cluster *c)
+{
+	struct fs_attr attr = { .size = 8 * MIB };
+	struct fs_file *f;
+	struct world w;
+	uint64_t id;
+
+	world_begin(&w, c, DISK);
+	id = disk_id(&w);
+	CU_ASSERT_EQUAL(fs_open(c->fs, id, FS_OPEN_WRITE, &cluster_cred, &f, NULL), -EBUSY);
+	CU_ASSERT_EQUAL(fs_open(c->fs, id, 0, &cluster_cred, &f, NULL), -EBUSY);
+	CU_ASSERT_EQUAL(fs_setattr(c->fs, id, FS_SET_SIZE, &attr), -EBUSY);
+	CU_ASSERT_EQUAL(disk_grow(w.rig.disk, 1 * MIB), -EINVAL);
+	CU_ASSERT_EQUAL(disk_grow(w.rig.disk, 6 * MIB), 0);
+	CU_ASSERT_EQUAL(w.rig.dev->info.size, 6 * MIB);
+	w.model = realloc(w.model, 6 * MIB);
+	memset(w.model + DISK, 0, 2 * MIB);
+	w.size = 6 * MIB;
+	world_end(&w);
+	/* And once it is shut others may have it. */
+	CU_ASSERT_EQUAL(fs_setattr(c->fs, id, FS_SET_SIZE, &attr), 0);
+	CU_ASSERT_EQUAL(fs_open(c->fs, id, FS_OPEN_WRITE, &cluster_cred, &f, NULL), 0);
+	CU_ASSERT_EQUAL(fs_close(c->fs, f), 0);
+}
+
+/* Two who change one map would each believe their own memory of it. */
+static void an_open_disk_has_its_file_alone(void)
+{
+	cluster_run(7, VOLUME, sole_body);
+}
+
+static void not_open_body(struct cluster *c)
+{
+	uint8_t *buf = blkdev_alloc(4096);
+	struct world w;
+
+	world_begin(&w, c, DISK);
+	CU_ASSERT_EQUAL(blkdev_write(w.rig.dev, 0, buf, 4096), 0);
+	CU_ASSERT_EQUAL(disk_shut(w.rig.disk), 0);
+	CU_ASSERT_EQUAL(blkdev_read(w.rig.dev, 0, buf, 4096), -ENOMEDIUM);
+	CU_ASSERT_EQUAL(disk_open(w.rig.disk, NULL, NULL), 0);
+	CU_ASSERT_EQUAL(blkdev_read(w.rig.dev, 0, buf, 4096), 0);
+	free(buf);
+	world_end(&w);
+}
+
+static void a_disk_that_is_not_open_answers_nothing(void)
+{
+	cluster_run(8, VOLUME, not_open_body);
+}
+
+UNIT_MAIN("fs/disk",
+	UNIT_TEST(a_disk_shows_what_was_written_to_it),
+	UNIT_TEST(an_open_disk_has_its_file_alone),
+	UNIT_TEST(a_disk_that_is_not_open_answers_nothing));
