@@ -15,10 +15,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/reactor_ends.h"
+
 #define EVENTS_MAX	64
 #define EPOLL_NS	(50 * 1000ULL)	/* how long a busy reactor leaves descriptors alone */
 #define SLEEP_NS_MAX	NSEC_PER_SEC	/* with timers: suspend stops the kernel's sleep clock */
-#define END_PASSES	4		/* of hooks that queue hooks, in one round */
 #define POLL_NS_MIN	1000		/* a polling time below this is none */
 
 struct reactor {
@@ -43,7 +44,7 @@ struct reactor {
 	bool		stopping;
 	struct list	pollers;
 	struct reactor_poller *poller_next;	/* of the walk under way */
-	struct list	ends;
+	struct reactor_ends ends;
 	struct epoll_event events[EVENTS_MAX];
 	unsigned int	event_count;	/* still to be handled: from event_index on */
 	unsigned int	event_index;
@@ -378,40 +379,18 @@ static bool arm_pollers(struct reactor *r)
 
 void reactor_at_end(struct reactor *r, struct reactor_end *e)
 {
-	if (e->queued)
-		return;
-	e->queued = true;
-	list_add_tail(&r->ends, &e->node);
+	reactor_ends_add(&r->ends, e);
+}
+
+void reactor_at_next_end(struct reactor *r, struct reactor_end *e)
+{
+	reactor_ends_add_next(&r->ends, e);
 }
 
 void reactor_end_cancel(struct reactor *r, struct reactor_end *e)
 {
 	(void)r;
-	if (!e->queued)
-		return;
-	e->queued = false;
-	list_del(&e->node);
-}
-
-/* A hook may queue hooks; those that go on for ever leave the rest to the next round. */
-static unsigned int run_ends(struct reactor *r)
-{
-	unsigned int pass, count = 0;
-	struct list now;
-
-	for (pass = 0; pass < END_PASSES && !list_empty(&r->ends); pass++) {
-		list_init(&now);
-		list_splice_tail(&now, &r->ends);
-		while (!list_empty(&now)) {
-			struct reactor_end *e = list_first(&now, struct reactor_end, node);
-
-			list_del(&e->node);
-			e->queued = false;
-			e->fn(e);
-			count++;
-		}
-	}
-	return count;
+	reactor_ends_cancel(e);
 }
 
 /* ---- the thread ---- */
@@ -487,6 +466,11 @@ static void sleep_until_work(struct reactor *r)
 		r->work_ns = r->now_ns;
 }
 
+static bool may_poll(const struct reactor *r)
+{
+	return r->now_ns - r->work_ns < r->poll_ns && !list_empty(&r->pollers);
+}
+
 static void round_run(struct reactor *r)
 {
 	unsigned int work;
@@ -496,17 +480,19 @@ static void round_run(struct reactor *r)
 	work = run_posted(r);
 	work += run_timers(r);
 	work += run_pollers(r);
-	if (r->now_ns - r->epoll_ns >= EPOLL_NS)
+	/* With nothing else to do the sleep looks at them, in the same call. */
+	if (r->now_ns - r->epoll_ns >= EPOLL_NS &&
+	    (work || may_poll(r) || reactor_ends_pending(&r->ends)))
 		work += look_at_descriptors(r);
 	/* Hooks also of what ran in sleep_until_work(). */
-	work += run_ends(r);
+	work += reactor_ends_run(&r->ends);
 	if (work) {
 		r->work_ns = r->now_ns;
 		return;
 	}
 	if (r->stopping)
 		return;
-	if (r->now_ns - r->work_ns < r->poll_ns && !list_empty(&r->pollers))
+	if (may_poll(r))
 		cpu_relax();
 	else
 		sleep_until_work(r);
@@ -518,7 +504,7 @@ static void reactor_main(void *arg)
 
 	current = r;
 	r->work_ns = env_now_ns(r->env);
-	while (!r->stopping || atomic_load(&r->posted) || !list_empty(&r->ends))
+	while (!r->stopping || atomic_load(&r->posted) || reactor_ends_pending(&r->ends))
 		round_run(r);
 	current = NULL;
 }
@@ -563,7 +549,7 @@ int reactor_create(struct env *env, const char *name, uint64_t poll_ns, unsigned
 	r->poll_ns_max = poll_ns;
 	r->poll_ns = poll_ns;
 	list_init(&r->pollers);
-	list_init(&r->ends);
+	reactor_ends_init(&r->ends);
 	r->timer_max = timer_max;
 	r->timers = calloc(timer_max + 1, sizeof(struct reactor_timer *));
 	if (!r->timers)

@@ -128,6 +128,11 @@ static inline void reactor_end_init(struct reactor_end *e, void (*fn)(struct rea
 
 /** reactor_at_end() - calls @e->fn at the end of this round; nothing if that is so already. */
 void reactor_at_end(struct reactor *r, struct reactor_end *e);
+/**
+ * reactor_at_next_end() - at the end of the next round: for work that is done in portions, so that
+ * others get their turn, and descriptors are looked at, between them.
+ */
+void reactor_at_next_end(struct reactor *r, struct reactor_end *e);
 /** reactor_end_cancel() - forgets a queued hook, before what it is embedded in goes away. */
 void reactor_end_cancel(struct reactor *r, struct reactor_end *e);
 

@@ -650,6 +650,67 @@ static void end_of_round_hooks_run_once_and_last(void)
 	reactor_destroy(s.r);
 }
 
+/* Work in portions: between them descriptors and calls of others have their turn. */
+struct portions {
+	struct reactor *r;
+	struct reactor_end end;
+	struct reactor_call call;
+	unsigned int left;
+	uint64_t round;			/* of the last portion */
+	bool same_round, call_waited;
+	bool called;
+};
+
+static uint64_t round_of(struct reactor *r)
+{
+	struct reactor_stats stats;
+
+	reactor_stats(r, &stats);
+	return stats.rounds;
+}
+
+static void portions_called(struct reactor_call *call)
+{
+	container_of(call, struct portions, call)->called = true;
+}
+
+static void portion_end(struct reactor_end *e)
+{
+	struct portions *p = container_of(e, struct portions, end);
+
+	if (p->round)
+		p->same_round |= p->round == round_of(p->r);
+	if (p->left == 8)
+		reactor_post(p->r, &p->call);
+	else
+		p->call_waited |= !p->called;
+	p->round = round_of(p->r);
+	if (!--p->left)
+		return;
+	reactor_at_next_end(p->r, &p->end);
+	reactor_at_end(p->r, &p->end);	/* it is queued: nothing */
+}
+
+static void portions_begin(void *arg)
+{
+	struct portions *p = arg;
+
+	reactor_end_init(&p->end, portion_end);
+	reactor_at_end(p->r, &p->end);
+}
+
+static void hooks_of_the_next_round_let_others_in_between(void)
+{
+	struct portions p = { .r = make(env_posix(), 0, 0), .call.fn = portions_called,
+			      .left = 8 };
+
+	reactor_call_sync(p.r, portions_begin, &p);
+	reactor_destroy(p.r);	/* runs what is queued */
+	CU_ASSERT_EQUAL(p.left, 0);
+	CU_ASSERT_FALSE(p.same_round);
+	CU_ASSERT_FALSE(p.call_waited);
+}
+
 UNIT_MAIN("base/reactor",
 	  UNIT_TEST(calls_of_many_threads_all_run_in_their_order),
 	  UNIT_TEST(call_that_waits_already_runs_once),
@@ -662,4 +723,5 @@ UNIT_MAIN("base/reactor",
 	  UNIT_TEST(what_comes_while_arming_is_done_before_sleeping),
 	  UNIT_TEST(reactor_polls_for_its_time_and_then_sleeps),
 	  UNIT_TEST(rare_work_ends_the_polling),
-	  UNIT_TEST(end_of_round_hooks_run_once_and_last));
+	  UNIT_TEST(end_of_round_hooks_run_once_and_last),
+	  UNIT_TEST(hooks_of_the_next_round_let_others_in_between));

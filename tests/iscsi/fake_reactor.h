@@ -10,7 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "base/reactor.h"
+#include "base/reactor_ends.h"
 
 #define FAKE_TIMERS	16
 
@@ -20,7 +20,7 @@ struct reactor {
 	struct env_mutex mutex;
 	struct env_cond changed;
 	struct reactor_call *first, **last;
-	struct list ends;
+	struct reactor_ends ends;
 	struct reactor_timer *timers[FAKE_TIMERS];
 	bool stopping;
 };
@@ -35,17 +35,6 @@ static struct reactor_call *fake_pop(struct reactor *r)
 			r->last = &r->first;
 	}
 	return call;
-}
-
-static void fake_run_ends(struct reactor *r)
-{
-	while (!list_empty(&r->ends)) {
-		struct reactor_end *e = list_first(&r->ends, struct reactor_end, node);
-
-		list_del(&e->node);
-		e->queued = false;
-		e->fn(e);
-	}
 }
 
 /* Return: when the next one is due, of those too that the due ones have set. */
@@ -85,7 +74,8 @@ static void fake_main(void *arg)
 		}
 		env_mutex_unlock(r->env, &r->mutex);
 		next = fake_run_timers(r);
-		fake_run_ends(r);
+		while (reactor_ends_pending(&r->ends))
+			reactor_ends_run(&r->ends);
 		env_mutex_lock(r->env, &r->mutex);
 		if (r->first)
 			continue;
@@ -107,7 +97,7 @@ int reactor_create(struct env *env, const char *name, uint64_t poll_ns, unsigned
 		return -ENOMEM;
 	r->env = env;
 	r->last = &r->first;
-	list_init(&r->ends);
+	reactor_ends_init(&r->ends);
 	env_mutex_init(env, &r->mutex);
 	env_cond_init(env, &r->changed);
 	*out = r;
@@ -206,18 +196,18 @@ void reactor_poller_remove(struct reactor *r, struct reactor_poller *p)
 
 void reactor_at_end(struct reactor *r, struct reactor_end *e)
 {
-	if (e->queued)
-		return;
-	e->queued = true;
-	list_add_tail(&r->ends, &e->node);
+	reactor_ends_add(&r->ends, e);
+}
+
+void reactor_at_next_end(struct reactor *r, struct reactor_end *e)
+{
+	reactor_ends_add_next(&r->ends, e);
 }
 
 void reactor_end_cancel(struct reactor *r, struct reactor_end *e)
 {
 	(void)r;
-	if (e->queued)
-		list_del(&e->node);
-	e->queued = false;
+	reactor_ends_cancel(e);
 }
 
 void reactor_timer_set(struct reactor *r, struct reactor_timer *t, uint64_t deadline_ns)

@@ -10,14 +10,14 @@
 #include <poll.h>
 #include <stdlib.h>
 
-#include "base/reactor.h"
+#include "base/reactor_ends.h"
 
 enum { FAKE_FDS_MAX = 512, FAKE_TIMERS_MAX = 512, FAKE_REACTORS_MAX = 4 };
 
 struct reactor {
 	uint64_t	now_ns;
 	struct reactor_call *first, **last;
-	struct list	ends;
+	struct reactor_ends ends;
 	struct reactor_fd *fds[FAKE_FDS_MAX];
 	unsigned int	fd_count;
 	struct reactor_timer *timers[FAKE_TIMERS_MAX + 1];
@@ -35,7 +35,7 @@ static inline struct reactor *fake_reactor(void)
 	memset(r, 0, sizeof(*r));
 	r->now_ns = NSEC_PER_SEC;
 	r->last = &r->first;
-	list_init(&r->ends);
+	reactor_ends_init(&r->ends);
 	return r;
 }
 
@@ -91,19 +91,18 @@ void reactor_remove(struct reactor *r, struct reactor_fd *f)
 
 void reactor_at_end(struct reactor *r, struct reactor_end *e)
 {
-	if (e->queued)
-		return;
-	e->queued = true;
-	list_add_tail(&r->ends, &e->node);
+	reactor_ends_add(&r->ends, e);
+}
+
+void reactor_at_next_end(struct reactor *r, struct reactor_end *e)
+{
+	reactor_ends_add_next(&r->ends, e);
 }
 
 void reactor_end_cancel(struct reactor *r, struct reactor_end *e)
 {
 	(void)r;
-	if (!e->queued)
-		return;
-	e->queued = false;
-	list_del(&e->node);
+	reactor_ends_cancel(e);
 }
 
 void reactor_timer_cancel(struct reactor *r, struct reactor_timer *t)
@@ -178,21 +177,6 @@ static inline bool fake_run_timers(struct reactor *r)
 	return false;
 }
 
-static inline bool fake_run_ends(struct reactor *r)
-{
-	bool found = false;
-
-	while (!list_empty(&r->ends)) {
-		struct reactor_end *e = list_first(&r->ends, struct reactor_end, node);
-
-		list_del(&e->node);
-		e->queued = false;
-		e->fn(e);
-		found = true;
-	}
-	return found;
-}
-
 /* Rounds of all reactors until none has anything to do. */
 static inline void fake_run(void)
 {
@@ -206,7 +190,7 @@ static inline void fake_run(void)
 			found |= fake_run_posted(fake_current);
 			found |= fake_run_fds(fake_current);
 			found |= fake_run_timers(fake_current);
-			found |= fake_run_ends(fake_current);
+			found |= reactor_ends_run(&fake_current->ends) > 0;
 		}
 		assert(++rounds < 1000000);	/* somebody spins */
 	}
