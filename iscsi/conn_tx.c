@@ -142,7 +142,7 @@ static bool room(const struct tgt_conn *conn)
 {
 	return conn->tx_iov_count + PDU_IOV_MAX <= conn->tx_iov_max &&
 	       conn->tx_head_len + PDU_HEAD_MAX + PDU_HEAD_MAX <= conn->tx_head_max &&
-	       conn->tx_prepared - conn->tx_done < TX_AHEAD;
+	       conn->tx_prepared - conn->tx_done < TX_ROUND;
 }
 
 /* ---- PDUs of tasks ---- */
@@ -398,31 +398,39 @@ static void sent(struct tgt_conn *conn, size_t n)
 	}
 }
 
-void conn_flush(struct tgt_conn *conn)
+/* Return: whether the socket has taken all that was prepared, and may take more. */
+static bool send_prepared(struct tgt_conn *conn)
 {
 	struct msghdr msg = { 0 };
 	ssize_t n;
 
-	while (!conn->tx_blocked) {
-		prepare(conn);
-		if (conn->tx_iov_at == conn->tx_iov_count)
-			return;
+	do {
 		msg.msg_iov = conn->tx_iov + conn->tx_iov_at;
 		msg.msg_iovlen = conn->tx_iov_count - conn->tx_iov_at;
 		n = sendmsg(conn->fd.fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
-			conn->tx_blocked = true;
-			conn->tx_ns = reactor_now_ns(conn->home->reactor);
-			return;
-		}
-		if (n <= 0) {
-			conn_close(conn, "connection lost");
-			return;
-		}
-		/* A full socket is met again at once: wait for it to have room. */
-		conn->tx_blocked = conn->tx_done + (uint64_t)n < conn->tx_prepared;
-		sent(conn, (size_t)n);
+	} while (n < 0 && errno == EINTR);
+	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+		conn->tx_blocked = true;
+		conn->tx_ns = reactor_now_ns(conn->home->reactor);
+		return false;
 	}
+	if (n <= 0) {
+		conn_close(conn, "connection lost");
+		return false;
+	}
+	/* A full socket is met again at once: wait for it to have room. */
+	conn->tx_blocked = conn->tx_done + (uint64_t)n < conn->tx_prepared;
+	sent(conn, (size_t)n);
+	return !conn->tx_blocked;
+}
+
+void conn_flush(struct tgt_conn *conn)
+{
+	if (conn->tx_blocked)
+		return;
+	prepare(conn);
+	if (conn->tx_iov_at == conn->tx_iov_count || !send_prepared(conn))
+		return;
+	if (!conn_tx_idle(conn))
+		reactor_at_next_end(conn->home->reactor, &conn->end);
 }

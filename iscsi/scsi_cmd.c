@@ -374,23 +374,46 @@ int64_t scsi_differs(const struct scsi_cmd *cmd, uint64_t off, const void *with,
 
 /* ---- device ---- */
 
-void shard_submit_batch(struct reactor_end *end)
+/* The first requests of what was collected, up to @bytes_max and at least one. */
+static void submit_some(struct scsi_shard *shard, uint64_t bytes_max)
 {
-	struct scsi_shard *shard = container_of(end, struct scsi_shard, end);
-	unsigned int count = shard->batch_count;
+	unsigned int n = 0, left;
+	uint64_t bytes = 0;
 
-	/* A request that fails at once may submit another one: the batch is free by then. */
+	/* A request that fails at once may submit another one: the batch has room by then. */
 	struct blk_io *batch[SCSI_BATCH_MAX];
 
-	memcpy(batch, shard->batch, count * sizeof(struct blk_io *));
-	shard->batch_count = 0;
-	blkdev_submit(shard->dev, batch, count);
+	while (n < shard->batch_count && (!n || bytes + shard->batch[n]->len <= bytes_max)) {
+		bytes += shard->batch[n]->len;
+		batch[n] = shard->batch[n];
+		n++;
+	}
+	left = shard->batch_count - n;
+	memmove(shard->batch, shard->batch + n, left * sizeof(struct blk_io *));
+	shard->batch_count = left;
+	blkdev_submit(shard->dev, batch, n);
+}
+
+/*
+ * Devices that answer at once (files in the page cache) are asked at once; of large transfers
+ * some at a time, so that data goes out while the cache still has it.
+ */
+void shard_end(struct reactor_end *end)
+{
+	struct scsi_shard *shard = container_of(end, struct scsi_shard, end);
+
+	if (shard->batch_count)
+		submit_some(shard, SCSI_BATCH_BYTES);
+	if (shard->polled)
+		blkdev_poll(shard->dev);
+	if (shard->batch_count)
+		reactor_at_end(shard->reactor, &shard->end);
 }
 
 void scsi_submit_to(struct scsi_shard *shard, struct blk_io *io)
 {
 	if (shard->batch_count == SCSI_BATCH_MAX)
-		shard_submit_batch(&shard->end);
+		submit_some(shard, UINT64_MAX);
 	shard->batch[shard->batch_count++] = io;
 	reactor_at_end(shard->reactor, &shard->end);
 }

@@ -25,6 +25,7 @@ enum {
 	SCSI_SCRATCH_LEN	= 64 * 1024,	/* a buffer for commands of several steps */
 	SCSI_SCRATCH_MAX	= 8,		/* of them in a shard */
 	SCSI_BATCH_MAX		= 64,
+	SCSI_BATCH_BYTES	= 256 * 1024,	/* of a batch, about */
 	SCSI_WATCHES		= 64,
 	SCSI_PARAM_LEN_MAX	= 4096,		/* parameter lists are contiguous in iov[0] */
 	SCSI_REPLY_LEN_MAX	= 128 * 1024,	/* of data-in that is not blocks */
@@ -269,7 +270,7 @@ bool scsi_was_aborted(struct scsi_cmd *cmd);
 /** scsi_submit() - @cmd->io, with @next called in the reactor when it is done. */
 void scsi_submit(struct scsi_cmd *cmd, void (*next)(struct scsi_cmd *cmd, int err));
 void scsi_submit_to(struct scsi_shard *shard, struct blk_io *io);
-void shard_submit_batch(struct reactor_end *end);
+void shard_end(struct reactor_end *end);
 /** scsi_piece() - one step on blocks of the unit through @cmd->scratch. */
 void scsi_piece(struct scsi_cmd *cmd, enum blk_op op, unsigned int flags, uint64_t lba,
 		uint64_t blocks, void (*next)(struct scsi_cmd *cmd, int err));

@@ -121,7 +121,7 @@ static void shard_open(void *arg)
 	const struct scsi_backing *backing = &shard->lun->config.backing;
 	int err = backing->open(backing->arg, shard->reactor, &shard->dev);
 
-	reactor_end_init(&shard->end, shard_submit_batch);
+	reactor_end_init(&shard->end, shard_end);
 	call->err = err;
 	if (err)
 		return;
