@@ -17,8 +17,14 @@ lunfs_main := tools/lunfs_main.c tools/cmd_status.c tools/cmd_files.c tools/cmd_
 lunfs_uses := fs
 $(eval $(call program,lunfs))
 
-# Measures locks; built by `make bench`, not installed.
-bench_objs := $(B)/tools/bench/lock_bench.o
-all_objs += $(bench_objs)
-$(B)/tools/bench/lock_bench: $(bench_objs) $(call archives,fs)
-	@$(CC) $(LDFLAGS_ALL) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS)
+# They measure; built by `make bench`, not installed.
+bench_progs := $(B)/tools/bench/lock_bench $(B)/tools/bench/iscsi_bench
+iscsi_bench_objs := $(B)/tools/bench/iscsi_load.o
+all_objs += $(bench_progs:%=%.o) $(iscsi_bench_objs)
+$(B)/tools/bench/lock_bench: $(call archives,fs)
+$(B)/tools/bench/iscsi_bench: $(iscsi_bench_objs) $(call archives,iscsi)
+$(bench_progs): %: %.o
+	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS)
+
+.PHONY: bench_programs
+bench_programs: $(bench_progs)

@@ -2,37 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make bench`: LunFS against the raw device and a peer, in one run, as medians and ratios.
 
-bench.py [--smoke] [part …]     parts: fuse names locks takeover mkfs
+bench.py [--smoke] [part …]     parts: fuse names locks takeover mkfs iscsi
 """
 import json
 import os
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
-TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BIN = os.path.join(TOP, "build", "bin")
-SMOKE = "--smoke" in sys.argv
-ROUNDS = 1 if SMOKE else 5
-SECONDS = 1 if SMOKE else 2
-MIB = 1 << 20
-
-
-def say(text=""):
-    print(text, flush=True)
-
-
-def run(*args, **kwargs):
-    return subprocess.run(args, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          **kwargs).stdout.decode()
-
-
-def median(values):
-    return statistics.median(values)
+from bench_iscsi import part_iscsi
+from common import BIN, MIB, ROUNDS, SECONDS, SMOKE, TOP, direct_works, fill, median, run, say
 
 
 class Host:
@@ -127,23 +109,6 @@ def fio(path, size, rw, bs, iodepth):
     job = json.loads(out[out.index("{"):])["jobs"][0]
     side = job["read"] if "read" in rw else job["write"]
     return side["iops"] if bs == "4k" else side["bw"] / 1024
-
-
-def direct_works(path):
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_DIRECT))
-        return 1
-    except OSError:
-        return 0
-
-
-def fill(path, size):
-    piece = os.urandom(MIB)
-    with open(path, "wb") as f:
-        for _ in range(size // MIB):
-            f.write(piece)
-        f.flush()
-        os.fsync(f.fileno())
 
 
 class Peer:
@@ -368,7 +333,7 @@ def part_mkfs():
 
 
 PARTS = {"fuse": part_fuse, "names": part_names, "locks": part_locks,
-         "takeover": part_takeover, "mkfs": part_mkfs}
+         "takeover": part_takeover, "mkfs": part_mkfs, "iscsi": part_iscsi}
 
 
 def may_mount():
@@ -383,10 +348,10 @@ def may_mount():
 
 
 def main():
+    wanted = [a for a in sys.argv[1:] if not a.startswith("-")] or list(PARTS)
     if os.getuid() or not os.path.exists("/dev/fuse") or not may_mount():
         say("SKIP: bench: needs root, /dev/fuse and mounts")
-        return
-    wanted = [a for a in sys.argv[1:] if not a.startswith("-")] or list(PARTS)
+        wanted = [w for w in wanted if w == "iscsi"]
     for name in wanted:
         start = time.time()
         PARTS[name]()
