@@ -245,7 +245,7 @@ static int set_vring_call(struct vhu *v, bool err_fd)
 		return err;
 	at = err_fd ? &q->err_fd : &q->call_fd;
 	/* What is queued for the old one is sent to the old one. */
-	notify_send(&v->notify);
+	notify_flush(&v->notify);
 	if (*at >= 0)
 		close(*at);
 	*at = fd;
@@ -280,7 +280,7 @@ static void get_vring_base_drained(struct vhu *v)
 	queue_publish(q);
 	queue_stop(q);
 	inflight_stop(q);
-	notify_send(&v->notify);	/* before their descriptors are closed */
+	notify_flush(&v->notify);	/* before their descriptors are closed */
 	base = queue_get_base(q);
 	/* The front end sets up again all that the next start needs. */
 	queue_reset_fds(q);
@@ -313,7 +313,7 @@ static void reset_device_drained(struct vhu *v)
 		queue_stop(q);
 		inflight_forget(q);
 	}
-	notify_send(&v->notify);
+	notify_flush(&v->notify);
 	for (unsigned int i = 0; i < v->queue_count; i++)
 		queue_reset(&v->queues[i]);
 	v->writeback = 1;

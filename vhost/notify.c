@@ -48,7 +48,7 @@ static void notify_drop_events(struct notify *n)
 		;
 }
 
-void notify_send(struct notify *n)
+void notify_flush(struct notify *n)
 {
 	struct iocb *cbs[NOTIFY_BATCH];
 	unsigned int i, done = 0;
@@ -68,7 +68,7 @@ void notify_send(struct notify *n)
 void notify_add(struct notify *n, int fd)
 {
 	if (n->count == NOTIFY_BATCH)
-		notify_send(n);
+		notify_flush(n);
 	notify_prepare(n, &n->iocbs[n->count++], fd);
 }
 

@@ -29,11 +29,11 @@ int notify_init(struct notify *n);
 /** notify_fini() - Return: the context, for io_destroy(), which takes long; NULL: none. */
 io_context_t notify_fini(struct notify *n);
 
-/** notify_add() - signals @fd with the next notify_send(); sends if there is no more room. */
+/** notify_add() - signals @fd with the next notify_flush(); sends if there is no more room. */
 void notify_add(struct notify *n, int fd);
 
-/** notify_send() - one system call for all that were added; none if there were none. */
-void notify_send(struct notify *n);
+/** notify_flush() - one system call for all that were added; none if there were none. */
+void notify_flush(struct notify *n);
 
 /** notify_check() - 0 if @fd is an eventfd, which this signals once; -EINVAL if not. */
 int notify_check(struct notify *n, int fd);

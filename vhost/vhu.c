@@ -60,7 +60,7 @@ static void vhu_end_of_round(struct reactor_end *e)
 		vhu_cut(v, VHU_END_PROTOCOL, "its memory was taken away");
 	for (unsigned int i = 0; i < v->queue_count && !v->cut; i++)
 		queue_publish(&v->queues[i]);
-	notify_send(&v->notify);
+	notify_flush(&v->notify);
 	vhu_check_drained(v);
 }
 
