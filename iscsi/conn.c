@@ -428,22 +428,41 @@ static void conn_timer(struct reactor_timer *t)
 		reactor_timer_set(conn->home->reactor, &conn->timer, next);
 }
 
-void conn_ask_logout(struct tgt_conn *conn, unsigned int timeout_ms)
+/* Return: NULL if there is no room for it; the initiator then has to do without. */
+static struct pdu_async_wire *async_message(struct tgt_conn *conn, enum pdu_async_event event)
 {
 	struct conn_note *note = conn_note(conn);
 	struct pdu_async_wire *head;
 
-	conn->logout_ns = reactor_now_ns(conn->home->reactor) + timeout_ms * NSEC_PER_MSEC;
-	reactor_timer_set(conn->home->reactor, &conn->timer, conn->logout_ns);
 	if (!note)
-		return;
+		return NULL;
 	head = (void *)&note->head;
 	head->opcode = PDU_ASYNC_MESSAGE;
 	head->flags = PDU_FINAL;
 	head->itt = cpu_to_be32(PDU_TAG_NONE);
-	head->event = PDU_ASYNC_LOGOUT;
-	head->parameter3 = cpu_to_be16((uint16_t)(timeout_ms / 1000));
+	head->event = (uint8_t)event;
 	note->counts = true;
+	return head;
+}
+
+void conn_ask_logout(struct tgt_conn *conn, unsigned int timeout_ms)
+{
+	struct pdu_async_wire *head = async_message(conn, PDU_ASYNC_LOGOUT);
+
+	conn->logout_ns = reactor_now_ns(conn->home->reactor) + timeout_ms * NSEC_PER_MSEC;
+	reactor_timer_set(conn->home->reactor, &conn->timer, conn->logout_ns);
+	if (head)
+		head->parameter3 = cpu_to_be16((uint16_t)(timeout_ms / 1000));
+}
+
+void conn_drop(struct tgt_conn *conn, const char *why)
+{
+	if (!conn_is_open(conn))
+		return;
+	/* It may log in again at once, and finds no task of before: both times are 0. */
+	if (conn->state == CONN_FULL)
+		async_message(conn, PDU_ASYNC_DROP_SESSION);
+	conn_finish(conn, why);
 }
 
 /* ---- login ---- */

@@ -231,6 +231,10 @@ struct tgt_session {
 	struct list	waiting;	/* connections that wait for its end; the first reactor's */
 	bool		closing;	/* the first reactor has asked for its end */
 	struct reactor_call close_call;	/* to its reactor */
+	bool		leaving;	/* the first reactor has had it asked to end */
+	const char	*leave_why;	/* NULL: it is asked to log out; else it is dropped, for that */
+	struct reactor_call leave_call;
+	struct reactor_call reset_call;	/* to the first one: a TARGET COLD RESET came by it */
 	struct reactor_call gone_call;	/* to the first one */
 	struct reactor_call free_call;	/* and back, behind all that was sent to it */
 	struct reactor_call freed_call;	/* and to the first one again, which frees it */
@@ -322,6 +326,8 @@ struct tgt {
 	bool		empty;		/* under the mutex */
 };
 
+enum { LEAVE_MS = 3000 };	/* for who is asked to log out */
+
 /* ---- portal.c: the first reactor ---- */
 
 void portal_close_all(struct tgt *tgt);
@@ -344,6 +350,10 @@ void registry_session_gone(struct reactor_call *call);
 void registry_session_freed(struct reactor_call *call);
 /** registry_close_all() - the end of every session. */
 void registry_close_all(struct tgt *tgt);
+/** registry_cold_reset() - posted by a session: every session of its target ends. */
+void registry_cold_reset(struct reactor_call *call);
+/** registry_enforce() - asks those to log out that the configuration lets in no more. */
+void registry_enforce(struct tgt *tgt);
 
 /* ---- session.c: the session's reactor, but create ---- */
 
@@ -355,6 +365,8 @@ void session_free(struct tgt_session *s);
 void session_join(struct reactor_call *call);
 /** session_close() - ends the session and all its connections. */
 void session_close(struct tgt_session *s, const char *why);
+/** session_drop() - tells the initiator (Async Message 3), then ends it all the same. */
+void session_drop(struct tgt_session *s, const char *why);
 /** session_conn_closed() - @conn, of @s, has no task any more and no socket. */
 void session_conn_closed(struct tgt_session *s, struct tgt_conn *conn);
 /** session_check_end() - goes on ending when something that was waited for is over. */
@@ -450,6 +462,8 @@ void conn_login_pdu(struct tgt_conn *conn, const struct pdu_bhs_wire *bhs, const
 bool conn_end_task(struct tgt_conn *conn, const struct tgt_task *except, enum task_state below);
 /** conn_ask_logout() - Async Message 1; closes it after @timeout_ms. */
 void conn_ask_logout(struct tgt_conn *conn, unsigned int timeout_ms);
+/** conn_drop() - Async Message 3, then the end. */
+void conn_drop(struct tgt_conn *conn, const char *why);
 /** conn_reject() - answers a PDU with a Reject.  Return: false if there is no room now. */
 bool conn_reject(struct tgt_conn *conn, const struct pdu_bhs_wire *bhs,
 		 enum pdu_reject_reason reason);

@@ -428,6 +428,8 @@ static enum tgt_login_result leave_stage(struct tgt_login *l, struct tgt_reply *
 	if (next_stage(l->flags) == PDU_STAGE_FULL_FEATURE) {
 		if (tgt_negotiate_finish(&l->negotiation, &why))
 			return refuse(l, PDU_LOGIN_INITIATOR_ERROR, why, reply);
+		if (l->auth.stage == TGT_AUTH_DONE)
+			snprintf(l->params.user, sizeof(l->params.user), "%s", l->auth.name);
 		return TGT_LOGIN_ATTACH;
 	}
 	l->stage = (uint8_t)next_stage(l->flags);

@@ -14,6 +14,7 @@ struct tgt_params {
 	uint16_t	cid;
 	uint16_t	tsih;		/* 0: a new session */
 	bool		discovery;
+	char		user[256];	/* that it has proved to be (CHAP); "": none */
 
 	/* of the connection */
 	bool		header_digest;	/* CRC32C */

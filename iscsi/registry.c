@@ -6,6 +6,7 @@
  * initiator port the second finds the first; it is struck out when its reactor says that it
  * is over, and freed there behind everything that was posted to it meanwhile.
  */
+#include "iscsi/config.h"
 #include "iscsi/internal.h"
 
 static bool is_same_port(const struct tgt_session *s, const struct tgt_conn *conn)
@@ -101,6 +102,22 @@ static enum pdu_login_status begin_session(struct tgt *tgt, struct tgt_conn *con
 	return PDU_LOGIN_SUCCESS;
 }
 
+/* What a login would be asked, but for the secret itself. */
+static bool may_stay(const struct tgt_config *config, const struct tgt_params *p)
+{
+	const struct tgt_target *t = tgt_config_target(config, p->target);
+	const struct tgt_initiator *entry = t ? tgt_target_admits(t, p->initiator) : NULL;
+	unsigned int i = 0;
+
+	if (!entry)
+		return false;
+	if (!t->auth.required)
+		return true;
+	while (i < t->auth.incoming_count && strcmp(t->auth.incoming[i].name, p->user) != 0)
+		i++;
+	return i < t->auth.incoming_count && (!entry->user[0] || !strcmp(entry->user, p->user));
+}
+
 /* ---- finding one ---- */
 
 static void ask_to_close(struct tgt_session *s)
@@ -146,14 +163,54 @@ void registry_attach(struct tgt_conn *conn)
 {
 	struct tgt *tgt = conn->tgt;
 
+	/* A login may have begun under a configuration that was let go of meanwhile. */
+	bool outdated = conn->config != tgt->config && !conn->params.discovery;
+
 	if (tgt->closing)
 		fail(conn, PDU_LOGIN_UNAVAILABLE);
+	else if (outdated && !may_stay(tgt->config->config, &conn->params))
+		fail(conn, PDU_LOGIN_FORBIDDEN);
 	else if (tgt->connection_count - tgt->half_open_count > tgt->limits.connections_max)
 		fail(conn, PDU_LOGIN_NO_RESOURCES);
 	else if (conn->params.tsih)
 		attach_existing(tgt, conn);
 	else
 		attach_new(tgt, conn);
+}
+
+/* ---- those that may not stay ---- */
+
+/* @why: as tgt_session.leave_why. */
+static void ask_to_leave(struct tgt_session *s, const char *why)
+{
+	/* Who was only asked may still be dropped. */
+	if (s->closing || (s->leaving && (s->leave_why || !why)))
+		return;
+	s->leaving = true;
+	s->leave_why = why;
+	reactor_post(s->home->reactor, &s->leave_call);
+}
+
+void registry_cold_reset(struct reactor_call *call)
+{
+	struct tgt_session *by = container_of(call, struct tgt_session, reset_call), *s, *tmp;
+
+	list_for_each(s, tmp, &by->tgt->sessions, node)
+		if (!s->params.discovery && !strcmp(s->params.target, by->params.target))
+			ask_to_leave(s, "TARGET COLD RESET");
+}
+
+void registry_enforce(struct tgt *tgt)
+{
+	struct tgt_session *s, *tmp;
+
+	list_for_each(s, tmp, &tgt->sessions, node) {
+		if (s->params.discovery || may_stay(tgt->config->config, &s->params))
+			continue;
+		log_info(tgt->env, s->params.initiator, "%s: session 0x%04x may not stay: asked to "
+			 "log out, and ended after %u s", s->params.target, s->tsih, LEAVE_MS / 1000);
+		ask_to_leave(s, NULL);
+	}
 }
 
 /* ---- the end ---- */

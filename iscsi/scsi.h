@@ -237,6 +237,15 @@ void scsi_target_destroy(struct scsi_target *target);
 int scsi_lun_add(struct scsi_target *target, unsigned int number,
 		 const struct scsi_lun_config *config);
 
+/**
+ * scsi_lun_remove() - offers it no longer: its commands are aborted, later ones find no such unit,
+ * and initiators hear REPORTED LUNS DATA HAS CHANGED by any other unit.  Its reservations stay in
+ * its state file.  What it stood on is the caller's to close then.
+ * Return: 0; -ENOENT; -ETIMEDOUT commands hang in the device: it keeps what it stands on.
+ * Context: blocks, no reactor.
+ */
+int scsi_lun_remove(struct scsi_target *target, unsigned int number);
+
 /** scsi_lun_refresh() - re-reads the backing's size; CAPACITY DATA HAS CHANGED if it grew. */
 int scsi_lun_refresh(struct scsi_target *target, unsigned int number);
 

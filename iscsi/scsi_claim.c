@@ -89,6 +89,10 @@ bool claim_admit(struct scsi_cmd *cmd)
 	const struct scsi_lun *lun = cmd->unit;
 	uint32_t flags = cmd->op->flags;
 
+	if (lun->removed) {
+		scsi_sense(cmd, KEY_ILLEGAL_REQUEST, ASC_NO_LOGICAL_UNIT);
+		return false;
+	}
 	if (is_denied(cmd)) {
 		cmd->status = SCSI_RESERVATION_CONFLICT;
 		return false;
@@ -443,6 +447,19 @@ static void mark(struct list *list, bool (*affects)(const struct scsi_claim *c, 
 			w->count++;
 		}
 	}
+}
+
+void unit_mark(struct scsi_lun *lun, bool (*affects)(const struct scsi_claim *c, void *arg),
+	       void *arg, const struct scsi_nexus *by)
+{
+	for (unsigned int i = 0; i < lun->shard_count; i++) {
+		struct scsi_shard *shard = &lun->shards[i];
+
+		mark(&shard->begun, affects, arg, by, NULL, 0);
+		mark(&shard->blocked, affects, arg, by, NULL, 0);
+		mark(&shard->running, affects, arg, by, NULL, 0);
+	}
+	wake_blocked(lun);
 }
 
 int unit_abort(struct scsi_lun *lun, bool (*affects)(const struct scsi_claim *c, void *arg),

@@ -43,7 +43,9 @@ struct scsi_lun *scsi_lun_find(const struct scsi_target *target, const uint8_t l
 /* What an aborted command's initiator hears (SAM-5, 5.3.1; control mode page, TAS). */
 static void set_aborted(struct scsi_cmd *cmd)
 {
-	if (cmd->claim.aborted_by_other && atomic_load(&cmd->unit->task_aborted_status))
+	/* A unit that was removed has no unit attention to tell of it. */
+	if (cmd->claim.aborted_by_other &&
+	    (cmd->unit->removed || atomic_load(&cmd->unit->task_aborted_status)))
 		cmd->status = SCSI_TASK_ABORTED;
 	else
 		cmd->aborted = true;

@@ -130,6 +130,8 @@ struct scsi_lun {
 	/* state.mode once more, for those without a mutex */
 	atomic_bool	descriptor_sense, write_cache, task_aborted_status, write_protected;
 	bool		ejected;
+	bool		removed;	/* from the target; nothing is admitted any more */
+	struct list	removed_node;
 	const struct scsi_nexus *reserved_by;	/* RESERVE(6), (10) */
 	struct list	exclusive;	/* claims */
 	unsigned int	exclusive_count;
@@ -157,6 +159,8 @@ struct scsi_target {
 
 	struct env_mutex mutex;
 	struct list	nexuses;
+	/* Commands that have not run yet may still point to these: freed with the target. */
+	struct list	removed_luns;
 	uint16_t	ports[SCSI_PORTS_MAX];
 	unsigned int	port_count;
 };
@@ -229,6 +233,9 @@ void shard_wake(struct reactor_call *call);
 /** claim_cancel() - leaves without having run. */
 void claim_cancel(struct scsi_cmd *cmd);
 
+/** unit_mark() - unit_abort() for who looks by himself when they are gone.  unit_lock() held. */
+void unit_mark(struct scsi_lun *lun, bool (*affects)(const struct scsi_claim *c, void *arg),
+	       void *arg, const struct scsi_nexus *by);
 /**
  * unit_abort() - marks the claims for which @affects says so as aborted by @by.
  * Context: unit_lock() held.  Return: >= 0: @call is posted to @reactor when those that were

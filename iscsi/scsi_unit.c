@@ -5,6 +5,8 @@
 
 #include "iscsi/scsi_internal.h"
 
+#define REMOVE_NS	(10 * NSEC_PER_SEC)	/* for a removed unit's commands to end */
+
 /* ---- unit attentions ---- */
 
 static const uint16_t ua_asc[UA_COUNT] = {
@@ -149,21 +151,26 @@ static void shard_close(void *arg)
 		reactor_poller_remove(shard->reactor, &shard->poller);
 		reactor_remove(shard->reactor, &shard->fd);
 	}
+	shard->polled = false;
 	reactor_end_cancel(shard->reactor, &shard->end);
 	blkdev_close(shard->dev);
+	shard->dev = NULL;
 	for (unsigned int i = 0; i < shard->scratch_free; i++)
 		free(shard->scratch[i]);
+	shard->scratch_free = 0;
+}
+
+static void shards_free(struct scsi_lun *lun, unsigned int count)
+{
+	for (unsigned int i = 0; i < count; i++)
+		env_mutex_fini(lun->target->env, &lun->shards[i].mutex);
+	free(lun->shards);
 }
 
 static void shards_close(struct scsi_lun *lun, unsigned int count)
 {
-	struct env *env = lun->target->env;
-
-	for (unsigned int i = 0; i < count; i++) {
+	for (unsigned int i = 0; i < count; i++)
 		reactor_call_sync(lun->shards[i].reactor, shard_close, &lun->shards[i]);
-		env_mutex_fini(env, &lun->shards[i].mutex);
-	}
-	free(lun->shards);
 }
 
 static int shards_open(struct scsi_lun *lun)
@@ -188,6 +195,7 @@ static int shards_open(struct scsi_lun *lun)
 		reactor_call_sync(shard->reactor, shard_open, &call);
 		if (call.err) {
 			shards_close(lun, i + 1);
+			shards_free(lun, i + 1);
 			return call.err;
 		}
 	}
@@ -249,6 +257,7 @@ static struct scsi_lun *lun_alloc(struct scsi_target *t, unsigned int number,
 		atomic_store(&lun->blocks, config->size / lun->block_size);
 	list_init(&lun->exclusive);
 	list_init(&lun->state_waiters);
+	list_init(&lun->removed_node);
 	env_mutex_init(t->env, &lun->mutex);
 	mode_default(&lun->config, &lun->state.saved);
 	lun->state.mode = lun->state.saved;
@@ -324,6 +333,7 @@ close_state:
 	state_close(lun);
 close_shards:
 	shards_close(lun, lun->shard_count);
+	shards_free(lun, lun->shard_count);
 free_lun:
 	lun_free(lun);
 	return err;
@@ -372,6 +382,70 @@ int scsi_lun_refresh(struct scsi_target *target, unsigned int number)
 	return 0;
 }
 
+/* ---- removing one ---- */
+
+static bool everyone(const struct scsi_claim *c, void *arg)
+{
+	(void)c;
+	(void)arg;
+	return true;
+}
+
+/* Out of sight: no command finds it, and none that did is admitted.  Those at work are marked. */
+static void lun_unpublish(struct scsi_lun *lun)
+{
+	struct scsi_target *t = lun->target;
+
+	env_mutex_lock(t->env, &t->mutex);
+	atomic_store(&t->luns[lun->number], NULL);
+	unit_lock(lun);
+	lun->removed = true;
+	unit_mark(lun, everyone, NULL, NULL);
+	unit_unlock(lun);
+	for (unsigned int i = 0; i < SCSI_LUNS_MAX; i++)
+		if (atomic_load(&t->luns[i]))
+			scsi_ua_raise(t->luns[i], UA_LUNS, NULL);
+	list_add_tail(&t->removed_luns, &lun->removed_node);
+	env_mutex_unlock(t->env, &t->mutex);
+}
+
+static bool has_commands_at_work(struct scsi_lun *lun)
+{
+	bool any = false;
+
+	unit_lock(lun);
+	for (unsigned int i = 0; i < lun->shard_count; i++)
+		any = any || !list_empty(&lun->shards[i].running) ||
+		      !list_empty(&lun->shards[i].blocked);
+	unit_unlock(lun);
+	return any;
+}
+
+int scsi_lun_remove(struct scsi_target *target, unsigned int number)
+{
+	struct scsi_lun *lun = number < SCSI_LUNS_MAX ? atomic_load(&target->luns[number]) : NULL;
+	struct env *env = target->env;
+	uint64_t deadline_ns = env_now_ns(env) + REMOVE_NS;
+
+	if (!lun)
+		return -ENOENT;
+	lun_unpublish(lun);
+	/* A command leaves when the device has answered all that was sent for it. */
+	while (has_commands_at_work(lun)) {
+		if (env_now_ns(env) >= deadline_ns) {
+			log_error(env, lun->name, "its commands do not end (does the device hang?): it "
+				  "is no longer offered, but stays open");
+			return -ETIMEDOUT;
+		}
+		env_sleep_until(env, env_now_ns(env) + NSEC_PER_MSEC);
+	}
+	sanitize_destroy(lun);
+	state_close(lun);
+	shards_close(lun, lun->shard_count);
+	log_info(env, lun->name, "is no longer offered as LUN %u of %s", number, target->iqn);
+	return 0;
+}
+
 /* ---- targets ---- */
 
 int scsi_target_create(struct env *env, const char *iqn, struct reactor **reactors,
@@ -395,28 +469,39 @@ int scsi_target_create(struct env *env, const char *iqn, struct reactor **reacto
 	t->env = env;
 	snprintf(t->iqn, sizeof(t->iqn), "%s", iqn);
 	list_init(&t->nexuses);
+	list_init(&t->removed_luns);
 	env_mutex_init(env, &t->mutex);
 	scsi_op_index(t);
 	*out = t;
 	return 0;
 }
 
+static void lun_destroy(struct scsi_lun *lun)
+{
+	if (lun->sanitize)
+		sanitize_destroy(lun);
+	copies_destroy(lun);
+	state_close(lun);
+	if (lun->shards[0].dev)
+		shards_close(lun, lun->shard_count);
+	shards_free(lun, lun->shard_count);
+	lun_free(lun);
+}
+
 void scsi_target_destroy(struct scsi_target *target)
 {
+	struct scsi_lun *lun, *tmp;
+
 	if (!target)
 		return;
 	assert(list_empty(&target->nexuses));
 	for (unsigned int i = 0; i < SCSI_LUNS_MAX; i++) {
-		struct scsi_lun *lun = atomic_load(&target->luns[i]);
-
-		if (!lun)
-			continue;
-		sanitize_destroy(lun);
-		copies_destroy(lun);
-		state_close(lun);
-		shards_close(lun, lun->shard_count);
-		lun_free(lun);
+		lun = atomic_load(&target->luns[i]);
+		if (lun)
+			lun_destroy(lun);
 	}
+	list_for_each(lun, tmp, &target->removed_luns, removed_node)
+		lun_destroy(lun);
 	env_mutex_fini(target->env, &target->mutex);
 	free(target->reactors);
 	free(target);

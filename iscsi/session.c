@@ -33,6 +33,20 @@ static void close_posted(struct reactor_call *call)
 	session_check_end(s);
 }
 
+static void leave_posted(struct reactor_call *call)
+{
+	struct tgt_session *s = container_of(call, struct tgt_session, leave_call);
+	struct tgt_conn *conn, *tmp;
+
+	if (s->leave_why) {
+		session_drop(s, s->leave_why);
+		return;
+	}
+	list_for_each(conn, tmp, &s->conns, session_node)
+		if (conn->state == CONN_FULL && !conn->logout_ns)
+			conn_ask_logout(conn, LEAVE_MS);
+}
+
 /* Nothing sent to it is on its way any more. */
 static void free_posted(struct reactor_call *call)
 {
@@ -84,6 +98,8 @@ struct tgt_session *session_create(struct tgt *tgt, struct tgt_home *home,
 	list_init(&s->free_tasks);
 	list_init(&s->free_immediate);
 	s->close_call.fn = close_posted;
+	s->leave_call.fn = leave_posted;
+	s->reset_call.fn = registry_cold_reset;
 	s->gone_call.fn = registry_session_gone;
 	s->free_call.fn = free_posted;
 	s->freed_call.fn = registry_session_freed;
@@ -441,6 +457,19 @@ void session_close(struct tgt_session *s, const char *why)
 	s->state = SESSION_ENDING;
 	list_for_each(conn, tmp, &s->conns, session_node)
 		conn_close(conn, why);
+}
+
+void session_drop(struct tgt_session *s, const char *why)
+{
+	struct tgt_conn *conn, *tmp;
+
+	if (s->state != SESSION_LIVE) {
+		session_close(s, why);
+		session_check_end(s);
+		return;
+	}
+	list_for_each(conn, tmp, &s->conns, session_node)
+		conn_drop(conn, why);
 }
 
 static void reset_done(struct scsi_tmf *tmf)

@@ -152,8 +152,10 @@ static void set_config(void *arg)
 	struct tgt_config_ref *ref = config_add(call->tgt, call->config);
 
 	call->result = ref != NULL;
-	if (ref)
-		call->tgt->config = ref;
+	if (!ref)
+		return;
+	call->tgt->config = ref;
+	registry_enforce(call->tgt);
 }
 
 int tgt_set_config(struct tgt *tgt, const struct tgt_config *config)

@@ -55,7 +55,9 @@ int tgt_listen(struct tgt *tgt, int fd, uint16_t portal_group);
 
 /**
  * tgt_set_config() - logins that begin from now on see @config; until tgt_config_unused() says
- * otherwise the old one may still be looked at.  Return: 0 or -ENOMEM.
+ * otherwise the old one may still be looked at.  Sessions that could not log in under it (target
+ * gone, initiator not admitted, CHAP user not listed) are asked to log out and ended 3 s later.
+ * Return: 0 or -ENOMEM.
  */
 int tgt_set_config(struct tgt *tgt, const struct tgt_config *config);
 

@@ -20,7 +20,12 @@ enum {
 static void answer(struct tgt_task *task, uint8_t response)
 {
 	struct pdu_tmf_response_wire *head = (void *)&task->reply_head;
+	struct tgt_session *s = task->session;
 
+	/* As a power on would: every session of the target ends (RFC 7143, 11.5.1). */
+	if ((task->tmf.function & 0x7f) == SCSI_TMF_TARGET_COLD_RESET &&
+	    response == SCSI_TMF_COMPLETE)
+		reactor_post(s->tgt->homes[0].reactor, &s->reset_call);
 	if (!task->conn || task->conn->state >= CONN_LOGOUT) {
 		task->state = TASK_DONE;
 		session_release(task);

@@ -297,3 +297,32 @@ int target_files_open(struct target_files *files, const struct tgt_config *confi
 	}
 	return 0;
 }
+
+static bool is_configured(const struct tgt_config *config, const struct target_lun_file *f)
+{
+	const struct tgt_target *t = tgt_config_target(config, f->iqn);
+
+	for (unsigned int i = 0; t && i < t->lun_count; i++)
+		if (t->luns[i].number == f->number)
+			return true;
+	return false;
+}
+
+void target_files_forget(struct target_files *files, const struct tgt_config *config)
+{
+	unsigned int kept = 0;
+
+	for (unsigned int i = 0; i < files->lun_count; i++) {
+		struct target_lun_file *f = &files->luns[i];
+
+		if (is_configured(config, f)) {
+			if (kept != i)
+				files->luns[kept] = *f;
+			kept++;
+			continue;
+		}
+		target_file_sent(f);
+		close_fd(&f->lock_fd);
+	}
+	files->lun_count = kept;
+}

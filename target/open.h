@@ -43,6 +43,9 @@ int target_portals_open(struct target_files *files, struct tgt_config *config, c
 int target_files_open(struct target_files *files, const struct tgt_config *config, bool state,
 		      char *why, size_t why_size);
 
+/** target_files_forget() - those that @config has no more; the worker closes its own. */
+void target_files_forget(struct target_files *files, const struct tgt_config *config);
+
 /** target_file_sent() - the worker has them: closes what this side does not need. */
 void target_file_sent(struct target_lun_file *f);
 

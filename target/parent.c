@@ -145,14 +145,6 @@ static void warn_of_unchanged(const struct tgt_config *old, const struct tgt_con
 {
 	if (!same_portals(old, new))
 		SAY(LOG_LEVEL_WARNING, "portals stay as they are until a restart");
-	for (unsigned int i = 0; i < old->target_count; i++) {
-		const struct tgt_target *t = tgt_config_target(new, old->targets[i].iqn);
-
-		if (!t)
-			SAY(LOG_LEVEL_WARNING, "target %s is gone from the configuration: nobody can "
-			    "log in to it any more; sessions go on until a restart",
-			    old->targets[i].iqn);
-	}
 }
 
 /* Portals keep what they were bound to: port 0 has become a number by now. */
@@ -172,8 +164,8 @@ static int reread(struct parent *p, struct tgt_config **out)
 }
 
 /*
- * Whom to let in, secrets, further targets and logical units, and the sizes of those there
- * are.  Without a file only the last.
+ * Whom to let in, secrets, targets and logical units that are new or gone, and the sizes of
+ * those there are.  Without a file only the last.
  */
 static void reload(struct parent *p)
 {
@@ -193,6 +185,7 @@ static void reload(struct parent *p)
 	}
 	if (send_all(p, config))
 		goto out;
+	target_files_forget(&p->files, config);
 	if (config != p->config) {
 		tgt_config_destroy(p->config);
 		p->config = config;

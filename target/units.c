@@ -37,6 +37,16 @@ int units_init(struct units *units, struct reactor **reactors, unsigned int reac
 	return 0;
 }
 
+static void close_unit(struct unit *u)
+{
+	close(u->fd);
+	close(u->lock_fd);
+	if (u->state_fd >= 0)
+		close(u->state_fd);
+	list_del(&u->node);
+	free(u);
+}
+
 void units_fini(struct units *units)
 {
 	struct unit_target *t, *next_target;
@@ -49,14 +59,8 @@ void units_fini(struct units *units)
 		list_del(&t->node);
 		free(t);
 	}
-	list_for_each(u, next, &units->files, node) {
-		close(u->fd);
-		close(u->lock_fd);
-		if (u->state_fd >= 0)
-			close(u->state_fd);
-		list_del(&u->node);
-		free(u);
-	}
+	list_for_each(u, next, &units->files, node)
+		close_unit(u);
 	env_mutex_fini(env_posix(), &units->mutex);
 }
 
@@ -208,6 +212,38 @@ static int apply_target(struct units *units, const struct tgt_target *t)
 		if (err)
 			log_error(env_posix(), t->iqn, "LUN %u (%s): %s", u->number,
 				  t->luns[i].path, strerror(-err));
+	}
+	return result;
+}
+
+static bool is_configured(const struct tgt_config *config, const struct unit *u)
+{
+	const struct tgt_target *t = tgt_config_target(config, u->iqn);
+
+	for (unsigned int i = 0; t && i < t->lun_count; i++)
+		if (t->luns[i].number == u->number)
+			return true;
+	return false;
+}
+
+int units_remove(struct units *units, const struct tgt_config *config)
+{
+	struct unit *u, *next;
+	int result = 0;
+
+	list_for_each(u, next, &units->files, node) {
+		int err;
+
+		if (!u->iqn[0] || is_configured(config, u))
+			continue;
+		err = u->added ? scsi_lun_remove(units_find(units, u->iqn), u->number) : 0;
+		/* Commands of it hang in the device: its lock stays, so that nobody else serves it. */
+		if (!err)
+			close_unit(u);
+		else
+			u->iqn[0] = '\0';
+		if (err && !result)
+			result = err;
 	}
 	return result;
 }

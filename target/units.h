@@ -23,7 +23,7 @@ void units_fini(struct units *units);
 
 /**
  * units_take() - a file for a logical unit that units_apply() will find in its configuration.
- * @fds: file[, state]; taken over.  Return: 0; -EPROTO, -ENOMEM.
+ * @fds: file, its lock[, state]; taken over.  Return: 0; -EPROTO, -ENOMEM.
  */
 int units_take(struct units *units, const struct target_packet *packet, const int *fds,
 	       unsigned int fd_count);
@@ -34,6 +34,13 @@ int units_take(struct units *units, const struct target_packet *packet, const in
  * Return: 0, or the first error; the rest is done all the same.
  */
 int units_apply(struct units *units, const struct tgt_config *config);
+
+/**
+ * units_remove() - takes away the logical units that @config has no more, and closes what they
+ * stood on.  Context: none of the reactors; blocks until their commands have ended, 10 s at most.
+ * Return: 0, or the first error; the rest is done all the same.
+ */
+int units_remove(struct units *units, const struct tgt_config *config);
 
 /** units_find() - the SCSI target of that name, or NULL.  @arg: struct units.  Any thread. */
 struct scsi_target *units_find(void *arg, const char *iqn);

@@ -178,7 +178,8 @@ static int begin_serving(struct worker *w)
 	return err;
 }
 
-static int change_config(struct worker *w)
+/* @some: an error that keeps single units from being as configured. */
+static int change_config(struct worker *w, int *some)
 {
 	unsigned int i = 0;
 	int err;
@@ -197,6 +198,9 @@ static int change_config(struct worker *w)
 		return err;
 	}
 	w->old[i] = w->config;
+	err = units_remove(&w->units, w->next);
+	if (err && !*some)
+		*some = err;
 	return 0;
 }
 
@@ -208,7 +212,7 @@ static int serve(struct worker *w)
 	if (!w->next)
 		return -EPROTO;
 	answer.err = units_apply(&w->units, w->next);
-	err = w->serving ? change_config(w) : begin_serving(w);
+	err = w->serving ? change_config(w, &answer.err) : begin_serving(w);
 	if (!err)
 		w->config = w->next;
 	else if (!w->serving)

@@ -461,6 +461,109 @@ static void commands_wait_for_memory(void)
 	world_close();
 }
 
+/* Return: whether an Async Message of that event came before the connection ended. */
+static bool is_told(struct ini *ini, enum pdu_async_event event)
+{
+	bool told = false;
+	int op;
+
+	while ((op = ini_receive(ini)) >= 0)
+		told = told || (op == PDU_ASYNC_MESSAGE && ini->async.event == event);
+	return told;
+}
+
+/* RFC 7143, 11.5.1: as a power on, also for those who did not ask for it. */
+static void cold_reset_ends_every_session(void)
+{
+	open_world();
+	ini_log_in(&a, "");
+	ini_connect(&b);
+	ini_send_login(&b, 2, 1, "");
+	CU_ASSERT_EQUAL_FATAL(ini_login_status(&b), PDU_LOGIN_SUCCESS);
+	CU_ASSERT_EQUAL(fake.nexuses, 2);
+	ini_tmf(&a, SCSI_TMF_TARGET_COLD_RESET, 0, 0);
+	CU_ASSERT_EQUAL(fake.last_tmf, SCSI_TMF_TARGET_COLD_RESET);
+	CU_ASSERT_EQUAL(ini_receive(&a), PDU_TMF_RESPONSE);
+	CU_ASSERT_EQUAL(a.tmf.response, SCSI_TMF_COMPLETE);
+	CU_ASSERT_TRUE(is_told(&a, PDU_ASYNC_DROP_SESSION));
+	CU_ASSERT_TRUE(is_told(&b, PDU_ASYNC_DROP_SESSION));
+	ini_close(&a);
+	/* One that keeps its end open is not waited for. */
+	fake_advance(3 * NSEC_PER_SEC);
+	CU_ASSERT_EQUAL(fake.nexuses, 0);
+	ini_close(&b);
+	ini_log_in(&a, "");
+	CU_ASSERT_EQUAL(fake.nexuses, 1);
+	ini_close(&a);
+	world_close();
+}
+
+/* A warm one resets logical units, and nobody is thrown out. */
+static void warm_reset_ends_no_session(void)
+{
+	open_world();
+	ini_log_in(&a, "");
+	ini_tmf(&a, SCSI_TMF_TARGET_WARM_RESET, 0, 0);
+	CU_ASSERT_EQUAL(ini_receive(&a), PDU_TMF_RESPONSE);
+	ini_command(&a, FAKE_OP_TEST, PDU_FINAL, 0, 0, 0, NULL, 0);
+	CU_ASSERT_EQUAL(ini_receive(&a), PDU_SCSI_RESPONSE);
+	CU_ASSERT_EQUAL(fake.nexuses, 1);
+	ini_close(&a);
+	world_close();
+}
+
+static struct tgt_config *config_of(const char *text)
+{
+	FILE *in = fmemopen((void *)(uintptr_t)text, strlen(text), "r");
+	struct tgt_config *config;
+	char why[300] = "";
+
+	CU_ASSERT_FATAL(in && !tgt_config_create(&config));
+	CU_ASSERT_EQUAL_FATAL(tgt_config_read(config, in, "c", why, sizeof(why)), 0);
+	fclose(in);
+	return config;
+}
+
+static void change_config(struct tgt_config *config)
+{
+	CU_ASSERT_EQUAL(tgt_set_config(world.tgt, config), 0);
+	fake_run();
+	tgt_config_destroy(world.config);	/* nobody looks at it any more: no login is under way */
+	world.config = config;
+}
+
+/* Whoever is taken from the list must not go on until he leaves by himself. */
+static void initiator_that_lost_access_is_asked_to_leave_and_then_ended(void)
+{
+	static const char *const later[] = {
+		"portal = 127.0.0.1:3260\n[target " DISK "]\ninitiator = " HOST "2\n",
+		"portal = 127.0.0.1:3260\n[target " DISK "2]\ninitiator = *\n",
+	};
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(later); i++) {
+		open_world();
+		ini_log_in(&a, "");
+		change_config(config_of("portal = 127.0.0.1:3260\n[target " DISK "]\n"
+					"initiator = " HOST "\n"));
+		ini_command(&a, FAKE_OP_TEST, PDU_FINAL, 0, 0, 0, NULL, 0);
+		CU_ASSERT_EQUAL(ini_receive(&a), PDU_SCSI_RESPONSE);
+		change_config(config_of(later[i]));
+		CU_ASSERT_EQUAL(ini_receive(&a), PDU_ASYNC_MESSAGE);
+		CU_ASSERT_EQUAL(a.async.event, PDU_ASYNC_LOGOUT);
+		CU_ASSERT_EQUAL(be16_to_cpu(a.async.parameter3), 3);
+		CU_ASSERT_EQUAL(fake.nexuses, 1);
+		fake_advance(4 * NSEC_PER_SEC);
+		CU_ASSERT_EQUAL(fake.nexuses, 0);
+		CU_ASSERT_EQUAL(ini_receive(&a), -1);
+		ini_close(&a);
+		ini_connect(&a);
+		ini_send_login(&a, 1, 1, "");
+		CU_ASSERT_NOT_EQUAL(ini_login_status(&a), PDU_LOGIN_SUCCESS);
+		ini_close(&a);
+		world_close();
+	}
+}
+
 UNIT_MAIN("iscsi transport",
 	UNIT_TEST(data_survives_every_mix_of_immediate_unsolicited_and_solicited),
 	UNIT_TEST(residuals_tell_what_was_too_much_and_too_little),
@@ -475,4 +578,7 @@ UNIT_MAIN("iscsi transport",
 	UNIT_TEST(digest_errors),
 	UNIT_TEST(nop_is_echoed_and_a_silent_peer_ends),
 	UNIT_TEST(half_open_logins_do_not_keep_a_good_one_out),
-	UNIT_TEST(commands_wait_for_memory));
+	UNIT_TEST(commands_wait_for_memory),
+	UNIT_TEST(cold_reset_ends_every_session),
+	UNIT_TEST(warm_reset_ends_no_session),
+	UNIT_TEST(initiator_that_lost_access_is_asked_to_leave_and_then_ended));
