@@ -319,6 +319,29 @@ static void packed_rebuild_free(struct vhu_queue *q, struct inflight_packed *s,
 	s->old_free_head = first;
 }
 
+/*
+ * A batch that we died over may have left descriptors behind that say "used", all but the
+ * first, which the driver would take for the next batch's once that one's first is there.
+ * What is in flight is ours: it says "available" again.
+ */
+static void packed_hide_used(struct vhu_queue *q, unsigned int slots)
+{
+	unsigned int i = q->used_next;
+	bool wrap = q->used_wrap;
+
+	while (slots--) {
+		uint16_t flags = wrap ? PACKED_F_AVAIL : PACKED_F_USED;
+
+		__atomic_store_n(&q->packed[i].flags, htole16(flags), __ATOMIC_RELEASE);
+		if (q->addr.flags & VHU_VRING_F_LOG)
+			mem_log_host(&q->v->mem, &q->packed[i], sizeof(q->packed[i]));
+		if (++i == q->size) {
+			i = 0;
+			wrap = !wrap;
+		}
+	}
+}
+
 static int packed_start(struct vhu_queue *q, struct inflight_packed *s)
 {
 	struct aged aged[VHU_QUEUE_SIZE_MAX];
@@ -344,6 +367,7 @@ static int packed_start(struct vhu_queue *q, struct inflight_packed *s)
 	}
 	again_sort(&q->inflight, aged, count);
 	packed_rebuild_free(q, s, claimed);
+	packed_hide_used(q, slots);
 	q->slots = slots;
 	q->avail_next = (uint16_t)(q->used_next + slots);
 	q->avail_wrap = q->used_wrap;

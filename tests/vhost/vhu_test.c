@@ -542,27 +542,37 @@ static void refused_start_reads_no_descriptor(void)
 	device_free();
 }
 
+/* A front end that has got an area and has not said so yet; maps it. */
+static void *area_get(struct inflight_wire *w, int *fd)
+{
+	void *area;
+
+	front_connect();
+	front_memory();
+	front_features();
+	CU_ASSERT_EQUAL(share_memory(), 0);
+	*w = (struct inflight_wire){ .queue_count = 1, .queue_size = QSIZE };
+	send_msg(VHU_GET_INFLIGHT_FD, 0, w, sizeof(*w), -1);
+	CU_ASSERT_EQUAL(receive(w, sizeof(*w), fd), sizeof(*w));
+	CU_ASSERT_FATAL(*fd >= 0 && w->mmap_size >= 16 + 16 * QSIZE);
+	area = mmap(NULL, w->mmap_size, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
+	CU_ASSERT_PTR_NOT_EQUAL_FATAL(area, MAP_FAILED);
+	return area;
+}
+
 /*
  * The back end died with a request under way: the area says so, the ring does not.  Here the
  * test plays the one that died, and writes the area as it leaves it.
  */
 static void request_of_before_a_restart_is_completed(void)
 {
-	struct inflight_wire w = { .queue_count = 1, .queue_size = QSIZE };
+	struct inflight_wire w;
 	struct inflight_split *s;
 	int fd = -1;
 
 	packed = false;
 	device_make();
-	front_connect();
-	front_memory();
-	front_features();
-	CU_ASSERT_EQUAL(share_memory(), 0);
-	send_msg(VHU_GET_INFLIGHT_FD, 0, &w, sizeof(w), -1);
-	CU_ASSERT_EQUAL(receive(&w, sizeof(w), &fd), sizeof(w));
-	CU_ASSERT_FATAL(fd >= 0 && w.mmap_size >= 16 + 16 * QSIZE);
-	s = mmap(NULL, w.mmap_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	CU_ASSERT_PTR_NOT_EQUAL_FATAL(s, MAP_FAILED);
+	s = area_get(&w, &fd);
 	/* Taken as the first of the ring, not given back. */
 	queue_request(BLK_T_GET_ID, 0, AT_DATA, 20);
 	s->version = 1;
@@ -587,6 +597,51 @@ static void request_of_before_a_restart_is_completed(void)
 	device_free();
 }
 
+/*
+ * The back end died over a batch of two: the second descriptor says "used" already, the first
+ * does not.  When the next one gives the first back, the driver must not believe the second,
+ * whose data was not moved.  Here the second can never be done, so it stays in the ring.
+ */
+static void half_a_batch_of_before_a_restart_is_not_believed(void)
+{
+	struct packed_desc_wire *ring;
+	struct inflight_packed *s;
+	struct inflight_wire w;
+	uint16_t flags;
+	int fd = -1;
+
+	packed = true;
+	device_make();
+	s = area_get(&w, &fd);
+	ring = (void *)(mem + AT_DESC);
+	queue_request(BLK_T_GET_ID, 0, AT_DATA, 20);
+	queue_request(BLK_T_GET_ID, 0, AT_DATA, 20);
+	s->version = 1;
+	s->desc_num = QSIZE;
+	s->free_head = s->old_free_head = 2;
+	s->used_wrap_counter = s->old_used_wrap_counter = 1;
+	for (uint16_t i = 2; i < QSIZE; i++)
+		s->desc[i].next = (uint16_t)(i + 1);	/* the free ones */
+	for (uint16_t i = 0; i < 2; i++) {
+		s->desc[i] = (struct inflight_packed_desc){
+			.inflight = 1, .next = i, .last = i, .num = 1, .counter = i, .id = 7,
+			.flags = DESC_F_INDIRECT, .len = 48,
+			.addr = i ? GPA + MEM : GPA + AT_TABLE };
+	}
+	ring[1].flags = PACKED_F_AVAIL | PACKED_F_USED;
+	CU_ASSERT_EQUAL(tell(VHU_SET_INFLIGHT_FD, &w, sizeof(w), fd), 0);
+	front_ring(0x80008000u);
+	while (!was_used())
+		sched_yield();
+	CU_ASSERT_EQUAL(mem[AT_STATUS], BLK_S_OK);
+	flags = __atomic_load_n(&ring[1].flags, __ATOMIC_ACQUIRE);
+	CU_ASSERT_EQUAL(flags & (PACKED_F_AVAIL | PACKED_F_USED), PACKED_F_AVAIL);
+	munmap(s, w.mmap_size);
+	close(fd);
+	front_free();
+	device_free();
+}
+
 UNIT_MAIN("vhost/vhu",
 	  UNIT_TEST(requests_of_every_type_on_a_split_ring),
 	  UNIT_TEST(requests_of_every_type_on_a_packed_ring),
@@ -594,4 +649,5 @@ UNIT_MAIN("vhost/vhu",
 	  UNIT_TEST(nonsense_ends_the_connection_and_nothing_else),
 	  UNIT_TEST(memory_that_shrinks_costs_only_its_owner),
 	  UNIT_TEST(refused_start_reads_no_descriptor),
-	  UNIT_TEST(request_of_before_a_restart_is_completed));
+	  UNIT_TEST(request_of_before_a_restart_is_completed),
+	  UNIT_TEST(half_a_batch_of_before_a_restart_is_not_believed));
