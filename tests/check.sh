@@ -47,6 +47,7 @@ for script in tests/guest/*.sh; do
 	case $script in */lib.sh|*/in_guest.sh) continue ;; esac
 	part "guest/$(basename "$script" .sh)" "$script"
 done
+part vhost/load_generator tests/vhost/load_generator.sh
 part iscsi              tests/iscsi/conformance.sh short
 part bench              tests/bench_smoke.sh
 

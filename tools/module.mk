@@ -28,3 +28,14 @@ $(bench_progs): %: %.o
 
 .PHONY: bench_programs
 bench_programs: $(bench_progs)
+
+# The load generator for vhost-user-blk servers.
+vhost_bench_srcs := $(wildcard tools/vhost_bench/*.c)
+vhost_bench_uses := base
+vhost_bench_tests := tests/tools/vhost_bench_test.c
+$(eval $(call library,vhost_bench))
+$(eval $(call unit_tests,vhost_bench))
+
+lunfs-vhost-bench_main := tools/vhost_bench_main.c
+lunfs-vhost-bench_uses := vhost_bench
+$(eval $(call program,lunfs-vhost-bench))
