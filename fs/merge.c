@@ -399,46 +399,52 @@ static int merging_finish(struct merging *mg)
 	return 0;
 }
 
-/* ---- a step ---- */
-
-/* What this step has moved, readers see: those of images on top read by the copies. */
-static void merging_show(struct merging *mg)
+/* What was moved shows in the copies through which others are read. */
+static void merging_refreeze(struct merging *mg)
 {
-	image_refreeze(mg->parent);
+	/* Of the parent there is none any more when it is done with. */
+	if (mg->parent->frozen)
+		image_refreeze(mg->parent);
 	if (mg->child->frozen)
 		image_refreeze(mg->child);
 }
 
-/* Return: 1 more to do; 0 done; errors. */
+/* ---- a step ---- */
+
+/* Units from m->unit on, at most MERGE_UNITS, and the end.  Return: 1 more to do; 0 done; errors. */
+static int merging_units(struct merging *mg)
+{
+	uint64_t unit = mg->m->unit, limit = le64_to_cpu(inode_disk(mg->child)->image_limit);
+	struct map_entry e;
+	int err;
+
+	for (unsigned int i = 0; i < MERGE_UNITS; i++, unit++) {
+		err = map_next(mg->fs, mg->parent, &unit, &e);
+		if (err == -ENOENT || (!err && unit * UNIT_SIZE >= limit)) {
+			mg->m->unit = 0;
+			return merging_finish(mg);
+		}
+		if (!err)
+			err = unit_merge(mg, unit);
+		if (err)
+			return err;
+	}
+	mg->m->unit = unit;
+	return 1;
+}
+
+/* As merging_units(). */
 static int merging_locked(struct merging *mg)
 {
-	uint64_t unit = mg->m->unit, limit;
-	struct map_entry e;
 	int err = merging_check(mg);
 
 	if (!err)
 		err = merging_mark(mg);
 	if (err)
 		return err;
-	limit = le64_to_cpu(inode_disk(mg->child)->image_limit);
-	for (unsigned int i = 0; i < MERGE_UNITS && !err; i++, unit++) {
-		err = map_next(mg->fs, mg->parent, &unit, &e);
-		if (err == -ENOENT || (!err && unit * UNIT_SIZE >= limit)) {
-			merging_show(mg);
-			err = merging_finish(mg);
-			if (!err && mg->child->frozen)
-				image_refreeze(mg->child);
-			mg->m->unit = 0;
-			return err;
-		}
-		if (!err)
-			err = unit_merge(mg, unit);
-	}
-	merging_show(mg);
-	if (err)
-		return err;
-	mg->m->unit = unit;
-	return 1;
+	err = merging_units(mg);
+	merging_refreeze(mg);
+	return err;
 }
 
 static void merging_put(struct merging *mg)

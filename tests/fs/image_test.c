@@ -134,19 +134,14 @@ static void do_truncate(struct images *im, unsigned int i)
 	s->size = attr.size;
 }
 
-static void compare_with(struct images *im, struct fs *fs, unsigned int i)
+/* What @f, an open of image @i, shows. */
+static void compare_open(struct images *im, struct fs *fs, struct fs_file *f, unsigned int i)
 {
 	static uint8_t buf[BYTES] __attribute__((aligned(4096)));
 	const struct shown *s = &im->now[i];
-	struct fs_file *f = NULL;
-	struct fs_attr attr;
 	uint64_t at;
 	size_t done = 0;
 
-	CU_ASSERT_EQUAL(fs_lookup(fs, fs_root(fs), name_of(i), &attr), 0);
-	CU_ASSERT_EQUAL(fs_open(fs, attr.id, 0, &cluster_cred, &f, NULL), 0);
-	if (!f)
-		return;
 	CU_ASSERT_EQUAL(fs_read(fs, f, 0, buf, sizeof(buf), &done), 0);
 	CU_ASSERT_EQUAL(done, s->size);
 	for (at = 0; at < done && at < s->size && buf[at] == s->data[at]; at++)
@@ -158,6 +153,18 @@ static void compare_with(struct images *im, struct fs *fs, unsigned int i)
 	/* What SEEK_HOLE calls a hole is zeros. */
 	if (s->size && !fs_seek(fs, f, roll(im, s->size), SEEK_HOLE, &at) && at < s->size)
 		CU_ASSERT_EQUAL(s->data[at], 0);
+}
+
+static void compare_with(struct images *im, struct fs *fs, unsigned int i)
+{
+	struct fs_file *f = NULL;
+	struct fs_attr attr;
+
+	CU_ASSERT_EQUAL(fs_lookup(fs, fs_root(fs), name_of(i), &attr), 0);
+	CU_ASSERT_EQUAL(fs_open(fs, attr.id, 0, &cluster_cred, &f, NULL), 0);
+	if (!f)
+		return;
+	compare_open(im, fs, f, i);
 	fs_close(fs, f);
 }
 
@@ -269,6 +276,8 @@ static void do_merge(struct images *im, unsigned int i)
 	im->merges++;
 	im->moved += (unsigned int)m.units_moved;
 	im->copied += (unsigned int)m.blocks_copied;
+	/* Through the images below as they are in memory, and not only as the next open finds them. */
+	compare_open(im, im->c->fs, f, i);
 	fs_close(im->c->fs, f);
 }
 
@@ -489,6 +498,45 @@ static void clones_of_one_base_are_written_on_two_hosts(void)
 	cluster_run(4711, VOLUME, hosts_body);
 }
 
+/* ---- merging below what is open ---- */
+
+/* Of disk on two snapshots the lower one goes: the upper one shows what it has taken over at once. */
+static void merged_below_body(struct cluster *c)
+{
+	static uint8_t data[64 * KIB];
+	struct merge m = { 0 };
+	struct fs_file *f;
+	struct fs_attr a;
+	uint64_t root;
+	size_t done;
+	int err;
+
+	cluster_alone(c);
+	root = fs_root(c->fs);
+	CU_ASSERT_EQUAL(fs_create(c->fs, root, "disk", S_IFREG | 0644, 0, &cluster_cred, &a), 0);
+	CU_ASSERT_EQUAL_FATAL(fs_open(c->fs, a.id, FS_OPEN_WRITE, &cluster_cred, &f, NULL), 0);
+	memset(data, 'l', sizeof(data));
+	CU_ASSERT_EQUAL(fs_write(c->fs, f, 0, data, sizeof(data), false, &done), 0);
+	CU_ASSERT_EQUAL(fs_snapshot(c->fs, root, "disk", "lower", f, &a), 0);
+	memset(data, 'u', 4096);
+	CU_ASSERT_EQUAL(fs_write(c->fs, f, 4096, data, 4096, false, &done), 0);
+	CU_ASSERT_EQUAL(fs_snapshot(c->fs, root, "disk", "upper", f, &a), 0);
+	CU_ASSERT_EQUAL(fs_unlink(c->fs, root, "lower"), 0);
+	while ((err = fs_merge_step(c->fs, f, &m)) > 0)
+		;
+	CU_ASSERT_EQUAL(err, 0);
+	CU_ASSERT_TRUE(m.blocks_copied > 0);
+	CU_ASSERT_EQUAL(fs_read(c->fs, f, 0, data, sizeof(data), &done), 0);
+	CU_ASSERT(data[0] == 'l' && data[4095] == 'l' && data[4096] == 'u' && data[8191] == 'u' &&
+		  data[8192] == 'l' && data[sizeof(data) - 1] == 'l');
+	fs_close(c->fs, f);
+}
+
+static void what_merged_below_an_open_image_shows_at_once(void)
+{
+	cluster_run(4714, VOLUME, merged_below_body);
+}
+
 /* ---- a parent whose lock hangs ---- */
 
 struct opening {
@@ -617,5 +665,6 @@ UNIT_MAIN("fs/image",
 	UNIT_TEST(every_image_shows_what_was_written_to_it),
 	UNIT_TEST(a_crash_anywhere_leaves_snapshots_as_they_were),
 	UNIT_TEST(clones_of_one_base_are_written_on_two_hosts),
+	UNIT_TEST(what_merged_below_an_open_image_shows_at_once),
 	UNIT_TEST(an_open_whose_parent_hangs_delays_no_other),
 	UNIT_TEST(sixty_four_deep_and_no_deeper));

@@ -2,6 +2,8 @@
 /* The end of a run: everything crashes, one fresh host recovers, all is compared. */
 #include "tests/sim/cluster/sim.h"
 
+#include "fs/image.h"
+
 static const struct fs_cred cred = { .pid = 1, .comm = "finish" };
 
 static void finding(void *arg, const struct check_finding *f)
@@ -76,51 +78,131 @@ static void wait_recovered(struct world *w, struct life *life)
 
 /* ---- comparison with the model ---- */
 
-static void compare_cells(struct world *w, struct mfile *f, unsigned int window,
-			  const uint8_t *buf)
+static void compare_cells(struct world *w, const struct mfile *f, const char *what,
+			  unsigned int window, const uint8_t *buf)
 {
 	for (unsigned int i = 0; i < WINDOW_CELLS; i++) {
 		unsigned int cell = window * WINDOW_CELLS + i;
 		const struct chance *c = &f->cells[cell];
 		uint64_t stamp;
 
-		if (!cell_parse(f->id, cell, buf + i * CELL, &stamp))
-			world_violation(w, "R8: at the end file %#llx cell %u holds what was never "
-					"written there", (unsigned long long)f->id, cell);
+		if (!cell_parse(f->tag, cell, buf + i * CELL, &stamp))
+			world_violation(w, "R8: at the end %s cell %u holds what was never written there",
+					what, cell);
 		else if (!chance_allows(c, stamp))
-			world_violation(w, "R7: at the end file %#llx cell %u holds write %llu; allowed "
-					"is %s%llu of %u", (unsigned long long)f->id, cell,
-					(unsigned long long)stamp, c->certain ? "only " : "not ",
-					(unsigned long long)c->cur, c->count);
+			world_violation(w, "R7: at the end %s cell %u holds write %llu; allowed is "
+					"%s%llu of %u", what, cell, (unsigned long long)stamp,
+					c->certain ? "only " : "not ", (unsigned long long)c->cur,
+					c->count);
 	}
 }
 
-static void compare_file(struct world *w, struct fs *fs, struct mfile *f)
+/* Contents of inode @id, which is what the model calls @f. */
+static void compare_contents(struct world *w, struct fs *fs, uint64_t id, const struct mfile *f,
+			     const char *what)
 {
 	uint8_t *buf = blkdev_alloc(WINDOW_CELLS * CELL);
 	struct fs_file *file;
 	size_t done;
-	int err = fs_open(fs, f->id, 0, &cred, &file, NULL);
+	int err = fs_open(fs, id, 0, &cred, &file, NULL);
 
 	if (err) {
-		world_violation(w, "at the end file %#llx cannot be opened: %d",
-				(unsigned long long)f->id, err);
+		world_violation(w, "at the end %s cannot be opened: %d", what, err);
 		free(buf);
 		return;
 	}
 	for (unsigned int i = 0; i < WINDOWS; i++) {
 		memset(buf, 0, WINDOW_CELLS * CELL);
 		err = fs_read(fs, file, cell_off(i * WINDOW_CELLS), buf, WINDOW_CELLS * CELL, &done);
-		if (err)
-			world_violation(w, "at the end file %#llx cannot be read: %d",
-					(unsigned long long)f->id, err);
-		else
-			memset(buf + done, 0, WINDOW_CELLS * CELL - done);
-		if (!err)
-			compare_cells(w, f, i, buf);
+		if (err) {
+			world_violation(w, "at the end %s cannot be read: %d", what, err);
+			break;
+		}
+		memset(buf + done, 0, WINDOW_CELLS * CELL - done);
+		compare_cells(w, f, what, i, buf);
 	}
-	w->counters[COUNT_final_files]++;
 	fs_close(fs, file);
+	free(buf);
+}
+
+static void compare_xattrs(struct world *w, struct fs *fs, const struct mfile *f)
+{
+	for (unsigned int i = 0; i < XATTRS; i++) {
+		uint8_t buf[XATTR_MAX];
+		uint64_t stamp = 0;
+		size_t len;
+		int err = xattr_get(fs, f->id, xattr_name(i), buf, sizeof(buf), &len);
+
+		w->counters[COUNT_final_xattrs]++;
+		if (err && err != -ENODATA)
+			world_violation(w, "at the end attribute %u of %#llx cannot be read: %d", i,
+					(unsigned long long)f->id, err);
+		else if (!err && !xattr_parse(f->id, i, buf, len, &stamp))
+			world_violation(w, "R8: at the end attribute %u of %#llx holds what was never set "
+					"there", i, (unsigned long long)f->id);
+		else if (!chance_allows(&f->xattrs[i], stamp))
+			world_violation(w, "R7: at the end attribute %u of %#llx is %llu; allowed is "
+					"%s%llu of %u", i, (unsigned long long)f->id,
+					(unsigned long long)stamp, f->xattrs[i].certain ? "only " : "not ",
+					(unsigned long long)f->xattrs[i].cur, f->xattrs[i].count);
+	}
+}
+
+static void compare_file(struct world *w, struct fs *fs, const struct mfile *f)
+{
+	char what[40];
+
+	snprintf(what, sizeof(what), "file %#llx", (unsigned long long)f->id);
+	compare_contents(w, fs, f->id, f, what);
+	compare_xattrs(w, fs, f);
+	w->counters[COUNT_final_files]++;
+}
+
+/* Whichever inode its name leads to. */
+static void compare_image(struct world *w, struct fs *fs, const struct mimage *im)
+{
+	struct fs_attr attr = { 0 };
+	struct image_info info;
+	int err = fs_lookup(fs, w->model->images_dir, im->name, &attr);
+
+	if (err && err != -ENOENT)
+		world_violation(w, "at the end lookup of %s fails: %d", im->name, err);
+	else if (!chance_allows(&im->there, !err))
+		world_violation(w, "R7: at the end %s %s", im->name, err ? "is gone" : "is there");
+	if (err)
+		return;
+	err = fs_image_info(fs, attr.id, &info);
+	if (err || info.frozen != im->frozen)
+		world_violation(w, "at the end %s is %sfrozen (%d)", im->name, info.frozen ? "" : "not ",
+				err);
+	compare_contents(w, fs, attr.id, im->file, im->name);
+	w->counters[COUNT_final_images]++;
+}
+
+static void compare_multi(struct world *w, struct fs *fs, const struct mmulti *m)
+{
+	uint8_t *buf = blkdev_alloc(MULTI_BLOCKS * BLOCK_SIZE);
+	struct fs_file *file;
+	size_t done = 0;
+	int err = fs_open(fs, m->id, 0, &cred, &file, NULL);
+
+	if (!err) {
+		err = fs_read(fs, file, 0, buf, MULTI_BLOCKS * BLOCK_SIZE, &done);
+		fs_close(fs, file);
+	}
+	if (err || done != MULTI_BLOCKS * BLOCK_SIZE)
+		world_violation(w, "at the end %s cannot be read: %d", m->name, err);
+	for (unsigned int i = 0; !err && i < MULTI_CELLS; i++) {
+		uint64_t stamp;
+
+		w->counters[COUNT_final_multi] += i % (BLOCK_SIZE / CELL) == 0;
+		if (!cell_parse(m->id, i, buf + i * CELL, &stamp) ||
+		    !chance_allows(&m->cells[i], stamp))
+			world_violation(w, "R7: at the end %s cell %u holds write %llu; allowed is "
+					"%s%llu of %u", m->name, i, (unsigned long long)stamp,
+					m->cells[i].certain ? "only " : "not ",
+					(unsigned long long)m->cells[i].cur, m->cells[i].count);
+	}
 	free(buf);
 }
 
@@ -154,6 +236,10 @@ static void compare_all(struct world *w, struct fs *fs)
 	for (unsigned int i = 0; i < DIRS * NAMES; i++)
 		compare_name(w, fs, &w->model->dirs[i / NAMES],
 			     &w->model->dirs[i / NAMES].names[i % NAMES]);
+	for (unsigned int i = 0; i < FAMILIES * IMAGES; i++)
+		compare_image(w, fs, &w->model->images[i]);
+	for (unsigned int i = 0; i < MULTIS; i++)
+		compare_multi(w, fs, &w->model->multis[i]);
 }
 
 static void fresh_thread(void *arg)

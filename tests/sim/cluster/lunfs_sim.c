@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* One run of the simulator from its seed; soak.c makes many. */
 #include "tests/sim/cluster/soak.h"
+#include "tests/sim/cluster/work.h"
 
 #include <stdarg.h>
 #include <unistd.h>
@@ -129,6 +130,8 @@ static void make_dirs(struct world *w, struct fs *fs)
 			world_violation(w, "the first directories cannot be made");
 		w->model->dirs[i].id = attr.id;
 	}
+	if (images_make(w, fs) || multi_make(w, fs))
+		world_violation(w, "the first disks and shared files cannot be made");
 }
 
 static void first_thread(void *arg)

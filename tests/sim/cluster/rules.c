@@ -53,17 +53,12 @@ bool acts_for(struct world *w, const struct life *life, uint32_t slot, uint32_t 
 
 /* ---- what covers a block (R1) ---- */
 
-/* Of a block of data by the first cell in it that was ever written. */
+/* Of a block of data by the first cell in it that was ever written.  A disk's: see below. */
 static uint64_t cover_of_cells(const uint8_t *block)
 {
-	uint64_t words[2];
+	uint64_t tag;
 
-	for (unsigned int i = 0; i < BLOCK_SIZE / CELL; i++) {
-		memcpy(words, block + i * CELL, sizeof(words));
-		if (words[0] == CELL_MAGIC)
-			return inode_lock_addr(words[1]);
-	}
-	return 0;
+	return cell_tag(block, &tag) && !model_is_family(tag) ? inode_lock_addr(tag) : 0;
 }
 
 uint64_t cover_of(struct world *w, uint64_t addr, const uint8_t *block)
@@ -99,13 +94,34 @@ static bool may_write(struct world *w, const struct life *life, const struct loc
 	return false;
 }
 
+/*
+ * A block of a disk may have been any of its family's: snapshots and merges hand it on as it is.
+ * Who writes it has one of them open for writing, or merges below one that it has.
+ */
+static void check_family(struct world *w, struct life *life, uint64_t addr, uint64_t family)
+{
+	for (unsigned int i = 0; i < FAMILIES * IMAGES; i++) {
+		const struct mimage *im = &w->model->images[i];
+		struct lockrec r;
+
+		if (im->family == family && im->file->id &&
+		    lock_at(w, inode_lock_addr(im->file->id), &r) && may_write(w, life, &r))
+			return;
+	}
+	world_violation(w, "R1: life %u (slot %u/%u) writes block %#llx of the disks of family %llu, and "
+			"has none of them", life->pid, life->slot, life->generation,
+			(unsigned long long)addr, (unsigned long long)family);
+}
+
 static void check_cover(struct world *w, struct life *life, uint64_t addr, const uint8_t *block,
 			const char *what)
 {
-	uint64_t lock = cover_of(w, addr, block);
+	uint64_t lock = cover_of(w, addr, block), tag;
 	struct lockrec r, group;
 	uint32_t ag;
 
+	if (!lock && cell_tag(block, &tag) && model_is_family(tag))
+		check_family(w, life, addr, tag);
 	if (!lock)
 		return;
 	if (!lock_at(w, lock, &r)) {
@@ -211,7 +227,7 @@ static void check_taken(struct world *w, struct life *life, uint64_t addr,
 		if (a->mode == LOCK_EXCLUSIVE && rec_names(b, i, g) && b->mode != a->mode &&
 		    i == life->slot && g == life->generation) {
 			w->counters[COUNT_lock_downgrade]++;
-			check_settled(w, life, addr, "downgraded");
+			check_settled(w, life, addr, "downgraded", b->mode != LOCK_MULTI);
 			continue;
 		}
 		if (rec_names(b, i, g))
@@ -225,7 +241,7 @@ static void check_taken(struct world *w, struct life *life, uint64_t addr,
 					(unsigned long long)addr, lock_mode_name(a->mode), i, g,
 					life->pid, life->slot, life->generation);
 		else
-			check_settled(w, life, addr, "released");
+			check_settled(w, life, addr, "released", true);
 	}
 }
 
@@ -236,6 +252,12 @@ static void count_lock(struct world *w, const struct life *life, const struct lo
 	bool has = rec_names(b, life->slot, life->generation);
 
 	w->counters[COUNT_lock_take] += a->mode == LOCK_FREE && has;
+	w->counters[COUNT_lock_multi] += a->mode == LOCK_FREE && has && b->mode == LOCK_MULTI;
+	w->counters[COUNT_lock_multi_join] += a->mode == LOCK_MULTI && !had && has &&
+					      b->mode == LOCK_MULTI;
+	w->counters[COUNT_lock_multi_leave] += had && !has && b->mode == LOCK_MULTI;
+	w->counters[COUNT_lock_multi_only] += a->mode == LOCK_MULTI && had &&
+					      b->mode == LOCK_EXCLUSIVE;
 	w->counters[COUNT_lock_share] += a->mode == LOCK_SHARED && !had && has &&
 					 b->mode == LOCK_SHARED;
 	w->counters[COUNT_lock_upgrade] += a->mode == LOCK_SHARED && had &&

@@ -60,8 +60,12 @@ void ring_saw(struct world *w, uint32_t slot, uint64_t addr, const uint8_t *bloc
 void rings_flushed(struct world *w);
 /** rings_power_cut() - begins again with the tails that are there. */
 void rings_power_cut(struct world *w);
-/** check_settled() - @life gives @lock up, in whole or to a weaker mode (R4). */
-void check_settled(struct world *w, struct life *life, uint64_t lock, const char *what);
+/**
+ * check_settled() - @life gives @lock up, in whole or to a weaker mode (R4).
+ * @contents: also what it wrote to the file; not where it goes on as one of several writers.
+ */
+void check_settled(struct world *w, struct life *life, uint64_t lock, const char *what,
+		   bool contents);
 /** check_replayed() - no transaction of @slot is left that nobody has written home (R3). */
 void check_replayed(struct world *w, uint32_t slot);
 

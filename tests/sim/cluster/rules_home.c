@@ -112,16 +112,20 @@ struct giving_up {
 	struct life *life;
 	uint64_t lock;
 	const char *what;
+	bool contents;
 	unsigned int found;
 };
 
 static void look_at_blocks(struct giving_up *g, uint64_t off, const uint8_t *data, uint64_t len,
 			   const char *state)
 {
+	uint64_t tag;
+
 	if (!data || off < g->w->super.ag_addr || off % BLOCK_SIZE)
 		return;
 	for (uint64_t i = 0; i + BLOCK_SIZE <= len && !g->found; i += BLOCK_SIZE) {
-		if (cover_of(g->w, off + i, data + i) != g->lock)
+		if (cover_of(g->w, off + i, data + i) != g->lock ||
+		    (!g->contents && cell_tag(data + i, &tag)))
 			continue;
 		g->found++;
 		world_violation(g->w, "R4: lock %#llx is %s by life %u, whose write to block %#llx of it "
@@ -143,10 +147,12 @@ static void look_at_volatile(void *arg, uint64_t off, const void *data, uint64_t
 	look_at_blocks(arg, off, data, len, "not flushed");
 }
 
-void check_settled(struct world *w, struct life *life, uint64_t lock, const char *what)
+void check_settled(struct world *w, struct life *life, uint64_t lock, const char *what,
+		   bool contents)
 {
 	struct ring_state *r = &w->rules->rings[life->slot];
-	struct giving_up g = { .w = w, .life = life, .lock = lock, .what = what };
+	struct giving_up g = { .w = w, .life = life, .lock = lock, .what = what,
+			       .contents = contents };
 	uint64_t home;
 
 	for (unsigned int i = 0; i < r->count; i++) {

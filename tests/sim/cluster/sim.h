@@ -4,7 +4,8 @@
  *
  *   chaos.c   decides what befalls hosts and commands
  *   host.c    hosts' lives: attach, work, detach, crash, come back
- *   work.c    what their threads do with files
+ *   work.c    what their threads do: with names; session.c with contents, work_xattr.c with
+ *             attributes, work_multi.c with files of several writers, work_image.c with disks
  *   model.c   which names and contents are allowed then
  *   rules.c   watches every command that the LUN applies (R1); rules_slots.c slots (R3, R5),
  *             rules_home.c what must be at home when a lock is given up (R4)
@@ -85,7 +86,23 @@
 	X(lock_unshare, "lock: sharer removed") \
 	X(lock_user, "lock: opener recorded") \
 	X(replay, "journal: replayed by another host") \
+	X(lock_multi, "lock: free to multi-writer") \
+	X(lock_multi_join, "lock: writer added") \
+	X(lock_multi_leave, "lock: writer removed") \
+	X(lock_multi_only, "lock: multi-writer to exclusive") \
 	X(rename_dir, "work: directory moved to another parent") \
+	X(xattr_set, "work: attribute set") \
+	X(xattr_remove, "work: attribute removed") \
+	X(multi_write, "work: block written by one of several writers") \
+	X(multi_mark, "work: file marked for several writers") \
+	X(multi_unmark, "work: file marked for one writer") \
+	X(image_create, "work: disk created") \
+	X(image_snapshot, "work: disk snapshotted while open") \
+	X(image_clone, "work: disk cloned from a snapshot") \
+	X(image_revert, "work: disk reverted to a snapshot") \
+	X(image_delete, "work: disk or snapshot deleted") \
+	X(image_merge, "work: step of a merge") \
+	X(image_merged, "work: deleted snapshot merged") \
 	X(recoverer_died, "recovery: its recoverer died") \
 	X(recoverer_died_again, "recovery: two recoverers of one host died in a row") \
 	X(check_submitted, "check: commands submitted within the lease (R2)") \
@@ -94,7 +111,10 @@
 	X(check_free, "check: all at home when a lock was given up (R4)") \
 	X(reads, "check: reads compared with the model") \
 	X(final_files, "check: files compared after the end") \
-	X(final_names, "check: names compared after the end")
+	X(final_names, "check: names compared after the end") \
+	X(final_images, "check: disks compared after the end") \
+	X(final_xattrs, "check: attributes compared after the end") \
+	X(final_multi, "check: blocks of several writers compared after the end")
 
 #define SIM_COUNTER_ENUM(symbol, text)	COUNT_##symbol,
 enum sim_counter { SIM_COUNTERS(SIM_COUNTER_ENUM) COUNTER_COUNT };
@@ -248,78 +268,6 @@ void rules_died(struct world *w, struct life *life);
 
 void watch_start(struct world *w);
 
-/* ---- model.c ---- */
-
-#define DIRS		4u
-#define NAMES		16u	/* a directory */
-#define CELL		512u
-#define WINDOWS		5u
-#define WINDOW_CELLS	64u
-#define CELLS		(WINDOWS * WINDOW_CELLS)
-
-/* Values that something may have after a crash; the oldest first. */
-struct chance {
-	uint64_t cur;			/* while certain: what readers must see */
-	bool certain;
-	bool any;			/* too many to tell apart */
-	uint8_t count;
-	uint64_t of[12];
-	const struct life *by;	/* who wrote it last: what others left unsynced is not its affair */
-};
-
-struct mname {
-	struct chance id;		/* of what it names; 0: nothing */
-	struct life *writer;		/* of the newest change */
-	uint64_t change;		/* which one of model->changes that was */
-	struct life *busy;		/* an operation on it is under way */
-	bool creating;			/* it gives an id that is not known yet */
-	char name[200];
-	uint64_t past[32];		/* ids it ever had */
-	unsigned int past_count;
-};
-
-struct mfile {
-	struct mfile *next;
-	uint64_t id;
-	bool is_dir;
-	struct life *writer;		/* who had it open for writing last */
-	struct life *busy[HOSTS_MAX + 1];
-	struct chance cells[CELLS];
-};
-
-struct mdir {
-	uint64_t id;
-	char name[16];
-	struct mname names[NAMES];
-};
-
-struct model {
-	struct world *w;
-	struct mdir dirs[DIRS];
-	struct mfile *files;
-	uint64_t stamp;
-	uint64_t changes;		/* of names, so far */
-};
-
-void model_start(struct world *w);
-void chance_issue(struct chance *c, uint64_t value);
-void chance_ack(struct chance *c, uint64_t value);
-void chance_durable(struct chance *c);
-void chance_doubt(struct chance *c);
-bool chance_allows(const struct chance *c, uint64_t value);
-struct mfile *model_file(struct model *m, uint64_t id);
-struct mfile *model_add(struct model *m, uint64_t id, bool is_dir);
-/** model_opened() - @life has the file's lock: what others left is durable, or in doubt. */
-void model_opened(struct mfile *f, struct life *life, bool write);
-/** model_synced() - an fs_sync() of @life was acknowledged that began after @change. */
-void model_synced(struct model *m, struct life *life, uint64_t change);
-/** model_died() - nothing of @life that is not durable is certain any more. */
-void model_died(struct model *m, struct life *life);
-uint64_t cell_off(unsigned int cell);
-void cell_fill(uint64_t id, unsigned int cell, uint64_t stamp, uint8_t *buf);
-/** cell_parse() - the stamp in @buf (0: zeros); false: neither zeros nor this file's cell. */
-bool cell_parse(uint64_t id, unsigned int cell, const uint8_t *buf, uint64_t *stamp);
-
-#define CELL_MAGIC	0x4c4c45434d495321ull
+#include "tests/sim/cluster/model.h"
 
 #endif
