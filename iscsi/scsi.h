@@ -246,6 +246,28 @@ int scsi_lun_add(struct scsi_target *target, unsigned int number,
  */
 int scsi_lun_remove(struct scsi_target *target, unsigned int number);
 
+/* A registration of a persistent reservation, as an administrator sees it. */
+struct scsi_registration {
+	uint64_t	key;
+	char		initiator[SCSI_NAME_MAX];
+	uint8_t		isid[6];
+	bool		holds;		/* the reservation */
+};
+
+struct scsi_lun_status {
+	char		name[256];	/* file or device, perhaps cut */
+	uint64_t	size;		/* bytes */
+	uint32_t	block_size;
+	bool		read_only, thin, write_cache;
+	uint8_t		reservation;	/* type, SPC-5 table 64; 0: none */
+	bool		persists;	/* through a power loss (APTPL) */
+	unsigned int	registration_count;
+	struct scsi_registration *registrations;	/* the caller frees them */
+};
+
+/** scsi_lun_status() - a snapshot.  Return: 0, -ENOENT, -ENOMEM.  Context: no reactor. */
+int scsi_lun_status(struct scsi_target *target, unsigned int number, struct scsi_lun_status *out);
+
 /** scsi_lun_refresh() - re-reads the backing's size; CAPACITY DATA HAS CHANGED if it grew. */
 int scsi_lun_refresh(struct scsi_target *target, unsigned int number);
 

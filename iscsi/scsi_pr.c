@@ -40,6 +40,45 @@ void pr_deny(const struct scsi_lun *lun, struct scsi_nexus *nexus)
 	itl->deny = deny;
 }
 
+/* ---- for people ---- */
+
+static void show_registrations(const struct scsi_pr *pr, struct scsi_lun_status *out)
+{
+	for (int i = 0; i < pr->count; i++) {
+		struct scsi_registration *r = &out->registrations[i];
+
+		r->key = pr->regs[i].key;
+		memcpy(r->initiator, pr->regs[i].name, sizeof(r->initiator));
+		memcpy(r->isid, pr->regs[i].isid, sizeof(r->isid));
+		r->holds = pr_holds(pr, i);
+	}
+	out->registration_count = pr->count;
+	out->reservation = pr->type;
+	out->persists = pr->aptpl;
+}
+
+int scsi_lun_status(struct scsi_target *target, unsigned int number, struct scsi_lun_status *out)
+{
+	struct scsi_lun *lun = number < SCSI_LUNS_MAX ? atomic_load(&target->luns[number]) : NULL;
+
+	if (!lun)
+		return -ENOENT;
+	memset(out, 0, sizeof(*out));
+	out->registrations = calloc(SCSI_PR_REGS_MAX, sizeof(*out->registrations));
+	if (!out->registrations)
+		return -ENOMEM;
+	snprintf(out->name, sizeof(out->name), "%s", lun->name);
+	out->block_size = lun->block_size;
+	out->size = atomic_load(&lun->blocks) * lun->block_size;
+	out->thin = lun->config.thin;
+	unit_lock(lun);
+	out->read_only = lun_is_write_protected(lun);
+	out->write_cache = lun->state.mode.wce;
+	show_registrations(&lun->state.pr, out);
+	unit_unlock(lun);
+	return 0;
+}
+
 /* ---- TransportIDs ---- */
 
 static int hex_digit(char c)

@@ -214,6 +214,7 @@ static void show_each(void *arg)
 		memset(&status, 0, sizeof(status));
 		memcpy(status.initiator, conn->params.initiator, sizeof(status.initiator));
 		memcpy(status.target, conn->params.target, sizeof(status.target));
+		memcpy(status.user, conn->session->params.user, sizeof(status.user));
 		snprintf(status.address, sizeof(status.address), "%s", conn->name);
 		status.tsih = conn->session->tsih;
 		status.cid = conn->params.cid;

@@ -77,6 +77,7 @@ void tgt_destroy(struct tgt *tgt);
 struct tgt_connection_status {
 	char		initiator[SCSI_NAME_MAX];
 	char		target[SCSI_NAME_MAX];
+	char		user[256];	/* CHAP; "": none */
 	char		address[64];	/* "192.0.2.1:34567" */
 	uint16_t	tsih;
 	uint16_t	cid;

@@ -6,12 +6,14 @@
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/text.h"
 #include "target/target.h"
 
 #define BACKLOG	1024	/* a burst of logins; the worker takes them as fast as it can */
+#define CONTROL_BACKLOG	8
 #define WAIT_NS	(3 * NSEC_PER_SEC)	/* for a target that was killed to be gone */
 #define LOOK_NS	(20 * NSEC_PER_MSEC)
 
@@ -38,6 +40,7 @@ static bool wait_for_former(uint64_t *deadline_ns, const char *what)
 void target_files_init(struct target_files *files)
 {
 	memset(files, 0, sizeof(*files));
+	files->control = -1;
 }
 
 static void close_fd(int *fd)
@@ -68,6 +71,10 @@ void target_files_close(struct target_files *files)
 	for (unsigned int i = 0; i < files->portal_count; i++)
 		close_fd(&files->portals[i]);
 	files->portal_count = 0;
+	close_fd(&files->control);
+	if (files->control_path[0])
+		unlink(files->control_path);
+	files->control_path[0] = '\0';
 	close_luns(files, 0);
 	free(files->luns);
 	files->luns = NULL;
@@ -213,8 +220,9 @@ static int check_geometry(const struct tgt_lun *lun, const struct blkdev_info *i
 				   info->sector, info->sector);
 	if (info->size >= lun->block_size)
 		return 0;
-	return text_refuse(-EINVAL, why, why_size,
-			   "%s: is empty; size=SIZE makes a new file of that size", lun->path);
+	return text_refuse(-EINVAL, why, why_size, "%s: is smaller than a block of %u bytes; "
+			   "truncate it to a size, or remove it and have size=SIZE make a new one",
+			   lun->path, lun->block_size);
 }
 
 static int open_lun(struct target_lun_file *f, const struct tgt_lun *lun, const char *iqn,
@@ -295,6 +303,54 @@ int target_files_open(struct target_files *files, const struct tgt_config *confi
 			return err;
 		}
 	}
+	return 0;
+}
+
+/* ---- the socket for status ---- */
+
+/* Of one that was killed the name is still there. */
+static int bind_control(int fd, const struct sockaddr_un *addr)
+{
+	int probe, alive;
+
+	if (!bind(fd, (const struct sockaddr *)addr, sizeof(*addr)))
+		return 0;
+	if (errno != EADDRINUSE)
+		return -errno;
+	probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (probe < 0)
+		return -errno;
+	alive = !connect(probe, (const struct sockaddr *)addr, sizeof(*addr)) || errno == EAGAIN;
+	close(probe);
+	if (alive)
+		return -EADDRINUSE;
+	unlink(addr->sun_path);
+	return bind(fd, (const struct sockaddr *)addr, sizeof(*addr)) ? -errno : 0;
+}
+
+int target_control_open(struct target_files *files, const char *state_dir, char *why,
+			size_t why_size)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int fd, err;
+
+	if (snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/" TARGET_CONTROL_NAME, state_dir) >=
+	    (int)sizeof(addr.sun_path))
+		return text_refuse(-ENAMETOOLONG, why, why_size, "%s: too long a name", state_dir);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return text_refuse(-errno, why, why_size, "%s", strerror(errno));
+	err = bind_control(fd, &addr);
+	if (!err && (chmod(addr.sun_path, 0600) || listen(fd, CONTROL_BACKLOG)))
+		err = -errno;
+	if (err) {
+		close(fd);
+		return text_refuse(err, why, why_size, "%s: %s%s", addr.sun_path, strerror(-err),
+				   err == -EADDRINUSE ? ": another target keeps its state there" :
+				   "");
+	}
+	files->control = fd;
+	strcpy(files->control_path, addr.sun_path);
 	return 0;
 }
 

@@ -22,6 +22,8 @@ struct target_files {
 	unsigned int portal_count;
 	struct target_lun_file *luns;
 	unsigned int lun_count;
+	int	control;	/* listening socket, or -1 */
+	char	control_path[PATH_MAX];	/* "": none */
 };
 
 void target_files_init(struct target_files *files);
@@ -42,6 +44,14 @@ int target_portals_open(struct target_files *files, struct tgt_config *config, c
  */
 int target_files_open(struct target_files *files, const struct tgt_config *config, bool state,
 		      char *why, size_t why_size);
+
+/**
+ * target_control_open() - the socket in @state_dir that `--status` asks at.  Another target's
+ * that uses the same directory stays; without a socket everything else works.
+ * Return: 0; -errno with @why.
+ */
+int target_control_open(struct target_files *files, const char *state_dir, char *why,
+			size_t why_size);
 
 /** target_files_forget() - those that @config has no more; the worker closes its own. */
 void target_files_forget(struct target_files *files, const struct tgt_config *config);

@@ -94,12 +94,18 @@ static int send_luns(struct parent *p)
 static int send_all(struct parent *p, const struct tgt_config *config)
 {
 	const struct target_packet serve = { .magic = TARGET_MAGIC, .op = TARGET_SERVE };
+	const struct target_packet control = { .magic = TARGET_MAGIC, .op = TARGET_CONTROL };
 	int err = send_config(p, config);
 
 	if (!err && !p->ready)
 		err = send_portals(p);
 	if (!err)
 		err = send_luns(p);
+	if (!err && p->files.control >= 0) {
+		err = send_packet(p, &control, &p->files.control, 1);
+		close(p->files.control);
+		p->files.control = -1;
+	}
 	return err ? err : send_packet(p, &serve, NULL, 0);
 }
 
@@ -333,6 +339,26 @@ static int open_signals(struct parent *p)
 	return p->signals < 0 ? -errno : 0;
 }
 
+/* A want of it keeps nobody from serving. */
+static void open_control(struct parent *p)
+{
+	char why[256];
+
+	if (p->options->state && target_control_open(&p->files, p->config->state_dir, why, sizeof(why)))
+		SAY(LOG_LEVEL_WARNING, "no status can be asked for: %s", why);
+}
+
+/* Everything is open: the worker takes it over. */
+static int serve(struct parent *p)
+{
+	if (open_signals(p)) {
+		SAY(LOG_LEVEL_ERROR, "no signals: %s", strerror(errno));
+		return 1;
+	}
+	open_control(p);
+	return start_worker(p) ? 1 : loop(p);
+}
+
 int target_parent_run(const struct target_options *options, struct tgt_config *config)
 {
 	struct parent p = { .options = options, .config = config };
@@ -344,10 +370,8 @@ int target_parent_run(const struct target_options *options, struct tgt_config *c
 	if (target_portals_open(&p.files, config, why, sizeof(why)) ||
 	    target_files_open(&p.files, config, options->state, why, sizeof(why)))
 		SAY(LOG_LEVEL_ERROR, "%s", why);
-	else if (open_signals(&p))
-		SAY(LOG_LEVEL_ERROR, "no signals: %s", strerror(errno));
-	else if (!start_worker(&p))
-		status = loop(&p);
+	else
+		status = serve(&p);
 	target_files_close(&p.files);
 	tgt_config_destroy(p.config);
 	return status;

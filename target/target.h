@@ -20,6 +20,7 @@ enum target_op {
 	TARGET_CONFIG,		/* the packed configuration that what follows belongs to */
 	TARGET_PORTAL,		/* a listening socket */
 	TARGET_LUN,		/* file or device, its lock[, state] */
+	TARGET_CONTROL,		/* the listening socket that status is asked by */
 	TARGET_SERVE,		/* nothing more is coming: serve by it; none */
 
 	TARGET_READY,		/* the answer; from the worker */
@@ -61,6 +62,13 @@ int target_read_config(const char *path, struct tgt_config **out, char *why, siz
  * we run as and be readable by nobody else.
  */
 int target_read_secrets(struct tgt_auth *auth, char *why, size_t why_size);
+
+/* In the state directory, which only its owner may enter: where status is asked for. */
+#define TARGET_CONTROL_NAME	"control"
+
+/** target_status_show() - asks the target that keeps its state in @state_dir, and prints what it
+ * says, as JSON or for people.  Return: exit status. */
+int target_status_show(const char *state_dir, bool json);
 
 /** target_parent_run() - the program: returns its exit status when it has ended. */
 int target_parent_run(const struct target_options *options, struct tgt_config *config);

@@ -18,12 +18,15 @@ static const char usage[] =
 	"              [--initiator NAME]… [--secrets FILE] [--state-dir DIR]\n"
 	"              [--user USER] [--log-level LEVEL]\n"
 	"       lunfs-target --check [--config FILE]\n"
+	"       lunfs-target --status [--json] [--config FILE | --state-dir DIR]\n"
 	"       lunfs-target --help | --version\n"
 	"\n"
 	"Serves files and devices as iSCSI logical units, in the foreground, until SIGTERM.\n"
 	"\n"
 	"  --config FILE     what to serve (default " TGT_CONFIG_FILE ")\n"
 	"  --check           only read the configuration, say what is wrong with it\n"
+	"  --status          what the running target serves, who is logged in, who holds what\n"
+	"  --json            that, for programs\n"
 	"  --lun FILE        without a configuration: a file or device, as LUN 0, 1, …;\n"
 	"                    options as in lunfs-target.conf(5)\n"
 	"  --portal ADDRESS  where to listen (port 3260 if none is given; IPv6 in brackets)\n"
@@ -44,12 +47,14 @@ static const char usage[] =
 
 enum {
 	OPT_CONFIG = 1, OPT_CHECK, OPT_LUN, OPT_PORTAL, OPT_IQN, OPT_SIZE, OPT_BLOCK_SIZE,
-	OPT_READ_ONLY, OPT_INITIATOR, OPT_SECRETS, OPT_STATE_DIR, OPT_USER, OPT_LOG_LEVEL,
+	OPT_STATUS, OPT_JSON, OPT_READ_ONLY, OPT_INITIATOR, OPT_SECRETS, OPT_STATE_DIR, OPT_USER, OPT_LOG_LEVEL,
 };
 
 static const struct option options[] = {
 	{ "config", required_argument, NULL, OPT_CONFIG },
 	{ "check", no_argument, NULL, OPT_CHECK },
+	{ "status", no_argument, NULL, OPT_STATUS },
+	{ "json", no_argument, NULL, OPT_JSON },
 	{ "lun", required_argument, NULL, OPT_LUN },
 	{ "portal", required_argument, NULL, OPT_PORTAL },
 	{ "iqn", required_argument, NULL, OPT_IQN },
@@ -70,7 +75,7 @@ struct typed {
 	const char *luns[LUNS_MAX], *portals[TGT_PORTALS_MAX], *initiators[TGT_PORTALS_MAX];
 	unsigned int lun_count, portal_count, initiator_count;
 	struct tgt_lun preset;
-	bool	check;
+	bool	check, status, json;
 };
 
 static int complain(const char *what, const char *why)
@@ -95,6 +100,12 @@ static int take_option(struct typed *t, int opt, const char *value)
 		return 0;
 	case OPT_CHECK:
 		t->check = true;
+		return 0;
+	case OPT_STATUS:
+		t->status = true;
+		return 0;
+	case OPT_JSON:
+		t->json = true;
 		return 0;
 	case OPT_LUN:
 		return collect(t->luns, &t->lun_count, LUNS_MAX, value);
@@ -252,6 +263,24 @@ static int configure_from_options(struct tgt_config *config, const struct typed 
 	return err ? err : add_target(config, t);
 }
 
+/* Where the target is found that the configuration, or the default, is of. */
+static int show_status(const struct typed *t)
+{
+	struct tgt_config *config;
+	char why[1024];
+	int status;
+
+	if (t->state_dir)
+		return target_status_show(t->state_dir, t->json);
+	if (!t->config && access(TGT_CONFIG_FILE, F_OK))
+		return target_status_show(TGT_STATE_DIR, t->json);
+	if (target_read_config(t->config ? t->config : TGT_CONFIG_FILE, &config, why, sizeof(why)))
+		return complain("", why);
+	status = target_status_show(config->state_dir, t->json);
+	tgt_config_destroy(config);
+	return status;
+}
+
 static int run(const struct typed *t)
 {
 	struct target_options o = { .state = true };
@@ -259,6 +288,8 @@ static int run(const struct typed *t)
 	char why[1024];
 	int err;
 
+	if (t->status)
+		return show_status(t);
 	if (!t->lun_count) {
 		o.config_path = t->config ? t->config : TGT_CONFIG_FILE;
 		if (target_read_config(o.config_path, &config, why, sizeof(why)))
@@ -285,10 +316,15 @@ static int run(const struct typed *t)
 /* The short form and the file exclude each other: no doubt which one counts. */
 static const char *conflict(const struct typed *t)
 {
-	bool short_form = t->portal_count || t->iqn || t->initiator_count || t->secrets ||
-			  t->state_dir || t->user || t->log_level || t->preset.create_size ||
-			  t->preset.flags;
+	bool other = t->portal_count || t->iqn || t->initiator_count || t->secrets || t->user ||
+		     t->log_level || t->preset.create_size || t->preset.flags;
+	bool short_form = other || t->state_dir;
 
+	if (t->json && !t->status)
+		return "--json goes with --status";
+	if (t->status)
+		return t->check || t->lun_count || other || (t->config && t->state_dir) ?
+		       "--status goes with --json and one of --config and --state-dir" : NULL;
 	if (t->lun_count && t->config)
 		return "--config and --lun exclude each other";
 	if (!t->lun_count && short_form)

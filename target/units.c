@@ -260,3 +260,17 @@ int units_apply(struct units *units, const struct tgt_config *config)
 	}
 	return result;
 }
+
+void units_look_at_sizes(struct units *units)
+{
+	struct unit *u, *next;
+
+	list_for_each(u, next, &units->files, node) {
+		off_t size = u->added && u->iqn[0] ? lseek(u->fd, 0, SEEK_END) : -1;
+
+		/* One that has shrunk is told of on SIGHUP, not again and again. */
+		if (size > 0 && (uint64_t)size > u->info.size &&
+		    !scsi_lun_refresh(units_find(units, u->iqn), u->number))
+			u->info.size = (uint64_t)size;
+	}
+}

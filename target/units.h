@@ -42,6 +42,9 @@ int units_apply(struct units *units, const struct tgt_config *config);
  */
 int units_remove(struct units *units, const struct tgt_config *config);
 
+/** units_look_at_sizes() - units whose files have grown hear of it.  As units_apply(). */
+void units_look_at_sizes(struct units *units);
+
 /** units_find() - the SCSI target of that name, or NULL.  @arg: struct units.  Any thread. */
 struct scsi_target *units_find(void *arg, const char *iqn);
 

@@ -12,11 +12,13 @@
 #include "proc/sandbox.h"
 #include "proc/spawn.h"
 #include "target/pack.h"
+#include "target/status.h"
 #include "target/target.h"
 #include "target/units.h"
 
 #define SAY(level, ...)	env_log(env_posix(), level, TARGET_NAME, __VA_ARGS__)
 #define OLD_CONFIGS_MAX	8	/* that logins under way may still use */
+#define SIZES_MS	5000	/* how soon a file that has grown is noticed without SIGHUP */
 #define LOGOUT_MS	1000	/* for initiators to leave by themselves at the end */
 
 struct worker {
@@ -30,6 +32,8 @@ struct worker {
 	struct tgt	*tgt;
 	struct { int fd; uint16_t group; } portals[TGT_PORTALS_MAX];
 	unsigned int	portal_count;
+	int		control;	/* where status is asked for, or -1 */
+	uint64_t	sizes_ns;	/* when files are looked at next */
 	bool		serving;
 };
 
@@ -151,6 +155,16 @@ static int take_portal(struct worker *w, const struct target_packet *packet, con
 	return 0;
 }
 
+static int take_control(struct worker *w, const int *fds, unsigned int fd_count)
+{
+	if (fd_count != 1 || w->control >= 0) {
+		packet_close_fds(fds, fd_count);
+		return -EPROTO;
+	}
+	w->control = fds[0];
+	return 0;
+}
+
 static int open_portals(struct worker *w)
 {
 	for (unsigned int i = 0; i < w->portal_count; i++) {
@@ -243,6 +257,8 @@ static int take_packet(struct worker *w)
 		return take_portal(w, &packet, fds, fd_count);
 	case TARGET_LUN:
 		return units_take(&w->units, &packet, fds, fd_count);
+	case TARGET_CONTROL:
+		return take_control(w, fds, fd_count);
 	case TARGET_SERVE:
 		return serve(w);
 	default:
@@ -263,22 +279,37 @@ static int receive_hello(struct worker *w)
 	return w->hello.magic == TARGET_MAGIC && w->hello.op == TARGET_HELLO ? 0 : -EPROTO;
 }
 
+static void look_at_sizes(struct worker *w)
+{
+	uint64_t now = env_now_ns(env_posix());
+
+	if (!w->serving || now < w->sizes_ns)
+		return;
+	w->sizes_ns = now + SIZES_MS * NSEC_PER_MSEC;
+	units_look_at_sizes(&w->units);
+}
+
 /* Return: 0 when the parent says stop. */
 static int follow_parent(struct worker *w)
 {
 	struct pollfd pfd[] = {
 		{ .fd = SPAWN_FD_LIFE, .events = POLLIN }, { .fd = SPAWN_FD_RPC, .events = POLLIN },
+		{ .events = POLLIN },
 	};
 
 	for (;;) {
 		int err = 0;
 
-		if (poll(pfd, ARRAY_SIZE(pfd), -1) < 0 && errno != EINTR)
+		pfd[2].fd = w->serving ? w->control : -1;
+		if (poll(pfd, ARRAY_SIZE(pfd), w->serving ? SIZES_MS : -1) < 0 && errno != EINTR)
 			return -errno;
+		look_at_sizes(w);
 		if (pfd[0].revents)
 			break;
 		if (pfd[1].revents)
 			err = take_packet(w);
+		else if (pfd[2].revents)
+			status_serve(w->control, w->tgt, &w->units, w->config);
 		if (err)
 			return err;
 	}
@@ -302,7 +333,7 @@ static void end(struct worker *w)
 
 int target_worker_run(void)
 {
-	static struct worker w;	/* large, and one a process */
+	static struct worker w = { .control = -1 };	/* large, and one a process */
 	int err;
 
 	prctl(PR_SET_NAME, "target-worker");

@@ -72,6 +72,19 @@ static void the_lun_tells_what_it_is(void)
 	end(&t, dev);
 }
 
+/* What "lunfs volume grow" asks for after the LUN was made larger: at once, without a new session. */
+static void a_lun_that_grows_is_seen_to(void)
+{
+	struct mini_target t = { .wce = true };
+	struct blkdev *dev = begin(&t, "");
+
+	t.size *= 2;	/* no command is under way */
+	CU_ASSERT_EQUAL(dev->info.size, MINI_SIZE);
+	CU_ASSERT_EQUAL(dev->ops->refresh(dev), 0);
+	CU_ASSERT_EQUAL(dev->info.size, 2 * MINI_SIZE);
+	end(&t, dev);
+}
+
 static void who_cannot_log_in_is_told_why(void)
 {
 	struct mini_target t = { .sector = 512 };
@@ -525,6 +538,7 @@ static void an_owner_may_collect_completions_itself(void)
 
 UNIT_MAIN("blkiscsi_io",
 	UNIT_TEST(the_lun_tells_what_it_is),
+	UNIT_TEST(a_lun_that_grows_is_seen_to),
 	UNIT_TEST(who_cannot_log_in_is_told_why),
 	UNIT_TEST(an_announced_compare_and_write_has_to_be_there),
 	UNIT_TEST(large_requests_are_split_and_gathered),
