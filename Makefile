@@ -94,6 +94,7 @@ include vhost/module.mk
 -include fuse/module.mk
 -include daemon/module.mk
 -include tools/module.mk
+include tests/guest/module.mk
 include tests/fuzz/module.mk
 include tests/nomem/module.mk
 include tests/sim/module.mk

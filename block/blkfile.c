@@ -13,12 +13,31 @@
 
 #define CAW_WAIT_NS	(500 * NSEC_PER_MSEC)
 #define SECTOR_MAX	4096
+#define ZEROS_SIZE	(64 * 1024)
 
 /* ---- in the calling thread ---- */
 
+/* Of the errors of Linux's block layer (blk_errors[]) only these say what became of a write. */
+int file_result(struct file_dev *f, enum blk_op op, int err)
+{
+	switch (err) {
+	case 0: case -EBADE: case -ENOSPC: case -ENOTSUP: case -EROFS: case -EBUSY:
+		return err;
+	case -EILSEQ:		/* a CAW's miscompare; of others, protection information */
+		return op == BLK_CAW ? err : -EIO;
+	case -ENODATA:		/* medium error */
+	case -EREMOTEIO:	/* the target refused it */
+		return -EIO;
+	default:
+		if (op != BLK_READ && f->scsi.s.used)
+			atomic_store(&f->unclear, true);
+		return err == -ENOLINK ? -EIO : err;
+	}
+}
+
 static int sync_rw(struct file_dev *f, const struct blk_io *io)
 {
-	int flags = io->op == BLK_WRITE && (io->flags & BLK_FUA) ? RWF_DSYNC : 0;
+	int flags = io->op == BLK_WRITE && file_wants_fua(f, io->flags) ? RWF_DSYNC : 0;
 	ssize_t n;
 
 	do {
@@ -52,11 +71,30 @@ static int sync_discard(struct file_dev *f, const struct blk_io *io)
 	return 0;
 }
 
+/* What has no FUA would be lost with a target that crashes before its flush, unnoticed (R7). */
+static int write_zeros(struct file_dev *f, const struct blk_io *io)
+{
+	static const uint8_t zeros[ZEROS_SIZE] BLKDEV_ALIGNED;
+	struct iovec iov = { .iov_base = (void *)(uintptr_t)zeros };
+	struct blk_io step = { .op = BLK_WRITE, .flags = BLK_FUA, .iov = &iov, .iovcnt = 1 };
+	int err = 0;
+
+	for (uint64_t done = 0; !err && done < io->len; done += step.len) {
+		step.off = io->off + done;
+		step.len = io->len - done < ZEROS_SIZE ? io->len - done : ZEROS_SIZE;
+		iov.iov_len = step.len;
+		err = sync_rw(f, &step);
+	}
+	return err;
+}
+
 static int sync_zero(struct file_dev *f, const struct blk_io *io)
 {
 	uint64_t range[2] = { io->off, io->len };
 	int err;
 
+	if (f->scsi.s.fua)
+		return write_zeros(f, io);
 	if (f->is_block)
 		err = ioctl(f->fd, BLKZEROOUT, range);
 	else
@@ -145,10 +183,33 @@ static int sync_caw(struct file_dev *f, const struct blk_io *io)
 	return err;
 }
 
-int file_run(struct blkdev *dev, struct blk_io *io)
+static int scsi_caw(struct file_dev *f, const struct blk_io *io)
 {
-	struct file_dev *f = file_dev(dev);
+	struct blkscsi_request rq;
+	struct blkscsi_reply reply;
 
+	rq.op = BLKSCSI_CAW;
+	rq.sector = f->dev.info.sector;
+	rq.off = io->off;
+	memcpy(rq.data, io->iov[0].iov_base, io->len);
+	memcpy(rq.data + io->len, io->iov[1].iov_base, io->len);
+	return blkscsi_call(&f->scsi, &rq, &reply);
+}
+
+static int do_caw(struct file_dev *f, const struct blk_io *io)
+{
+	switch (f->dev.info.caw) {
+	case BLK_CAW_LOCAL:
+		return sync_caw(f, io);
+	case BLK_CAW_SCSI:
+		return scsi_caw(f, io);
+	default:
+		return -ENOTSUP;
+	}
+}
+
+static int do_run(struct file_dev *f, const struct blk_io *io)
+{
 	switch (io->op) {
 	case BLK_READ:
 	case BLK_WRITE:
@@ -160,9 +221,85 @@ int file_run(struct blkdev *dev, struct blk_io *io)
 	case BLK_ZERO:
 		return sync_zero(f, io);
 	case BLK_CAW:
-		return dev->info.caw == BLK_CAW_LOCAL ? sync_caw(f, io) : -ENOTSUP;
+		return do_caw(f, io);
 	}
 	return -EINVAL;
+}
+
+int file_run(struct blkdev *dev, struct blk_io *io)
+{
+	struct file_dev *f = file_dev(dev);
+
+	return file_result(f, io->op, do_run(f, io));
+}
+
+/* ---- a SCSI disk's reservations ---- */
+
+static int scsi_pr(struct blkdev *dev, enum blkscsi_op op, uint64_t key, uint64_t other,
+		   struct blkscsi_reply *reply)
+{
+	struct file_dev *f = file_dev(dev);
+	struct blkscsi_request rq = { .op = op, .key = key, .other = other };
+
+	return f->scsi.s.used ? blkscsi_call(&f->scsi, &rq, reply) : -ENOTSUP;
+}
+
+static int file_pr_register(struct blkdev *dev, uint64_t old_key, uint64_t new_key)
+{
+	struct blkscsi_reply reply;
+
+	return scsi_pr(dev, BLKSCSI_REGISTER, old_key, new_key, &reply);
+}
+
+static int file_pr_reserve(struct blkdev *dev, uint64_t key)
+{
+	struct blkscsi_reply reply;
+
+	return scsi_pr(dev, BLKSCSI_RESERVE, key, 0, &reply);
+}
+
+static int file_pr_preempt_abort(struct blkdev *dev, uint64_t key, uint64_t victim)
+{
+	struct blkscsi_reply reply;
+
+	return scsi_pr(dev, BLKSCSI_PREEMPT_ABORT, key, victim, &reply);
+}
+
+static int file_pr_clear(struct blkdev *dev, uint64_t key)
+{
+	struct blkscsi_reply reply;
+	int err = scsi_pr(dev, BLKSCSI_REGISTER_IGNORE, 0, key, &reply);
+
+	return err ? err : scsi_pr(dev, BLKSCSI_CLEAR, key, 0, &reply);
+}
+
+static int file_pr_read(struct blkdev *dev, struct blkdev_pr_state *state)
+{
+	struct blkscsi_reply reply;
+	int err = scsi_pr(dev, BLKSCSI_READ, 0, 0, &reply);
+
+	if (!err)
+		*state = reply.pr;
+	return err;
+}
+
+/*
+ * The kernel gave up a command, and its recovery may have failed to end it at the target.  After a reset
+ * of the LUN nothing that was sent before can land (SAM-5, 6.3.3); other hosts' commands end with it
+ * and are sent again by them.  Where nothing is unclear, that is nothing to do.
+ */
+static int file_drain(struct blkdev *dev)
+{
+	struct file_dev *f = file_dev(dev);
+	struct blkscsi_reply reply;
+	int err;
+
+	if (!atomic_exchange(&f->unclear, false))
+		return 0;
+	err = scsi_pr(dev, BLKSCSI_RESET, 0, 0, &reply);
+	if (err)
+		atomic_store(&f->unclear, true);
+	return err;
 }
 
 /* ---- life ---- */
@@ -193,7 +330,12 @@ static void file_close(struct blkdev *dev)
 {
 	struct file_dev *f = file_dev(dev);
 
+	struct blkscsi_reply reply;
+
 	file_aio_stop(f);
+	if (!atomic_load(&f->unclear))
+		scsi_pr(dev, BLKSCSI_BYE, 0, 0, &reply);
+	blkscsi_port_fini(&f->scsi);
 	close(f->fd);
 	if (f->lock_fd >= 0)
 		close(f->lock_fd);
@@ -225,12 +367,18 @@ static int file_extent(struct blkdev *dev, uint64_t off, uint64_t *len, bool *ma
 static const struct blkdev_ops file_ops = {
 	.submit = file_submit,
 	.run = file_run,
+	.drain = file_drain,
 	.refresh = file_refresh,
 	.extent = file_extent,
 	.set_polled = file_set_polled,
 	.poll_fd = file_poll_fd,
 	.poll = file_poll,
 	.wake = file_wake,
+	.pr_register = file_pr_register,
+	.pr_reserve = file_pr_reserve,
+	.pr_preempt_abort = file_pr_preempt_abort,
+	.pr_clear = file_pr_clear,
+	.pr_read = file_pr_read,
 	.close = file_close,
 };
 
@@ -246,6 +394,8 @@ static struct file_dev *file_alloc(struct env *env, const struct blkfile_handle 
 	f->dev.info = h->info;
 	f->fd = h->fd;
 	f->lock_fd = h->lock_fd;
+	atomic_init(&f->unclear, h->scsi.used && h->scsi.unclear);
+	blkscsi_port_init(&f->scsi, &h->scsi, h->fd, h->lanes, h->lane_count);
 	pthread_mutex_init(&f->mutex, NULL);
 	pthread_cond_init(&f->changed, NULL);
 	for (i = 0; i < CAW_LOCKS; i++)

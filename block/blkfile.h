@@ -7,6 +7,7 @@
 #define LUNFS_BLOCK_BLKFILE_H
 
 #include "block/blkdev.h"
+#include "block/blkscsi.h"
 
 enum blkfile_flags {
 	BLKFILE_READ_ONLY	= 1 << 0,
@@ -24,6 +25,9 @@ struct blkfile_handle {
 	int	fd;		/* the device or file */
 	int	lock_fd;	/* the machine's lock file for its compare-and-write, or -1 */
 	struct blkdev_info info;
+	struct blkscsi scsi;	/* what a SCSI disk of the kernel's has beside that */
+	int	lanes[BLKSCSI_LANES_MAX];	/* to who executes it; none: this process may */
+	unsigned int lane_count;
 };
 
 /**

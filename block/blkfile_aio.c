@@ -50,22 +50,23 @@ static void prepare_iocb(struct file_dev *f, struct blk_io *io)
 		io_prep_preadv(cb, f->fd, io->iov, io->iovcnt, (long long)io->off);
 	else
 		io_prep_pwritev(cb, f->fd, io->iov, io->iovcnt, (long long)io->off);
-	if (io->op == BLK_WRITE && (io->flags & BLK_FUA))
+	if (io->op == BLK_WRITE && file_wants_fua(f, io->flags))
 		cb->aio_rw_flags = RWF_DSYNC;
 	if (f->polled)
 		io_set_eventfd(cb, f->event_fd);
 	cb->data = io;
 }
 
-static int event_result(const struct io_event *ev)
+static int event_result(struct file_dev *f, const struct io_event *ev)
 {
 	const struct blk_io *io = ev->data;
 	long res = (long)ev->res;
 
 	kernel_returns(ev->data);
-	if (res < 0)
-		return res == -EINVAL ? -EIO : (int)res;
-	return (uint64_t)res == io->len ? 0 : -EIO;
+	if (res >= 0 && (uint64_t)res == io->len)
+		return 0;
+	/* Short: the device shrank, or failed half-way. */
+	return file_result(f, io->op, res < 0 && res != -EINVAL ? (int)res : -EIO);
 }
 
 /* ---- completed by threads of our own ---- */
@@ -111,7 +112,7 @@ static void push_waiting(struct file_dev *f)
 				failed[bad++] = cbs[done++]->data;
 		}
 		for (i = 0; i < bad; i++)
-			finish(f, failed[i], -EIO);
+			finish(f, failed[i], -EIO);	/* not even tried */
 		pthread_mutex_lock(&f->mutex);
 		f->in_flight -= bad;
 	}
@@ -153,7 +154,7 @@ static void *reaper_main(void *arg)
 				stop = true;
 				continue;
 			}
-			finish(f, events[i].data, event_result(&events[i]));
+			finish(f, events[i].data, event_result(f, &events[i]));
 			ended++;
 		}
 		pthread_mutex_lock(&f->mutex);
@@ -218,7 +219,7 @@ static void finish_events(struct file_dev *f, const struct io_event *events, uns
 	for (i = 0; i < count; i++) {
 		struct blk_io *io = events[i].data;
 
-		io->done(io, event_result(&events[i]));
+		io->done(io, event_result(f, &events[i]));
 	}
 }
 

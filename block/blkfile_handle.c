@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "block/blkfile.h"
+#include "block/blkfile_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -50,11 +50,7 @@ static int refuse_network_filesystem(int fd, const char *path, char *why, size_t
 	return 0;
 }
 
-/*
- * One line of a sysfs attribute of the block device @rdev; "" if there is none.  Not to be
- * able to look is an error: a device without an identity would pass for any other.
- */
-static int sysfs_line(dev_t rdev, const char *attribute, char *buf, size_t size)
+int blkfile_sysfs_line(dev_t rdev, const char *attribute, char *buf, size_t size)
 {
 	char path[128];
 	ssize_t n;
@@ -82,7 +78,7 @@ static int backing_stat(const struct stat *st, struct stat *backing, const char 
 	*backing = *st;
 	if (!S_ISBLK(st->st_mode) || major(st->st_rdev) != LOOP_MAJOR)
 		return 0;
-	sysfs_line(st->st_rdev, "loop/backing_file", file, sizeof(file));
+	blkfile_sysfs_line(st->st_rdev, "loop/backing_file", file, sizeof(file));
 	if (!file[0] || stat(file, backing)) {
 		snprintf(why, why_size, "%s: cannot find the file behind this loop device; "
 			 "attach it again with losetup", path);
@@ -115,7 +111,7 @@ static int block_identity(const struct stat *st, struct blkdev_info *info)
 	if (major(st->st_rdev) == LOOP_MAJOR) {
 		int fd;
 
-		err = sysfs_line(st->st_rdev, "loop/backing_file", file, sizeof(file));
+		err = blkfile_sysfs_line(st->st_rdev, "loop/backing_file", file, sizeof(file));
 		fd = open(file, O_RDONLY | O_CLOEXEC);
 		if (err || fd < 0)
 			return err;
@@ -124,7 +120,7 @@ static int block_identity(const struct stat *st, struct blkdev_info *info)
 		return 0;
 	}
 	for (i = 0; !err && i < ARRAY_SIZE(attributes) && !info->identity[0]; i++)
-		err = sysfs_line(st->st_rdev, attributes[i], info->identity,
+		err = blkfile_sysfs_line(st->st_rdev, attributes[i], info->identity,
 				 sizeof(info->identity));
 	return err;
 }
@@ -141,35 +137,39 @@ static int file_geometry(unsigned int flags, const struct stat *st,
 
 /*
  * A loop device is the machine's own.  Any other block device may be a LUN that other
- * machines see too, and the lock file would not keep them out: only mkfs --caw=local, by
- * which the administrator says that no other machine sees it, makes it usable.
+ * machines see too, and the lock file would not keep them out: it has SCSI COMPARE AND WRITE, or
+ * mkfs --caw=local, by which the administrator says that no other machine sees it, makes it usable.
  */
-static int block_geometry(int fd, unsigned int flags, const struct stat *st,
-			  struct blkdev_info *info)
+static int block_geometry(struct blkfile_handle *h, unsigned int flags, const struct stat *st,
+			  const char *path, char *why, size_t why_size)
 {
+	struct blkdev_info *info = &h->info;
 	uint64_t size;
 	int sector, read_only, err;
 	char line[64];
 
-	if (ioctl(fd, BLKGETSIZE64, &size) || ioctl(fd, BLKSSZGET, &sector) ||
-	    ioctl(fd, BLKROGET, &read_only))
+	if (ioctl(h->fd, BLKGETSIZE64, &size) || ioctl(h->fd, BLKSSZGET, &sector) ||
+	    ioctl(h->fd, BLKROGET, &read_only))
 		return -errno;
 	if (sector != 512 && sector != 4096)
 		return -EMEDIUMTYPE;
 	info->sector = (uint32_t)sector;
 	info->size = ALIGN_DOWN(size, info->sector);
 	info->read_only = info->read_only || read_only;
-	err = sysfs_line(st->st_rdev, "queue/discard_granularity", line, sizeof(line));
+	err = blkfile_sysfs_line(st->st_rdev, "queue/discard_granularity", line, sizeof(line));
 	info->discard_granularity = (uint32_t)strtoul(line, NULL, 10);
 	if (!err)
-		err = sysfs_line(st->st_rdev, "queue/discard_max_bytes", line, sizeof(line));
+		err = blkfile_sysfs_line(st->st_rdev, "queue/discard_max_bytes", line, sizeof(line));
 	if (err)
 		return err;
 	if (strtoull(line, NULL, 10) == 0)
 		info->discard_granularity = 0;
-	if (major(st->st_rdev) == LOOP_MAJOR || (flags & BLKFILE_CAW_LOCAL))
+	if (major(st->st_rdev) == LOOP_MAJOR || (flags & BLKFILE_CAW_LOCAL)) {
 		info->caw = BLK_CAW_LOCAL;
-	return 0;
+		return 0;
+	}
+	return blkscsi_learn(h->fd, st, path, !(flags & (BLKFILE_READ_ONLY | BLKFILE_NO_LOCK)), &h->scsi,
+			     info, why, why_size);
 }
 
 /* Opens with O_DIRECT, or without where the filesystem refuses it (tmpfs before Linux 6.6). */
@@ -267,7 +267,7 @@ static int refuse_network_backing(const struct stat *st, const char *path, char 
 
 	if (major(st->st_rdev) != LOOP_MAJOR)
 		return 0;
-	err = sysfs_line(st->st_rdev, "loop/backing_file", file, sizeof(file));
+	err = blkfile_sysfs_line(st->st_rdev, "loop/backing_file", file, sizeof(file));
 	if (err) {
 		snprintf(why, why_size, "%s: cannot find the file behind this loop device: %s",
 			 path, strerror(-err));
@@ -290,7 +290,7 @@ static int learn_geometry(struct blkfile_handle *h, unsigned int flags, const st
 		err = refuse_network_backing(st, path, why, why_size);
 		if (err)
 			return err;
-		err = block_geometry(h->fd, flags, st, &h->info);
+		err = block_geometry(h, flags, st, path, why, why_size);
 		if (!err)
 			err = block_identity(st, &h->info);
 	} else {
@@ -300,7 +300,7 @@ static int learn_geometry(struct blkfile_handle *h, unsigned int flags, const st
 		err = file_geometry(flags, st, &h->info);
 		file_identity(h->fd, &h->info);
 	}
-	if (err)
+	if (err && !why[0])
 		snprintf(why, why_size, "%s: cannot learn the device's geometry: %s", path,
 			 strerror(-err));
 	return err;
@@ -334,6 +334,7 @@ int blkfile_handle_open(const char *path, unsigned int flags, struct blkfile_han
 	int err;
 
 	memset(h, 0, sizeof(*h));
+	why[0] = '\0';
 	h->lock_fd = -1;
 	h->fd = open_device(path, flags, &direct);
 	if (h->fd < 0) {
@@ -365,6 +366,9 @@ void blkfile_handle_close(struct blkfile_handle *h)
 		close(h->fd);
 	if (h->lock_fd >= 0)
 		close(h->lock_fd);
+	for (unsigned int i = 0; i < h->lane_count; i++)
+		close(h->lanes[i]);
 	h->fd = -1;
 	h->lock_fd = -1;
+	h->lane_count = 0;
 }

@@ -21,6 +21,8 @@ struct file_dev {
 	struct blkdev	dev;
 	int		fd;
 	int		lock_fd;
+	struct blkscsi_port scsi;	/* scsi.s.used: a SCSI disk's further commands go there */
+	atomic_bool	unclear;	/* one of its writes ended without an answer; for drain() */
 	int		event_fd;	/* stops the reaper; in polled mode the owner's */
 	bool		is_block;
 	bool		polled;
@@ -54,6 +56,25 @@ struct file_dev {
 static inline struct file_dev *file_dev(struct blkdev *dev)
 {
 	return container_of(dev, struct file_dev, dev);
+}
+
+/**
+ * blkfile_sysfs_line() - one line of a sysfs attribute of the block device @rdev; "" if there is
+ * none.  Not to be able to look is an error (-errno): a device without an identity would pass for
+ * any other.
+ */
+int blkfile_sysfs_line(dev_t rdev, const char *attribute, char *buf, size_t size);
+
+/**
+ * file_result() - what @err, the kernel's word on a request of @op, is to the submitter; notes
+ * what ended without an answer.
+ */
+int file_result(struct file_dev *f, enum blk_op op, int err);
+
+/** file_wants_fua() - whether a write of @flags is to be durable by itself. */
+static inline bool file_wants_fua(const struct file_dev *f, unsigned int flags)
+{
+	return (flags & BLK_FUA) || f->scsi.s.fua;
 }
 
 /** file_run() - executes @io in the calling thread; returns its result. */

@@ -108,25 +108,4 @@ int blkiscsi_open(struct env *env, const struct blkiscsi_target *t,
 		  const struct blkiscsi_options *o, struct blkdev **out, char *why,
 		  size_t why_size);
 
-/* ---- what foreign bytes say: used by blkiscsi_open(), public for tests and fuzzers ---- */
-
-/** blkiscsi_identity() - the name of the LUN in VPD page 83h, as sysfs writes it: "naa.…",
- * "eui.…", "t10.…"; "" if the page has none. */
-void blkiscsi_identity(const uint8_t *page, size_t len, char *out, size_t out_size);
-
-/** blkiscsi_port_group() - the target portal group in the target port's name on that page
- * (SPC-4, 7.8.6.10: "IQN,t,0xTTTT"); -1 if it does not tell. */
-int blkiscsi_port_group(const uint8_t *page, size_t len);
-
-struct blkiscsi_sense {
-	uint8_t	key;
-	uint16_t asc;		/* additional sense code and qualifier: 0x2903 */
-	bool	has_lba;
-	uint64_t lba;		/* INFORMATION: where a medium error is */
-};
-
-/** blkiscsi_sense() - fixed or descriptor format, as it follows SenseLength in a response.
- * Return: whether it is sense data at all. */
-bool blkiscsi_sense(const uint8_t *data, size_t len, struct blkiscsi_sense *out);
-
 #endif

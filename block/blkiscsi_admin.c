@@ -6,16 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define INQUIRY			0x12
 #define MODE_SENSE_6		0x1a
-#define PR_IN			0x5e
-#define PR_OUT			0x5f
 #define SERVICE_ACTION_IN_16	0x9e
 #define READ_CAPACITY_16	0x10	/* service action */
-#define COMPARE_AND_WRITE	0x89
-
-#define VPD_BLOCK_LIMITS	0xb0
-#define VPD_PROVISIONING	0xb2
 #define MODE_CACHING		0x08
 
 #define BUF_SIZE		4096u
@@ -24,10 +17,8 @@
 #define SAME_MAX		(32 * MIB)	/* some targets write it out: within its time limit */
 #define TRIES			3u	/* of harmless questions whose path was lost */
 
-enum pr_in { PR_READ_KEYS, PR_READ_RESERVATION, PR_CAPABILITIES };
 enum pr_out { PR_REGISTER = 0, PR_RESERVE = 1, PR_CLEAR = 3, PR_PREEMPT_ABORT = 5,
 	      PR_REGISTER_IGNORE = 6 };
-#define PR_TYPE_WEAR		7	/* write exclusive, all registrants; scope: logical unit */
 #define PR_PARAM_SIZE		24
 #define PR_APTPL		1
 
@@ -57,24 +48,29 @@ static int ask(struct ini_dev *d, struct ini_admin *a)
 	return err;
 }
 
-/* ---- what the LUN is ---- */
+struct ini_lu {
+	struct lu	lu;
+	struct ini_dev	*d;
+};
 
-/* @page < 0: the standard data.  Return: bytes received or negative errno. */
-static int inquiry(struct ini_dev *d, int page, uint8_t *buf, uint32_t size)
+static int lu_run(struct lu *lu, struct lu_cmd *cmd)
 {
-	struct ini_admin a = { .cdb_size = 6, .buf = buf, .len = size, .path = -1 };
+	struct ini_admin a = { .cdb_size = cmd->cdb_size, .out = cmd->out, .buf = cmd->buf,
+			       .len = cmd->len, .path = -1 };
 	int err;
 
-	memset(buf, 0, size);
-	a.cdb[0] = INQUIRY;
-	a.cdb[1] = page >= 0;
-	a.cdb[2] = page >= 0 ? (uint8_t)page : 0;
-	put_be16(a.cdb + 3, size);
-	err = ask(d, &a);
-	if (!err && page >= 0 && (a.got < 4 || buf[1] != page))
-		return -ENOTSUP;
-	return err ? err : (int)a.got;
+	memcpy(a.cdb, cmd->cdb, sizeof(a.cdb));
+	err = ask(container_of(lu, struct ini_lu, lu)->d, &a);
+	cmd->got = a.got;
+	return err;
 }
+
+static struct ini_lu ini_lu(struct ini_dev *d)
+{
+	return (struct ini_lu){ .lu.run = lu_run, .d = d };
+}
+
+/* ---- what the LUN is ---- */
 
 static int read_capacity(struct ini_dev *d, uint8_t *buf, uint64_t *size, uint32_t *sector)
 {
@@ -113,36 +109,24 @@ int ini_refresh(struct blkdev *dev)
 	return 0;
 }
 
-/*
- * A target may announce a length for COMPARE AND WRITE and not have the command (Debian's tgt).
- * One of no blocks compares and writes nothing (SBC-4, 5.3).
- */
-static bool lacks_caw(struct ini_dev *d)
-{
-	struct ini_admin a = { .cdb_size = 16, .path = -1 };
-
-	a.cdb[0] = COMPARE_AND_WRITE;
-	return ask(d, &a) == -ENOTSUP;
-}
-
 static uint64_t limit_bytes(uint64_t blocks, uint32_t sector, uint64_t max)
 {
 	return blocks && blocks < max / sector ? blocks * sector : max;
 }
 
 /* SBC-4, 6.6.4: block limits. */
-static void learn_limits(struct ini_dev *d, uint8_t *buf, bool provisioned)
+static void learn_limits(struct ini_dev *d, struct lu *lu, uint8_t *buf, bool provisioned)
 {
 	uint32_t sector = d->dev.info.sector;
 	struct ini_limits *l = &d->limits;
 	uint32_t blocks, granularity = 1;
-	int n = inquiry(d, VPD_BLOCK_LIMITS, buf, 64);
+	int n = lu_inquiry(lu, LU_VPD_LIMITS, buf, 64);
 
 	l->rw_max = RW_MAX;
 	l->same_max = SAME_MAX;
 	if (n < 0)
 		return;
-	if (buf[5])
+	if (lu_has_caw(lu, buf, n))
 		d->dev.info.caw = BLK_CAW_SCSI;
 	l->rw_max = limit_bytes(get_be32(buf + 8), sector, RW_MAX);
 	if (n < 44)
@@ -160,9 +144,9 @@ static void learn_limits(struct ini_dev *d, uint8_t *buf, bool provisioned)
 	l->same_max = limit_bytes(get_be64(buf + 36), sector, SAME_MAX);
 }
 
-static void learn_provisioning(struct ini_dev *d, uint8_t *buf)
+static void learn_provisioning(struct ini_dev *d, struct lu *lu, uint8_t *buf)
 {
-	int n = inquiry(d, VPD_PROVISIONING, buf, 64);
+	int n = lu_inquiry(lu, LU_VPD_PROVISIONING, buf, 64);
 
 	if (n < 8)
 		return;
@@ -194,21 +178,6 @@ static void learn_cache(struct ini_dev *d, uint8_t *buf)
 	d->limits.wce = page[2] & 0x04;
 }
 
-/* SPC-4, 6.15.4: REPORT CAPABILITIES. */
-static void learn_reservations(struct ini_dev *d, uint8_t *buf)
-{
-	struct ini_admin a = { .cdb_size = 10, .buf = buf, .len = 8, .path = -1 };
-
-	memset(buf, 0, a.len);
-	a.cdb[0] = PR_IN;
-	a.cdb[1] = PR_CAPABILITIES;
-	put_be16(a.cdb + 7, a.len);
-	if (ask(d, &a) || a.got < 8)
-		return;
-	d->limits.pr_aptpl = buf[2] & 0x01;
-	d->dev.info.reservations = !(buf[3] & 0x80) || (buf[4] & 0x80);
-}
-
 static int refuse(struct ini_dev *d, int err, const char *what, char *why, size_t why_size)
 {
 	snprintf(why, why_size, "%s: %s", d->t.name, what);
@@ -230,7 +199,8 @@ static void learn_name(struct ini_dev *d)
 static int learn(struct ini_dev *d, uint8_t *buf, char *why, size_t why_size)
 {
 	struct blkdev_info *info = &d->dev.info;
-	int err = inquiry(d, -1, buf, 96);
+	struct ini_lu lu = ini_lu(d);
+	int err = lu_inquiry(&lu.lu, LU_VPD_STANDARD, buf, 96);
 
 	if (err < 0)
 		return refuse(d, err, err == -EBADE ? "another initiator has it reserved for itself" :
@@ -246,12 +216,10 @@ static int learn(struct ini_dev *d, uint8_t *buf, char *why, size_t why_size)
 		return refuse(d, -EMEDIUMTYPE, "its sectors are neither of 512 nor of 4096 bytes", why,
 			      why_size);
 	learn_name(d);
-	learn_limits(d, buf, buf[14] & 0x80);
-	learn_provisioning(d, buf);
-	if (info->caw != BLK_CAW_NONE && lacks_caw(d))
-		info->caw = BLK_CAW_NONE;
+	learn_limits(d, &lu.lu, buf, buf[14] & 0x80);
+	learn_provisioning(d, &lu.lu, buf);
 	learn_cache(d, buf);
-	learn_reservations(d, buf);
+	info->reservations = lu_has_pr(&lu.lu, &d->limits.pr_aptpl);
 	if (!d->limits.unmap_max)
 		info->discard_granularity = 0;
 	info->io_max = d->limits.rw_max;
@@ -279,30 +247,14 @@ static int pr_out(struct ini_dev *d, int path, enum pr_out action, uint64_t key,
 			       .path = path };
 	bool registers = action == PR_REGISTER || action == PR_REGISTER_IGNORE;
 
-	a.cdb[0] = PR_OUT;
+	a.cdb[0] = LU_PR_OUT;
 	a.cdb[1] = (uint8_t)action;
-	a.cdb[2] = registers || action == PR_CLEAR ? 0 : PR_TYPE_WEAR;
+	a.cdb[2] = registers || action == PR_CLEAR ? 0 : LU_PR_TYPE_WEAR;
 	put_be32(a.cdb + 5, sizeof(param));
 	put_be64(param, key);
 	put_be64(param + 8, sark);
 	param[20] = registers && d->limits.pr_aptpl ? PR_APTPL : 0;
 	return ini_admin_run(d, &a);
-}
-
-static int pr_in(struct ini_dev *d, enum pr_in action, uint8_t *buf, uint32_t size, uint32_t *got)
-{
-	struct ini_admin a = { .cdb_size = 10, .buf = buf, .len = size, .path = -1 };
-	int err;
-
-	memset(buf, 0, size);
-	a.cdb[0] = PR_IN;
-	a.cdb[1] = (uint8_t)action;
-	put_be16(a.cdb + 7, size);
-	err = ask(d, &a);
-	if (!err && a.got < 8)
-		err = -EPROTO;
-	*got = a.got;
-	return err;
 }
 
 /*
@@ -374,30 +326,7 @@ int ini_pr_clear(struct blkdev *dev, uint64_t key)
 
 int ini_pr_read(struct blkdev *dev, struct blkdev_pr_state *state)
 {
-	struct ini_dev *d = ini_dev(dev);
-	uint8_t *buf = calloc(1, BUF_SIZE);
-	uint32_t got = 0, count;
-	int err;
+	struct ini_lu lu = ini_lu(ini_dev(dev));
 
-	if (!buf)
-		return -ENOMEM;
-	err = pr_in(d, PR_READ_KEYS, buf, BUF_SIZE, &got);
-	if (err)
-		goto free_buf;
-	state->generation = get_be32(buf);
-	count = get_be32(buf + 4) / 8;
-	state->key_count = count;	/* may be more than fit: then nothing is proven by them */
-	for (uint32_t i = 0; i < count && i < ARRAY_SIZE(state->keys) && 16 + 8 * i <= got; i++)
-		state->keys[i] = get_be64(buf + 8 + (size_t)8 * i);
-	if (count < ARRAY_SIZE(state->keys) && 8 + 8 * count > got) {
-		err = -EPROTO;
-		goto free_buf;
-	}
-	err = pr_in(d, PR_READ_RESERVATION, buf, 64, &got);
-	if (!err)
-		state->held = get_be32(buf + 4) >= 16 && got >= 24 &&
-			      (buf[21] & 0x0f) == PR_TYPE_WEAR;
-free_buf:
-	free(buf);
-	return err;
+	return lu_pr_read(&lu.lu, state);
 }

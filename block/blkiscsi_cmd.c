@@ -191,7 +191,7 @@ void ini_cmd_send(struct ini_cmd *cmd, struct ini_path *p)
 /* ---- judging ---- */
 
 static void log_medium(struct ini_dev *d, const struct ini_cmd *cmd,
-		       const struct blkiscsi_sense *s)
+		       const struct lu_sense *s)
 {
 	uint64_t now = ini_now(d);
 	uint64_t lba = s->has_lba ? s->lba : d->dev.info.sector ? cmd->off / d->dev.info.sector : 0;
@@ -206,7 +206,7 @@ static void log_medium(struct ini_dev *d, const struct ini_cmd *cmd,
 }
 
 /* Unit attentions tell of events; the command itself was not executed (SAM-5, 5.14). */
-static int judge_attention(struct ini_dev *d, const struct blkiscsi_sense *s)
+static int judge_attention(struct ini_dev *d, const struct lu_sense *s)
 {
 	switch (s->asc) {
 	case 0x2a03:	/* RESERVATIONS PREEMPTED */
@@ -223,7 +223,7 @@ static int judge_attention(struct ini_dev *d, const struct blkiscsi_sense *s)
 	}
 }
 
-static int judge_illegal(const struct ini_cmd *cmd, const struct blkiscsi_sense *s)
+static int judge_illegal(const struct ini_cmd *cmd, const struct lu_sense *s)
 {
 	bool optional = cmd->io && (cmd->io->op == BLK_DISCARD || cmd->io->op == BLK_ZERO ||
 				    cmd->io->op == BLK_CAW);
@@ -237,10 +237,10 @@ static int judge_sense(struct ini_dev *d, struct ini_cmd *cmd, uint64_t *pause_n
 {
 	const struct scsi_data *raw = &cmd->task.datain;
 	bool caw = cmd->io && cmd->io->op == BLK_CAW && cmd->phase == INI_DO;
-	struct blkiscsi_sense s;
+	struct lu_sense s;
 
 	/* Two bytes of SenseLength come first (RFC 7143, 11.4.7.2). */
-	if (!raw->data || raw->size < 2 || !blkiscsi_sense(raw->data + 2, (size_t)raw->size - 2, &s))
+	if (!raw->data || raw->size < 2 || !lu_sense(raw->data + 2, (size_t)raw->size - 2, &s))
 		return -EIO;
 	switch (s.key) {
 	case 0x0: case 0x1:	/* NO SENSE, RECOVERED ERROR: done, but did all data come? */

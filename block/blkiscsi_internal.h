@@ -28,6 +28,7 @@
 
 #include "base/bytes.h"
 #include "block/blkiscsi.h"
+#include "block/lu.h"
 
 #define INI_CMDS	256u	/* under way in one handle */
 #define INI_IOVS	64u	/* memory segments of a command */

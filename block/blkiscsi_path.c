@@ -197,9 +197,9 @@ static void check_identity(struct ini_path *p, const struct scsi_task *task)
 	char identity[sizeof(p->d->identity)] = "";
 
 	if (task->datain.data && task->datain.size > 0) {
-		blkiscsi_identity(task->datain.data, (size_t)task->datain.size, identity,
+		lu_identity(task->datain.data, (size_t)task->datain.size, identity,
 				  sizeof(identity));
-		p->group = blkiscsi_port_group(task->datain.data, (size_t)task->datain.size);
+		p->group = lu_port_group(task->datain.data, (size_t)task->datain.size);
 	}
 	if (!p->d->identity[0]) {
 		snprintf(p->d->identity, sizeof(p->d->identity), "%s", identity);

@@ -2,7 +2,7 @@
 daemon_srcs  := daemon/config.c daemon/ctl.c daemon/ctl_commands.c daemon/ctl_disk.c daemon/ctl_json.c \
 		daemon/ctl_request.c daemon/mountinfo.c daemon/parent.c \
 		daemon/parent_asked.c \
-		daemon/parent_kill.c daemon/parent_lun.c daemon/parent_ops.c daemon/parent_volume.c \
+		daemon/parent_kill.c daemon/parent_lun.c daemon/parent_ops.c daemon/parent_scsi.c daemon/parent_volume.c \
 		daemon/rpc.c daemon/rpc_client.c daemon/store.c daemon/store_mount.c \
 		daemon/worker.c
 daemon_uses  := fuse fs lockd block proc base

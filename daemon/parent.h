@@ -48,6 +48,18 @@ int parent_umount(const struct rpc_umount *rq, struct rpc_reply *reply);
 int parent_take_host_lock(const struct parent *p, const char *name, const char *device, int *out,
 			  struct rpc_reply *reply);
 
+/* ---- parent_scsi.c ---- */
+
+/**
+ * parent_lock_disk() - the lock of a SCSI disk of the kernel's: one host a machine, since all of a
+ * machine's commands come from the same initiator.  @h: learns whether the last one left in order.
+ */
+int parent_lock_disk(const struct parent *p, struct blkfile_handle h[2], const char *path, int *out,
+		     struct rpc_reply *reply);
+/** parent_start_agent() - who executes what the worker may not, on data and heartbeat handle @h,
+ * which receive their lanes to it.  It holds @host_lock as long as it lives. */
+int parent_start_agent(struct blkfile_handle h[2], int host_lock, struct rpc_reply *reply);
+
 /* ---- parent_lun.c ---- */
 
 /** parent_open_lun() - RPC_OPEN of an iSCSI LUN's URL, which root was found to ask for. */

@@ -137,6 +137,7 @@ static int fill_open_reply(const struct blkfile_handle h[2], struct rpc_reply *r
 	if (fstat(h[0].lock_fd >= 0 ? h[0].lock_fd : h[0].fd, &st))
 		return -errno;
 	reply->open.info = h[0].info;
+	reply->open.scsi = h[0].scsi;
 	reply->open.has_locks = h[0].lock_fd >= 0;
 	reply->open.backing_dev = S_ISBLK(st.st_mode) ? st.st_rdev : st.st_dev;
 	reply->open.backing_ino = S_ISBLK(st.st_mode) ? 0 : st.st_ino;
@@ -146,7 +147,24 @@ static int fill_open_reply(const struct blkfile_handle h[2], struct rpc_reply *r
 		out[(*out_count)++] = h[0].lock_fd;
 		out[(*out_count)++] = h[1].lock_fd;
 	}
+	for (unsigned int i = 0; i < 2; i++) {
+		reply->open.lane_count[i] = h[i].lane_count;
+		for (unsigned int lane = 0; lane < h[i].lane_count; lane++)
+			out[(*out_count)++] = h[i].lanes[lane];
+	}
 	return 0;
+}
+
+static int take_lock(const struct parent *p, struct blkfile_handle h[2], const char *path, int *out,
+		     struct rpc_reply *reply)
+{
+	char name[NAME_MAX + 1];
+	int err;
+
+	if (h[0].scsi.used)
+		return parent_lock_disk(p, h, path, out, reply);
+	err = parent_lock_name(h[0].fd, h[0].lock_fd, p->hello.host_id, name, sizeof(name));
+	return err ? err : parent_take_host_lock(p, name, path, out, reply);
 }
 
 /* What open(2) says of a device that is write-protected helps nobody. */
@@ -185,7 +203,6 @@ int parent_open(const struct parent *p, const struct rpc_open *rq, const int *fd
 {
 	unsigned int flags = rq->flags & RPC_OPEN_READ_ONLY ? BLKFILE_READ_ONLY : 0;
 	struct blkfile_handle h[2];
-	char name[NAME_MAX + 1];
 	int host_lock = -1, err;
 
 	err = parent_asked_open(p, fds[0], rq, reply);
@@ -193,14 +210,14 @@ int parent_open(const struct parent *p, const struct rpc_open *rq, const int *fd
 		return parent_open_lun(p, rq, reply, out, out_count);
 	if (!err)
 		err = open_volume(rq->path, flags, h, reply);
+	if (!err && !(rq->flags & RPC_OPEN_NO_HOST_LOCK))
+		err = take_lock(p, h, rq->path, &host_lock, reply);
+	if (!err && h[0].scsi.used && host_lock >= 0)
+		err = parent_start_agent(h, host_lock, reply);
 	if (!err)
 		err = fill_open_reply(h, reply, out, out_count);
-	if (!err && !(rq->flags & RPC_OPEN_NO_HOST_LOCK)) {
-		err = parent_lock_name(h[0].fd, h[0].lock_fd, p->hello.host_id, name,
-				       sizeof(name));
-		if (!err)
-			err = parent_take_host_lock(p, name, rq->path, &host_lock, reply);
-		reply->open.has_host_lock = !err;
+	if (!err && host_lock >= 0) {
+		reply->open.has_host_lock = true;
 		out[(*out_count)++] = host_lock;
 	}
 	return err;

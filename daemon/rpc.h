@@ -95,11 +95,13 @@ struct rpc_reply {
 	char	why[RPC_WHY_SIZE];
 	union {
 		/*
-		 * fds: data, heartbeat[, data's lock, heartbeat's lock][, host lock]; of an
-		 * iSCSI LUN, which the worker opens itself: [host lock].
+		 * fds: data, heartbeat[, data's lock, heartbeat's lock][, lanes of data, of
+		 * heartbeat][, host lock]; of an iSCSI LUN, which the worker opens itself: [host lock].
 		 */
 		struct {
 			struct blkdev_info info;
+			struct blkscsi scsi;
+			uint32_t lane_count[2];	/* to the agent of a SCSI disk: data, heartbeat */
 			bool	is_lun;
 			struct blkiscsi_target lun;
 			bool	has_locks, has_host_lock;

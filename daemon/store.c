@@ -45,6 +45,34 @@ static struct store *find_backing(struct store *new)
 	return NULL;
 }
 
+/* Another store on the same LUN, as an iSCSI URL and as a disk of the kernel's say. */
+static struct store *find_identity(struct store *new)
+{
+	struct store *s, *tmp;
+
+	list_for_each(s, tmp, &new->all->list, node)
+		if (s != new && s->lun[0] && !strcmp(s->lun, new->lun) &&
+		    !((s->flags | new->flags) & FS_RESCUE))
+			return s;
+	return NULL;
+}
+
+/* Attached twice, the second would take the first one's slot for one of a dead daemon of ours. */
+static int refuse_twice(struct store *s, char *why, size_t why_size)
+{
+	struct store *other;
+
+	pthread_mutex_lock(&s->all->mutex);
+	if (s->info.caw == BLK_CAW_SCSI)
+		memcpy(s->lun, s->info.identity, sizeof(s->lun));
+	other = find_identity(s);
+	if (other)
+		snprintf(why, why_size, "%.200s: is the LUN that is attached as %.200s already",
+			 s->device, other->device);
+	pthread_mutex_unlock(&s->all->mutex);
+	return other ? -EALREADY : 0;
+}
+
 static bool is_called(const struct store *s, const char *name)
 {
 	uint8_t id[16];
@@ -206,47 +234,72 @@ static int open_lun(struct store *s, struct rpc_reply *reply, const int *fds,
 	return err;
 }
 
+/* The next @count descriptors become those of @lanes. */
+static unsigned int take_lanes(struct blkfile_handle *h, const int *fds, unsigned int count)
+{
+	for (unsigned int i = 0; i < count; i++)
+		h->lanes[i] = fds[i];
+	h->lane_count = count;
+	return count;
+}
+
+static bool is_complete(const struct rpc_reply *reply, unsigned int fd_count)
+{
+	const uint32_t *lanes = reply->open.lane_count;
+
+	return lanes[0] <= BLKSCSI_LANES_MAX && lanes[1] <= BLKSCSI_LANES_MAX &&
+	       fd_count == 2 + (reply->open.has_locks ? 2 : 0) + lanes[0] + lanes[1] +
+			   reply->open.has_host_lock;
+}
+
+/* In the order of struct rpc_reply. */
+static void take_handles(struct store *s, const struct rpc_reply *reply, const int *fds,
+			 struct blkfile_handle h[2])
+{
+	unsigned int next = 2;
+
+	for (unsigned int i = 0; i < 2; i++) {
+		h[i] = (struct blkfile_handle){ .fd = fds[i], .lock_fd = -1,
+						.info = reply->open.info, .scsi = reply->open.scsi };
+		if (reply->open.has_locks)
+			h[i].lock_fd = fds[next++];
+	}
+	for (unsigned int i = 0; i < 2; i++)
+		next += take_lanes(&h[i], fds + next, reply->open.lane_count[i]);
+	/* What is unclear of the last life of this host was data. */
+	h[1].scsi.unclear = false;
+	if (reply->open.has_host_lock)
+		s->host_lock_fd = fds[next];
+	/* Only to name the device to the parent: a dup excludes nobody. */
+	if (reply->open.has_locks)
+		s->lock_fd = fcntl(h[0].lock_fd, F_DUPFD_CLOEXEC, 0);
+}
+
 static int take_devices(struct store *s, const struct rpc_reply *reply, const int *fds,
 			unsigned int fd_count, char *why, size_t why_size)
 {
-	struct blkfile_handle h = { .info = reply->open.info, .lock_fd = -1 };
-	unsigned int locks = reply->open.has_locks ? 2 : 0;
-	int err = -EPROTO;
+	struct blkfile_handle h[2];
+	int err;
 
-	if (fd_count != 2 + locks + reply->open.has_host_lock)
-		goto close_all;
-	s->info = reply->open.info;
-	if (reply->open.has_host_lock)
-		s->host_lock_fd = fds[2 + locks];
-	/* Only to name the device to the parent: a dup excludes nobody. */
-	if (locks)
-		s->lock_fd = fcntl(fds[2], F_DUPFD_CLOEXEC, 0);
-	h.fd = fds[0];
-	if (locks)
-		h.lock_fd = fds[2];
-	err = blkfile_new(env_posix(), &h, &s->dev);
-	if (err) {
-		blkfile_handle_close(&h);
-		close(fds[1]);
-		if (locks)
-			close(fds[3]);
-		goto fail;
+	if (!is_complete(reply, fd_count)) {
+		packet_close_fds(fds, fd_count);
+		snprintf(why, why_size, "%.200s: the privileged half sent %u descriptors", s->device,
+			 fd_count);
+		return -EPROTO;
 	}
-	h.fd = fds[1];
-	if (locks)
-		h.lock_fd = fds[3];
-	err = blkfile_new(env_posix(), &h, &s->hb_dev);
-	if (!err)
-		return 0;
-	blkfile_handle_close(&h);
-fail:
-	snprintf(why, why_size, "%.200s: %s", s->device, strerror(-err));
-	return err;
-
-close_all:
-	packet_close_fds(fds, fd_count);
-	snprintf(why, why_size, "%.200s: the privileged half sent %u descriptors", s->device,
-		 fd_count);
+	s->info = reply->open.info;
+	take_handles(s, reply, fds, h);
+	err = blkfile_new(env_posix(), &h[0], &s->dev);
+	if (err) {
+		blkfile_handle_close(&h[0]);
+		blkfile_handle_close(&h[1]);
+	} else {
+		err = blkfile_new(env_posix(), &h[1], &s->hb_dev);
+		if (err)
+			blkfile_handle_close(&h[1]);
+	}
+	if (err)
+		snprintf(why, why_size, "%.200s: %s", s->device, strerror(-err));
 	return err;
 }
 
@@ -348,6 +401,8 @@ static int attach_new(struct store *s, int asker, struct store **other, char *wh
 		err = open_lun(s, &reply, fds, fd_count, why, why_size);
 	else
 		err = take_devices(s, &reply, fds, fd_count, why, why_size);
+	if (!err)
+		err = refuse_twice(s, why, why_size);
 	if (!err)
 		err = attach_fs(s, why, why_size);
 	if (err)

@@ -45,6 +45,7 @@ struct store {
 	struct fs	*fs;
 	struct blkdev	*dev, *hb_dev;
 	struct blkdev_info info;
+	char		lun[sizeof(((struct blkdev_info *)NULL)->identity)];	/* mutex; of a SCSI LUN */
 	int		lock_fd;	/* names the device to RPC_KILL; -1: no fencing by killing */
 	int		host_lock_fd;	/* held: no other process is this host there */
 };

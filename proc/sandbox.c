@@ -6,7 +6,9 @@
 #include <grp.h>
 #include <linux/capability.h>
 #include <linux/fs.h>
+#include <linux/pr.h>
 #include <sched.h>
+#include <scsi/sg.h>
 #include <seccomp.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -276,7 +278,7 @@ bool sandbox_filter_is_open(void)
 	return mode && !strcmp(mode, "log");
 }
 
-int sandbox_filter(void)
+static int load_filter(int (*add)(scmp_filter_ctx f))
 {
 	scmp_filter_ctx f = seccomp_init(sandbox_filter_is_open() ? SCMP_ACT_LOG :
 					SCMP_ACT_KILL_PROCESS);
@@ -289,9 +291,58 @@ int sandbox_filter(void)
 	if (!err)
 		err = seccomp_attr_set(f, SCMP_FLTATR_CTL_OPTIMIZE, 2);
 	if (!err)
-		err = add_rules(f);
+		err = add(f);
 	if (!err)
 		err = seccomp_load(f);
 	seccomp_release(f);
 	return err;
+}
+
+int sandbox_filter(void)
+{
+	return load_filter(add_rules);
+}
+
+/* ---- the agent ---- */
+
+static int add_agent_rules(scmp_filter_ctx f)
+{
+	static const int calls[] = {
+		SCMP_SYS(recvfrom), SCMP_SYS(sendto), SCMP_SYS(close), SCMP_SYS(ftruncate),
+		SCMP_SYS(futex), SCMP_SYS(set_robust_list), SCMP_SYS(rseq), SCMP_SYS(exit),
+		SCMP_SYS(exit_group), SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigaction),
+		SCMP_SYS(rt_sigreturn), SCMP_SYS(restart_syscall), SCMP_SYS(sched_yield),
+		SCMP_SYS(sched_setscheduler), SCMP_SYS(sched_getparam), SCMP_SYS(sched_getscheduler),
+		SCMP_SYS(gettid), SCMP_SYS(getpid), SCMP_SYS(clock_gettime),
+		SCMP_SYS(clock_nanosleep), SCMP_SYS(nanosleep), SCMP_SYS(brk), SCMP_SYS(munmap),
+		SCMP_SYS(madvise), SCMP_SYS(mremap), SCMP_SYS(getrandom),
+	};
+	static const unsigned long cmds[] = { SG_IO, SG_SCSI_RESET, IOC_PR_REGISTER, IOC_PR_RESERVE,
+					      IOC_PR_PREEMPT_ABORT, IOC_PR_CLEAR };
+	int err = 0;
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(calls) && !err; i++)
+		err = seccomp_rule_add(f, SCMP_ACT_ALLOW, calls[i], 0);
+	for (unsigned int i = 0; i < ARRAY_SIZE(cmds) && !err; i++)
+		err = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
+				       SCMP_A1(SCMP_CMP_EQ, cmds[i]));
+	if (!err)
+		err = seccomp_rule_add(f, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+	if (!err)
+		err = add_threads(f);
+	return err ? err : add_memory(f);
+}
+
+int sandbox_agent(void)
+{
+	const uint32_t kept = 1u << CAP_SYS_RAWIO | 1u << CAP_SYS_ADMIN;
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2] = { { .effective = kept, .permitted = kept } };
+
+	drop_bounding_set();
+	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+	if (syscall(SYS_capset, &header, data) || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+	    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
+		return -errno;
+	return load_filter(add_agent_rules);
 }

@@ -38,6 +38,14 @@ int sandbox_lock_memory(void);
  */
 int sandbox_filter(void);
 
+/**
+ * sandbox_agent() - for a root process that executes SCSI commands for a worker and does nothing
+ * else: CAP_SYS_RAWIO and CAP_SYS_ADMIN are what is left to it, and of the system calls memory,
+ * threads, packets on sockets that it has, and the ioctls of block/blkscsi.h.
+ * Return: 0 or -errno.
+ */
+int sandbox_agent(void);
+
 /** sandbox_filter_is_open() - whether it only logs, as said above. */
 bool sandbox_filter_is_open(void);
 

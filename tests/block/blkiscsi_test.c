@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Names of iSCSI LUNs, secrets, and what targets say of themselves: no network. */
 #include "block/blkiscsi.h"
+#include "block/lu.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -196,18 +197,18 @@ static void the_best_name_of_the_lun_is_taken(void)
 {
 	char id[128];
 
-	blkiscsi_identity(page, sizeof(page), id, sizeof(id));
+	lu_identity(page, sizeof(page), id, sizeof(id));
 	CU_ASSERT_STRING_EQUAL(id, "naa.6001405a0102030405060708090a0b0c");
-	CU_ASSERT_EQUAL(blkiscsi_port_group(page, sizeof(page)), 0x2a);
+	CU_ASSERT_EQUAL(lu_port_group(page, sizeof(page)), 0x2a);
 	/* What is cut off is not read: the T10 name is all that is whole. */
-	blkiscsi_identity(page, 20, id, sizeof(id));
+	lu_identity(page, 20, id, sizeof(id));
 	CU_ASSERT_STRING_EQUAL(id, "t10.LUN_x");
-	CU_ASSERT_EQUAL(blkiscsi_port_group(page, sizeof(page) - 1), -1);
+	CU_ASSERT_EQUAL(lu_port_group(page, sizeof(page) - 1), -1);
 	for (size_t n = 0; n < 16; n++) {
-		blkiscsi_identity(page, n, id, sizeof(id));
+		lu_identity(page, n, id, sizeof(id));
 		CU_ASSERT_STRING_EQUAL(id, "");
 	}
-	blkiscsi_identity(page, sizeof(page), id, 8);
+	lu_identity(page, sizeof(page), id, 8);
 	CU_ASSERT(strlen(id) < 8);
 }
 
@@ -217,16 +218,16 @@ static void sense_is_understood_in_both_formats(void)
 	static const uint8_t desc[20] = { 0x72, 3, 0x11, 0x04, 0, 0, 0, 12, 0, 10, 0x80, 0,
 					  0, 0, 0, 1, 0, 0, 0, 2 };
 	static const uint8_t deferred[18] = { 0x71, 0, 3 };
-	struct blkiscsi_sense s;
+	struct lu_sense s;
 
-	CU_ASSERT(blkiscsi_sense(fixed, sizeof(fixed), &s));
+	CU_ASSERT(lu_sense(fixed, sizeof(fixed), &s));
 	CU_ASSERT(s.key == 3 && s.asc == 0x1104 && s.has_lba && s.lba == 0x10203);
-	CU_ASSERT(blkiscsi_sense(desc, sizeof(desc), &s));
+	CU_ASSERT(lu_sense(desc, sizeof(desc), &s));
 	CU_ASSERT(s.key == 3 && s.asc == 0x1104 && s.has_lba && s.lba == 0x100000002);
-	CU_ASSERT(!blkiscsi_sense(deferred, sizeof(deferred), &s));
-	CU_ASSERT(!blkiscsi_sense(fixed, 13, &s));
-	CU_ASSERT(!blkiscsi_sense(fixed, 0, &s));
-	CU_ASSERT(blkiscsi_sense(desc, 12, &s));
+	CU_ASSERT(!lu_sense(deferred, sizeof(deferred), &s));
+	CU_ASSERT(!lu_sense(fixed, 13, &s));
+	CU_ASSERT(!lu_sense(fixed, 0, &s));
+	CU_ASSERT(lu_sense(desc, 12, &s));
 	CU_ASSERT(!s.has_lba);
 }
 

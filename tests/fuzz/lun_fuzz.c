@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* What names an iSCSI LUN and what a target says of it: URLs, page 83h, sense data. */
 #include "block/blkiscsi.h"
+#include "block/lu.h"
 #include "tests/fuzz/fuzz.h"
 
 static void url(const char *s)
@@ -25,19 +26,19 @@ static void page(const uint8_t *data, size_t len, size_t room)
 	char *out = malloc(room);
 
 	FUZZ_CHECK(out);
-	blkiscsi_identity(data, len, out, room);
+	lu_identity(data, len, out, room);
 	FUZZ_CHECK(strlen(out) < room);
 	for (size_t i = 0; out[i]; i++)
 		FUZZ_CHECK(out[i] > ' ' && out[i] < 0x7f);
-	FUZZ_CHECK(blkiscsi_port_group(data, len) <= 0xffff);
+	FUZZ_CHECK(lu_port_group(data, len) <= 0xffff);
 	free(out);
 }
 
 static void sense(const uint8_t *data, size_t len)
 {
-	struct blkiscsi_sense s;
+	struct lu_sense s;
 
-	if (blkiscsi_sense(data, len, &s))
+	if (lu_sense(data, len, &s))
 		FUZZ_CHECK(s.key < 16);
 }
 

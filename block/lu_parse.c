@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a target says of itself and its faults: foreign bytes, believed only within bounds (R9). */
-#include "block/blkiscsi.h"
+#include "block/lu.h"
 
 #include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "block/blkiscsi_internal.h"
+#include "base/bytes.h"
 
 /* ---- VPD page 83h, SPC-4, 7.8.6 ---- */
 
@@ -54,7 +53,7 @@ static void put_ascii(const char *prefix, const uint8_t *data, size_t len, char 
 	out[n] = '\0';
 }
 
-void blkiscsi_identity(const uint8_t *page, size_t len, char *out, size_t out_size)
+void lu_identity(const uint8_t *page, size_t len, char *out, size_t out_size)
 {
 	static const uint8_t ranks[16] = { [DESC_NAA] = 4, [DESC_EUI64] = 3, [DESC_NAME] = 2,
 					   [DESC_T10] = 1 };
@@ -79,7 +78,7 @@ void blkiscsi_identity(const uint8_t *page, size_t len, char *out, size_t out_si
 	}
 }
 
-int blkiscsi_port_group(const uint8_t *page, size_t len)
+int lu_port_group(const uint8_t *page, size_t len)
 {
 	size_t pos = PAGE_HEADER;
 	const uint8_t *desc;
@@ -103,7 +102,7 @@ int blkiscsi_port_group(const uint8_t *page, size_t len)
 
 /* ---- sense data, SPC-4, 4.5 ---- */
 
-static bool sense_fixed(const uint8_t *s, size_t len, struct blkiscsi_sense *out)
+static bool sense_fixed(const uint8_t *s, size_t len, struct lu_sense *out)
 {
 	if (len < 14)
 		return false;
@@ -114,7 +113,7 @@ static bool sense_fixed(const uint8_t *s, size_t len, struct blkiscsi_sense *out
 	return true;
 }
 
-static bool sense_descriptor(const uint8_t *s, size_t len, struct blkiscsi_sense *out)
+static bool sense_descriptor(const uint8_t *s, size_t len, struct lu_sense *out)
 {
 	size_t end, pos = 8;
 
@@ -133,7 +132,7 @@ static bool sense_descriptor(const uint8_t *s, size_t len, struct blkiscsi_sense
 	return true;
 }
 
-bool blkiscsi_sense(const uint8_t *data, size_t len, struct blkiscsi_sense *out)
+bool lu_sense(const uint8_t *data, size_t len, struct lu_sense *out)
 {
 	memset(out, 0, sizeof(*out));
 	if (len < 1)
