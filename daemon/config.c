@@ -14,6 +14,7 @@ void config_init(struct config *c)
 	snprintf(c->run_dir, sizeof(c->run_dir), "%s", CONFIG_DEFAULT_RUN_DIR);
 	c->log_level = LOG_LEVEL_INFO;
 	c->stop_timeout = CONFIG_STOP_DEFAULT;
+	c->poll_us = CONFIG_POLL_US_DEFAULT;
 }
 
 static int set_text(char *to, size_t size, const char *value, char *why, size_t why_size)
@@ -75,18 +76,46 @@ static int set_log_level(struct config *c, const char *value, char *why, size_t 
 	return -EINVAL;
 }
 
-static int set_number(unsigned int *to, unsigned int max, const char *value, char *why,
-		      size_t why_size)
+static int set_number_from(unsigned int *to, unsigned int min, unsigned int max, const char *value,
+			   char *why, size_t why_size)
 {
 	char *end;
 	unsigned long n = strtoul(value, &end, 10);
 
-	if (!isdigit((unsigned char)value[0]) || *end || n < 1 || n > max) {
-		snprintf(why, why_size, "\"%s\" is not a number from 1 to %u", value, max);
+	if (!isdigit((unsigned char)value[0]) || *end || n < min || n > max) {
+		snprintf(why, why_size, "\"%s\" is not a number from %u to %u", value, min, max);
 		return -EINVAL;
 	}
 	*to = (unsigned int)n;
 	return 0;
+}
+
+static int set_number(unsigned int *to, unsigned int max, const char *value, char *why,
+		      size_t why_size)
+{
+	return set_number_from(to, 1, max, value, why, why_size);
+}
+
+/* A datastore to attach, or a disk to serve, from the start on. */
+static int add_given(struct config *c, bool is_disk, const char *value, char *why, size_t why_size)
+{
+	struct config_given *g = &c->given[c->given_count];
+
+	if (c->given_count == CONFIG_GIVEN_MAX) {
+		snprintf(why, why_size, "more than %u datastores and disks", CONFIG_GIVEN_MAX);
+		return -EINVAL;
+	}
+	if (is_disk && !strstr(value, ":/")) {
+		snprintf(why, why_size, "\"%s\" names no disk; write DS:/PATH", value);
+		return -EINVAL;
+	}
+	if (!is_disk && value[0] != '/' && strncmp(value, "iscsi://", 8)) {
+		snprintf(why, why_size, "\"%s\" is neither an absolute path nor an iSCSI URL", value);
+		return -EINVAL;
+	}
+	g->is_disk = is_disk;
+	c->given_count++;
+	return set_text(g->text, sizeof(g->text), value, why, why_size);
 }
 
 int config_set(struct config *c, const char *key, const char *value, char *why, size_t why_size)
@@ -111,6 +140,14 @@ int config_set(struct config *c, const char *key, const char *value, char *why, 
 		return set_number(&c->threads, CONFIG_THREADS_MAX, value, why, why_size);
 	if (!strcmp(key, "stop-timeout"))
 		return set_number(&c->stop_timeout, CONFIG_STOP_MAX, value, why, why_size);
+	if (!strcmp(key, "disk-group"))
+		return set_text(c->disk_group, sizeof(c->disk_group), value, why, why_size);
+	if (!strcmp(key, "reactors"))
+		return set_number(&c->reactors, CONFIG_REACTORS_MAX, value, why, why_size);
+	if (!strcmp(key, "poll-us"))
+		return set_number_from(&c->poll_us, 0, CONFIG_POLL_US_MAX, value, why, why_size);
+	if (!strcmp(key, "datastore") || !strcmp(key, "disk"))
+		return add_given(c, key[1] == 'i', value, why, why_size);
 	snprintf(why, why_size, "unknown setting \"%s\"", key);
 	return -ENOENT;
 }

@@ -12,6 +12,10 @@
 #define CONFIG_DEFAULT_RUN_DIR	"/run/lunfs"
 #define CONFIG_NAME_MAX		32	/* bytes of a host name, as a slot holds it */
 #define CONFIG_THREADS_MAX	64
+#define CONFIG_REACTORS_MAX	32
+#define CONFIG_POLL_US_MAX	100000
+#define CONFIG_POLL_US_DEFAULT	50
+#define CONFIG_GIVEN_MAX	64	/* datastores and disks together */
 #define CONFIG_STOP_MAX		3600
 #define CONFIG_STOP_DEFAULT	45	/* below that of lunfsd.service, which kills */
 
@@ -25,6 +29,14 @@ struct config {
 	enum log_level log_level;
 	unsigned int threads;		/* that serve a mount; 0: chosen */
 	unsigned int stop_timeout;	/* seconds in which everything is given back */
+	char	disk_group[64];		/* who may connect to virtual disks; "": root only */
+	unsigned int reactors;		/* that serve virtual disks; 0: chosen */
+	unsigned int poll_us;		/* that one polls after the last work; 0: sleeps at once */
+	unsigned int given_count;
+	struct config_given {
+		bool	is_disk;	/* DS:/path[,option…]; else a device to attach */
+		char	text[PATH_MAX];
+	} given[CONFIG_GIVEN_MAX];
 };
 
 /** config_init() - the defaults. */

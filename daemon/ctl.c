@@ -305,11 +305,13 @@ void ctl_end_holds(struct ctl *c)
 	pthread_mutex_unlock(&c->mutex);
 }
 
-int ctl_start(struct ctl *c, int sock, struct stores *stores, const struct rpc_hello *hello)
+int ctl_start(struct ctl *c, int sock, struct stores *stores, struct disks *disks,
+	      const struct rpc_hello *hello)
 {
 	memset(c, 0, sizeof(*c));
 	c->sock = sock;
 	c->stores = stores;
+	c->disks = disks;
 	c->hello = hello;
 	list_init(&c->holders);
 	pthread_mutex_init(&c->mutex, NULL);

@@ -12,7 +12,7 @@
 #include <jansson.h>
 #include <sys/socket.h>
 
-#include "daemon/store.h"
+#include "daemon/disks.h"
 
 #define CTL_LINE_MAX	(32 * 1024)	/* bytes of a request */
 #define CTL_CLIENTS_MAX	32		/* connections at a time */
@@ -23,6 +23,7 @@
 struct ctl {
 	int		sock;
 	struct stores	*stores;
+	struct disks	*disks;
 	const struct rpc_hello *hello;
 	pthread_t	acceptor;
 	pthread_mutex_t	mutex;		/* the numbers below */
@@ -39,7 +40,8 @@ struct ctl_conn {
 };
 
 /** ctl_start() - accepts connections on @sock, which listens already.  Return: 0 or -errno. */
-int ctl_start(struct ctl *c, int sock, struct stores *stores, const struct rpc_hello *hello);
+int ctl_start(struct ctl *c, int sock, struct stores *stores, struct disks *disks,
+	      const struct rpc_hello *hello);
 
 /** ctl_end_holds() - ends every connection that holds a disk: the daemon is shutting down. */
 void ctl_end_holds(struct ctl *c);
@@ -55,7 +57,7 @@ enum ctl_cmd {
 	CTL_LOCK_BREAK, CTL_DF, CTL_LS, CTL_INFO,
 	CTL_DISK_CREATE, CTL_DISK_ALLOCATE, CTL_DISK_GROW, CTL_DISK_INFO, CTL_DISK_SNAPSHOT,
 	CTL_DISK_SNAPSHOT_DELETE, CTL_DISK_REVERT, CTL_DISK_CLONE, CTL_DISK_MERGE,
-	CTL_DISK_HOLD, CTL_DISK_DISCARD,
+	CTL_DISK_HOLD, CTL_DISK_DISCARD, CTL_DISK_ATTACH, CTL_DISK_DETACH, CTL_DISK_LIST,
 };
 
 /* A request that is well-formed and permitted; texts live as long as @json. */
@@ -71,6 +73,7 @@ struct ctl_request {
 	unsigned int	attach_flags;	/* enum fs_attach_flags */
 	unsigned long	mount_flags;	/* of mount(2) */
 	bool		read_only;	/* one of them */
+	bool		force;
 	bool		changes;	/* the command does more than to tell */
 };
 

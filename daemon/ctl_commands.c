@@ -372,7 +372,7 @@ static int info(struct store *s, const struct ctl_request *rq, json_t **out, cha
 
 /* ---- which ---- */
 
-static int run_on_store(struct store *s, const struct ctl_request *rq, json_t **out, char *why,
+static int run_on_store(struct ctl *c, struct store *s, const struct ctl_request *rq, json_t **out, char *why,
 			size_t why_size)
 {
 	switch (rq->cmd) {
@@ -388,8 +388,15 @@ static int run_on_store(struct store *s, const struct ctl_request *rq, json_t **
 		return ls(s, rq, out, why, why_size);
 	case CTL_INFO:
 		return info(s, rq, out, why, why_size);
+	case CTL_DISK_ATTACH:
+		return ctl_disk_attach(c->disks, s, rq, out, why, why_size);
+	case CTL_DISK_DETACH:
+		return ctl_disk_detach(c->disks, s, rq, out, why, why_size);
+	case CTL_DISK_LIST:
+		ctl_disk_list(c->disks, s, out);
+		return 0;
 	default:
-		return ctl_disk_run(s, rq, out, why, why_size);
+		return ctl_disk_run(c->disks, s, rq, out, why, why_size);
 	}
 }
 
@@ -422,12 +429,16 @@ int ctl_run(struct ctl *c, const struct ctl_request *rq, struct ctl_conn *conn, 
 	case CTL_MOUNT:
 		return do_mount(c, rq, conn->fd, out, why, why_size);
 	default:
+		if (rq->cmd == CTL_DISK_LIST && !rq->ds) {
+			ctl_disk_list(c->disks, NULL, out);
+			return 0;
+		}
 		err = store_get(c->stores, rq->ds, &s, why, why_size);
 		if (err)
 			return err;
 		err = rq->cmd == CTL_DISK_HOLD ?
 		      ctl_disk_hold(c, s, rq, conn, out, why, why_size) :
-		      run_on_store(s, rq, out, why, why_size);
+		      run_on_store(c, s, rq, out, why, why_size);
 		if (err && !why[0])
 			say_what_failed(s, err, why, why_size);
 		store_put(s);

@@ -148,7 +148,23 @@ static int disk_allocate(struct store *s, const struct ctl_request *rq, json_t *
 	return 0;
 }
 
-static int disk_grow(struct store *s, const struct ctl_request *rq, json_t **out, char *why,
+/* One that a guest has open is grown under it, and the guest is told. */
+static int grow_inode(struct disks *disks, struct store *s, uint64_t size, struct fs_attr *attr)
+{
+	struct attachment *a = disks_find_id(disks, s, attr->id);
+	int err = a ? disk_grow(a->disk, size) : -ENOMEDIUM;
+
+	if (a)
+		disks_put(a);
+	if (!err)
+		return fs_getattr(s->fs, attr->id, attr);
+	if (err != -ENOMEDIUM)
+		return err;
+	attr->size = size;
+	return fs_setattr(s->fs, attr->id, FS_SET_SIZE, attr);
+}
+
+static int do_grow(struct disks *disks, struct store *s, const struct ctl_request *rq, json_t **out, char *why,
 		     size_t why_size)
 {
 	char old[24], new[24];
@@ -162,9 +178,8 @@ static int disk_grow(struct store *s, const struct ctl_request *rq, json_t **out
 				   "smaller, to %s", rq->path,
 				   text_format_size(attr.size, old, sizeof(old)),
 				   text_format_size(rq->size, new, sizeof(new)));
-	attr.size = rq->size;
 	if (!err)
-		err = fs_setattr(s->fs, attr.id, FS_SET_SIZE, &attr);
+		err = grow_inode(disks, s, rq->size, &attr);
 	if (!err)
 		err = fs_sync(s->fs);
 	if (err)
@@ -227,7 +242,7 @@ static int disk_info(struct store *s, const struct ctl_request *rq, json_t **out
 
 /* ---- snapshots and clones ---- */
 
-static int disk_snapshot(struct store *s, const struct ctl_request *rq, json_t **out, char *why,
+static int do_snapshot(struct store *s, const struct ctl_request *rq, json_t **out, char *why,
 			 size_t why_size)
 {
 	char snap[NAME_BYTES_MAX + 1];
@@ -428,7 +443,7 @@ static int disk_discard(struct store *s, const struct ctl_request *rq, json_t **
 
 /* ---- which ---- */
 
-int ctl_disk_run(struct store *s, const struct ctl_request *rq, json_t **out, char *why,
+int ctl_disk_run(struct disks *disks, struct store *s, const struct ctl_request *rq, json_t **out, char *why,
 		 size_t why_size)
 {
 	int err = -ENOSYS;
@@ -441,13 +456,13 @@ int ctl_disk_run(struct store *s, const struct ctl_request *rq, json_t **out, ch
 		err = disk_allocate(s, rq, out);
 		break;
 	case CTL_DISK_GROW:
-		err = disk_grow(s, rq, out, why, why_size);
+		err = do_grow(disks, s, rq, out, why, why_size);
 		break;
 	case CTL_DISK_INFO:
 		err = disk_info(s, rq, out);
 		break;
 	case CTL_DISK_SNAPSHOT:
-		err = disk_snapshot(s, rq, out, why, why_size);
+		err = do_snapshot(s, rq, out, why, why_size);
 		break;
 	case CTL_DISK_SNAPSHOT_DELETE:
 		err = disk_snapshot_delete(s, rq, out, why, why_size);

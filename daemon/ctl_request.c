@@ -21,6 +21,8 @@ enum param {
 	P_SIZE		= 1 << 7,
 	P_NAME		= 1 << 8,
 	P_TO		= 1 << 9,
+	P_FORCE		= 1 << 10,
+	P_DISK_OPTIONS	= 1 << 11,	/* "options", judged by who takes them */
 };
 
 static const struct {
@@ -50,13 +52,16 @@ static const struct {
 	{ "disk-clone", CTL_DISK_CLONE, true, P_DS | P_PATH | P_TO, 0 },
 	{ "disk-hold", CTL_DISK_HOLD, true, P_DS | P_PATH, 0 },
 	{ "disk-discard", CTL_DISK_DISCARD, true, P_DS | P_PATH, P_FROM },
+	{ "disk-attach", CTL_DISK_ATTACH, true, P_DS | P_PATH, P_DISK_OPTIONS },
+	{ "disk-detach", CTL_DISK_DETACH, true, P_DS | P_PATH, P_FORCE },
+	{ "disk-list", CTL_DISK_LIST, false, 0, P_DS },
 	{ "disk-merge", CTL_DISK_MERGE, true, P_DS | P_PATH, P_FROM },
 };
 
 static const struct { const char *name; unsigned int bit; } params[] = {
 	{ "ds", P_DS }, { "device", P_DEVICE }, { "dir", P_DIR }, { "path", P_PATH },
-	{ "source", P_SOURCE }, { "from", P_FROM }, { "options", P_OPTIONS },
-	{ "size", P_SIZE }, { "name", P_NAME }, { "to", P_TO },
+	{ "source", P_SOURCE }, { "from", P_FROM }, { "options", P_OPTIONS | P_DISK_OPTIONS },
+	{ "size", P_SIZE }, { "name", P_NAME }, { "to", P_TO }, { "force", P_FORCE },
 };
 
 static int wrong(char *why, size_t why_size, const char *what, const char *name)
@@ -91,7 +96,8 @@ static int set_option(struct ctl_request *rq, const char *name, char *why, size_
 	return 0;
 }
 
-static int set_options(struct ctl_request *rq, const json_t *options, char *why, size_t why_size)
+static int set_options(struct ctl_request *rq, const json_t *options, bool judge, char *why,
+		       size_t why_size)
 {
 	size_t i;
 	json_t *value;
@@ -102,7 +108,8 @@ static int set_options(struct ctl_request *rq, const json_t *options, char *why,
 	json_array_foreach(options, i, value) {
 		if (!json_is_string(value))
 			return wrong(why, why_size, "an option is not a string", NULL);
-		err = set_option(rq, json_string_value(value), why, why_size);
+		if (judge)
+			err = set_option(rq, json_string_value(value), why, why_size);
 		if (err)
 			return err;
 	}
@@ -114,8 +121,14 @@ static int set_param(struct ctl_request *rq, unsigned int bit, const char *key,
 {
 	const char *s = json_string_value(value);
 
-	if (bit == P_OPTIONS)
-		return set_options(rq, value, why, why_size);
+	if (bit & (P_OPTIONS | P_DISK_OPTIONS))
+		return set_options(rq, value, bit == P_OPTIONS, why, why_size);
+	if (bit == P_FORCE) {
+		if (!json_is_boolean(value))
+			return wrong(why, why_size, "neither true nor false:", key);
+		rq->force = json_is_true(value);
+		return 0;
+	}
 	if (bit & (P_FROM | P_SIZE)) {
 		if (!json_is_integer(value) || json_integer_value(value) < 0)
 			return wrong(why, why_size, "not a natural number:", key);
@@ -167,8 +180,8 @@ static int set_params(struct ctl_request *rq, unsigned int required, unsigned in
 			continue;
 		for (unsigned int i = 0; i < ARRAY_SIZE(params); i++)
 			if (!strcmp(key, params[i].name))
-				bit = params[i].bit;
-		if (!(bit & (required | optional)))
+				bit = params[i].bit & (required | optional);
+		if (!bit)
 			return wrong(why, why_size, "this command takes no", key);
 		err = set_param(rq, bit, key, value, why, why_size);
 		if (err)

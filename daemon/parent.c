@@ -36,6 +36,7 @@ struct mount_entry {
 /* What a child process tells its parent when it has mounted, unmounted or opened a LUN. */
 struct result {
 	uint32_t op;
+	bool	asked;		/* RPC_OPEN, by root */
 	uint32_t dev_minor;
 	char	dir[PATH_MAX];
 	uint32_t portal_count;
@@ -54,6 +55,9 @@ struct state {
 	unsigned int stop_timeout;	/* seconds */
 	struct mount_entry mounts[PARENT_MOUNTS_MAX];
 	struct parent_portals portals;
+	struct parent_opened opened;
+	int	state_fd;	/* what the worker remembers of its disks */
+	const struct config *config;
 };
 
 #define SAY(level, ...)	env_log(env_posix(), level, "lunfsd", __VA_ARGS__)
@@ -145,8 +149,14 @@ static int take_run_dir(struct state *s)
 		SAY(LOG_LEVEL_ERROR, "%s/lock: %s", path, strerror(errno));
 		return -1;
 	}
-	if (flock(s->lock_fd, LOCK_EX | LOCK_NB) == 0)
-		return 0;
+	if (flock(s->lock_fd, LOCK_EX | LOCK_NB) == 0) {
+		s->state_fd = openat(s->run_dir, PARENT_STATE_FILE,
+				     O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+		if (s->state_fd < 0)
+			SAY(LOG_LEVEL_ERROR, "%s/" PARENT_STATE_FILE ": %s", path, strerror(errno));
+		parent_opened_read(&s->opened, s->run_dir);
+		return s->state_fd < 0 ? -1 : 0;
+	}
 	SAY(LOG_LEVEL_ERROR, "another lunfsd uses %s; give this one a --run-dir of its own", path);
 	return -1;
 }
@@ -182,15 +192,34 @@ static int bind_control(const struct state *s)
 
 /* ---- the worker ---- */
 
+static int send_given(struct state *s)
+{
+	static struct rpc_given g;	/* large */
+	const struct config *c = s->config;
+	int err = 0;
+
+	g.magic = RPC_MAGIC;
+	for (unsigned int i = 0; i < c->given_count && !err; i++) {
+		g.is_disk = c->given[i].is_disk;
+		strcpy(g.text, c->given[i].text);
+		if (!g.is_disk)
+			parent_opened_add(&s->opened, g.text, false, s->run_dir);
+		err = packet_send(s->p.rpc, &g, sizeof(g), NULL, 0);
+	}
+	return err;
+}
+
 static int start_worker(struct state *s, int control)
 {
-	int err = spawn_worker("lunfsd", &control, 1, &s->worker);
+	int fds[] = { control, s->state_fd };
+	int err = spawn_worker("lunfsd", fds, ARRAY_SIZE(fds), &s->worker);
 
 	if (err)
 		return err;
 	s->p.worker = s->worker.pid;
 	s->p.rpc = s->worker.rpc;
-	return packet_send(s->p.rpc, &s->p.hello, sizeof(s->p.hello), NULL, 0);
+	err = packet_send(s->p.rpc, &s->p.hello, sizeof(s->p.hello), NULL, 0);
+	return err ? err : send_given(s);
 }
 
 /* ---- requests ---- */
@@ -210,6 +239,8 @@ static void note_results(struct state *s)
 	while (recv(s->results[0], &r, sizeof(r), MSG_DONTWAIT) == sizeof(r)) {
 		if (r.op == RPC_OPEN) {
 			note_portals(s, &r);
+			if (r.asked)
+				parent_opened_add(&s->opened, r.dir, true, s->run_dir);
 			continue;
 		}
 		for (unsigned int i = 0; i < PARENT_MOUNTS_MAX; i++) {
@@ -246,19 +277,25 @@ static bool mounts_full(const struct state *s)
 }
 
 static int run_operation(struct state *s, const struct rpc_request *rq, const int *fds,
-			 struct rpc_reply *reply, int *out, unsigned int *out_count)
+			 unsigned int fd_count, struct rpc_reply *reply, int *out, unsigned int *out_count)
 {
 	struct result r = { .op = rq->op };
 	int err;
 
 	switch (rq->op) {
 	case RPC_OPEN:
-		err = parent_open(&s->p, &rq->open, fds, reply, out, out_count);
+		err = parent_open(&s->p, &rq->open, fd_count ? fds : NULL, reply, out, out_count);
+		r.asked = fd_count && !rq->open.flags;
+		memcpy(r.dir, rq->open.path, sizeof(r.dir));
 		if (!reply->open.is_lun)
-			return err;
+			break;
 		r.portal_count = reply->open.lun.portal_count;
 		memcpy(r.portals, reply->open.lun.portals, sizeof(r.portals));
 		break;
+	case RPC_LISTEN:
+		return parent_listen(&s->p, &rq->socket, reply, out, out_count);
+	case RPC_UNLISTEN:
+		return parent_unlisten(&s->p, &rq->socket, reply);
 	case RPC_DIAL:
 		return parent_dial(&rq->dial, reply, out, out_count);
 	case RPC_MOUNT:
@@ -299,7 +336,8 @@ static void answer(struct state *s, const struct rpc_request *rq, struct rpc_rep
 }
 
 /* A process for each request: an open or umount that hangs holds up nobody's fencing. */
-static int fork_operation(struct state *s, const struct rpc_request *rq, const int *fds)
+static int fork_operation(struct state *s, const struct rpc_request *rq, const int *fds,
+			  unsigned int fd_count)
 {
 	static struct rpc_reply reply;	/* large; zero in every child process */
 	int out[PACKET_FDS_MAX];
@@ -314,7 +352,7 @@ static int fork_operation(struct state *s, const struct rpc_request *rq, const i
 		_exit(1);
 	close(s->worker.life);
 	close(s->lock_fd);	/* an operation that hangs keeps no successor from starting */
-	err = run_operation(s, rq, fds, &reply, out, &out_count);
+	err = run_operation(s, rq, fds, fd_count, &reply, out, &out_count);
 	fill_reply(rq, &reply, err);
 	packet_send(s->p.rpc, &reply, sizeof(reply), out, err ? 0 : out_count);
 	_exit(0);
@@ -367,6 +405,11 @@ static int admit(struct state *s, const struct rpc_request *rq, unsigned int fd_
 			 PARENT_MOUNTS_MAX);
 		return -EMFILE;
 	}
+	if (rq->op == RPC_OPEN && !fd_count && !parent_opened_has(&s->opened, rq->open.path)) {
+		snprintf(reply->why, sizeof(reply->why), "%.300s: root has not asked to open it",
+			 rq->open.path);
+		return -EPERM;
+	}
 	if (rq->op == RPC_DIAL && !parent_portal_is_known(&s->portals, rq->dial.portal)) {
 		snprintf(reply->why, sizeof(reply->why), "%s: not a portal of a LUN that root asked "
 			 "to open", rq->dial.portal);
@@ -403,13 +446,15 @@ static void handle_request(struct state *s)
 		answer(s, &rq, &reply, err);
 	} else if (rq.op == RPC_READY) {
 		worker_ready(s);
+	} else if (rq.op == RPC_CLOSED) {
+		parent_opened_remove(&s->opened, rq.open.path, s->run_dir);
 	} else if (rq.op == RPC_COMM) {
 		read_comm(rq.comm_pid, reply.comm);
 		answer(s, &rq, &reply, 0);
 	} else if (rq.op == RPC_REALTIME) {
 		answer(s, &rq, &reply, make_realtime(s, rq.realtime_tid));
 	} else {
-		err = fork_operation(s, &rq, fds);
+		err = fork_operation(s, &rq, fds, fd_count);
 		if (err)
 			answer(s, &rq, &reply, err);
 		else
@@ -537,6 +582,10 @@ static int prepare(struct state *s, const struct config *c)
 	h->parent = getpid();
 	h->log_level = (uint32_t)c->log_level;
 	h->threads = c->threads;
+	h->reactors = c->reactors;
+	h->poll_us = c->poll_us;
+	h->given_count = c->given_count;
+	s->config = c;
 	s->stop_timeout = c->stop_timeout;
 	strcpy(h->run_dir, c->run_dir);
 	snprintf(s->p.control_path, sizeof(s->p.control_path), "%.*s/%s",
@@ -549,7 +598,7 @@ static int prepare(struct state *s, const struct config *c)
 		SAY(LOG_LEVEL_ERROR, "%s", why);
 		return -EINVAL;
 	}
-	if (find_control_group(c, h) || find_host(c, h) ||
+	if (find_control_group(c, h) || parent_find_disk_group(c->disk_group, h) || find_host(c, h) ||
 	    take_run_dir(s))
 		return -EINVAL;
 	return 0;

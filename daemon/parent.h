@@ -12,6 +12,9 @@
 
 #define PARENT_MOUNTS_MAX	256
 #define PARENT_PORTALS_MAX	128
+#define PARENT_OPENED_MAX	64	/* datastores */
+#define PARENT_DISKS_DIR	"disks"	/* in the run directory: sockets of virtual disks */
+#define PARENT_STATE_FILE	"attachments"	/* the same: what the worker remembers of them */
 #define PARENT_CONTROL_SOCKET	"control"	/* in the run directory */
 
 /* What the parent's child processes need to know of it. */
@@ -26,6 +29,13 @@ struct parent {
 struct parent_portals {
 	unsigned int count;
 	char	portals[PARENT_PORTALS_MAX][BLKISCSI_PORTAL_SIZE];
+};
+
+/* Datastores that root asked to open, here or in the configuration, and that are attached. */
+struct parent_opened {
+	unsigned int count;
+	bool	kept[PARENT_OPENED_MAX];	/* in the run directory's file, for our successor */
+	char	paths[PARENT_OPENED_MAX][PATH_MAX];
 };
 
 /** parent_run() - the daemon: returns its exit status when it has ended. */
@@ -71,6 +81,26 @@ bool parent_portal_is_known(const struct parent_portals *known, const char *port
 /** parent_dial() - RPC_DIAL, of a portal that is known. */
 int parent_dial(const struct rpc_dial *rq, struct rpc_reply *reply, int *out,
 		unsigned int *out_count);
+
+/* ---- parent_disk.c ---- */
+
+/** parent_listen() - RPC_LISTEN: a virtual disk's socket; its descriptor is in the reply. */
+int parent_listen(const struct parent *p, const struct rpc_socket *rq, struct rpc_reply *reply,
+		  int *out, unsigned int *out_count);
+int parent_unlisten(const struct parent *p, const struct rpc_socket *rq, struct rpc_reply *reply);
+
+/** parent_find_disk_group() - who may connect to them, beside root. */
+int parent_find_disk_group(const char *name, struct rpc_hello *h);
+
+/*
+ * What root asked to open once the worker may open again without being asked: when the daemon
+ * was killed and guests wait for it.
+ */
+bool parent_opened_has(const struct parent_opened *o, const char *path);
+void parent_opened_add(struct parent_opened *o, const char *path, bool keep, int run_dir);
+void parent_opened_remove(struct parent_opened *o, const char *path, int run_dir);
+/** parent_opened_read() - those that a daemon which did not end in order had. */
+void parent_opened_read(struct parent_opened *o, int run_dir);
 
 /* ---- parent_asked.c ---- */
 

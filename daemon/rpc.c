@@ -69,12 +69,23 @@ static const char *mount_wrong(const struct rpc_mount *m)
 	return NULL;
 }
 
-static const char *request_wrong(const struct rpc_request *rq, unsigned int *fds_wanted)
+static bool is_socket_name(const char *name)
+{
+	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				      "0123456789-_.";
+	size_t len = strnlen(name, RPC_SOCKET_NAME_SIZE);
+
+	return len && len < RPC_SOCKET_NAME_SIZE && name[0] != '.' &&
+	       strspn(name, allowed) == len;
+}
+
+static const char *request_wrong(const struct rpc_request *rq, unsigned int fd_count,
+				 unsigned int *fds_wanted)
 {
 	*fds_wanted = 0;
 	switch (rq->op) {
 	case RPC_OPEN:
-		*fds_wanted = 1;
+		*fds_wanted = fd_count != 0;
 		if (strnlen(rq->open.path, PATH_MAX) == PATH_MAX ||
 		    (!blkiscsi_is_url(rq->open.path) && !path_is_plain(rq->open.path)))
 			return "the device is neither a plain absolute path nor an iSCSI URL";
@@ -102,6 +113,12 @@ static const char *request_wrong(const struct rpc_request *rq, unsigned int *fds
 	case RPC_REALTIME:
 		return rq->realtime_tid >= 1 && rq->realtime_tid <= INT_MAX ? NULL :
 		       "not the number of a thread";
+	case RPC_LISTEN:
+	case RPC_UNLISTEN:
+		return is_socket_name(rq->socket.name) ? NULL : "not a plain name of a socket";
+	case RPC_CLOSED:
+		return strnlen(rq->open.path, PATH_MAX) < PATH_MAX ? NULL :
+		       "the device is not terminated";
 	case RPC_READY:
 		return NULL;
 	default:
@@ -118,7 +135,7 @@ int rpc_request_check(const struct rpc_request *rq, unsigned int fd_count, char 
 	if (rq->magic != RPC_MAGIC)
 		wrong = "no magic number";
 	else
-		wrong = request_wrong(rq, &fds_wanted);
+		wrong = request_wrong(rq, fd_count, &fds_wanted);
 	if (!wrong && fd_count != fds_wanted)
 		wrong = "a wrong number of descriptors";
 	if (!wrong)

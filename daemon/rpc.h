@@ -30,6 +30,9 @@ enum rpc_op {
 	RPC_COMM,	/* the name of a process */
 	RPC_REALTIME,	/* let a thread of the worker, its heartbeat, run in real time */
 	RPC_DIAL,	/* connect to a portal of an iSCSI LUN that was opened */
+	RPC_LISTEN,	/* a socket for a virtual disk's front ends */
+	RPC_UNLISTEN,	/* away with it */
+	RPC_CLOSED,	/* a datastore that was opened is not attached any more; no reply */
 };
 
 enum rpc_open_flags {
@@ -37,7 +40,10 @@ enum rpc_open_flags {
 	RPC_OPEN_NO_HOST_LOCK	= 1 << 1,	/* rescue: takes no slot */
 };
 
-/* Beside it: the connection on which root asks for just this (parent_asked.c). */
+/*
+ * Beside it: the connection on which root asks for just this (parent_asked.c); or nothing, if
+ * root has asked for it before, and it was not closed since.
+ */
 struct rpc_open {
 	char	path[PATH_MAX];
 	uint32_t flags;
@@ -73,6 +79,12 @@ struct rpc_dial {
 	uint32_t timeout_ms;
 };
 
+/* Letters, digits, '-', '_' and '.', which is not the first. */
+#define RPC_SOCKET_NAME_SIZE 48
+struct rpc_socket {
+	char	name[RPC_SOCKET_NAME_SIZE];
+};
+
 struct rpc_request {
 	uint32_t magic;
 	uint32_t op;		/* enum rpc_op */
@@ -83,6 +95,7 @@ struct rpc_request {
 		struct rpc_umount umount;
 		struct rpc_kill	kill;
 		struct rpc_dial	dial;
+		struct rpc_socket socket;
 		uint32_t	comm_pid;
 		uint32_t	realtime_tid;
 	};
@@ -107,7 +120,7 @@ struct rpc_reply {
 			bool	has_locks, has_host_lock;
 			uint64_t backing_dev, backing_ino;	/* the same for every path to it */
 		} open;
-		/* RPC_DIAL has no more than a descriptor: the connection. */
+		/* RPC_DIAL and RPC_LISTEN have no more than a descriptor: the connection, the socket. */
 		/* fds: /dev/fuse */
 		struct {
 			char	dir[PATH_MAX];	/* as the kernel names it */
@@ -128,9 +141,23 @@ struct rpc_hello {
 	gid_t	gid;
 	gid_t	control_gid;
 	bool	has_control_group;
+	gid_t	disk_gid;		/* who may connect to virtual disks, beside root */
+	bool	has_disk_group;
 	uint32_t log_level;
 	uint32_t threads;
+	uint32_t reactors;		/* 0: chosen */
+	uint32_t poll_us;
+	uint32_t given_count;		/* of the packets that follow */
 };
+
+/* A line of the configuration that the worker acts on by itself. */
+struct rpc_given {
+	uint32_t magic;
+	bool	is_disk;		/* "DS:/path[,option…]"; else a device to attach */
+	char	text[PATH_MAX];
+};
+
+enum { RPC_FD_CONTROL = 5, RPC_FD_STATE };	/* beside SPAWN_FD_RPC; see SPAWN_FD_MORE */
 
 #define RPC_HEARTBEAT_PRIORITY	5	/* of SCHED_RR */
 

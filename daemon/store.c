@@ -157,6 +157,7 @@ static struct store *new_store(struct stores *all, const char *device, unsigned 
 	s->state = STORE_ATTACHING;
 	s->implicit = implicit;
 	s->refs = 1;
+	s->data_fd = -1;
 	s->lock_fd = -1;
 	s->host_lock_fd = -1;
 	list_init(&s->mounts);
@@ -170,6 +171,8 @@ static void close_devices(struct store *s)
 {
 	blkdev_close(s->dev);
 	blkdev_close(s->hb_dev);
+	if (s->data_fd >= 0)
+		close(s->data_fd);
 	if (s->lock_fd >= 0)
 		close(s->lock_fd);
 	/* Last: who gets it next may skip the wait for our lease. */
@@ -177,6 +180,7 @@ static void close_devices(struct store *s)
 		close(s->host_lock_fd);
 	s->dev = NULL;
 	s->hb_dev = NULL;
+	s->data_fd = -1;
 	s->lock_fd = -1;
 	s->host_lock_fd = -1;
 }
@@ -270,6 +274,9 @@ static void take_handles(struct store *s, const struct rpc_reply *reply, const i
 	h[1].scsi.unclear = false;
 	if (reply->open.has_host_lock)
 		s->host_lock_fd = fds[next];
+	/* Reads and writes of its own need no more, where no path has to be registered first. */
+	if (!reply->open.lane_count[0])
+		s->data_fd = fcntl(fds[0], F_DUPFD_CLOEXEC, 0);
 	/* Only to name the device to the parent: a dup excludes nobody. */
 	if (reply->open.has_locks)
 		s->lock_fd = fcntl(h[0].lock_fd, F_DUPFD_CLOEXEC, 0);
@@ -519,6 +526,17 @@ bool store_is_listed(struct stores *all, const struct store *wanted)
 	return false;
 }
 
+/* Nobody may open it again but for root; at our own end everybody who comes back may. */
+static void tell_closed(struct store *s)
+{
+	struct rpc_request rq = { .op = RPC_CLOSED, .magic = RPC_MAGIC };
+
+	if (s->all->stopping)
+		return;
+	snprintf(rq.open.path, sizeof(rq.open.path), "%s", s->device);
+	packet_send(s->all->rpc->sock, &rq, sizeof(rq), NULL, 0);
+}
+
 /* mutex held, and released meanwhile; the last reference is the caller's.  Frees @s. */
 static int detach_now(struct store *s)
 {
@@ -531,6 +549,7 @@ static int detach_now(struct store *s)
 	strcpy(label, s->fs->label);
 	err = fs_detach(s->fs);
 	close_devices(s);
+	tell_closed(s);
 	if (err)
 		log_warning(env_posix(), label, "detached %s, but not cleanly: %s; other hosts will "
 			    "recover this host's slot", s->device, strerror(-err));
@@ -550,6 +569,10 @@ int store_detach(struct store *s, char *why, size_t why_size)
 	if (!list_empty(&s->mounts)) {
 		snprintf(why, why_size, "%.100s: mounted on %.200s; umount that first",
 			 s->fs->label, list_first(&s->mounts, struct mount, node)->dir);
+		err = -EBUSY;
+	} else if (s->disks) {
+		snprintf(why, why_size, "%.100s: %u virtual disks of it are attached (\"lunfs disk "
+			 "list\"); detach them first", s->fs->label, s->disks);
 		err = -EBUSY;
 	} else if (s->refs > 1) {
 		snprintf(why, why_size, "%.100s: another command is using it; try again",

@@ -37,7 +37,8 @@ struct store {
 	unsigned int	flags;		/* enum fs_attach_flags */
 	enum store_state state;
 	bool		implicit;	/* a mount attached it: the last umount detaches it */
-	unsigned int	refs;		/* commands and mounts that use it */
+	unsigned int	refs;		/* commands, mounts and virtual disks that use it */
+	unsigned int	disks;		/* of these, virtual disks */
 	struct list	mounts;		/* struct mount; changed under both mutexes */
 	pthread_mutex_t	mounts_mutex;	/* a leaf: lockd's threads walk the list */
 
@@ -46,6 +47,7 @@ struct store {
 	struct blkdev	*dev, *hb_dev;
 	struct blkdev_info info;
 	char		lun[sizeof(((struct blkdev_info *)NULL)->identity)];	/* mutex; of a SCSI LUN */
+	int		data_fd;	/* to be dup()ed by who wants a handle of his own; -1: none may */
 	int		lock_fd;	/* names the device to RPC_KILL; -1: no fencing by killing */
 	int		host_lock_fd;	/* held: no other process is this host there */
 };
@@ -85,7 +87,8 @@ int stores_shutdown(struct stores *all);
 
 /**
  * store_attach() - the datastore on @device, attached already or now.
- * @asker:    the root client's connection, as proof for the parent.
+ * @asker:    the root client's connection, as proof for the parent; -1: root has asked for it
+ *            before, to the daemon's last incarnation or in the configuration.
  * @implicit: detach it again with its last mount.
  * @out:      receives a reference, to be given back with store_put().
  * Return: 0; what fs_attach() returns; -ESHUTDOWN; -EMFILE; with @why.

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/machine.h"
+#include "daemon/config.h"
 #include "daemon/ctl.h"
 #include "daemon/store.h"
 #include "proc/sandbox.h"
@@ -22,6 +23,8 @@ struct worker {
 	struct rpc_hello hello;
 	struct rpc_client rpc;
 	struct stores	stores;
+	struct disks	disks;
+	struct rpc_given *given;
 	struct ctl	ctl;
 	int		parent_stat;	/* /proc/PARENT/stat */
 	uint64_t	pid_start;
@@ -92,7 +95,16 @@ static int receive_hello(struct worker *w)
 	if (err)
 		return err;
 	packet_close_fds(fds, fd_count);
-	return w->hello.magic == RPC_MAGIC ? 0 : -EPROTO;
+	if (w->hello.magic != RPC_MAGIC || w->hello.given_count > CONFIG_GIVEN_MAX)
+		return -EPROTO;
+	w->given = calloc(w->hello.given_count + 1, sizeof(*w->given));
+	err = w->given ? 0 : -ENOMEM;
+	for (unsigned int i = 0; i < w->hello.given_count && !err; i++) {
+		err = packet_recv(SPAWN_FD_RPC, &w->given[i], sizeof(w->given[i]), fds, &fd_count);
+		if (!err)
+			packet_close_fds(fds, fd_count);
+	}
+	return err;
 }
 
 /* What has to be opened or asked for while it is still allowed. */
@@ -135,7 +147,9 @@ static int serve(struct worker *w)
 	if (!err)
 		err = stores_init(&w->stores, &w->rpc, &w->hello, w->pid_start, may_beat, w);
 	if (!err)
-		err = ctl_start(&w->ctl, SPAWN_FD_MORE, &w->stores, &w->hello);
+		err = disks_init(&w->disks, &w->stores, &w->rpc, &w->hello, RPC_FD_STATE, w->given);
+	if (!err)
+		err = ctl_start(&w->ctl, RPC_FD_CONTROL, &w->stores, &w->disks, &w->hello);
 	return err ? err : packet_send(SPAWN_FD_RPC, &ready, sizeof(ready), NULL, 0);
 }
 
@@ -170,6 +184,7 @@ int worker_run(void)
 	}
 	spawn_wait_stop();
 	ctl_end_holds(&w.ctl);
+	disks_shutdown(&w.disks);
 	err = stores_shutdown(&w.stores);
 	/* Not exit(): threads that serve connections are still there. */
 	fflush(NULL);

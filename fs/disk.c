@@ -113,6 +113,11 @@ void disk_forget(struct disk *d, uint64_t off, uint64_t len)
 	extents_forget(&d->map, first * UNIT_BLOCKS, (end - first) * UNIT_BLOCKS);
 }
 
+uint64_t disk_id(struct disk *d)
+{
+	return __atomic_load_n(&d->p.id, __ATOMIC_RELAXED);
+}
+
 struct fs_file *disk_file(struct disk *d)
 {
 	return d->f;
@@ -146,22 +151,58 @@ static int check_size(const struct disk *d, uint64_t size)
 	       size <= FILE_BYTES_MAX ? 0 : -EINVAL;
 }
 
-/* Whether the lock was found as @resume left it, and nobody has written since. */
+static uint64_t writers_ever(struct disk *d)
+{
+	uint64_t n;
+
+	env_mutex_lock(d->fs->env, &d->fs->open_mutex);
+	n = d->f->ino->writers_ever;
+	env_mutex_unlock(d->fs->env, &d->fs->open_mutex);
+	return n;
+}
+
+/*
+ * Whether the lock was found as @resume left it: in the dead incarnation's hands, or released by
+ * it at its orderly end; and nobody of this one has written since.
+ */
 static int check_resumed(struct disk *d, const struct disk_claim *resume)
 {
-	struct inode *ino = d->f->ino;
 	struct lock_claim now, found;
-	bool written;
 
 	if (!d->fs->lockd)
 		return 0;
-	env_mutex_lock(d->fs->env, &d->fs->open_mutex);
-	written = ino->was_written;
-	env_mutex_unlock(d->fs->env, &d->fs->open_mutex);
-	lock_claims(d->fs->lockd, &ino->cover.lock, &now, &found);
-	return !written && found.mode == LOCK_EXCLUSIVE && found.owner == resume->slot &&
-	       found.generation == resume->generation && found.sequence >= resume->sequence ?
-	       0 : -ESTALE;
+	if (writers_ever(d) != 1)
+		return -ESTALE;
+	lock_claims(d->fs->lockd, &d->f->ino->cover.lock, &now, &found);
+	if (found.mode == LOCK_EXCLUSIVE && found.owner == resume->slot &&
+	    found.generation == resume->generation && found.sequence >= resume->sequence)
+		return 0;
+	return found.mode == LOCK_FREE && found.sequence == resume->sequence + 1 ? 0 : -ESTALE;
+}
+
+static uint64_t strangers(struct disk *d)
+{
+	return d->fs->lockd ? lock_strangers(d->fs->lockd, &d->f->ino->cover.lock) : 0;
+}
+
+/* The same of an open that this disk had before. */
+static int check_again(struct disk *d)
+{
+	return d->f->ino == d->kept && writers_ever(d) == d->kept_writers + 1 &&
+	       strangers(d) == d->kept_strangers ? 0 : -ESTALE;
+}
+
+/* The inode stays in memory, and with it whoever else opens it to write. */
+static void keep_inode(struct disk *d)
+{
+	struct inode *ino = NULL;
+
+	if (d->f->mode != LOCK_EXCLUSIVE || inode_get(d->fs, d->f->ino->number, &ino))
+		ino = NULL;
+	inode_put(d->fs, d->kept);
+	d->kept = ino;
+	d->kept_writers = writers_ever(d);
+	d->kept_strangers = strangers(d);
 }
 
 static int memory_get(struct disk *d)
@@ -238,6 +279,8 @@ static int open_file(struct disk *d, const struct disk_claim *resume, struct loc
 		return err;
 	if (d->f->mode == LOCK_EXCLUSIVE && resume)
 		err = check_resumed(d, resume);
+	else if (d->kept)
+		err = check_again(d);
 	if (!err && d->f->mode == LOCK_EXCLUSIVE)
 		err = prepare_file(d);
 	if (!err)
@@ -306,6 +349,7 @@ int disk_shut(struct disk *d)
 		err = fs_fsync(d->fs, d->f, true);
 	}
 	call(d, closed);
+	keep_inode(d);
 	e = fs_close(d->fs, d->f);
 	d->f = NULL;
 	memory_put(d);
@@ -405,6 +449,7 @@ void disk_free(struct disk *d)
 	if (!d)
 		return;
 	assert(!d->f);
+	inode_put(d->fs, d->kept);
 	env_cond_fini(d->fs->env, &d->changed);
 	env_mutex_fini(d->fs->env, &d->mutex);
 	env_mutex_fini(d->fs->env, &d->control);
@@ -430,7 +475,7 @@ int disk_snapshot(struct disk *d, uint64_t dir, const char *name, const char *sn
 	err = d->writable ? fs_snapshot(d->fs, dir, name, snap_name, d->f, attr) : -EROFS;
 	if (d->f->id != d->p.id) {
 		/* It is an open of the new image now, in which nothing is yet. */
-		d->p.id = d->f->id;
+		__atomic_store_n(&d->p.id, d->f->id, __ATOMIC_RELAXED);
 		disk_fills_drop(d, 0, UINT64_MAX);
 		extents_freeze(&d->map);
 	}

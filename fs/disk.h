@@ -92,8 +92,9 @@ struct disk_claim {
  * @resume: NULL; or what disk_claim() said of an open that this host's last incarnation did not
  *          close: the lock is taken only if nobody else has had it since.
  * @holder: filled in on -EBUSY.
- * Return: 0, also if it is open; -EBUSY somebody has it; -ESTALE @resume: it has been somebody
- * else's since, and what its user remembers is of another time; -EPERM a snapshot; as fs_open().
+ * Return: 0, also if it is open; -EBUSY somebody has it; -ESTALE it has been somebody else's since
+ * it was open here (@resume, or disk_shut()), and what its user remembers is of another time: that
+ * disk is never opened again; as fs_open().
  */
 int disk_open(struct disk *d, const struct disk_claim *resume, struct lock_holder *holder);
 
@@ -119,6 +120,9 @@ void disk_resume(struct disk *d);
 /** disk_forget() - paused: the map of [@off, +@len) was changed, nothing is known of it any more.
  * @len 0: of everything. */
 void disk_forget(struct disk *d, uint64_t off, uint64_t len);
+
+/** disk_id() - the inode that it is: another one after a snapshot. */
+uint64_t disk_id(struct disk *d);
 
 /** disk_file() - the open file, for fs_merge_step() and its like while it is paused. */
 struct fs_file *disk_file(struct disk *d);

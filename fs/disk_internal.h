@@ -137,6 +137,8 @@ struct disk {
 	char		*name;
 	struct fs_file	*f;		/* NULL: not open */
 	bool		writable;
+	struct inode	*kept;		/* of the last open, referenced: nobody else wrote it since? */
+	uint64_t	kept_writers, kept_strangers;	/* its writers_ever, its lock_strangers() */
 
 	struct extents	map;
 	struct disk_fill *fills;	/* memory of all */

@@ -361,7 +361,6 @@ void inode_forget(struct fs *fs, struct inode *ino)
 		inode_stat_drop(fs, ino->number);
 	}
 	__atomic_store_n(&ino->write_ns, 0, __ATOMIC_RELAXED);
-	ino->was_written = false;	/* nobody has it open */
 	buf_forget_cover(fs, &ino->cover);
 	if (was_loaded && fs->invalidate)
 		fs->invalidate(fs->invalidate_arg, id);

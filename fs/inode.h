@@ -49,7 +49,7 @@ struct inode {
 	unsigned int	opens;
 	unsigned int	writers, write_denied;	/* opens with FS_OPEN_WRITE, _DENY_WRITE */
 	bool		sole;		/* one with FS_OPEN_SOLE */
-	bool		was_written;	/* had a writer since this host took the lock */
+	uint64_t	writers_ever;	/* since it is in memory: has another been at it? */
 	bool		delete_on_close;	/* nlink 0: the last close deletes it */
 	const void	*cache;		/* front end whose cache of the contents may be right … */
 	bool		cache_known;	/* … because it has dropped what was older … */

@@ -103,7 +103,7 @@ static int open_share(struct inode *ino, const struct fs_file *f)
 	ino->writers += write;
 	ino->write_denied += deny;
 	ino->sole = sole;
-	ino->was_written |= write;
+	ino->writers_ever += write;
 	return 0;
 }
 
@@ -113,7 +113,7 @@ void inode_open_move(struct fs_file *f, struct inode *to)
 
 	to->opens++;
 	to->writers++;
-	to->was_written = true;
+	to->writers_ever++;
 	to->sole = from->sole;
 	from->writers--;
 	from->sole = false;
@@ -130,7 +130,7 @@ int inode_writer_enter(struct fs *fs, struct inode *ino)
 		err = -EBUSY;
 	} else {
 		ino->writers++;
-		ino->was_written = true;
+		ino->writers_ever++;
 	}
 	env_mutex_unlock(fs->env, &fs->open_mutex);
 	return err;

@@ -273,6 +273,12 @@ static int seek_blocked(struct lockd *ld, struct seek *sk, enum lock_mode needed
 
 /* ---- attempts ---- */
 
+static void lock_stranger(struct lock *lock)
+{
+	lock->unchanged = false;
+	lock->strangers++;
+}
+
 static void seek_took(struct lockd *ld, struct seek *sk, enum lock_mode mode,
 		      const struct lock_user *user, const struct record *r,
 		      const struct lock_claim *found)
@@ -281,7 +287,7 @@ static void seek_took(struct lockd *ld, struct seek *sk, enum lock_mode mode,
 
 	if (lock->mode == LOCK_FREE) {
 		if (lock->unclear || found->sequence != lock->forgotten_sequence)
-			lock->unchanged = false;
+			lock_stranger(lock);
 		lock->found = *found;
 		lock->wanted = 0;
 	}
@@ -496,6 +502,16 @@ bool lock_unchanged(struct lockd *ld, struct lock *lock)
 	lock->unchanged = lock->mode != LOCK_MULTI;
 	env_mutex_unlock(ld->p.env, &ld->mutex);
 	return unchanged;
+}
+
+uint64_t lock_strangers(struct lockd *ld, struct lock *lock)
+{
+	uint64_t n;
+
+	env_mutex_lock(ld->p.env, &ld->mutex);
+	n = lock->strangers;
+	env_mutex_unlock(ld->p.env, &ld->mutex);
+	return n;
 }
 
 void lock_claims(struct lockd *ld, struct lock *lock, struct lock_claim *now,

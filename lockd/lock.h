@@ -61,6 +61,7 @@ struct lock {
 	uint64_t forgotten_sequence;	/* record's sequence when we released; R4's exception */
 	bool	unchanged;		/* since lock_unchanged() was last called */
 	struct lock_claim found;	/* the record before we last took it */
+	uint64_t strangers;		/* how often it was found changed by others then */
 	unsigned int users[4];		/* by enum lock_mode: granted and not yet put */
 	unsigned int opens[4];		/* of these, with LOCK_OPEN */
 	unsigned int waiters;		/* local threads inside lock_get() and lock_evict() */
@@ -127,6 +128,10 @@ bool lock_unchanged(struct lockd *ld, struct lock *lock);
  */
 void lock_claims(struct lockd *ld, struct lock *lock, struct lock_claim *now,
 		 struct lock_claim *found);
+
+/** lock_strangers() - how often, since it is in memory, this host found that another may have had
+ * @lock.  Only for a user of it. */
+uint64_t lock_strangers(struct lockd *ld, struct lock *lock);
 
 /**
  * lock_evict() - the owner wants to free the memory of an unused @lock: has it released on

@@ -115,7 +115,7 @@ static const int plain_calls[] = {
 	SCMP_SYS(fallocate), SCMP_SYS(splice), SCMP_SYS(vmsplice), SCMP_SYS(pipe2),
 	SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(epoll_create1), SCMP_SYS(epoll_ctl),
 	SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_pwait2), SCMP_SYS(eventfd2),
-	SCMP_SYS(memfd_create),
+	SCMP_SYS(memfd_create), SCMP_SYS(ftruncate),
 	SCMP_SYS(timerfd_create), SCMP_SYS(timerfd_settime), SCMP_SYS(dup2), SCMP_SYS(dup3),
 	/* asynchronous I/O */
 	SCMP_SYS(io_setup), SCMP_SYS(io_destroy), SCMP_SYS(io_submit), SCMP_SYS(io_getevents),

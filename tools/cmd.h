@@ -7,7 +7,7 @@
 
 enum cmd_option {
 	CMD_OPTIONS = 1 << 0, CMD_SIZE = 1 << 1, CMD_THICK = 1 << 2, CMD_LINKED = 1 << 3,
-	CMD_FORMAT = 1 << 4,
+	CMD_FORMAT = 1 << 4, CMD_DISK_OPTION = 1 << 5, CMD_FORCE = 1 << 6,
 };
 
 struct cmd {
@@ -16,7 +16,8 @@ struct cmd {
 	const char	*options;	/* of attach -o; NULL: none */
 	const char	*size;		/* --size */
 	const char	*format;	/* --format; NULL: not stated */
-	bool		thick, linked;
+	bool		thick, linked, force;
+	json_t		*disk_options;	/* of disk attach; NULL: none */
 	struct ctl_client client;	/* connected */
 };
 
@@ -42,6 +43,9 @@ int cmd_disk_discard(struct cmd *c, int argc, char **argv);
 int cmd_disk_import(struct cmd *c, int argc, char **argv);
 int cmd_disk_export(struct cmd *c, int argc, char **argv);
 int cmd_disk_merge(struct cmd *c, int argc, char **argv);
+int cmd_disk_attach(struct cmd *c, int argc, char **argv);
+int cmd_disk_detach(struct cmd *c, int argc, char **argv);
+int cmd_disk_list(struct cmd *c, int argc, char **argv);
 
 /** cmd_disk_copy() - disk clone without --linked: from @argv[0] to @argv[1]. */
 int cmd_disk_copy(struct cmd *c, char **argv);

@@ -41,6 +41,11 @@ static const char usage[] =
 	"                         FORMAT is raw, qcow2, vmdk or vhdx\n"
 	"  disk discard DS:/PATH  give back what was written with zeros\n"
 	"  disk merge DS:/PATH    move what deleted snapshots left into the next image\n"
+	"  disk attach DS:/PATH   serve a disk to guests (vhost-user-blk); prints the socket\n"
+	"     [--read-only] [--enospc pause|report] [--iops N] [--iops-burst N] [--bytes SIZE]\n"
+	"     [--bytes-burst SIZE] [--queues N] [--serial TEXT]\n"
+	"  disk detach DS:/PATH   stop that  [--force]\n"
+	"  disk list [DS]         what is attached, and how it is doing\n"
 	"  attach DEVICE          take part in a datastore, without a mount\n"
 	"     [-o ro,rescue,resignature,force-unsafe]\n"
 	"  detach DS              leave it\n"
@@ -78,6 +83,9 @@ static const struct subcommand {
 	{ "disk", "export", 2, 2, cmd_disk_export, 0, CMD_FORMAT },
 	{ "disk", "discard", 1, 1, cmd_disk_discard, 0, 0 },
 	{ "disk", "merge", 1, 1, cmd_disk_merge, 0, 0 },
+	{ "disk", "attach", 1, 1, cmd_disk_attach, ATTACH_PATIENCE_MS, CMD_DISK_OPTION },
+	{ "disk", "detach", 1, 1, cmd_disk_detach, 0, CMD_FORCE },
+	{ "disk", "list", 0, 1, cmd_disk_list, 0, 0 },
 };
 
 /* ---- what the subcommands share ---- */
@@ -187,7 +195,8 @@ static bool options_fit(const struct cmd *c, const struct subcommand *s)
 	const struct { unsigned int option; bool given; const char *name; } all[] = {
 		{ CMD_OPTIONS, c->options, "-o" }, { CMD_SIZE, c->size, "--size" },
 		{ CMD_THICK, c->thick, "--thick" }, { CMD_LINKED, c->linked, "--linked" },
-		{ CMD_FORMAT, c->format, "--format" },
+		{ CMD_FORMAT, c->format, "--format" }, { CMD_FORCE, c->force, "--force" },
+		{ CMD_DISK_OPTION, c->disk_options, "option of \"disk attach\"" },
 	};
 
 	for (unsigned int i = 0; i < ARRAY_SIZE(all); i++) {
@@ -223,6 +232,17 @@ static int run(struct cmd *c, int argc, char **argv)
 	return err;
 }
 
+enum { OPT_READ_ONLY = 256, OPT_DISK };
+
+/* As the daemon takes it; it also judges it. */
+static void disk_option(struct cmd *c, const char *name, const char *value)
+{
+	if (!c->disk_options)
+		c->disk_options = json_array();
+	json_array_append_new(c->disk_options, value ? json_sprintf("%s=%s", name, value) :
+						       json_string(name));
+}
+
 static int parse(struct cmd *c, int argc, char **argv, const char *short_options)
 {
 	static const struct option options[] = {
@@ -234,14 +254,24 @@ static int parse(struct cmd *c, int argc, char **argv, const char *short_options
 		{ "thick", no_argument, NULL, 'T' },
 		{ "thin", no_argument, NULL, 't' },
 		{ "linked", no_argument, NULL, 'l' },
+		{ "force", no_argument, NULL, 'F' },
+		{ "read-only", no_argument, NULL, OPT_READ_ONLY },
+		{ "ro", no_argument, NULL, OPT_READ_ONLY },
+		{ "enospc", required_argument, NULL, OPT_DISK },
+		{ "iops", required_argument, NULL, OPT_DISK },
+		{ "iops-burst", required_argument, NULL, OPT_DISK },
+		{ "bytes", required_argument, NULL, OPT_DISK },
+		{ "bytes-burst", required_argument, NULL, OPT_DISK },
+		{ "queues", required_argument, NULL, OPT_DISK },
+		{ "serial", required_argument, NULL, OPT_DISK },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
 		{ 0 },
 	};
-	int opt;
+	int opt, index = 0;
 
 	optind = 0;	/* begin anew, with the order that short_options says */
-	while ((opt = getopt_long(argc, argv, short_options, options, NULL)) != -1) {
+	while ((opt = getopt_long(argc, argv, short_options, options, &index)) != -1) {
 		switch (opt) {
 		case 'r':
 			c->run_dir = optarg;
@@ -263,6 +293,15 @@ static int parse(struct cmd *c, int argc, char **argv, const char *short_options
 			break;
 		case 'l':
 			c->linked = true;
+			break;
+		case 'F':
+			c->force = true;
+			break;
+		case OPT_READ_ONLY:
+			disk_option(c, "ro", NULL);
+			break;
+		case OPT_DISK:
+			disk_option(c, options[index].name, optarg);
 			break;
 		case 'h':
 			fputs(usage, stdout);

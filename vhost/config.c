@@ -36,7 +36,7 @@ static void config_build(const struct vhu *v, struct blk_config_wire *c)
 	c->write_zeroes_may_unmap = 1;
 }
 
-void config_get(const struct vhu *v, uint32_t offset, uint32_t size, uint8_t *bytes)
+void vhu_config_get(const struct vhu *v, uint32_t offset, uint32_t size, uint8_t *bytes)
 {
 	uint8_t space[VHU_CONFIG_MAX] = { 0 };
 	struct blk_config_wire c;
@@ -48,7 +48,7 @@ void config_get(const struct vhu *v, uint32_t offset, uint32_t size, uint8_t *by
 }
 
 /* Drivers write one field, "writeback"; some write it with what surrounds it. */
-int config_set(struct vhu *v, uint32_t offset, uint32_t size, const uint8_t *bytes)
+int vhu_config_set(struct vhu *v, uint32_t offset, uint32_t size, const uint8_t *bytes)
 {
 	uint32_t at = offsetof(struct blk_config_wire, writeback);
 

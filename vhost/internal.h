@@ -225,9 +225,9 @@ uint64_t vhu_features(const struct vhu *v);
 
 /* ---- config.c ---- */
 
-void config_get(const struct vhu *v, uint32_t offset, uint32_t size, uint8_t *bytes);
+void vhu_config_get(const struct vhu *v, uint32_t offset, uint32_t size, uint8_t *bytes);
 /* Return: 0, or -EINVAL for what may not be written. */
-int config_set(struct vhu *v, uint32_t offset, uint32_t size, const uint8_t *bytes);
+int vhu_config_set(struct vhu *v, uint32_t offset, uint32_t size, const uint8_t *bytes);
 
 /* ---- queue.c ---- */
 

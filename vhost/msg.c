@@ -332,7 +332,7 @@ static int get_config(struct vhu *v)
 	if (v->msg.hdr.size < head || c->offset > VHU_CONFIG_MAX ||
 	    c->size > VHU_CONFIG_MAX - c->offset)
 		return -EPROTO;
-	config_get(v, c->offset, c->size, c->bytes);
+	vhu_config_get(v, c->offset, c->size, c->bytes);
 	conn_reply(v, head + c->size, -1);
 	return 0;
 }
@@ -345,7 +345,7 @@ static int set_config(struct vhu *v)
 	if (v->msg.hdr.size < head || c->offset > VHU_CONFIG_MAX ||
 	    c->size > VHU_CONFIG_MAX - c->offset || c->size > v->msg.hdr.size - head)
 		return -EPROTO;
-	return config_set(v, c->offset, c->size, c->bytes);
+	return vhu_config_set(v, c->offset, c->size, c->bytes);
 }
 
 /* ---- in-flight area ---- */

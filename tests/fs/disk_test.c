@@ -148,7 +148,7 @@ static void lane_main(void *arg)
 
 /* ---- what is done from outside ---- */
 
-static uint64_t disk_id(struct world *w)
+static uint64_t id_of_disk(struct world *w)
 {
 	struct fs_attr attr = { 0 };
 
@@ -167,7 +167,7 @@ static void do_snapshot(struct world *w)
 	snprintf(name, sizeof(name), "snap-%u", snapshots++);
 	CU_ASSERT_EQUAL(disk_snapshot(w->rig.disk, fs_root(w->c->fs), "disk", name, &attr,
 				      &pause_ns), 0);
-	CU_ASSERT_EQUAL(attr.id, disk_id(w));
+	CU_ASSERT_EQUAL(attr.id, id_of_disk(w));
 }
 
 /* Deletes the oldest one that is left, and moves it into the next. */
@@ -190,7 +190,7 @@ static void do_merge(struct world *w)
 static void do_reopen(struct world *w)
 {
 	CU_ASSERT_EQUAL(disk_rig_close(&w->rig), 0);
-	CU_ASSERT_EQUAL(disk_rig_open(&w->rig, w->c->hosts[0].env, w->c->fs, disk_id(w)), 0);
+	CU_ASSERT_EQUAL(disk_rig_open(&w->rig, w->c->hosts[0].env, w->c->fs, id_of_disk(w)), 0);
 }
 
 static void run_lanes(struct world *w, bool meddle)
@@ -295,7 +295,7 @@ static void sole_body(struct cluster *c)
 	uint64_t id;
 
 	world_begin(&w, c, DISK);
-	id = disk_id(&w);
+	id = id_of_disk(&w);
 	CU_ASSERT_EQUAL(fs_open(c->fs, id, FS_OPEN_WRITE, &cluster_cred, &f, NULL), -EBUSY);
 	CU_ASSERT_EQUAL(fs_open(c->fs, id, 0, &cluster_cred, &f, NULL), -EBUSY);
 	CU_ASSERT_EQUAL(fs_setattr(c->fs, id, FS_SET_SIZE, &attr), -EBUSY);

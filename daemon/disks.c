@@ -1,0 +1,710 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/disks.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/machine.h"
+#include "base/text.h"
+
+#define WORKERS		16u	/* for what blocks: misses, space, flushes, opening, closing */
+#define QUEUES_DEFAULT	16u
+#define TIMERS		(2 * DISKS_MAX + 64)
+
+/* ---- what a front end does, and what follows ---- */
+
+static void claim_set(struct attachment *a, bool has)
+{
+	struct disk_claim claim = { 0 };
+
+	if (has && (a->options.read_only || disk_claim(a->disk, &claim)))
+		has = false;
+	pthread_mutex_lock(&a->all->mutex);
+	a->has_claim = has;
+	a->claim = claim;
+	if (!a->all->stopping)
+		disks_state_save(a);
+	pthread_mutex_unlock(&a->all->mutex);
+}
+
+static void say_not_opened(struct attachment *a, int err, const struct lock_holder *h)
+{
+	pthread_mutex_lock(&a->all->mutex);
+	a->holder[0] = '\0';
+	if (err == -ESTALE && !a->ended[0])
+		snprintf(a->ended, sizeof(a->ended), "it was used elsewhere since its front end had "
+			 "it; end that guest, detach the disk and attach it anew");
+	else if (err == -EBUSY)
+		snprintf(a->holder, sizeof(a->holder), "%s", h->host_name[0] ? h->host_name :
+			 "this host");
+	pthread_mutex_unlock(&a->all->mutex);
+	if (err == -ESTALE)
+		log_error(env_posix(), a->object, "%s", a->ended);
+	else if (err == -EBUSY)
+		log_error(env_posix(), a->object, "cannot be served: %s has it open; close it there",
+			  h->host_name[0] ? h->host_name : "this host itself");
+	else
+		log_error(env_posix(), a->object, "cannot be opened: %s", strerror(-err));
+}
+
+/* Takes the lock; a front end may or may not be there already. */
+static int attachment_open(struct attachment *a)
+{
+	struct lock_holder h = { 0 };
+	int err = a->ended[0] ? -ESTALE : disk_open(a->disk, a->resume ? &a->claim : NULL, &h);
+
+	if (!err) {
+		a->resume = false;
+		a->holder[0] = '\0';
+		claim_set(a, true);
+	} else {
+		say_not_opened(a, err, &h);
+	}
+	return err;
+}
+
+static void attachment_closed(struct attachment *a)
+{
+	int err;
+
+	if (a->all->stopping)
+		return;		/* the next daemon goes on from the claim */
+	err = disk_shut(a->disk);
+	if (err)
+		log_error(env_posix(), a->object, "closed, but what was written last may be lost: %s",
+			  strerror(-err));
+	claim_set(a, false);
+}
+
+static void attachment_work(struct work *work)
+{
+	struct attachment *a = container_of(work, struct attachment, work);
+	enum attachment_event e;
+
+	pthread_mutex_lock(&a->all->mutex);
+	while (a->event_count) {
+		e = a->events[0];
+		memmove(a->events, a->events + 1, --a->event_count * sizeof(a->events[0]));
+		pthread_mutex_unlock(&a->all->mutex);
+		if (e == ATTACHMENT_START)
+			vhu_start_done(a->vhu, attachment_open(a));
+		else
+			attachment_closed(a);
+		pthread_mutex_lock(&a->all->mutex);
+	}
+	a->working = false;
+	pthread_cond_broadcast(&a->all->changed);
+	pthread_mutex_unlock(&a->all->mutex);
+}
+
+/* From the reactor: the mutex is held for moments only, but for the writing of a record. */
+static void post_event(struct attachment *a, enum attachment_event e)
+{
+	bool post;
+
+	pthread_mutex_lock(&a->all->mutex);
+	if (e == ATTACHMENT_CLOSED)
+		a->connected = false;
+	/* A front end starts, is gone, and no other is let in before the start is answered. */
+	assert(a->event_count < ATTACHMENT_EVENTS);
+	a->events[a->event_count++] = e;
+	post = !a->working;
+	a->working = true;
+	pthread_mutex_unlock(&a->all->mutex);
+	a->work.fn = attachment_work;
+	if (post)
+		workers_post(a->all->workers, &a->work);
+}
+
+static void front_end_starts(struct vhu *v, void *arg)
+{
+	(void)v;
+	post_event(arg, ATTACHMENT_START);
+}
+
+static void front_end_closed(struct vhu *v, void *arg, enum vhu_end end, const char *why)
+{
+	struct attachment *a = arg;
+
+	(void)v;
+	(void)end;
+	log_info(env_posix(), a->object, "its front end is gone: %s", why);
+	post_event(a, ATTACHMENT_CLOSED);
+}
+
+static void front_end_connected(struct vhu *v, void *arg)
+{
+	struct attachment *a = arg;
+
+	(void)v;
+	pthread_mutex_lock(&a->all->mutex);
+	a->connected = true;
+	pthread_mutex_unlock(&a->all->mutex);
+	log_info(env_posix(), a->object, "a front end has connected");
+}
+
+static const struct vhu_ops vhu_ops = {
+	.connected = front_end_connected, .start = front_end_starts, .closed = front_end_closed,
+};
+
+static void disk_resized(void *arg)
+{
+	struct attachment *a = arg;
+
+	if (a->vhu)
+		vhu_resized(a->vhu);
+}
+
+/* ---- attaching ---- */
+
+static void name_attachment(struct attachment *a, const uint8_t id[16])
+{
+	const char *base = strrchr(a->path, '/') + 1;
+	unsigned int n = 0;
+
+	for (; *base && n < 24; base++)
+		if (isalnum((unsigned char)*base) || *base == '-' || (n && *base == '.'))
+			a->name[n++] = *base;
+	snprintf(a->name + n, sizeof(a->name) - n, "%s%02x%02x%02x%02x", n ? "-" : "", id[0], id[1],
+		 id[2], id[3]);
+}
+
+static void make_names(struct attachment *a)
+{
+	uint8_t id[16];
+
+	/* The same after a restart, a snapshot and on every host: guests know disks by it. */
+	machine_derive_id(a->store->fs->super.volume_id, a->path, id);
+	name_attachment(a, id);
+	snprintf(a->object, sizeof(a->object), "%s:%s", a->store->fs->label, a->path);
+	for (unsigned int i = 0; !a->options.serial[0] && i < DISK_SERIAL_MAX / 2; i++)
+		sprintf(a->options.serial + 2 * i, "%02x", id[i]);
+}
+
+static unsigned int least_loaded(const struct disks *all)
+{
+	unsigned int best = 0;
+
+	for (unsigned int i = 1; i < all->reactor_count; i++)
+		if (all->load[i] < all->load[best])
+			best = i;
+	return best;
+}
+
+static int make_disk(struct attachment *a, uint64_t id)
+{
+	struct disks *all = a->all;
+	struct disk_params p = {
+		.fs = a->store->fs, .id = id, .name = a->object,
+		.reactor = all->reactors[a->reactor], .workers = all->workers,
+		.lower = a->store->fs->dev, .read_only = a->options.read_only,
+		.enospc = a->options.enospc, .limits = a->options.limits,
+		.events = { .resized = disk_resized }, .arg = a,
+	};
+	int err = disks_port_get(all, a->store, a->reactor, &a->port);
+
+	if (!err)
+		p.lower = a->port->dev;
+	else if (err != -ENOTSUP)
+		return err;
+	return disk_new(&p, &a->disk);
+}
+
+static int make_vhu(struct attachment *a)
+{
+	struct vhu_params p = {
+		.server = a->all->server, .reactor = a->all->reactors[a->reactor],
+		.dev = disk_blkdev(a->disk), .name = a->object, .read_only = a->options.read_only,
+		.discard = true, .queues_max = a->options.queues, .io_opt = UNIT_SIZE,
+		.ops = &vhu_ops, .arg = a,
+	};
+
+	strcpy(p.serial, a->options.serial);
+	return vhu_new(&p, &a->vhu);
+}
+
+struct listen_call {
+	struct attachment *a;
+	int fd, err;
+};
+
+static void listen_now(void *arg)
+{
+	struct listen_call *c = arg;
+
+	c->err = vhu_listen(c->a->vhu, c->fd);
+}
+
+static int begin_listening(struct attachment *a, char *why, size_t why_size)
+{
+	struct rpc_request rq = { .op = RPC_LISTEN };
+	struct rpc_reply reply;
+	int fds[PACKET_FDS_MAX];
+	unsigned int fd_count = 0;
+	struct listen_call c = { .a = a };
+
+	snprintf(rq.socket.name, sizeof(rq.socket.name), "%s", a->name);
+	c.err = rpc_call(a->all->rpc, &rq, -1, &reply, fds, &fd_count);
+	if (c.err) {
+		snprintf(why, why_size, "%s", reply.why);
+		return c.err;
+	}
+	c.fd = fds[0];
+	reactor_call_sync(a->all->reactors[a->reactor], listen_now, &c);
+	if (c.err)
+		packet_close_fds(fds, fd_count);
+	return c.err;
+}
+
+static void end_listening(struct attachment *a)
+{
+	struct rpc_request rq = { .op = RPC_UNLISTEN };
+	struct rpc_reply reply;
+
+	snprintf(rq.socket.name, sizeof(rq.socket.name), "%s", a->name);
+	rpc_call(a->all->rpc, &rq, -1, &reply, NULL, NULL);
+}
+
+/* Whatever there is of it; it is in no list. */
+static void attachment_free(struct attachment *a)
+{
+	if (a->vhu)
+		vhu_close_sync(a->vhu);
+	pthread_mutex_lock(&a->all->mutex);
+	while (a->working)
+		pthread_cond_wait(&a->all->changed, &a->all->mutex);
+	a->all->load[a->reactor]--;
+	pthread_mutex_unlock(&a->all->mutex);
+	if (a->disk)
+		disk_shut(a->disk);
+	disk_free(a->disk);
+	disks_port_put(a->all, a->port);
+	pthread_mutex_lock(&a->store->all->mutex);
+	a->store->disks--;
+	pthread_mutex_unlock(&a->store->all->mutex);
+	store_put(a->store);
+	free(a);
+}
+
+/* A reference more to the store, which the caller has one to. */
+static void store_hold(struct store *s)
+{
+	pthread_mutex_lock(&s->all->mutex);
+	s->refs++;
+	s->disks++;
+	pthread_mutex_unlock(&s->all->mutex);
+}
+
+static int explain(const struct attachment *a, int err, char *why, size_t why_size)
+{
+	if (why[0])
+		return err;
+	if (err == -EINVAL)
+		return text_refuse(err, why, why_size, "%.300s: no virtual disk: it has to be a file "
+				   "of at least 1 MiB and of whole sectors of %u bytes", a->object,
+				   a->store->fs->super.sector);
+	return text_refuse(err, why, why_size, "%.300s: %s", a->object, strerror(-err));
+}
+
+/* mutex held. */
+static struct attachment *find(struct disks *all, const struct store *s, const char *path)
+{
+	struct attachment *a, *tmp;
+
+	list_for_each(a, tmp, &all->list, node)
+		if (a->store == s && !strcmp(a->path, path))
+			return a;
+	return NULL;
+}
+
+/* mutex held.  0: there is room for @a, and it is the only one of its path. */
+static int enter(struct attachment *a, const struct disks_saved *saved, char *why, size_t why_size)
+{
+	struct disks *all = a->all;
+	unsigned int i = saved ? saved->record : 0;
+
+	if (all->stopping)
+		return text_refuse(-ESHUTDOWN, why, why_size, "the daemon is shutting down");
+	if (find(all, a->store, a->path))
+		return text_refuse(-EEXIST, why, why_size, "%.300s: it is being attached", a->object);
+	while (!saved && i < DISKS_MAX && all->record_used[i])
+		i++;
+	if (i == DISKS_MAX)
+		return text_refuse(-EMFILE, why, why_size, "this daemon has %u disks already",
+				   DISKS_MAX);
+	all->record_used[i] = true;
+	a->record = i;
+	a->reactor = least_loaded(all);
+	all->load[a->reactor]++;
+	all->count++;
+	list_add_tail(&all->list, &a->node);
+	return 0;
+}
+
+/* mutex held. */
+static void leave(struct attachment *a)
+{
+	list_del(&a->node);
+	a->all->record_used[a->record] = false;
+	a->all->count--;
+}
+
+static int find_inode(struct attachment *a, const struct disks_saved *saved, uint64_t *id)
+{
+	struct fs_attr attr;
+	int err;
+
+	if (saved && !fs_getattr(a->store->fs, saved->id, &attr)) {
+		*id = saved->id;
+		return 0;
+	}
+	err = fs_resolve(a->store->fs, a->path, &attr);
+	*id = attr.id;
+	return err;
+}
+
+static int attach_new(struct attachment *a, const struct disks_saved *saved, char *why,
+		      size_t why_size)
+{
+	uint64_t id = 0;
+	int err = find_inode(a, saved, &id);
+
+	if (!err)
+		err = make_disk(a, id);
+	if (!err)
+		err = make_vhu(a);
+	if (!err && a->resume)
+		attachment_open(a);	/* now, before anybody else of this host can */
+	if (!err)
+		err = begin_listening(a, why, why_size);
+	return explain(a, err, why, why_size);
+}
+
+/* @saved: as it was written down; NULL: it is new. */
+static int attach(struct disks *all, struct store *s, const char *path,
+		  const struct disk_options *options, const struct disks_saved *saved,
+		  struct attachment **out, char *why, size_t why_size)
+{
+	struct attachment *a = calloc(1, sizeof(*a));
+	int err;
+
+	if (!a)
+		return -ENOMEM;
+	a->all = all;
+	a->store = s;
+	a->refs = 1;
+	a->options = *options;
+	snprintf(a->path, sizeof(a->path), "%s", path);
+	make_names(a);
+	if (saved) {
+		snprintf(a->name, sizeof(a->name), "%s", saved->name);
+		a->claim = saved->claim;
+		a->resume = a->has_claim = saved->has_claim;
+	}
+	list_init(&a->node);
+	why[0] = '\0';
+	pthread_mutex_lock(&all->mutex);
+	err = enter(a, saved, why, why_size);
+	pthread_mutex_unlock(&all->mutex);
+	if (err) {
+		free(a);
+		return err;
+	}
+	store_hold(s);
+	err = attach_new(a, saved, why, why_size);
+	pthread_mutex_lock(&all->mutex);
+	if (err)
+		leave(a);
+	else if (!all->stopping)
+		disks_state_save(a);
+	pthread_mutex_unlock(&all->mutex);
+	if (err) {
+		attachment_free(a);
+		return err;
+	}
+	log_info(env_posix(), a->object, "attached%s", a->options.read_only ? " read-only" : "");
+	*out = a;
+	return 0;
+}
+
+int disks_attach(struct disks *all, struct store *s, const char *path,
+		 const struct disk_options *options, struct attachment **out, char *why,
+		 size_t why_size)
+{
+	struct attachment *a = disks_find(all, s, path);
+
+	if (!a)
+		return attach(all, s, path, options, NULL, out, why, why_size);
+	if (a->options.read_only != options->read_only || a->options.enospc != options->enospc) {
+		disks_put(a);
+		return text_refuse(-EBUSY, why, why_size, "%.300s: attached with other options; detach "
+				   "it first", path);
+	}
+	disk_set_limits(a->disk, &options->limits);
+	pthread_mutex_lock(&all->mutex);
+	a->options.limits = options->limits;
+	disks_state_save(a);
+	pthread_mutex_unlock(&all->mutex);
+	*out = a;
+	return 0;
+}
+
+int disks_attach_saved(struct disks *all, struct store *s, const struct disks_saved *saved,
+		       char *why, size_t why_size)
+{
+	struct attachment *a;
+	int err = attach(all, s, saved->path, &saved->options, saved, &a, why, why_size);
+
+	if (!err)
+		disks_put(a);
+	return err;
+}
+
+/* ---- detaching ---- */
+
+/* mutex held, and released meanwhile: waits for commands that use it. */
+static void wait_unused(struct attachment *a)
+{
+	while (a->refs)
+		pthread_cond_wait(&a->all->changed, &a->all->mutex);
+}
+
+int disks_detach(struct disks *all, struct store *s, const char *path, bool force, char *why,
+		 size_t why_size)
+{
+	struct attachment *a;
+	int err = 0;
+
+	pthread_mutex_lock(&all->mutex);
+	a = find(all, s, path);
+	if (!a || a->detaching || !a->vhu)
+		err = text_refuse(-ENOENT, why, why_size, "%.100s:%.300s is not attached; \"lunfs disk "
+				  "list\" shows what is", s->fs->label, path);
+	else if (!force && a->connected)
+		err = text_refuse(-EBUSY, why, why_size, "%.300s: a guest is using it; end that, or "
+				  "take the disk from under it with --force", a->object);
+	if (!err) {
+		a->detaching = true;
+		wait_unused(a);
+	}
+	pthread_mutex_unlock(&all->mutex);
+	if (err)
+		return err;
+	end_listening(a);
+	pthread_mutex_lock(&all->mutex);
+	disks_state_clear(all, a->record);
+	leave(a);
+	pthread_mutex_unlock(&all->mutex);
+	log_info(env_posix(), a->object, "detached");
+	attachment_free(a);
+	return 0;
+}
+
+/* ---- finding ---- */
+
+struct attachment *disks_find(struct disks *all, struct store *s, const char *path)
+{
+	struct attachment *a;
+
+	pthread_mutex_lock(&all->mutex);
+	a = find(all, s, path);
+	if (a && (a->detaching || !a->vhu))
+		a = NULL;
+	if (a)
+		a->refs++;
+	pthread_mutex_unlock(&all->mutex);
+	return a;
+}
+
+struct attachment *disks_find_id(struct disks *all, struct store *s, uint64_t id)
+{
+	struct attachment *a, *tmp, *found = NULL;
+
+	pthread_mutex_lock(&all->mutex);
+	list_for_each(a, tmp, &all->list, node)
+		if (a->store == s && !a->detaching && a->vhu && disk_id(a->disk) == id)
+			found = a;
+	if (found)
+		found->refs++;
+	pthread_mutex_unlock(&all->mutex);
+	return found;
+}
+
+void disks_put(struct attachment *a)
+{
+	pthread_mutex_lock(&a->all->mutex);
+	a->refs--;
+	pthread_cond_broadcast(&a->all->changed);
+	pthread_mutex_unlock(&a->all->mutex);
+}
+
+void disks_moved(struct attachment *a)
+{
+	claim_set(a, a->has_claim);
+}
+
+void disks_each(struct disks *all, void (*fn)(struct attachment *a, void *arg), void *arg)
+{
+	struct attachment *a, *tmp, *all_of_them[DISKS_MAX];
+	unsigned int n = 0;
+
+	pthread_mutex_lock(&all->mutex);
+	list_for_each(a, tmp, &all->list, node) {
+		if (a->detaching || !a->vhu)
+			continue;
+		a->refs++;
+		all_of_them[n++] = a;
+	}
+	pthread_mutex_unlock(&all->mutex);
+	for (unsigned int i = 0; i < n; i++) {
+		fn(all_of_them[i], arg);
+		disks_put(all_of_them[i]);
+	}
+}
+
+char *disks_socket(const struct attachment *a, char *buf)
+{
+	snprintf(buf, PATH_MAX, "%.*s/disks/%s", PATH_MAX - 64, a->all->hello->run_dir, a->name);
+	return buf;
+}
+
+/* ---- options ---- */
+
+static int set_serial(struct disk_options *o, const char *value, char *why, size_t why_size)
+{
+	for (const char *p = value; *p; p++)
+		if (!isgraph((unsigned char)*p))
+			return text_refuse(-EINVAL, why, why_size, "a serial has no blanks");
+	if (!*value || strlen(value) > DISK_SERIAL_MAX)
+		return text_refuse(-EINVAL, why, why_size, "a serial has 1 to %u characters",
+				   DISK_SERIAL_MAX);
+	strcpy(o->serial, value);
+	return 0;
+}
+
+static int set_queues(struct disk_options *o, const char *value, char *why, size_t why_size)
+{
+	uint64_t n;
+
+	if (text_parse_size(value, &n) || !n || n > VHU_QUEUES_MAX)
+		return text_refuse(-EINVAL, why, why_size, "queues=%.40s: not a number from 1 to %u",
+				   value, VHU_QUEUES_MAX);
+	o->queues = (unsigned int)n;
+	return 0;
+}
+
+static int set_rate(uint64_t *rate, const char *text, const char *value, char *why, size_t why_size)
+{
+	if (text_parse_size(value, rate) || *rate > INT64_MAX)
+		return text_refuse(-EINVAL, why, why_size, "%.60s: not a number, as in 500 or 100M",
+				   text);
+	return 0;
+}
+
+int disks_option(struct disk_options *o, const char *text, char *why, size_t why_size)
+{
+	const struct { const char *name; uint64_t *rate; } rates[] = {
+		{ "iops=", &o->limits.iops }, { "iops-burst=", &o->limits.iops_burst },
+		{ "bytes=", &o->limits.bytes }, { "bytes-burst=", &o->limits.bytes_burst },
+	};
+
+	if (!strcmp(text, "ro") || !strcmp(text, "rw")) {
+		o->read_only = text[1] == 'o';
+		return 0;
+	}
+	if (!strcmp(text, "enospc=pause") || !strcmp(text, "enospc=report")) {
+		o->enospc = text[7] == 'r' ? DISK_ENOSPC_REPORT : DISK_ENOSPC_PAUSE;
+		return 0;
+	}
+	if (!strncmp(text, "queues=", 7))
+		return set_queues(o, text + 7, why, why_size);
+	if (!strncmp(text, "serial=", 7))
+		return set_serial(o, text + 7, why, why_size);
+	for (unsigned int i = 0; i < ARRAY_SIZE(rates); i++)
+		if (!strncmp(text, rates[i].name, strlen(rates[i].name)))
+			return set_rate(rates[i].rate, text, text + strlen(rates[i].name), why,
+					why_size);
+	return text_refuse(-EINVAL, why, why_size, "unknown option \"%.60s\"", text);
+}
+
+/* ---- all of them ---- */
+
+static unsigned int count_reactors(const struct rpc_hello *h)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+	if (h->reactors)
+		return h->reactors < DISKS_REACTORS_MAX ? h->reactors : DISKS_REACTORS_MAX;
+	/* Half of the machine at most, guests need the rest; one that has little to do sleeps. */
+	cpus = (cpus + 1) / 2;
+	return cpus < 1 ? 1 : cpus > 8 ? 8 : (unsigned int)cpus;
+}
+
+static int start_threads(struct disks *all)
+{
+	unsigned int count = count_reactors(all->hello);
+	int err = vhu_server_new(env_posix(), &all->server);
+	char name[16];
+
+	if (!err)
+		err = workers_create(env_posix(), "disk", WORKERS, &all->workers);
+	for (unsigned int i = 0; i < count && !err; i++) {
+		snprintf(name, sizeof(name), "reactor-%u", i % 100);
+		err = reactor_create(env_posix(), name, all->hello->poll_us * 1000ULL, TIMERS,
+				     &all->reactors[i]);
+		if (!err)
+			all->reactor_count++;
+	}
+	return err;
+}
+
+int disks_init(struct disks *all, struct stores *stores, struct rpc_client *rpc,
+	       const struct rpc_hello *hello, int state_fd, struct rpc_given *given)
+{
+	int err;
+
+	memset(all, 0, sizeof(*all));
+	all->stores = stores;
+	all->rpc = rpc;
+	all->hello = hello;
+	all->state_fd = state_fd;
+	all->given = given;
+	all->given_count = hello->given_count;
+	list_init(&all->list);
+	list_init(&all->ports);
+	pthread_mutex_init(&all->mutex, NULL);
+	pthread_cond_init(&all->changed, NULL);
+	err = start_threads(all);
+	return err ? err : disks_restore_start(all);
+}
+
+void disks_shutdown(struct disks *all)
+{
+	struct attachment *a;
+
+	pthread_mutex_lock(&all->mutex);
+	all->stopping = true;
+	pthread_mutex_unlock(&all->mutex);
+	disks_restore_stop(all);
+	pthread_mutex_lock(&all->mutex);
+	while (!list_empty(&all->list)) {
+		a = list_first(&all->list, struct attachment, node);
+		a->detaching = true;
+		wait_unused(a);
+		leave(a);
+		pthread_mutex_unlock(&all->mutex);
+		/* Its socket stays: who looks for it meanwhile is told to try again, not that there is none. */
+		attachment_free(a);
+		pthread_mutex_lock(&all->mutex);
+	}
+	pthread_mutex_unlock(&all->mutex);
+	for (unsigned int i = 0; i < all->reactor_count; i++)
+		reactor_destroy(all->reactors[i]);
+	workers_destroy(all->workers);
+	vhu_server_free(all->server);
+	free(all->given);
+}

@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Attached virtual disks: each with a socket for front ends (vhost-user-blk), on a reactor.
+ *
+ *   disks_attach() ──► LISTENING ──rings start: lock──► OPEN ──front end closes: R4──► LISTENING
+ *                          └── changed by others meanwhile ──► ENDED (only disks_detach() helps)
+ *
+ * What is attached is written down (disks_state.c), so that a daemon that was killed, or
+ * upgraded, serves it again under guests that run on: the lock is taken back only from exactly
+ * the record that was left.
+ */
+#ifndef LUNFS_DAEMON_DISKS_H
+#define LUNFS_DAEMON_DISKS_H
+
+#include <pthread.h>
+
+#include "block/blkpoll.h"
+#include "daemon/store.h"
+#include "fs/disk.h"
+#include "vhost/vhu.h"
+
+#define DISKS_MAX		1024
+#define DISKS_REACTORS_MAX	32
+#define DISK_SERIAL_MAX		VHU_SERIAL_SIZE
+
+struct disks;
+
+struct disk_options {
+	bool		read_only;
+	enum disk_enospc enospc;
+	struct disk_limits limits;
+	unsigned int	queues;			/* 0: as the back end chooses */
+	char		serial[DISK_SERIAL_MAX + 1];	/* "": made of volume and path */
+};
+
+/* A datastore's device for one reactor; shared by the disks of both. */
+struct disks_port {
+	struct list	node;		/* disks.ports */
+	struct store	*store;
+	unsigned int	reactor;
+	unsigned int	users;
+	struct blkdev	*raw, *dev;	/* the handle, and the lease gate's port in front of it */
+	struct blkpoll	poll;
+	int		err;
+};
+
+enum { ATTACHMENT_EVENTS = 8 };
+enum attachment_event { ATTACHMENT_START = 1, ATTACHMENT_CLOSED };
+
+struct attachment {
+	struct list	node;		/* disks.list */
+	struct disks	*all;
+	struct store	*store;		/* referenced */
+	unsigned int	refs;		/* commands that use it; disks.mutex */
+	bool		detaching;
+	char		path[PATH_MAX];	/* within the datastore, as it was attached */
+	char		name[RPC_SOCKET_NAME_SIZE];
+	char		object[PATH_MAX + 64];	/* "ds1:/vm1/root.disk", for log lines */
+	struct disk_options options;
+	unsigned int	reactor;
+	struct disks_port *port;	/* NULL: the disk goes through fs->dev */
+	struct disk	*disk;
+	struct vhu	*vhu;
+	unsigned int	record;		/* in the state file */
+
+	/* What its front end does, in the order in which it does it; disks.mutex. */
+	struct work	work;
+	enum attachment_event events[ATTACHMENT_EVENTS];
+	unsigned int	event_count;
+	bool		working;
+	bool		connected;	/* a front end is there */
+	bool		has_claim;	/* the last incarnation's, or ours while it is open */
+	bool		resume;		/* the next open continues that one */
+	struct disk_claim claim;
+	char		ended[128];	/* why it is for good; "": it is not */
+	char		holder[64];	/* who had it when it could not be opened */
+};
+
+struct disks {
+	struct stores	*stores;
+	struct rpc_client *rpc;
+	const struct rpc_hello *hello;
+	struct vhu_server *server;
+	struct workers	*workers;
+	struct reactor	*reactors[DISKS_REACTORS_MAX];
+	unsigned int	reactor_count;
+	int		state_fd;
+	pthread_mutex_t	mutex;		/* what follows; a leaf but for the file's writes */
+	pthread_cond_t	changed;
+	struct list	list, ports;
+	unsigned int	count;
+	unsigned int	load[DISKS_REACTORS_MAX];	/* disks of each reactor */
+	bool		record_used[DISKS_MAX];	/* of the state file */
+	uint64_t	record_seqs[DISKS_MAX];
+	bool		stopping;
+	pthread_t	restorer;
+	bool		restoring;
+	struct rpc_given *given;	/* of the configuration */
+	unsigned int	given_count;
+};
+
+/**
+ * disks_init() - reactors and workers; attaches again what was attached, and what the
+ * configuration says, in a thread of its own.
+ * @given: allocated; freed by disks_shutdown().
+ */
+int disks_init(struct disks *all, struct stores *stores, struct rpc_client *rpc,
+	       const struct rpc_hello *hello, int state_fd, struct rpc_given *given);
+
+/** disks_shutdown() - cuts front ends off and gives the disks up, to be attached again by the next
+ * daemon.  Before stores_shutdown(). */
+void disks_shutdown(struct disks *all);
+
+/**
+ * disks_attach() - serves the disk at @path of @s; if it is served already, that one, with new
+ * limits.
+ * @out: referenced; disks_put().
+ * Return: 0; as disk_new(); -EMFILE; with @why.
+ */
+int disks_attach(struct disks *all, struct store *s, const char *path,
+		 const struct disk_options *options, struct attachment **out, char *why,
+		 size_t why_size);
+
+/** disks_detach() - @force: also under a front end.  -EBUSY without it; -ENOENT; with @why. */
+int disks_detach(struct disks *all, struct store *s, const char *path, bool force, char *why,
+		 size_t why_size);
+
+/** disks_find() - the attachment of @path, referenced, or of inode @id.  NULL: there is none. */
+struct attachment *disks_find(struct disks *all, struct store *s, const char *path);
+struct attachment *disks_find_id(struct disks *all, struct store *s, uint64_t id);
+void disks_put(struct attachment *a);
+
+/** disks_moved() - the disk is another inode now (a snapshot): that is written down. */
+void disks_moved(struct attachment *a);
+
+/** disks_each() - calls @fn for each, referenced meanwhile; no mutex is held. */
+void disks_each(struct disks *all, void (*fn)(struct attachment *a, void *arg), void *arg);
+
+/** disks_socket() - the path of its socket; @buf of PATH_MAX; returns it. */
+char *disks_socket(const struct attachment *a, char *buf);
+
+/** disks_option() - "ro", "enospc=report", "iops=N", …  Return: 0; -EINVAL with @why. */
+int disks_option(struct disk_options *o, const char *text, char *why, size_t why_size);
+
+/* ---- disks_state.c: mutex held ---- */
+
+/** disks_state_save() - writes @a down. */
+void disks_state_save(struct attachment *a);
+/** disks_state_clear() - what record @i was about is not attached any more. */
+void disks_state_clear(struct disks *all, unsigned int i);
+
+/* One that was written down. */
+struct disks_saved {
+	char		device[PATH_MAX], path[PATH_MAX], name[RPC_SOCKET_NAME_SIZE];
+	struct disk_options options;
+	bool		has_claim;
+	struct disk_claim claim;
+	uint64_t	id;		/* inode */
+	unsigned int	record;
+};
+
+/** disks_state_load() - record @i; false: there is none. */
+bool disks_state_load(struct disks *all, unsigned int i, struct disks_saved *saved);
+
+/* ---- disks_port.c ---- */
+
+/** disks_port_get() - of @s for reactor @r.  -ENOTSUP: fs->dev has to do. */
+int disks_port_get(struct disks *all, struct store *s, unsigned int r, struct disks_port **out);
+void disks_port_put(struct disks *all, struct disks_port *p);
+
+/* ---- disks_restore.c ---- */
+
+/** disks_restore_start() - in a thread of its own: what was attached is again. */
+int disks_restore_start(struct disks *all);
+void disks_restore_stop(struct disks *all);
+
+/** disks_attach_saved() - disks_attach() of what was written down. */
+int disks_attach_saved(struct disks *all, struct store *s, const struct disks_saved *saved,
+		       char *why, size_t why_size);
+
+#endif

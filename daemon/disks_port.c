@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "block/blkfile.h"
+#include "daemon/disks.h"
+
+/* A description of its own would change nothing: requests carry their offsets. */
+static int open_raw(struct store *s, struct blkdev **out)
+{
+	struct blkfile_handle h = { .lock_fd = -1, .info = s->info };
+	int err;
+
+	h.fd = fcntl(s->data_fd, F_DUPFD_CLOEXEC, 0);
+	if (h.fd < 0)
+		return -errno;
+	h.info.caw = BLK_CAW_NONE;	/* locks go by the datastore's own handles */
+	err = blkfile_new(env_posix(), &h, out);
+	if (err)
+		blkfile_handle_close(&h);
+	return err;
+}
+
+struct port_call {
+	struct disks	*all;
+	struct disks_port *port;
+};
+
+static void port_start(void *arg)
+{
+	struct port_call *c = arg;
+	struct disks_port *p = c->port;
+
+	p->err = blkdev_set_polled(p->raw);
+	if (!p->err)
+		p->err = lockd_port(p->store->fs->lockd, p->raw, &p->dev);
+	if (!p->err)
+		p->err = blkpoll_start(&p->poll, c->all->reactors[p->reactor], p->dev);
+	if (p->err && p->dev) {
+		blkdev_close(p->dev);
+		p->dev = NULL;
+	}
+	if (p->err)
+		blkdev_close(p->raw);
+}
+
+static void port_stop(void *arg)
+{
+	struct port_call *c = arg;
+
+	blkpoll_stop(&c->port->poll);
+	blkdev_close(c->port->dev);
+	blkdev_close(c->port->raw);
+}
+
+static int port_new(struct disks *all, struct store *s, unsigned int r, struct disks_port **out)
+{
+	struct disks_port *p;
+	struct port_call c;
+	int err;
+
+	if (s->data_fd < 0 || !s->fs->lockd || s->info.reservations)
+		return -ENOTSUP;
+	p = calloc(1, sizeof(*p));
+	if (!p)
+		return -ENOMEM;
+	p->store = s;
+	p->reactor = r;
+	p->users = 1;
+	c = (struct port_call){ all, p };
+	err = open_raw(s, &p->raw);
+	if (!err) {
+		reactor_call_sync(all->reactors[r], port_start, &c);
+		err = p->err;
+	}
+	if (err)
+		free(p);
+	else
+		*out = p;
+	return err;
+}
+
+/* mutex held. */
+static struct disks_port *port_find(struct disks *all, const struct store *s, unsigned int r)
+{
+	struct disks_port *p, *tmp;
+
+	list_for_each(p, tmp, &all->ports, node)
+		if (p->store == s && p->reactor == r)
+			return p;
+	return NULL;
+}
+
+int disks_port_get(struct disks *all, struct store *s, unsigned int r, struct disks_port **out)
+{
+	struct disks_port *p, *other;
+	int err;
+
+	pthread_mutex_lock(&all->mutex);
+	p = port_find(all, s, r);
+	if (p)
+		p->users++;
+	pthread_mutex_unlock(&all->mutex);
+	if (p) {
+		*out = p;
+		return 0;
+	}
+	err = port_new(all, s, r, &p);
+	if (err)
+		return err;
+	pthread_mutex_lock(&all->mutex);
+	other = port_find(all, s, r);
+	if (other)
+		other->users++;
+	else
+		list_add_tail(&all->ports, &p->node);
+	pthread_mutex_unlock(&all->mutex);
+	if (other) {
+		struct port_call c = { all, p };
+
+		reactor_call_sync(all->reactors[r], port_stop, &c);
+		free(p);
+	}
+	*out = other ? other : p;
+	return 0;
+}
+
+void disks_port_put(struct disks *all, struct disks_port *p)
+{
+	struct port_call c = { all, p };
+	bool last;
+
+	if (!p)
+		return;
+	pthread_mutex_lock(&all->mutex);
+	last = --p->users == 0;
+	if (last)
+		list_del(&p->node);
+	pthread_mutex_unlock(&all->mutex);
+	if (!last)
+		return;
+	reactor_call_sync(all->reactors[p->reactor], port_stop, &c);
+	free(p);
+}

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Datastores and disks that nobody has to ask for: those of the daemon before us, and those of
+ * the configuration.  What cannot be had yet is tried again. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "daemon/disks.h"
+
+#define AGAIN_SECONDS	2
+
+#define SAY(level, ...)	env_log(env_posix(), level, "lunfsd", __VA_ARGS__)
+
+/* What is still to be done. */
+struct restore {
+	struct disks	*all;
+	struct disks_saved *saved;	/* of the state file */
+	unsigned int	saved_count;
+	bool		*given_done;
+	bool		quiet;		/* said already what does not work */
+};
+
+static void complain(const struct restore *r, const char *what, const char *why)
+{
+	if (!r->quiet)
+		SAY(LOG_LEVEL_WARNING, "%s cannot be served yet: %s; trying again", what, why);
+}
+
+/* true: done with it, well or not. */
+static bool restore_disk(struct restore *r, const struct disks_saved *saved)
+{
+	char why[STORE_WHY_SIZE] = "";
+	struct store *s;
+	int err = store_attach(r->all->stores, saved->device, 0, -1, false, &s, why, sizeof(why));
+
+	if (!err) {
+		err = disks_attach_saved(r->all, s, saved, why, sizeof(why));
+		store_put(s);
+	}
+	if (!err || err == -EEXIST || err == -ESHUTDOWN)
+		return true;
+	if (err == -ENOENT || err == -EINVAL) {
+		SAY(LOG_LEVEL_ERROR, "%s of %s is not served any more: %s", saved->path,
+		    saved->device, why);
+		pthread_mutex_lock(&r->all->mutex);
+		disks_state_clear(r->all, saved->record);
+		pthread_mutex_unlock(&r->all->mutex);
+		return true;
+	}
+	complain(r, saved->path, why);
+	return false;
+}
+
+static int attach_given_disk(struct restore *r, char *text, char *why, size_t why_size)
+{
+	char *path = strstr(text, ":/") + 1, *option, *next = NULL;
+	struct disk_options options = { 0 };
+	struct attachment *a;
+	struct store *s;
+	int err = 0;
+
+	path[-1] = '\0';
+	strtok_r(path, ",", &next);
+	while (!err && (option = strtok_r(NULL, ",", &next)))
+		err = disks_option(&options, option, why, why_size);
+	if (err) {
+		SAY(LOG_LEVEL_ERROR, "disk %s:%s of the configuration: %s", text, path, why);
+		return 0;
+	}
+	err = store_get(r->all->stores, text, &s, why, why_size);
+	if (err)
+		return err;
+	err = disks_attach(r->all, s, path, &options, &a, why, why_size);
+	if (!err)
+		disks_put(a);
+	store_put(s);
+	return err;
+}
+
+static bool restore_given(struct restore *r, const struct rpc_given *g)
+{
+	char why[STORE_WHY_SIZE] = "", text[PATH_MAX];
+	struct store *s;
+	int err;
+
+	if (g->is_disk) {
+		strcpy(text, g->text);
+		err = attach_given_disk(r, text, why, sizeof(why));
+	} else {
+		err = store_attach(r->all->stores, g->text, 0, -1, false, &s, why, sizeof(why));
+		if (!err)
+			store_put(s);
+	}
+	if (err && err != -ESHUTDOWN)
+		complain(r, g->text, why);
+	return !err || err == -ESHUTDOWN;
+}
+
+/* One look at everything that is left; true: nothing is. */
+static bool restore_round(struct restore *r)
+{
+	bool done = true;
+
+	for (unsigned int i = 0; i < r->saved_count; i++) {
+		if (!r->saved[i].device[0])
+			continue;
+		if (restore_disk(r, &r->saved[i]))
+			r->saved[i].device[0] = '\0';
+		else
+			done = false;
+	}
+	for (unsigned int i = 0; i < r->all->given_count; i++) {
+		if (!r->given_done[i])
+			r->given_done[i] = restore_given(r, &r->all->given[i]);
+		done = done && r->given_done[i];
+	}
+	return done;
+}
+
+/* false: the daemon ends. */
+static bool wait_a_while(struct disks *all)
+{
+	struct timespec until;
+	bool go_on;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += AGAIN_SECONDS;
+	pthread_mutex_lock(&all->mutex);
+	while (!all->stopping &&
+	       pthread_cond_timedwait(&all->changed, &all->mutex, &until) != ETIMEDOUT)
+		;
+	go_on = !all->stopping;
+	pthread_mutex_unlock(&all->mutex);
+	return go_on;
+}
+
+static void restore_all(struct restore *r)
+{
+	while (!restore_round(r) && wait_a_while(r->all))
+		r->quiet = true;
+}
+
+static void *restore_main(void *arg)
+{
+	struct restore *r = arg;
+
+	restore_all(r);
+	free(r->saved);
+	free(r->given_done);
+	free(r);
+	return NULL;
+}
+
+static int load_saved(struct restore *r)
+{
+	struct disks *all = r->all;
+	struct disks_saved *one = malloc(sizeof(*one)), *more;
+	int err = one ? 0 : -ENOMEM;
+
+	for (unsigned int i = 0; i < DISKS_MAX && !err; i++) {
+		if (!disks_state_load(all, i, one))
+			continue;
+		more = realloc(r->saved, (r->saved_count + 1) * sizeof(*more));
+		if (!more) {
+			err = -ENOMEM;
+			break;
+		}
+		r->saved = more;
+		r->saved[r->saved_count++] = *one;
+		all->record_used[i] = true;	/* also of what cannot be had yet */
+	}
+	free(one);
+	return err;
+}
+
+int disks_restore_start(struct disks *all)
+{
+	struct restore *r = calloc(1, sizeof(*r));
+	int err = -ENOMEM;
+
+	if (!r)
+		return err;
+	r->all = all;
+	r->given_done = calloc(all->given_count + 1, sizeof(bool));
+	if (r->given_done)
+		err = load_saved(r);
+	if (!err && pthread_create(&all->restorer, NULL, restore_main, r))
+		err = -EAGAIN;
+	if (err) {
+		free(r->saved);
+		free(r->given_done);
+		free(r);
+		return err;
+	}
+	all->restoring = true;
+	return 0;
+}
+
+void disks_restore_stop(struct disks *all)
+{
+	pthread_mutex_lock(&all->mutex);
+	pthread_cond_broadcast(&all->changed);
+	pthread_mutex_unlock(&all->mutex);
+	if (all->restoring)
+		pthread_join(all->restorer, NULL);
+	all->restoring = false;
+}
