@@ -1,5 +1,5 @@
 # block/: the block-device interface and its backends.
-block_srcs  := block/blkdev.c block/blkopen.c block/blkpoll.c $(wildcard block/blkfile*.c) $(wildcard block/blkiscsi*.c) block/blkscsi.c block/blkscsi_agent.c block/blkscsi_learn.c \
+block_srcs  := block/blkdev.c block/blkopen.c block/blkpoll.c block/hostlock.c $(wildcard block/blkfile*.c) $(wildcard block/blkiscsi*.c) block/blkscsi.c block/blkscsi_agent.c block/blkscsi_learn.c \
 		block/lu_ask.c block/lu_parse.c
 block_uses  := base
 block_tests := $(wildcard tests/block/*_test.c)

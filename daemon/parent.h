@@ -132,11 +132,4 @@ int parent_check_volume(const struct blkfile_handle *h, const char *dev, unsigne
 int parent_kill(const struct parent *p, const struct rpc_kill *rq, const int *fds,
 		struct rpc_reply *reply);
 
-/**
- * parent_lock_name() - the host lock of @host_id, in blkfile_lock_dir(), for the device that
- * @fd, or its lock file @lock_fd where that is not -1, is open on.
- * Return: 0 or negative errno.
- */
-int parent_lock_name(int fd, int lock_fd, const uint8_t host_id[16], char *name, size_t size);
-
 #endif

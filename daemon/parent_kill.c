@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/machine.h"
+#include "block/hostlock.h"
 
 #define DEATH_MS	5000
 
@@ -92,29 +93,16 @@ static int has_open(uint32_t pid, int lock_fd)
 static int check_gone(const struct parent *p, const struct rpc_kill *rq, int lock_fd,
 		      struct rpc_reply *reply)
 {
-	char name[NAME_MAX + 1];
-	int dir, fd, held;
-	bool missing;
+	int free;
 
 	if (!memcmp(rq->host_id, p->hello.host_id, sizeof(rq->host_id)))
 		return 0;
-	if (parent_lock_name(lock_fd, lock_fd, rq->host_id, name, sizeof(name)))
-		return refuse(reply, -EPERM, "its lock file cannot be named", rq->pid);
-	dir = blkfile_lock_dir(reply->why, sizeof(reply->why));
-	if (dir < 0)
-		return -EPERM;
-	fd = openat(dir, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-	missing = fd < 0 && errno == ENOENT;
-	close(dir);
-	if (missing)
+	free = hostlock_is_free(lock_fd, lock_fd, rq->host_id, reply->why, sizeof(reply->why));
+	if (free > 0)
 		return 0;
-	held = fd < 0 || flock(fd, LOCK_SH | LOCK_NB);
-	if (fd >= 0)
-		close(fd);
-	if (!held)
-		return 0;
-	return refuse(reply, -EPERM, "not found, yet its host's lock file is held: it runs in "
-		      "another container, or has been started anew", rq->pid);
+	return free < 0 ? -EPERM : refuse(reply, -EPERM, "not found, yet its host's lock file is "
+					  "held: it runs in another container, or has been started "
+					  "anew", rq->pid);
 }
 
 static int wait_dead(int pidfd, int timeout_ms)

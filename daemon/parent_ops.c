@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/text.h"
+#include "block/hostlock.h"
 #include "daemon/mountinfo.h"
 
 #define HOST_LOCK_TRIES	100u	/* of 20 ms each: 2 s for a dying process to let go */
@@ -26,47 +27,6 @@
 #define STACKED_MAX	8	/* dead mounts on one directory, cleaned away in one go */
 
 /* ---- open ---- */
-
-/* The directory that descriptor @fd's file lies in, and its name there. */
-static int split_fd_path(int fd, char dir[PATH_MAX], const char **name)
-{
-	char link[64], *slash;
-	ssize_t n;
-
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	n = readlink(link, dir, PATH_MAX - 1);
-	if (n < 0)
-		return -errno;
-	dir[n] = '\0';
-	slash = strrchr(dir, '/');
-	if (!slash)
-		return -EINVAL;
-	*slash = '\0';
-	*name = slash + 1;
-	return 0;
-}
-
-int parent_lock_name(int fd, int lock_fd, const uint8_t host_id[16], char *name, size_t size)
-{
-	char uuid[UUID_TEXT_SIZE], path[PATH_MAX], own[64];
-	const char *device = own;
-	struct stat st;
-	int n, err = 0;
-
-	if (fstat(fd, &st))
-		return -errno;
-	if (S_ISBLK(st.st_mode))
-		snprintf(own, sizeof(own), "b%u-%u", major(st.st_rdev), minor(st.st_rdev));
-	else
-		snprintf(own, sizeof(own), "%u-%u-%llu", major(st.st_dev), minor(st.st_dev),
-			 (unsigned long long)st.st_ino);
-	if (lock_fd >= 0)	/* after it: the same name for every path to the device */
-		err = split_fd_path(lock_fd, path, &device);
-	if (err)
-		return err;
-	n = snprintf(name, size, "host-%s-%s", text_format_uuid(host_id, uuid), device);
-	return n < (int)size ? 0 : -ENAMETOOLONG;
-}
 
 /* A daemon that was killed a moment ago may still be on its way out. */
 static int host_lock_wait(int fd)
@@ -163,7 +123,7 @@ static int take_lock(const struct parent *p, struct blkfile_handle h[2], const c
 
 	if (h[0].scsi.used)
 		return parent_lock_disk(p, h, path, out, reply);
-	err = parent_lock_name(h[0].fd, h[0].lock_fd, p->hello.host_id, name, sizeof(name));
+	err = hostlock_name(h[0].fd, h[0].lock_fd, p->hello.host_id, name, sizeof(name));
 	return err ? err : parent_take_host_lock(p, name, path, out, reply);
 }
 

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/machine.h"
+#include "block/hostlock.h"
 #include "tests/unit.h"
 
 static char dir[] = "/tmp/lunfs-kill-test.XXXXXX";
@@ -177,7 +178,7 @@ static void a_host_whose_lock_is_held_is_not_taken_for_dead(void)
 	pid = start_victim(NULL);
 	rq = kill_of(pid);
 	end(pid);
-	CU_ASSERT_EQUAL(parent_lock_name(lock_fd, lock_fd, rq.host_id, name, sizeof(name)), 0);
+	CU_ASSERT_EQUAL(hostlock_name(lock_fd, lock_fd, rq.host_id, name, sizeof(name)), 0);
 	snprintf(path, sizeof(path), "%s/%s", dir, name);
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	CU_ASSERT_EQUAL(flock(fd, LOCK_EX), 0);
