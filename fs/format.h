@@ -20,7 +20,10 @@
 
 /* ---- superblock ---- */
 
-enum super_incompat { INCOMPAT_KNOWN = 0 };	/* unknown bits: refuse */
+enum super_incompat {		/* unknown bits: refuse */
+	INCOMPAT_REPAIR	= 1 << 0,	/* claimed for a repair, or left half repaired (fs/claim.h) */
+	INCOMPAT_KNOWN	= INCOMPAT_REPAIR,
+};
 enum super_ro_compat { RO_COMPAT_KNOWN = 0 };	/* unknown bits: read-only */
 
 struct super_extent_disk {
@@ -226,6 +229,9 @@ enum inode_flags {
 	INODE_CHILDREN		= 1 << 5,	/* the list of an image's children: a directory without name */
 	INODE_MERGING		= 1 << 6,	/* frozen, unlinked, moving into its only child */
 };
+
+#define INODE_FLAGS_KNOWN	(INODE_INLINE | INODE_ORPHAN | INODE_MULTI | INODE_LINKED | \
+				 INODE_FROZEN | INODE_CHILDREN | INODE_MERGING)
 
 #define INLINE_SIZE	3584u
 #define INLINE_ENTRIES	(INLINE_SIZE / 16)	/* map entries, or directory node entries: 224 */

@@ -173,6 +173,17 @@ static int fs_check_writable(const struct fs *fs, const struct fs_attach_params 
 	return 0;
 }
 
+/* A repair has the volume to itself, or left it half done; see fs/claim.h. */
+static int fs_check_claim(const struct fs *fs, const struct super *s, char *why, size_t why_size)
+{
+	if (fs->rescue || !(s->incompat & INCOMPAT_REPAIR))
+		return 0;
+	snprintf(why, why_size, "%s: fsck.lunfs is repairing %s, or was stopped before it ended: "
+		 "wait for it, or run fsck.lunfs -y (-o rescue reads what is there)", fs->label,
+		 fs->raw->info.name);
+	return -EBUSY;
+}
+
 static void fs_set_label(struct fs *fs)
 {
 	text_printable(fs->super.label, LABEL_MAX, fs->label, sizeof(fs->label));
@@ -192,7 +203,9 @@ static int fs_read_super(struct fs *fs, const struct fs_attach_params *p, char *
 	if (why[0])
 		log_warning(fs->env, fs->label, "%s; a copy is used: run fsck.lunfs", why);
 	why[0] = '\0';
-	err = fs_check_machine(fs, p, why, why_size);
+	err = fs_check_claim(fs, &fs->super, why, why_size);
+	if (!err)
+		err = fs_check_machine(fs, p, why, why_size);
 	if (!err)
 		err = fs_check_writable(fs, p, why, why_size);
 	if (!err)
@@ -224,6 +237,7 @@ static int fs_join(struct fs *fs, const struct fs_attach_params *p, char *why, s
 		.client = &fs_client,
 		.client_arg = fs,
 	};
+	struct super now;
 	int err;
 
 	memcpy(lp.volume, fs->super.volume, 16);
@@ -234,7 +248,9 @@ static int fs_join(struct fs *fs, const struct fs_attach_params *p, char *why, s
 	if (err)
 		return err;
 	fs->dev = lockd_dev(fs->lockd);
-	return 0;
+	/* Now that every claimer sees our slot: did one come before? */
+	err = super_find(fs->dev, &now, why, why_size);
+	return err ? err : fs_check_claim(fs, &now, why, why_size);
 }
 
 static int fs_open_caches(struct fs *fs)

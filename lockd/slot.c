@@ -143,6 +143,17 @@ int slot_decode(const void *sector, const uint8_t volume[16], uint64_t addr, uin
 	return 0;
 }
 
+void slot_rebuilt(struct env *env, uint32_t index, struct slot *s)
+{
+	uint64_t minutes = env_realtime_ns(env) / NSEC_PER_SEC / 60;
+
+	*s = (struct slot){
+		.index = index, .state = SLOT_FREE, .recoverer = SLOT_NONE,
+		.generation = (1u << 31) + (uint32_t)(minutes & 0x3fffffff),
+		.sequence = 1 + env_random_below(env, 1ULL << 62),
+	};
+}
+
 const char *slot_state_name(enum slot_state state)
 {
 	switch (state) {

@@ -105,6 +105,15 @@ void slot_encode(const struct slot *s, const uint8_t volume[16], uint64_t addr, 
 int slot_decode(const void *sector, const uint8_t volume[16], uint64_t addr, uint32_t index,
 		struct slot *s, char *why, size_t why_size);
 
+/**
+ * slot_rebuilt() - a free slot in place of one that cannot be believed, when nobody lives there.
+ *
+ * Its generation is later than any that the old one can have had (R5: never back): they start
+ * below 2^31 and count incarnations, so none gets near 2^31 by itself, and a slot that is rebuilt
+ * again gets a later one by the clock.
+ */
+void slot_rebuilt(struct env *env, uint32_t index, struct slot *s);
+
 /** slot_state_name() - "free", "live", "recovering", "joining". */
 const char *slot_state_name(enum slot_state state);
 

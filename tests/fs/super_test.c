@@ -140,7 +140,7 @@ static void newer(struct volume *v)
 	struct super got;
 
 	CU_ASSERT_EQUAL_FATAL(volume_format(v), 0);
-	v->s.incompat = 1;
+	v->s.incompat = INCOMPAT_KNOWN + 1;
 	CU_ASSERT_EQUAL(decode_changed(v, &v->s), -EPROTONOSUPPORT);
 	v->s.incompat = 0;
 	v->s.ro_compat = 1;	/* attaching read-only is decided elsewhere */
