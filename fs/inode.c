@@ -13,8 +13,6 @@
 #define DROP_TRIES		2000	/* pauses that giving a lock up may take */
 #define KEPT_MAX		24u	/* two paths of the deepest tree, and to spare */
 #define LOCK_MANY_MAX		6u
-#define INODE_FLAGS_KNOWN	(INODE_INLINE | INODE_ORPHAN | INODE_MULTI | INODE_LINKED | \
-				 INODE_FROZEN | INODE_CHILDREN | INODE_MERGING)
 
 /* ---- believing what lies on disk ---- */
 

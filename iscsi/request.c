@@ -41,6 +41,7 @@ static void refuse_text(struct tgt_task *task)
 static void execute_text(struct tgt_task *task)
 {
 	struct tgt_conn *conn = task->conn;
+	struct pool *pool = &conn->home->pool;
 	struct tgt_reply answer = { 0 };
 
 	if (task->no_memory ||
@@ -52,7 +53,8 @@ static void execute_text(struct tgt_task *task)
 	tgt_text_receive(conn->text, &conn->params, &task->text,
 			 task->buf.count ? task->buf.iov[0].iov_base : NULL, task->buf.len,
 			 &answer);
-	memory_put(task);
+	pool_put(pool, &task->buf);
+	task_memory_freed(conn->home);
 	if (!answer.valid) {
 		session_release(task);
 		return;
@@ -60,7 +62,7 @@ static void execute_text(struct tgt_task *task)
 	/* The answer's memory is good until the next request only. */
 	assert(answer.data_len <= POOL_SLAB);
 	if (answer.data_len) {
-		if (!memory_get_now(task, answer.data_len)) {
+		if (!pool_get(pool, answer.data_len, &task->buf)) {
 			refuse_text(task);
 			return;
 		}

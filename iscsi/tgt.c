@@ -35,9 +35,10 @@ static int home_init(struct tgt_home *home, struct tgt *tgt, struct reactor *r,
 	home->tgt = tgt;
 	home->reactor = r;
 	home->index = index;
+	list_init(&home->waiting);
 	list_init(&home->conns);
 	list_init(&home->sessions);
-	memory_init(home);
+	reactor_end_init(&home->memory_end, task_memory_end);
 	home->sink = malloc(SINK_LEN);
 	if (!home->sink)
 		return -ENOMEM;
@@ -272,9 +273,9 @@ static void begin_end(void *arg)
 }
 
 /* Behind what the reactor has still been told. */
-static void home_end(void *arg)
+static void nothing(void *arg)
 {
-	memory_fini(arg);
+	(void)arg;
 }
 
 void tgt_destroy(struct tgt *tgt)
@@ -287,6 +288,6 @@ void tgt_destroy(struct tgt *tgt)
 		env_cond_wait(tgt->env, &tgt->ended, &tgt->mutex, ENV_FOREVER);
 	env_mutex_unlock(tgt->env, &tgt->mutex);
 	for (i = 0; i < tgt->home_count; i++)
-		reactor_call_sync(tgt->homes[i].reactor, home_end, &tgt->homes[i]);
+		reactor_call_sync(tgt->homes[i].reactor, nothing, NULL);
 	free_all(tgt);
 }

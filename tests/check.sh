@@ -49,7 +49,6 @@ for script in tests/guest/*.sh; do
 done
 part vhost/load_generator tests/vhost/load_generator.sh
 part iscsi              tests/iscsi/conformance.sh short
-part iscsi-wire         tests/iscsi/wire/run.py
 part bench              tests/bench_smoke.sh
 
 passed=$(grep -c '^PASS:' "$log")

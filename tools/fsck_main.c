@@ -1,81 +1,95 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fsck.lunfs: verifies a volume.  docs/man/fsck.lunfs.8. */
-#include <errno.h>
+/* fsck.lunfs: verifies a volume, and repairs it.  docs/man/fsck.lunfs.8. */
+#include "tools/fsck.h"
+
 #include <getopt.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "base/text.h"
-#include "fs/check.h"
 #include "tools/volume_open.h"
 
-/* Bits of fsck(8). */
-enum { EXIT_CLEAN = 0, EXIT_ERRORS_LEFT = 4, EXIT_OPERATIONAL = 8, EXIT_USAGE = 16 };
-
-#define SHOWN_MAX	20u	/* findings of one code, without -v */
-#define JSON_MAX	10000u	/* findings in a JSON document */
-
 static const char usage[] =
-"usage: fsck.lunfs [-afnpvy] [-C[fd]] [--json] device\n"
+"usage: fsck.lunfs [-afnpvy] [-C[fd]] [--json] [--undo file] device\n"
+"       fsck.lunfs [-v] [--json] --undo-apply file device\n"
 "       fsck.lunfs --help | --version\n";
 
 static const char help[] =
-"Verify a LunFS volume.  Nothing is written; this version does not repair.\n"
-"  -n, --no-change  only check; what this version always does\n"
-"  -a, -p, -y       accepted for fsck(8): check, and say so if repair were needed\n"
+"Verify a LunFS volume, and repair it while no host has it attached.\n"
+"  -n, --no-change  only check\n"
+"  -p, -a           repair what loses nothing, without asking; all of it or nothing\n"
+"  -y, --yes        repair everything: what cannot be believed is given up\n"
+"  (none of these)  ask for each finding at a terminal; elsewhere as -n\n"
 "  -f, --force      accepted: every check is a full one\n"
 "  -v, --verbose    every finding, and totals\n"
 "  -C[FD]           show progress on standard error\n"
+"      --undo FILE  keep what is overwritten in the new file FILE\n"
+"      --undo-apply FILE  take back the repairs that FILE was written by\n"
 "      --json       print the result as JSON\n"
-"Exit status: 0 clean, 4 errors found, 8 the check could not be done, 16 wrong usage.\n";
+"Exit status: 0 clean, 1 errors were repaired, 4 errors left, 8 it could not be done,\n"
+"16 wrong usage; or their sum.\n";
 
-struct fsck {
-	const char *path;
-	bool verbose, progress, json, repair_wanted;
-	uint64_t seen[CHECK_CODE_COUNT];
-	uint64_t listed;
-	json_t *findings;
-	bool progress_shown;
-	uint64_t patience_until;	/* no progress before, unless it is asked for */
-};
-
-__attribute__((format(printf, 1, 2)))
-static void complain(const char *fmt, ...)
-{
-	va_list ap;
-
-	fputs("fsck.lunfs: ", stderr);
-	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
-	va_end(ap);
-	fputc('\n', stderr);
-}
-
-enum { OPT_JSON = 256, OPT_HELP, OPT_VERSION };
+enum { OPT_JSON = 256, OPT_HELP, OPT_VERSION, OPT_UNDO, OPT_UNDO_APPLY };
 
 static const struct option long_options[] = {
 	{ "no-change", no_argument, NULL, 'n' },
+	{ "yes", no_argument, NULL, 'y' },
 	{ "force", no_argument, NULL, 'f' },
 	{ "verbose", no_argument, NULL, 'v' },
 	{ "json", no_argument, NULL, OPT_JSON },
+	{ "undo", required_argument, NULL, OPT_UNDO },
+	{ "undo-apply", required_argument, NULL, OPT_UNDO_APPLY },
 	{ "help", no_argument, NULL, OPT_HELP },
 	{ "version", no_argument, NULL, OPT_VERSION },
 	{ NULL, 0, NULL, 0 },
 };
 
+/* -n, -p and -y exclude each other, as for other filesystems. */
+static bool set_mode(struct fsck *f, enum fsck_mode mode, bool *chosen)
+{
+	if (*chosen && f->mode != mode) {
+		fsck_complain(f, "only one of -n, -p (-a) and -y can be given");
+		return false;
+	}
+	f->mode = mode;
+	*chosen = true;
+	return true;
+}
+
+static bool check_usage(struct fsck *f, int left, bool chosen)
+{
+	if (left != 1)
+		fsck_complain(f, left ? "more than one device given" : "no device given");
+	else if (f->undo_path && f->undo_apply_path)
+		fsck_complain(f, "--undo and --undo-apply exclude each other");
+	else if (f->undo_apply_path && chosen)
+		fsck_complain(f, "--undo-apply takes back; it does not check or repair (-n, -p, -y)");
+	else if (f->undo_path && f->mode == FSCK_CHECK)
+		fsck_complain(f, "--undo keeps what a repair overwrites; give -p or -y with it");
+	else
+		return true;
+	fputs(usage, stderr);
+	return false;
+}
+
 /* Return: 0; an exit status + 1 if the program is done. */
 static int parse_options(struct fsck *f, int argc, char **argv)
 {
+	bool chosen = false, good = true;
 	int c;
 
-	while ((c = getopt_long(argc, argv, "afnpvyC::", long_options, NULL)) != -1) {
+	while (good && (c = getopt_long(argc, argv, "afnpvyC::", long_options, NULL)) != -1) {
 		switch (c) {
-		case 'a': case 'p': case 'y':
-			f->repair_wanted = true;
+		case 'a': case 'p':
+			good = set_mode(f, FSCK_SAFE, &chosen);
 			break;
-		case 'n': case 'f':
+		case 'y':
+			good = set_mode(f, FSCK_ALL, &chosen);
+			break;
+		case 'n':
+			good = set_mode(f, FSCK_CHECK, &chosen);
+			break;
+		case 'f':
 			break;
 		case 'v':
 			f->verbose = true;
@@ -85,6 +99,12 @@ static int parse_options(struct fsck *f, int argc, char **argv)
 			break;
 		case OPT_JSON:
 			f->json = true;
+			break;
+		case OPT_UNDO:
+			f->undo_path = optarg;
+			break;
+		case OPT_UNDO_APPLY:
+			f->undo_apply_path = optarg;
 			break;
 		case OPT_HELP:
 			printf("%s%s", usage, help);
@@ -97,192 +117,172 @@ static int parse_options(struct fsck *f, int argc, char **argv)
 			return EXIT_USAGE + 1;
 		}
 	}
-	if (optind + 1 != argc) {
-		complain(optind == argc ? "no device given" : "more than one device given");
-		fputs(usage, stderr);
+	if (!chosen && !f->json && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO))
+		f->mode = FSCK_ASK;
+	if (!good || !check_usage(f, argc - optind, chosen))
 		return EXIT_USAGE + 1;
-	}
 	f->path = argv[optind];
 	return 0;
 }
 
-/* ---- findings as they come ---- */
+/* ---- looking ---- */
 
-static void progress_end(struct fsck *f)
+/* The volume as it is, without a claim. */
+static int look(struct fsck *f, struct check_result *r, char *why, size_t why_size)
 {
-	if (f->progress_shown)
-		fputc('\n', stderr);
-	f->progress_shown = false;
+	struct check_params p = { .env = env_posix(), .report = fsck_report,
+				  .progress = fsck_progress, .arg = f };
+	int err = volume_open(f->path, &p.dev, why, why_size);
+
+	if (err)
+		return err;
+	err = check_volume(&p, r, why, why_size);
+	blkdev_close(p.dev);
+	return err;
 }
 
-static void add_json(struct fsck *f, const struct check_finding *found)
-{
-	const struct check_code_info *info = check_code_info(found->code);
-	char code[16], text[700];
-	json_t *item;
+/* ---- repairing ---- */
 
-	if (++f->listed > JSON_MAX)
-		return;
-	snprintf(code, sizeof(code), "LUN-%04u", info->number);
-	text_printable(found->text, strlen(found->text), text, sizeof(text));
-	item = json_pack("{ss ss ss sI ss}", "code", code, "name", info->name, "severity",
-			 info->severity == CHECK_ERROR ? "error" : "note", "address",
-			 (json_int_t)found->addr, "text", text);
-	if (!item)	/* a name that is no UTF-8 */
-		item = json_pack("{ss ss sI}", "code", code, "name", info->name, "address",
-				 (json_int_t)found->addr);
-	json_array_append_new(f->findings, item);
-}
-
-static void report(void *arg, const struct check_finding *found)
-{
-	const struct check_code_info *info = check_code_info(found->code);
-	struct fsck *f = arg;
-	uint64_t seen = ++f->seen[found->code];
-
-	if (f->json) {
-		add_json(f, found);
-		return;
-	}
-	if (seen > SHOWN_MAX && !f->verbose)
-		return;
-	progress_end(f);
-	printf("%sLUN-%04u %s at 0x%llx: %s\n", info->severity == CHECK_NOTE ? "note: " : "",
-	       info->number, info->name, (unsigned long long)found->addr, found->text);
-}
-
-static void progress(void *arg, const char *phase, uint64_t done, uint64_t total)
+static int keep_old(void *arg, uint64_t addr, const void *old, size_t len)
 {
 	struct fsck *f = arg;
 
-	/* At a terminal as soon as somebody might wonder. */
-	if (!f->progress && (!isatty(STDERR_FILENO) || env_now_ns(env_posix()) < f->patience_until))
-		return;
-	fprintf(stderr, "\r%-12s %llu of %llu  ", phase, (unsigned long long)done,
-		(unsigned long long)total);
-	f->progress_shown = true;
+	return undo_write(f->undo, addr, old, len);
 }
 
-/* ---- the result ---- */
-
-static void print_left_out(const struct fsck *f)
+static int repair_claimed(struct fsck *f, struct fsck_claim *fc, struct check_result *r,
+			  char *why, size_t why_size)
 {
-	for (unsigned int i = 0; i < CHECK_CODE_COUNT && !f->verbose; i++)
-		if (f->seen[i] > SHOWN_MAX)
-			printf("LUN-%04u %s: %llu more; -v shows all\n",
-			       check_code_info(i)->number, check_code_info(i)->name,
-			       (unsigned long long)(f->seen[i] - SHOWN_MAX));
-}
-
-static void print_hosts(const struct check_result *r)
-{
-	if (r->hosts_live)
-		printf("%u hosts are using the volume%s\n", r->hosts_live, r->quiet ?
-		       " and changed nothing meanwhile" :
-		       " and changed it meanwhile: findings may be transient; check again while "
-		       "it is quiet");
-	if (r->hosts_silent)
-		printf("%u slots belong to hosts that are silent; the next host that attaches "
-		       "recovers them\n", r->hosts_silent);
-	if (r->transactions && !r->hosts_live)
-		printf("%u transactions are not yet at home: the state is that after their "
-		       "replay\n", r->transactions);
-}
-
-static void print_text(const struct fsck *f, const struct check_result *r)
-{
-	char label[LABEL_MAX + 1], a[24], b[24];
-
-	print_left_out(f);
-	print_hosts(r);
-	if (f->verbose)
-		printf("%s: %llu directories, %llu files, %llu others, %llu orphans, %s of %s "
-		       "used\n", f->path, (unsigned long long)r->directories,
-		       (unsigned long long)r->files, (unsigned long long)r->others,
-		       (unsigned long long)r->orphans,
-		       text_format_size(r->blocks_used * BLOCK_SIZE, a, sizeof(a)),
-		       text_format_size(r->blocks * BLOCK_SIZE, b, sizeof(b)));
-	text_printable(r->super.label, LABEL_MAX, label, sizeof(label));
-	if (r->errors)
-		printf("%s: volume \"%s\": %llu errors\n", f->path, label,
-		       (unsigned long long)r->errors);
-	else
-		printf("%s: volume \"%s\": clean\n", f->path, label);
-}
-
-static int print_json(struct fsck *f, const struct check_result *r)
-{
-	char label[LABEL_MAX + 1], uuid[UUID_TEXT_SIZE];
-	json_t *root;
-	int bad;
-
-	text_printable(r->super.label, LABEL_MAX, label, sizeof(label));
-	root = json_pack("{ss ss* ss sb sI sI si si si sb sI sI sI sI sI sI sI so}",
-			 "device", f->path, "label", label, "uuid",
-			 text_format_uuid(r->super.volume_id, uuid), "clean", r->errors == 0,
-			 "errors", (json_int_t)r->errors, "notes", (json_int_t)r->notes,
-			 "hosts_live", (int)r->hosts_live, "hosts_silent", (int)r->hosts_silent,
-			 "transactions", (int)r->transactions, "quiet", r->quiet,
-			 "directories", (json_int_t)r->directories,
-			 "files", (json_int_t)r->files, "others", (json_int_t)r->others,
-			 "orphans", (json_int_t)r->orphans,
-			 "blocks", (json_int_t)r->blocks,
-			 "blocks_used", (json_int_t)r->blocks_used, "findings_listed",
-			 (json_int_t)(f->listed < JSON_MAX ? f->listed : JSON_MAX),
-			 "findings", f->findings);
-	if (!root)
-		return -EINVAL;
-	bad = json_dumpf(root, stdout, JSON_INDENT(2));
-	putchar('\n');
-	json_decref(root);
-	return bad ? -EIO : 0;
-}
-
-static int print_result(struct fsck *f, const struct check_result *r)
-{
-	int status = r->errors ? EXIT_ERRORS_LEFT : EXIT_CLEAN;
+	struct check_params p = {
+		.env = env_posix(), .dev = claim_dev(fc->claim), .own_slot = claim_slot(fc->claim),
+		.repair = f->mode == FSCK_SAFE ? CHECK_REPAIR_SAFE : CHECK_REPAIR_LOSS,
+		.may_repair = f->mode == FSCK_ASK ? fsck_ask : NULL,
+		.report = fsck_report, .progress = fsck_progress, .arg = f,
+	};
 	int err = 0;
 
-	progress_end(f);
-	if (f->json)
-		err = print_json(f, r);
-	else
-		print_text(f, r);
-	if (fflush(stdout) || err) {
-		complain("writing the result failed");
-		status |= EXIT_OPERATIONAL;
+	if (f->undo_path) {
+		err = undo_create(f->undo_path, r->super.volume, &f->undo, why, why_size);
+		p.before_write = keep_old;
 	}
-	if (r->errors && f->repair_wanted)
-		complain("%s: this version only checks and cannot repair: mount with -o rescue to "
-			 "copy files out", f->path);
-	return status | (r->unreadable ? EXIT_OPERATIONAL : 0);
+	if (err)
+		return err;
+	memset(f->seen, 0, sizeof(f->seen));
+	f->repairing = true;
+	err = check_volume(&p, r, why, why_size);
+	if (f->undo && !undo_close(f->undo))
+		unlink(f->undo_path);	/* nothing was overwritten */
+	return err;
+}
+
+static int repair(struct fsck *f, struct check_result *r, char *why, size_t why_size)
+{
+	uint64_t before = r->errors;
+	struct fsck_claim fc;
+	int err = fsck_claim_take(f->path, &fc, why, why_size), released;
+
+	if (err)
+		return err;
+	err = repair_claimed(f, &fc, r, why, why_size);
+	/* Some the claim itself has put right: copies of the superblock, slots, an old mark. */
+	if (!err && !r->repaired && r->errors < before)
+		r->repaired = before - r->errors;
+	/* Whatever errors are left were there before; what was cut off halfway is another thing. */
+	released = fsck_claim_release(&fc, !err);
+	return err ? err : released;
+}
+
+/* Whether what was seen calls for a repair that this mode may begin. */
+static bool wants_repair(const struct fsck *f, const struct check_result *r)
+{
+	if (f->mode == FSCK_CHECK || r->hosts_live || r->unreadable)
+		return false;
+	if (f->mode == FSCK_SAFE && r->lossy)
+		return false;
+	return r->errors > 0;
+}
+
+/* The file is read, and refused, before anything is claimed. */
+static int open_undo(struct fsck *f, struct super *s, struct undo_reader **out, char *why,
+		     size_t why_size)
+{
+	struct blkdev *dev;
+	int err = volume_open(f->path, &dev, why, why_size);
+
+	if (err)
+		return err;
+	err = super_find(dev, s, why, why_size);
+	blkdev_close(dev);
+	return err ? err : undo_open(f->undo_apply_path, s, out, why, why_size);
+}
+
+static int take_back(struct fsck *f, char *why, size_t why_size)
+{
+	struct undo_reader *u;
+	struct fsck_claim fc;
+	struct super s;
+	uint64_t count;
+	int err = open_undo(f, &s, &u, why, why_size), released;
+
+	if (err)
+		return err;
+	err = fsck_claim_take(f->path, &fc, why, why_size);
+	if (err) {
+		undo_free(u);
+		return err;
+	}
+	count = undo_count(u);
+	err = undo_apply(u, claim_dev(fc.claim), why, why_size);
+	undo_free(u);
+	/* It is as damaged as it was before the repair then, but not half repaired. */
+	released = fsck_claim_release(&fc, !err);
+	if (!err)
+		err = released;
+	if (!err && f->json) {
+		json_t *root = json_pack("{ss sI}", "device", f->path, "taken_back",
+					 (json_int_t)count);
+
+		json_dumpf(root, stdout, JSON_INDENT(2));
+		putchar('\n');
+		json_decref(root);
+	} else if (!err) {
+		printf("%s: %llu writes taken back: the volume is as it was before that repair\n",
+		       f->path, (unsigned long long)count);
+	}
+	return err;
+}
+
+static int failed(struct fsck *f, int err, const char *why)
+{
+	fsck_complain(f, "%s", why[0] ? why : strerror(-err));
+	json_decref(f->findings);
+	json_decref(f->repairs);
+	return EXIT_OPERATIONAL;
 }
 
 int main(int argc, char **argv)
 {
-	struct fsck f = { 0 };
-	struct check_params p = { .env = env_posix(), .report = report, .progress = progress,
-				  .arg = &f };
+	struct fsck f = { .mode = FSCK_CHECK };
 	struct check_result r;
 	char why[400] = "";
 	int err, done = parse_options(&f, argc, argv);
 
 	if (done)
 		return done - 1;
+	env_posix_log_level(f.verbose ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING);
 	f.patience_until = env_now_ns(env_posix()) + NSEC_PER_SEC;
-	if (f.json)
+	if (f.json) {
 		f.findings = json_array();
-	if (volume_open(f.path, &p.dev, why, sizeof(why))) {
-		complain("%s", why);
-		return EXIT_OPERATIONAL;
+		f.repairs = json_array();
 	}
-	err = check_volume(&p, &r, why, sizeof(why));
-	blkdev_close(p.dev);
-	if (err) {
-		progress_end(&f);
-		complain("%s", why[0] ? why : strerror(-err));
-		json_decref(f.findings);
-		return EXIT_OPERATIONAL;
+	if (f.undo_apply_path) {
+		err = take_back(&f, why, sizeof(why));
+		return err ? failed(&f, err, why) : EXIT_CORRECTED;
 	}
-	return print_result(&f, &r);
+	err = look(&f, &r, why, sizeof(why));
+	if (!err && wants_repair(&f, &r))
+		err = repair(&f, &r, why, sizeof(why));
+	if (err)
+		return failed(&f, err, why);
+	return fsck_print(&f, &r);
 }

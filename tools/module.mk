@@ -3,7 +3,7 @@ mkfs.lunfs_main := tools/mkfs_main.c
 mkfs.lunfs_uses := fs
 $(eval $(call program,mkfs.lunfs))
 
-fsck.lunfs_main := tools/fsck_main.c tools/volume_open.c
+fsck.lunfs_main := tools/fsck_main.c tools/fsck_report.c tools/fsck_claim.c tools/fsck_undo.c tools/volume_open.c
 fsck.lunfs_uses := fs
 $(eval $(call program,fsck.lunfs))
 

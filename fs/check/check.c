@@ -7,28 +7,42 @@
 #include <stdlib.h>
 
 #include "base/text.h"
-#include "fs/check/internal.h"
+#include "fs/check/fix.h"
 
 #define TEXT_SIZE	640
+#define ROUNDS_MAX	100u	/* of a repair; three are usual */
 
 const struct check_code_info *check_code_info(enum check_code code)
 {
-#define INFO(symbol, number, name, severity, meaning) { number, name, CHECK_##severity, meaning },
+#define INFO(symbol, number, name, severity, repair, meaning) \
+	{ number, name, CHECK_##severity, CHECK_REPAIR_##repair, meaning },
 	static const struct check_code_info infos[] = { CHECK_CODES(INFO) };
 #undef INFO
 	assert((size_t)code < ARRAY_SIZE(infos));
 	return &infos[code];
 }
 
-void chk_report(struct check *c, enum check_code code, uint64_t addr, const char *fmt, ...)
+static bool may_repair(const struct check *c, const struct check_finding *f)
+{
+	enum check_repair needs = check_code_info(f->code)->repair;
+
+	/* What seems to be nobody's may be a lost thing's, as long as something is lost. */
+	if (f->code == CHECK_BITMAP_LEAK && c->fix && (c->fix->hold || c->fix->left))
+		return false;
+	if (!c->fix || c->fix->err || needs == CHECK_REPAIR_NONE || needs > c->p->repair)
+		return false;
+	return !c->p->may_repair || c->p->may_repair(c->p->arg, f);
+}
+
+bool chk_report(struct check *c, enum check_code code, uint64_t addr, const char *fmt, ...)
 {
 	char text[TEXT_SIZE];
-	struct check_finding f = { code, addr, text };
+	struct check_finding f = { code, addr, text, false };
 	va_list ap;
 
 	/* What was not looked at for want of memory seems to be wrong or missing. */
 	if (c->no_memory)
-		return;
+		return false;
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
@@ -38,7 +52,18 @@ void chk_report(struct check *c, enum check_code code, uint64_t addr, const char
 		c->r->notes++;
 	if (code == CHECK_UNREADABLE)
 		c->r->unreadable++;
+	/* What cannot be read may be whole: nothing is concluded from its absence. */
+	if (code == CHECK_UNREADABLE && c->fix && !c->fix->err)
+		c->fix->err = -EIO;
+	if (check_code_info(code)->repair == CHECK_REPAIR_LOSS)
+		c->r->lossy++;
+	f.repaired = may_repair(c, &f);
+	if (f.repaired)
+		c->fix->repaired++;
+	else if (c->fix && check_code_info(code)->severity == CHECK_ERROR)
+		c->fix->left++;
 	c->p->report(c->p->arg, &f);
+	return f.repaired;
 }
 
 void chk_progress(struct check *c, const char *phase, uint64_t done, uint64_t total)
@@ -72,8 +97,7 @@ int chk_verify(struct check *c, const void *block, const struct meta_expect *e,
 	char why[400];
 	int err = meta_verify(block, e, why, sizeof(why));
 
-	if (err)
-		chk_report(c, code, e->addr, "%s: %s", who, why);
+	c->verify_repair = err && chk_report(c, code, e->addr, "%s: %s", who, why);
 	return err;
 }
 
@@ -82,6 +106,7 @@ int chk_block(struct check *c, const struct meta_expect *e, void *block, enum ch
 {
 	int err = chk_read(c, e->addr, block, 1);
 
+	c->verify_repair = false;
 	return err ? err : chk_verify(c, block, e, code, who);
 }
 
@@ -116,8 +141,23 @@ static void check_close(struct check *c)
 	table_each(&c->images, free_image, &c->images);
 	table_fini(&c->images);
 	free(c->cluster);
+	free(c->clusters);
 	free(c->layers);
 	free(c->inodes);
+}
+
+/* What only all that was read together lets us put right; bitmaps come last, and say it all. */
+static void check_fix(struct check *c)
+{
+	fix_root(c);
+	fix_found(c);
+	fix_lost(c);
+	fix_orphans(c);
+	fix_names(c);
+	if (c->fix->hold)
+		return;
+	fix_directories(c);
+	fix_shared(c);
 }
 
 static int check_run(struct check *c)
@@ -138,9 +178,12 @@ static int check_run(struct check *c)
 		chk_layers(c);
 		chk_orphans(c);
 		chk_links(c);
-		chk_bitmaps(c);
 	}
+	if (!c->no_memory && c->fix)
+		check_fix(c);
 	if (!c->no_memory)
+		chk_bitmaps(c);
+	if (!c->no_memory && !c->fix)
 		chk_hosts_after(c, began_ns);
 	return c->no_memory ? -ENOMEM : 0;
 }
@@ -161,17 +204,13 @@ static int read_super(struct blkdev *dev, struct super *s, char *why, size_t why
 	return -ENOSPC;
 }
 
-int check_volume(const struct check_params *p, struct check_result *r, char *why,
-		 size_t why_size)
+/* Reads the volume once; @fix: and repairs it.  *@more: whether there may be more to do. */
+static int check_round(const struct check_params *p, struct check_result *r, bool fix,
+		       bool *more)
 {
-	struct check *c;
+	struct check *c = calloc(1, sizeof(*c));
 	int err;
 
-	memset(r, 0, sizeof(*r));
-	err = read_super(p->dev, &r->super, why, why_size);
-	if (err)
-		return err;
-	c = calloc(1, sizeof(*c));
 	if (!c)
 		return -ENOMEM;
 	c->p = p;
@@ -179,11 +218,56 @@ int check_volume(const struct check_params *p, struct check_result *r, char *why
 	c->s = &r->super;
 	c->dev = p->dev;
 	err = check_open(c);
+	if (!err && fix)
+		err = fix_begin(c);
 	if (!err)
 		err = check_run(c);
-	if (err && why && why_size)
-		snprintf(why, why_size, "%s: %s", p->dev->info.name, strerror(-err));
+	if (c->fix) {
+		r->repaired += c->fix->repaired;
+		*more = c->fix->repaired > 0;
+		if (!err)
+			err = c->fix->err;
+		if (!err)
+			err = blkdev_flush(c->dev);
+		fix_end(c);
+	}
 	check_close(c);
 	free(c);
+	return err;
+}
+
+/* Whether what the first look found may be repaired, and whether there is anything to. */
+static bool may_begin(const struct check_params *p, const struct check_result *r)
+{
+	if (p->repair == CHECK_REPAIR_NONE || r->hosts_live || r->unreadable)
+		return false;
+	if (p->repair == CHECK_REPAIR_SAFE && r->lossy)
+		return false;
+	return r->errors || r->notes;
+}
+
+int check_volume(const struct check_params *p, struct check_result *r, char *why,
+		 size_t why_size)
+{
+	bool fix = false, more = true;
+	uint64_t repaired = 0;
+	unsigned int rounds = 0;
+	int err = 0;
+
+	while (!err && more && rounds <= ROUNDS_MAX) {
+		memset(r, 0, sizeof(*r));
+		err = read_super(p->dev, &r->super, why, why_size);
+		if (err)
+			return err;
+		err = check_round(p, r, fix, &more);
+		if (!fix)
+			more = may_begin(p, r);
+		fix = true;
+		repaired += r->repaired;
+		r->repaired = repaired;
+		r->rounds = ++rounds;
+	}
+	if (err && why && why_size)
+		snprintf(why, why_size, "%s: %s", p->dev->info.name, strerror(-err));
 	return err;
 }

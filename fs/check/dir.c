@@ -6,14 +6,14 @@
 
 #include "base/siphash.h"
 #include "base/text.h"
-#include "fs/check/internal.h"
+#include "fs/check/fix.h"
 
 #define HASH_END	(1ULL << 63)	/* hashes have their top bit clear */
 
 struct dir_walk {
 	struct check *c;
 	struct chk_inode *dir;
-	const struct inode_disk *d;
+	struct inode_disk *d;
 	uint64_t id;
 	const char *who;
 	uint64_t blocks, names, bytes;
@@ -24,51 +24,73 @@ struct entries {
 	const uint8_t *bytes;
 	uint32_t used;
 	uint64_t addr;
-	uint64_t low, high;	/* hashes that may be here: [low, high) */
+	uint64_t low, high; /* hashes that may be here: [low, high) */
 };
 
-static bool name_ok(const uint8_t *name, size_t len)
+bool chk_name_ok(const uint8_t *name, size_t len)
 {
 	if (len == 0 || memchr(name, 0, len) || memchr(name, '/', len))
 		return false;
 	return !(name[0] == '.' && (len == 1 || (len == 2 && name[1] == '.')));
 }
 
+/* What was reported is put right by writing the whole directory anew, if @fix. */
+static void rebuild_if(struct dir_walk *w, bool fix)
+{
+	if (fix)
+		w->dir->flags |= CHK_REBUILD;
+}
+
+#define dir_report(w, ...) rebuild_if(w, chk_report((w)->c, __VA_ARGS__))
+
+/* There is an inode of which nothing is known: what is it, by this name? */
+static void name_tells(struct dir_walk *w, const struct dir_entry_disk *e, struct chk_inode *ino)
+{
+	if (e->type != DT_DIR)
+		return;
+	ino->flags |= CHK_MAKE_DIR;
+	ino->generation = inode_id_generation(le64_to_cpu(e->id));
+	ino->parent = w->id;
+}
+
 /* Where the name leads. */
 static void check_target(struct dir_walk *w, const struct entries *es,
-			 const struct dir_entry_disk *e, const uint8_t *name,
-			 const char *shown)
+			 const struct dir_entry_disk *e, const uint8_t *name, const char *shown)
 {
 	struct check *c = w->c;
 	uint64_t id = le64_to_cpu(e->id);
 	struct chk_inode *ino = chk_find(c, id);
 
 	if (w->dir->flags & CHK_CHILDREN) {
-		chk_layer_child(c, w->id, id, shown, es->addr);
+		rebuild_if(w, chk_layer_child(c, w->id, id, shown, es->addr));
 		return;
 	}
 	if (!ino) {
-		chk_report(c, CHECK_DIR_TARGET, es->addr,
-			   "%s, \"%s\": inode %llu generation %u is not in use", w->who, shown,
-			   (unsigned long long)inode_id_number(id), inode_id_generation(id));
+		if (!fix_reference(c, id, es->addr, w->who))
+			dir_report(w, CHECK_DIR_TARGET, es->addr,
+				   "%s, \"%s\": inode "
+				   "%llu generation %u is not in use",
+				   w->who, shown, (unsigned long long)inode_id_number(id),
+				   inode_id_generation(id));
 		return;
 	}
 	ino->names++;
 	if (e->type == DT_DIR)
 		w->dir->subdirs++;
-	if (!ino->type)
+	if (!ino->type) {
+		name_tells(w, e, ino);
 		return;
+	}
 	if (ino->type != e->type)
-		chk_report(c, CHECK_DIR_TYPE, es->addr, "%s, \"%s\": type %u, inode %llu has %u",
+		dir_report(w, CHECK_DIR_TYPE, es->addr, "%s, \"%s\": type %u, inode %llu has %u",
 			   w->who, shown, e->type, (unsigned long long)ino->number, ino->type);
-	if (ino->parent == w->id &&
-	    siphash24(c->s->hash_key, name, e->name_len) == ino->name_hash)
+	if (ino->parent == w->id && siphash24(c->s->hash_key, name, e->name_len) == ino->name_hash)
 		ino->flags |= CHK_LED_BACK;
 }
 
 /* Whether an earlier entry of the same hash, from @from on, has this name too. */
-static bool name_before(const struct entries *es, uint32_t from, uint32_t off,
-			const uint8_t *name, uint8_t len)
+static bool name_before(const struct entries *es, uint32_t from, uint32_t off, const uint8_t *name,
+			uint8_t len)
 {
 	while (from < off) {
 		const struct dir_entry_disk *e = (const void *)(es->bytes + from);
@@ -90,20 +112,20 @@ static void check_entry(struct dir_walk *w, const struct entries *es, uint32_t o
 	char shown[NAME_BYTES_MAX + 1];
 
 	text_printable((const char *)name, e->name_len, shown, sizeof(shown));
-	if (!name_ok(name, e->name_len))
-		chk_report(w->c, CHECK_DIR_ENTRY, es->addr, "%s, \"%s\": no name can be that",
-			   w->who, shown);
+	if (!chk_name_ok(name, e->name_len))
+		dir_report(w, CHECK_DIR_ENTRY, es->addr, "%s, \"%s\": no name can be that", w->who,
+			   shown);
 	if (hash != right)
-		chk_report(w->c, CHECK_DIR_HASH, es->addr,
+		dir_report(w, CHECK_DIR_HASH, es->addr,
 			   "%s, \"%s\": hash: expected 0x%llx, found 0x%llx", w->who, shown,
 			   (unsigned long long)right, (unsigned long long)hash);
 	if (hash < es->low || hash >= es->high)
-		chk_report(w->c, CHECK_DIR_ORDER, es->addr,
-			   "%s, \"%s\": hash 0x%llx is not within 0x%llx to 0x%llx", w->who,
-			   shown, (unsigned long long)hash, (unsigned long long)es->low,
+		dir_report(w, CHECK_DIR_ORDER, es->addr,
+			   "%s, \"%s\": hash 0x%llx is not within 0x%llx to 0x%llx", w->who, shown,
+			   (unsigned long long)hash, (unsigned long long)es->low,
 			   (unsigned long long)es->high);
 	if (name_before(es, same_from, off, name, e->name_len))
-		chk_report(w->c, CHECK_DIR_DUPLICATE, es->addr, "%s, \"%s\"", w->who, shown);
+		dir_report(w, CHECK_DIR_DUPLICATE, es->addr, "%s, \"%s\"", w->who, shown);
 	check_target(w, es, e, name, shown);
 }
 
@@ -119,13 +141,15 @@ static uint32_t check_entries(struct dir_walk *w, const struct entries *es)
 
 		if (es->used - off < sizeof(*e) || es->used - off < sizeof(*e) + e->name_len ||
 		    e->name_len == 0) {
-			chk_report(w->c, CHECK_DIR_ENTRY, es->addr, "%s: the entry at byte %u of "
-				   "%u is cut off", w->who, off, es->used);
+			dir_report(w, CHECK_DIR_ENTRY, es->addr,
+				   "%s: the entry at byte %u of "
+				   "%u is cut off",
+				   w->who, off, es->used);
 			break;
 		}
 		hash = le64_to_cpu(e->hash);
 		if (hash < last)
-			chk_report(w->c, CHECK_DIR_ORDER, es->addr, "%s: hash 0x%llx after 0x%llx",
+			dir_report(w, CHECK_DIR_ORDER, es->addr, "%s: hash 0x%llx after 0x%llx",
 				   w->who, (unsigned long long)hash, (unsigned long long)last);
 		if (hash != last)
 			same_from = off;
@@ -149,14 +173,16 @@ static void check_leaf(struct dir_walk *w, const uint8_t *block, uint64_t addr, 
 	uint32_t count;
 
 	if (es.used > DIR_LEAF_BYTES) {
-		chk_report(w->c, CHECK_DIR_ENTRY, addr, "%s: %u bytes of entries, at most %zu",
-			   w->who, es.used, (size_t)DIR_LEAF_BYTES);
+		dir_report(w, CHECK_DIR_ENTRY, addr, "%s: %u bytes of entries, at most %zu", w->who,
+			   es.used, (size_t)DIR_LEAF_BYTES);
 		return;
 	}
 	count = check_entries(w, &es);
 	if (count != le32_to_cpu(d->count))
-		chk_report(w->c, CHECK_DIR_ENTRY, addr, "%s: names in the leaf: expected %u, "
-			   "found %u", w->who, count, le32_to_cpu(d->count));
+		dir_report(w, CHECK_DIR_ENTRY, addr,
+			   "%s: names in the leaf: expected %u, "
+			   "found %u",
+			   w->who, count, le32_to_cpu(d->count));
 }
 
 static void check_child(struct dir_walk *w, uint64_t pointer, unsigned int level, uint64_t from,
@@ -171,11 +197,11 @@ static void check_index(struct dir_walk *w, const struct dir_index_disk *entries
 		uint64_t next = i + 1 < count ? le64_to_cpu(entries[i + 1].hash) : high;
 
 		if (hash < low || hash >= high || next <= hash || (i == 0 && hash != low))
-			chk_report(w->c, CHECK_DIR_ORDER, addr,
+			dir_report(w, CHECK_DIR_ORDER, addr,
 				   "%s: index entry %u: hash 0x%llx, next 0x%llx, within 0x%llx to "
-				   "0x%llx", w->who, i, (unsigned long long)hash,
-				   (unsigned long long)next, (unsigned long long)low,
-				   (unsigned long long)high);
+				   "0x%llx",
+				   w->who, i, (unsigned long long)hash, (unsigned long long)next,
+				   (unsigned long long)low, (unsigned long long)high);
 		check_child(w, le64_to_cpu(entries[i].pointer), level - 1, addr, hash, next);
 	}
 }
@@ -185,27 +211,34 @@ static void check_child(struct dir_walk *w, uint64_t pointer, unsigned int level
 			uint64_t low, uint64_t high)
 {
 	struct meta_expect e = { level ? META_DIR_NODE : META_DIR_LEAF, w->c->s->volume,
-				 bptr_addr(pointer), w->id, bptr_birth(pointer) };
+				bptr_addr(pointer), w->id, bptr_birth(pointer) };
 	const struct dir_node_disk *node = (const void *)w->c->levels[level];
 	uint32_t count;
 
 	if (!chk_space_ok(w->c, e.addr >> BLOCK_SHIFT, 1)) {
-		chk_report(w->c, CHECK_DIR_POINTER, from, "%s: pointer to block %llu", w->who,
+		dir_report(w, CHECK_DIR_POINTER, from, "%s: pointer to block %llu", w->who,
 			   (unsigned long long)(e.addr >> BLOCK_SHIFT));
 		return;
 	}
 	w->blocks++;
-	if (!chk_claim(w->c, e.addr >> BLOCK_SHIFT, 1, w->who) ||
-	    chk_block(w->c, &e, w->c->levels[level], CHECK_DIR_DAMAGED, w->who))
+	if (!chk_claim(w->c, e.addr >> BLOCK_SHIFT, 1, w->who)) {
+		rebuild_if(w, w->c->twice_repair);
 		return;
+	}
+	if (chk_block(w->c, &e, w->c->levels[level], CHECK_DIR_DAMAGED, w->who)) {
+		rebuild_if(w, w->c->verify_repair);
+		return;
+	}
 	if (level == 0) {
 		check_leaf(w, w->c->levels[0], e.addr, low, high);
 		return;
 	}
 	count = le32_to_cpu(node->count);
 	if (count < 1 || count > DIR_NODE_ENTRIES || le32_to_cpu(node->level) != level) {
-		chk_report(w->c, CHECK_DIR_ENTRY, e.addr, "%s: node of level %u with %u entries, "
-			   "expected level %u", w->who, le32_to_cpu(node->level), count, level);
+		dir_report(w, CHECK_DIR_ENTRY, e.addr,
+			   "%s: node of level %u with %u entries, "
+			   "expected level %u",
+			   w->who, le32_to_cpu(node->level), count, level);
 		return;
 	}
 	check_index(w, node->entries, count, level, e.addr, low, high);
@@ -216,24 +249,34 @@ static void check_child(struct dir_walk *w, uint64_t pointer, unsigned int level
 static void check_totals(struct dir_walk *w)
 {
 	uint64_t addr = inode_block_addr(w->id), size = le64_to_cpu(w->d->size);
+	bool fix = false;
 
 	if (w->blocks != le64_to_cpu(w->d->blocks))
-		chk_report(w->c, CHECK_INODE_BLOCKS, addr, "%s: blocks: expected %llu, found %llu",
-			   w->who, (unsigned long long)w->blocks,
-			   (unsigned long long)le64_to_cpu(w->d->blocks));
+		fix |= chk_report(w->c, CHECK_INODE_BLOCKS, addr,
+				  "%s: blocks: expected %llu, found %llu", w->who,
+				  (unsigned long long)w->blocks,
+				  (unsigned long long)le64_to_cpu(w->d->blocks));
 	if (w->names != le64_to_cpu(w->d->entries) || w->bytes != size)
-		chk_report(w->c, CHECK_INODE_SIZE, addr,
-			   "%s: names and their bytes: expected %llu and %llu, found %llu and %llu",
-			   w->who, (unsigned long long)w->names, (unsigned long long)w->bytes,
-			   (unsigned long long)le64_to_cpu(w->d->entries),
-			   (unsigned long long)size);
+		fix |= chk_report(
+			w->c, CHECK_INODE_SIZE, addr,
+			"%s: names and their bytes: "
+			"expected %llu and %llu, found %llu and %llu",
+			w->who, (unsigned long long)w->names, (unsigned long long)w->bytes,
+			(unsigned long long)le64_to_cpu(w->d->entries), (unsigned long long)size);
+	/* Who is written anew gets its counts with that. */
+	if (!fix || w->dir->flags & CHK_REBUILD)
+		return;
+	w->d->blocks = cpu_to_le64(w->blocks);
+	w->d->entries = cpu_to_le64(w->names);
+	w->d->size = cpu_to_le64(w->bytes);
+	fix_inode(w->c, w->d, w->dir->number);
 }
 
 static void check_directory(struct check *c, struct chk_inode *dir, uint8_t *block)
 {
-	const struct inode_disk *d = (const void *)block;
+	struct inode_disk *d = (void *)block;
 	struct meta_expect e = { META_INODE, c->s->volume, inode_block_addr(dir->number),
-				 dir->number, 0 };
+				dir->number, 0 };
 	uint64_t xattr;
 	char who[64];
 	struct dir_walk w = { .c = c, .dir = dir, .d = d, .who = who };

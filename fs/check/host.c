@@ -6,7 +6,7 @@
 
 #include "base/crc32c.h"
 #include "base/text.h"
-#include "fs/check/internal.h"
+#include "fs/check/fix.h"
 #include "fs/journal.h"
 
 /* ---- superblocks ---- */
@@ -16,19 +16,23 @@ static void check_super(struct check *c, uint64_t addr, const char *which)
 	void *block = c->levels[0];
 	struct super s;
 	char why[300];
+	bool fix = false;
 
 	if (chk_read(c, addr, block, 1))
 		return;
-	if (super_decode(block, addr, &s, why, sizeof(why))) {
-		chk_report(c, CHECK_SUPER_DAMAGED, addr, "%s: %s", which, why);
-		return;
-	}
-	if (memcmp(s.volume, c->s->volume, 16) != 0)
-		chk_report(c, CHECK_SUPER_DIFFERS, addr, "%s: belongs to another volume", which);
+	if (super_decode(block, addr, &s, why, sizeof(why)))
+		fix = chk_report(c, CHECK_SUPER_DAMAGED, addr, "%s: %s", which, why);
+	else if (memcmp(s.volume, c->s->volume, 16) != 0)
+		fix = chk_report(c, CHECK_SUPER_DIFFERS, addr, "%s: belongs to another volume",
+				 which);
 	else if (s.version != c->s->version)
-		chk_report(c, CHECK_SUPER_DIFFERS, addr, "%s: version: expected %llu, found %llu",
-			   which, (unsigned long long)c->s->version,
-			   (unsigned long long)s.version);
+		fix = chk_report(c, CHECK_SUPER_DIFFERS, addr,
+				 "%s: version: expected %llu, found %llu", which,
+				 (unsigned long long)c->s->version, (unsigned long long)s.version);
+	if (!fix)
+		return;
+	super_encode(c->s, addr, block);
+	fix_write(c, addr, block, BLOCK_SIZE);
 }
 
 /* The chosen superblock and its copies, and the lock blocks beside it. */
@@ -39,6 +43,10 @@ void chk_supers(struct check *c)
 	check_super(c, SUPER_ADDR, "first superblock");
 	check_super(c, c->s->copy_addr, "superblock copy in the middle");
 	check_super(c, super_end_addr(c->s), "superblock copy at the end");
+	/* Who repairs has marked it himself. */
+	if (c->s->incompat & INCOMPAT_REPAIR && c->p->repair == CHECK_REPAIR_NONE)
+		chk_report(c, CHECK_SUPER_REPAIR, SUPER_ADDR, "superblock: marked for a repair; if "
+			   "none is running, fsck.lunfs -y goes on with it");
 	if (chk_read(c, c->s->lock_addr, block, 1) == 0)
 		chk_lock(c, block, c->s->lock_addr, "superblock");
 }
@@ -62,13 +70,15 @@ void chk_slots(struct check *c)
 		if (chk_read(c, addr, block, 1))
 			continue;
 		if (slot_decode(block, c->s->volume, addr, i, slot, why, sizeof(why))) {
-			chk_report(c, CHECK_SLOT_DAMAGED, addr, "slot %u: %s", i, why);
+			if (chk_report(c, CHECK_SLOT_DAMAGED, addr, "slot %u: %s", i, why))
+				fix_slot(c, i, true);
 			continue;
 		}
 		c->slot_valid[i] = true;
-		if (slot->state == SLOT_RECOVERING && slot->recoverer >= c->s->slot_count)
-			chk_report(c, CHECK_SLOT_RECOVERER, addr, "slot %u: is being recovered by "
-				   "slot %u, of %u", i, slot->recoverer, c->s->slot_count);
+		if (slot->state == SLOT_RECOVERING && slot->recoverer >= c->s->slot_count &&
+		    chk_report(c, CHECK_SLOT_RECOVERER, addr, "slot %u: is being recovered by "
+			       "slot %u, of %u", i, slot->recoverer, c->s->slot_count))
+			fix_slot(c, i, false);
 		if (slot->generation >= SLOT_GENERATION_LAST)
 			chk_report(c, CHECK_SLOT_USED_UP, addr, "slot %u: generation %u", i,
 				   slot->generation);
@@ -99,16 +109,17 @@ static bool generation_is_future(struct check *c, uint32_t slot, uint32_t genera
 	return future;
 }
 
-static void check_holder(struct check *c, uint64_t addr, const char *who, uint32_t slot,
+static bool check_holder(struct check *c, uint64_t addr, const char *who, uint32_t slot,
 			 uint32_t generation)
 {
 	if (slot >= c->s->slot_count)
-		chk_report(c, CHECK_LOCK_HOLDER, addr, "lock of %s: held by slot %u, of %u", who,
-			   slot, c->s->slot_count);
-	else if (generation_is_future(c, slot, generation))
-		chk_report(c, CHECK_LOCK_FUTURE, addr,
-			   "lock of %s: held by slot %u at generation %u, the slot is at %u", who,
-			   slot, generation, c->slots[slot].generation);
+		return chk_report(c, CHECK_LOCK_HOLDER, addr, "lock of %s: held by slot %u, of %u",
+				  who, slot, c->s->slot_count);
+	if (!generation_is_future(c, slot, generation))
+		return false;
+	return chk_report(c, CHECK_LOCK_FUTURE, addr,
+			  "lock of %s: held by slot %u at generation %u, the slot is at %u", who,
+			  slot, generation, c->slots[slot].generation);
 }
 
 void chk_lock(struct check *c, const void *block, uint64_t addr, const char *who)
@@ -116,21 +127,25 @@ void chk_lock(struct check *c, const void *block, uint64_t addr, const char *who
 	unsigned int sharers = 0;
 	struct lockrec r;
 	char why[300];
+	bool fix = false;
 
 	if (lockrec_decode(block, c->s->volume, addr, &r, why, sizeof(why))) {
-		chk_report(c, CHECK_LOCK_DAMAGED, addr, "lock of %s: %s", who, why);
+		if (chk_report(c, CHECK_LOCK_DAMAGED, addr, "lock of %s: %s", who, why))
+			fix_lock(c, addr);
 		return;
 	}
 	if (r.mode == LOCK_EXCLUSIVE)
-		check_holder(c, addr, who, r.owner, r.owner_generation);
+		fix |= check_holder(c, addr, who, r.owner, r.owner_generation);
 	for (uint32_t i = 0; i < SLOT_COUNT_MAX; i++)
 		if (r.sharers[i]) {
-			check_holder(c, addr, who, i, r.sharers[i]);
+			fix |= check_holder(c, addr, who, i, r.sharers[i]);
 			sharers++;
 		}
 	if ((r.mode == LOCK_SHARED || r.mode == LOCK_MULTI) && !sharers)
-		chk_report(c, CHECK_LOCK_HOLDER, addr, "lock of %s: %s, but held by nobody", who,
-			   lock_mode_name(r.mode));
+		fix |= chk_report(c, CHECK_LOCK_HOLDER, addr, "lock of %s: %s, but held by nobody",
+				  who, lock_mode_name(r.mode));
+	if (fix)
+		fix_lock(c, addr);
 }
 
 /* ---- journals ---- */
@@ -168,16 +183,21 @@ static int keep_image(void *arg, uint64_t addr, const void *block)
 
 	digest_add(c, addr, block);
 	if (!target_ok(c, addr)) {
-		chk_report(c, CHECK_JOURNAL_TARGET, addr, "journal of slot %u: holds an image of "
-			   "this block", c->scanning);
+		c->journal_bad[c->scanning] |=
+			chk_report(c, CHECK_JOURNAL_TARGET, addr, "journal of slot %u: holds an "
+				   "image of this block", c->scanning);
 		return 0;
 	}
 	if (n) {
 		image = container_of(n, struct chk_image, node);
 		if (image->slot != c->scanning)
-			chk_report(c, CHECK_JOURNAL_TWICE, addr,
-				   "journals of slots %u and %u hold images of it", image->slot,
-				   c->scanning);
+			c->journal_bad[c->scanning] |=
+				chk_report(c, CHECK_JOURNAL_TWICE, addr, "journals of slots %u and "
+					   "%u hold images of it", image->slot, c->scanning);
+		/* Of two journals' the one that was written under the later lock. */
+		if (image->slot != c->scanning && c->fix &&
+		    meta_version(image->data) > meta_version(block))
+			return 0;
 	} else {
 		image = malloc(sizeof(*image));
 		if (!image || table_insert(&c->images, &image->node, addr)) {
@@ -201,9 +221,11 @@ static int check_journal(struct check *c, uint32_t slot)
 	if (err == -ENOMEM)
 		return err;
 	if (err)
-		chk_report(c, err == -EUCLEAN || err == -EBADMSG ? CHECK_JOURNAL_DAMAGED :
-			   CHECK_UNREADABLE, super_journal_addr(c->s, slot),
-			   "journal of slot %u: %s", slot, why[0] ? why : strerror(-err));
+		c->journal_bad[slot] |=
+			chk_report(c, err == -EUCLEAN || err == -EBADMSG ? CHECK_JOURNAL_DAMAGED :
+				   CHECK_UNREADABLE, super_journal_addr(c->s, slot),
+				   "journal of slot %u: %s", slot,
+				   why[0] ? why : strerror(-err));
 	else
 		c->r->transactions += c->transactions[slot];
 	return 0;
@@ -217,6 +239,8 @@ int chk_journals(struct check *c)
 		err = check_journal(c, i);
 		chk_progress(c, "journals", i + 1, c->s->slot_count);
 	}
+	if (!err && c->fix)
+		fix_journals(c);
 	return err;
 }
 
@@ -280,7 +304,8 @@ void chk_hosts_after(struct check *c, uint64_t began_ns)
 	if (taken)
 		env_sleep_until(c->p->env, began_ns + 2 * NSEC_PER_MSEC * c->s->timing.beat_ms);
 	for (uint32_t i = 0; i < c->s->slot_count; i++)
-		if (c->slot_valid[i])
+		if (c->slot_valid[i] &&
+		    !(c->p->repair != CHECK_REPAIR_NONE && i == c->p->own_slot))
 			check_host(c, i);
 	c->r->quiet = c->r->hosts_live == 0 || journals_unchanged(c);
 }

@@ -6,7 +6,7 @@
 #include <sys/stat.h>
 
 #include "base/siphash.h"
-#include "fs/check/internal.h"
+#include "fs/check/fix.h"
 #include "fs/inode.h"
 
 #define UNITS_MAX	(FILE_SIZE_MAX / UNIT_SIZE)
@@ -14,35 +14,20 @@
 /* A walk through one inode's map. */
 struct map_walk {
 	struct check *c;
-	const struct inode_disk *d;
+	struct inode_disk *d;
 	uint64_t id;
 	const char *who;
 	uint64_t addr;		/* of the block that is being looked at */
 	uint64_t blocks;	/* allocated, map blocks included */
+	bool changed;		/* the inode itself: to be written */
 };
 
 /* ---- the record ---- */
 
-static struct chk_inode *record_new(struct check *c)
-{
-	if (c->inode_count == c->inode_room) {
-		size_t room = c->inode_room ? 2 * c->inode_room : 1024;
-		struct chk_inode *bigger = realloc(c->inodes, room * sizeof(*bigger));
-
-		if (!bigger) {
-			c->no_memory = true;
-			return NULL;
-		}
-		c->inodes = bigger;
-		c->inode_room = room;
-	}
-	memset(&c->inodes[c->inode_count], 0, sizeof(*c->inodes));
-	return &c->inodes[c->inode_count++];
-}
-
 static void record(struct check *c, uint64_t number, const struct inode_disk *d)
 {
-	struct chk_inode *ino = record_new(c);
+	struct chk_inode *ino = fix_append(c, (void **)&c->inodes, &c->inode_count,
+					   &c->inode_room, sizeof(*ino));
 	uint32_t flags, name_len;
 
 	if (!ino)
@@ -74,51 +59,77 @@ static void record(struct check *c, uint64_t number, const struct inode_disk *d)
 
 /* ---- the map ---- */
 
-/* Blocks of @e that hold data must be allocated, and not all lie behind the end. */
-static void check_valid(struct map_walk *w, uint64_t unit, uint32_t order, uint64_t valid)
+/* Blocks of an entry that hold data must be allocated, and not all lie behind the end.
+ * Returns which of them hold data. */
+static uint64_t check_valid(struct map_walk *w, uint64_t unit, uint32_t order, uint64_t valid)
 {
-	uint64_t size = le64_to_cpu(w->d->size), start = unit * UNIT_SIZE;
+	uint64_t size = le64_to_cpu(w->d->size), start = unit * UNIT_SIZE, kept = valid;
 	uint64_t here = size > start ? DIV_ROUND_UP(size - start, (uint64_t)BLOCK_SIZE) : 0;
 
-	if (order < 6 && valid >> (1u << order))
-		chk_report(w->c, CHECK_MAP_VALID, w->addr,
-			   "%s, unit %llu: valid 0x%llx, but only %u blocks are allocated", w->who,
-			   (unsigned long long)unit, (unsigned long long)valid, 1u << order);
+	if (order < 6 && valid >> (1u << order) &&
+	    chk_report(w->c, CHECK_MAP_VALID, w->addr,
+		       "%s, unit %llu: valid 0x%llx, but only %u blocks are allocated", w->who,
+		       (unsigned long long)unit, (unsigned long long)valid, 1u << order))
+		kept &= (1ULL << (1u << order)) - 1;
 	if (here < UNIT_BLOCKS && valid >> here &&
-	    !(le32_to_cpu(w->d->flags) & INODE_ORPHAN))
-		chk_report(w->c, CHECK_MAP_PAST_END, w->addr,
-			   "%s, unit %llu: valid 0x%llx, but the file ends after %llu bytes",
-			   w->who, (unsigned long long)unit, (unsigned long long)valid,
-			   (unsigned long long)size);
+	    !(le32_to_cpu(w->d->flags) & INODE_ORPHAN) &&
+	    chk_report(w->c, CHECK_MAP_PAST_END, w->addr,
+		       "%s, unit %llu: valid 0x%llx, but the file ends after %llu bytes", w->who,
+		       (unsigned long long)unit, (unsigned long long)valid,
+		       (unsigned long long)size))
+		kept &= (1ULL << here) - 1;
+	return kept;
 }
 
-static void check_entry(struct map_walk *w, uint64_t unit, const struct map_entry_disk *e)
+static bool entry_possible(uint64_t unit, uint64_t word, uint64_t valid)
 {
-	uint64_t word = le64_to_cpu(e->unit), valid = le64_to_cpu(e->valid);
 	uint64_t block = word & ((1ULL << ENTRY_BLOCK_BITS) - 1);
 	uint32_t order = word >> ENTRY_ORDER_SHIFT & 15;
 	uint64_t known = ((1ULL << ENTRY_BLOCK_BITS) - 1) | 15ULL << ENTRY_ORDER_SHIFT |
 			 ENTRY_DETACHED;
 
+	return !(word & ~known) && order <= 6 && unit < UNITS_MAX &&
+	       (block != 0 || (!order && !valid));
+}
+
+/* Returns whether a repair has changed @e: its block is to be written. */
+static bool check_entry(struct map_walk *w, uint64_t unit, struct map_entry_disk *e)
+{
+	uint64_t word = le64_to_cpu(e->unit), valid = le64_to_cpu(e->valid), kept;
+	uint64_t block = word & ((1ULL << ENTRY_BLOCK_BITS) - 1);
+	uint32_t order = word >> ENTRY_ORDER_SHIFT & 15;
+	bool fix = false;
+
 	if (word == 0 && valid == 0)
-		return;
-	if (word & ~known || order > 6 || unit >= UNITS_MAX || (block == 0 && (order || valid))) {
-		chk_report(w->c, CHECK_MAP_RESERVED, w->addr,
-			   "%s, unit %llu: entry 0x%llx 0x%llx", w->who, (unsigned long long)unit,
-			   (unsigned long long)word, (unsigned long long)valid);
-		return;
+		return false;
+	if (!entry_possible(unit, word, valid))
+		fix = chk_report(w->c, CHECK_MAP_RESERVED, w->addr,
+				 "%s, unit %llu: entry 0x%llx 0x%llx", w->who,
+				 (unsigned long long)unit, (unsigned long long)word,
+				 (unsigned long long)valid);
+	else if (block == 0)
+		return false;
+	else if (!chk_space_ok(w->c, block, 1u << order))
+		fix = chk_report(w->c, CHECK_MAP_OUTSIDE, w->addr,
+				 "%s, unit %llu: %u blocks at block %llu are no space for files",
+				 w->who, (unsigned long long)unit, 1u << order,
+				 (unsigned long long)block);
+	else
+		goto possible;
+	/* A hole, which must not bring an older image's data back. */
+	if (fix) {
+		e->unit = cpu_to_le64(le64_to_cpu(w->d->image_parent) && unit < UNITS_MAX ?
+				      ENTRY_DETACHED : 0);
+		e->valid = cpu_to_le64(0);
 	}
-	if (block == 0)
-		return;
-	check_valid(w, unit, order, valid);
-	if (!chk_space_ok(w->c, block, 1u << order)) {
-		chk_report(w->c, CHECK_MAP_OUTSIDE, w->addr,
-			   "%s, unit %llu: %u blocks at block %llu are no space for files", w->who,
-			   (unsigned long long)unit, 1u << order, (unsigned long long)block);
-		return;
-	}
+	return fix;
+
+possible:
+	kept = check_valid(w, unit, order, valid);
+	e->valid = cpu_to_le64(kept);
 	w->blocks += 1u << order;
 	chk_claim(w->c, block, 1u << order, w->who);
+	return kept != valid;
 }
 
 /* Units that one pointer of a block of @level covers; level 0: a leaf's entry is a unit. */
@@ -133,50 +144,64 @@ static uint64_t units_below(unsigned int level)
 	return units;
 }
 
-static void check_map_block(struct map_walk *w, uint64_t pointer, unsigned int level,
+static bool check_map_block(struct map_walk *w, uint64_t pointer, unsigned int level,
 			    uint64_t unit);
 
-static void check_pointers(struct map_walk *w, const le64 *pointers, uint32_t count,
+/* Returns whether a repair has cleared any of @pointers. */
+static bool check_pointers(struct map_walk *w, le64 *pointers, uint32_t count,
 			   unsigned int level, uint64_t unit)
 {
 	uint64_t step = units_below(level), addr = w->addr;
+	bool changed = false;
 
 	for (uint32_t i = 0; i < count && !w->c->no_memory; i++) {
 		uint64_t pointer = le64_to_cpu(pointers[i]);
 
 		w->addr = addr;
-		if (pointer)
-			check_map_block(w, pointer, level - 1, unit + i * step);
+		if (!pointer || !check_map_block(w, pointer, level - 1, unit + i * step))
+			continue;
+		pointers[i] = cpu_to_le64(0);
+		changed = true;
 	}
+	return changed;
 }
 
-/* Recursion is at most DEPTH_MAX deep; each level has its own buffer. */
-static void check_map_block(struct map_walk *w, uint64_t pointer, unsigned int level,
+/*
+ * Recursion is at most DEPTH_MAX deep; each level has its own buffer.
+ * Returns whether the pointer to the block is to be cleared.
+ */
+static bool check_map_block(struct map_walk *w, uint64_t pointer, unsigned int level,
 			    uint64_t unit)
 {
 	enum meta_type type = level ? META_MAP_NODE : META_MAP_LEAF;
 	struct meta_expect e = { type, w->c->s->volume, bptr_addr(pointer), w->id,
 				 bptr_birth(pointer) };
 	uint8_t *block = w->c->levels[level];
+	bool changed = false;
 
-	if (!chk_space_ok(w->c, e.addr >> BLOCK_SHIFT, 1)) {
-		chk_report(w->c, CHECK_MAP_POINTER, w->addr,
-			   "%s, unit %llu: pointer to block %llu", w->who,
-			   (unsigned long long)unit, (unsigned long long)(e.addr >> BLOCK_SHIFT));
-		return;
+	if (!chk_space_ok(w->c, e.addr >> BLOCK_SHIFT, 1))
+		return chk_report(w->c, CHECK_MAP_POINTER, w->addr,
+				  "%s, unit %llu: pointer to block %llu", w->who,
+				  (unsigned long long)unit,
+				  (unsigned long long)(e.addr >> BLOCK_SHIFT));
+	if (!chk_claim(w->c, e.addr >> BLOCK_SHIFT, 1, w->who)) {
+		w->blocks += !w->c->twice_repair;
+		return w->c->twice_repair;
+	}
+	if (chk_block(w->c, &e, block, CHECK_MAP_DAMAGED, w->who)) {
+		w->blocks += !w->c->verify_repair;
+		return w->c->verify_repair;
 	}
 	w->blocks++;
-	if (!chk_claim(w->c, e.addr >> BLOCK_SHIFT, 1, w->who) ||
-	    chk_block(w->c, &e, block, CHECK_MAP_DAMAGED, w->who))
-		return;
 	w->addr = e.addr;
-	if (level) {
-		check_pointers(w, ((struct map_node_disk *)block)->pointers, NODE_POINTERS, level,
-			       unit);
-		return;
-	}
-	for (uint32_t i = 0; i < LEAF_ENTRIES && !w->c->no_memory; i++)
-		check_entry(w, unit + i, &((struct map_leaf_disk *)block)->entries[i]);
+	if (level)
+		changed = check_pointers(w, ((struct map_node_disk *)block)->pointers,
+					 NODE_POINTERS, level, unit);
+	for (uint32_t i = 0; !level && i < LEAF_ENTRIES && !w->c->no_memory; i++)
+		changed |= check_entry(w, unit + i, &((struct map_leaf_disk *)block)->entries[i]);
+	if (changed)
+		fix_seal(w->c, block, &e);
+	return false;
 }
 
 static void check_map(struct map_walk *w)
@@ -187,93 +212,157 @@ static void check_map(struct map_walk *w)
 	if (depth > DEPTH_MAX || count > (depth ? INLINE_POINTERS : INLINE_ENTRIES))
 		return;
 	w->addr = inode_block_addr(w->id);
-	if (depth) {
-		check_pointers(w, (const le64 *)(const void *)w->d->root, count, depth, 0);
-		return;
-	}
-	for (uint32_t i = 0; i < count && !w->c->no_memory; i++)
-		check_entry(w, i, &((const struct map_entry_disk *)(const void *)w->d->root)[i]);
+	if (depth)
+		w->changed |= check_pointers(w, (le64 *)(void *)w->d->root, count, depth, 0);
+	for (uint32_t i = 0; !depth && i < count && !w->c->no_memory; i++)
+		w->changed |= check_entry(w, i,
+					  &((struct map_entry_disk *)(void *)w->d->root)[i]);
 }
 
 /* ---- extended attributes ---- */
 
-static bool xattr_entries_ok(const struct xattr_disk *x, char *why, size_t why_size)
+/* *@good receives how many bytes and entries from the start on are possible. */
+static bool xattr_entries_ok(const struct xattr_disk *x, uint32_t *good, uint32_t *good_count,
+			     char *why, size_t why_size)
 {
 	uint32_t used = le32_to_cpu(x->used), count = le32_to_cpu(x->count), off = 0, i;
+	uint32_t end = used < XATTR_BYTES_MAX ? used : XATTR_BYTES_MAX;
 
-	if (used > XATTR_BYTES_MAX) {
-		snprintf(why, why_size, "%u bytes in use", used);
-		return false;
-	}
-	for (i = 0; off < used; i++) {
+	for (i = 0; off < end; i++) {
 		struct xattr_entry_disk e;
 		uint32_t len;
 
-		if (used - off < sizeof(e))
+		if (end - off < sizeof(e))
 			break;
 		memcpy(&e, x->entries + off, sizeof(e));
 		len = (uint32_t)sizeof(e) + e.name_len + le16_to_cpu(e.value_len);
-		if (e.name_len < 1 || e.zero || len > used - off ||
+		if (e.name_len < 1 || e.zero || len > end - off ||
 		    memchr(x->entries + off + sizeof(e), 0, e.name_len))
 			break;
 		off += len;
 	}
+	*good = off;
+	*good_count = i;
 	if (off == used && i == count)
 		return true;
 	snprintf(why, why_size, "entry %u of %u at byte %u of %u", i, count, off, used);
 	return false;
 }
 
-static void check_xattr(struct map_walk *w)
+/* Returns whether the pointer to the block is to be cleared. */
+static bool check_xattr(struct map_walk *w)
 {
 	uint64_t pointer = le64_to_cpu(w->d->xattr);
 	struct meta_expect e = { META_XATTR, w->c->s->volume, bptr_addr(pointer), w->id,
 				 bptr_birth(pointer) };
-	uint8_t *block = w->c->levels[0];
+	struct xattr_disk *block = (void *)w->c->levels[0];
+	uint32_t good, count;
 	char why[80];
 
-	if (!chk_space_ok(w->c, e.addr >> BLOCK_SHIFT, 1)) {
-		chk_report(w->c, CHECK_XATTR_POINTER, inode_block_addr(w->id),
-			   "%s: pointer to block %llu", w->who,
-			   (unsigned long long)(e.addr >> BLOCK_SHIFT));
-		return;
+	if (!chk_space_ok(w->c, e.addr >> BLOCK_SHIFT, 1))
+		return chk_report(w->c, CHECK_XATTR_POINTER, inode_block_addr(w->id),
+				  "%s: pointer to block %llu", w->who,
+				  (unsigned long long)(e.addr >> BLOCK_SHIFT));
+	if (!chk_claim(w->c, e.addr >> BLOCK_SHIFT, 1, w->who)) {
+		w->blocks += !w->c->twice_repair;
+		return w->c->twice_repair;
+	}
+	if (chk_block(w->c, &e, block, CHECK_XATTR_DAMAGED, w->who)) {
+		w->blocks += !w->c->verify_repair;
+		return w->c->verify_repair;
 	}
 	w->blocks++;
-	if (!chk_claim(w->c, e.addr >> BLOCK_SHIFT, 1, w->who) ||
-	    chk_block(w->c, &e, block, CHECK_XATTR_DAMAGED, w->who))
-		return;
-	if (!xattr_entries_ok((struct xattr_disk *)block, why, sizeof(why)))
-		chk_report(w->c, CHECK_XATTR_ENTRY, e.addr, "%s: %s", w->who, why);
+	if (xattr_entries_ok(block, &good, &count, why, sizeof(why)) ||
+	    !chk_report(w->c, CHECK_XATTR_ENTRY, e.addr, "%s: %s", w->who, why))
+		return false;
+	memset(block->entries + good, 0, XATTR_BYTES_MAX - good);
+	block->used = cpu_to_le32(good);
+	block->count = cpu_to_le32(count);
+	fix_seal(w->c, block, &e);
+	return false;
 }
 
 /* ---- the inode ---- */
 
-void chk_inode(struct check *c, uint64_t number, const struct inode_disk *d)
+void chk_inode_lost(struct check *c, uint64_t number, bool fix)
 {
-	char who[64], why[200];
+	record(c, number, NULL);
+	if (fix && !c->no_memory)
+		c->inodes[c->inode_count - 1].flags |= CHK_LOST;
+}
+
+/* Puts in range what says little; what matters is left as it is.  Returns whether that helped. */
+static bool fix_fields(struct inode_disk *d)
+{
+	uint32_t len = le16_to_cpu(d->name_len);
+
+	d->flags = cpu_to_le32(le32_to_cpu(d->flags) & INODE_FLAGS_KNOWN);
+	d->mode = cpu_to_le32(le32_to_cpu(d->mode) & (S_IFMT | 07777));
+	if (le32_to_cpu(d->nlink) > LINK_COUNT_MAX)
+		d->nlink = cpu_to_le32(1);
+	if (len > NAME_BYTES_MAX || memchr(d->name, '/', len) || memchr(d->name, 0, len))
+		d->name_len = cpu_to_le16(0);
+	memset(d->reserved, 0, sizeof(d->reserved));
+	memset(d->zero0, 0, sizeof(d->zero0));
+	if (!S_ISREG(le32_to_cpu(d->mode))) {
+		d->image_parent = d->image_limit = d->image_children = cpu_to_le64(0);
+		d->image_rank = cpu_to_le32(0);
+	} else if (le32_to_cpu(d->flags) & INODE_FROZEN && !le64_to_cpu(d->image_children)) {
+		d->flags = cpu_to_le32(le32_to_cpu(d->flags) &
+				       ~(uint32_t)(INODE_FROZEN | INODE_MERGING));
+	}
+	return !inode_decode_check(d, NULL, 0);
+}
+
+/* Returns whether @d can be believed now. */
+static bool check_fields(struct check *c, uint64_t number, struct inode_disk *d)
+{
+	char why[200];
+
+	if (!inode_decode_check(d, why, sizeof(why)))
+		return true;
+	if (!chk_report(c, CHECK_INODE_INVALID, inode_block_addr(number), "inode %llu: %s",
+			(unsigned long long)number, why)) {
+		chk_inode_lost(c, number, false);
+		return false;
+	}
+	if (!fix_fields(d)) {
+		chk_inode_lost(c, number, true);
+		return false;
+	}
+	fix_inode(c, d, number);
+	return true;
+}
+
+void chk_inode(struct check *c, uint64_t number, struct inode_disk *d)
+{
+	char who[64];
 	struct map_walk w = { .c = c, .d = d, .who = who };
 	uint32_t mode;
 
-	if (d && inode_decode_check(d, why, sizeof(why))) {
-		chk_report(c, CHECK_INODE_INVALID, inode_block_addr(number), "inode %llu: %s",
-			   (unsigned long long)number, why);
-		d = NULL;
-	}
-	record(c, number, d);
-	if (!d)
+	if (!check_fields(c, number, d))
 		return;
+	record(c, number, d);
 	mode = le32_to_cpu(d->mode);
 	w.id = inode_id_make(number, le32_to_cpu(d->generation));
 	snprintf(who, sizeof(who), "inode %llu", (unsigned long long)number);
-	if (le64_to_cpu(d->xattr))
-		check_xattr(&w);
+	if (le64_to_cpu(d->xattr) && check_xattr(&w)) {
+		d->xattr = cpu_to_le64(0);
+		w.changed = true;
+	}
 	/* A directory's blocks are counted when its names are read. */
-	if (S_ISDIR(mode))
-		return;
-	if (!(le32_to_cpu(d->flags) & INODE_INLINE) && (S_ISREG(mode) || S_ISLNK(mode)))
-		check_map(&w);
-	if (w.blocks != le64_to_cpu(d->blocks))
-		chk_report(c, CHECK_INODE_BLOCKS, inode_block_addr(number),
-			   "%s: blocks: expected %llu, found %llu", who,
-			   (unsigned long long)w.blocks, (unsigned long long)le64_to_cpu(d->blocks));
+	if (!S_ISDIR(mode)) {
+		if (!(le32_to_cpu(d->flags) & INODE_INLINE) && (S_ISREG(mode) || S_ISLNK(mode)))
+			check_map(&w);
+		if (w.blocks != le64_to_cpu(d->blocks) &&
+		    chk_report(c, CHECK_INODE_BLOCKS, inode_block_addr(number),
+			       "%s: blocks: expected %llu, found %llu", who,
+			       (unsigned long long)w.blocks,
+			       (unsigned long long)le64_to_cpu(d->blocks))) {
+			d->blocks = cpu_to_le64(w.blocks);
+			w.changed = true;
+		}
+	}
+	if (w.changed)
+		fix_inode(c, d, number);
 }

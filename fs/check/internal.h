@@ -18,7 +18,7 @@ struct chk_inode {
 	uint32_t names;			/* directory entries found */
 	uint32_t subdirs;
 	uint8_t	type;			/* DT_*, 0: its block is damaged, nothing is known */
-	uint8_t	flags;			/* enum chk_inode_flags */
+	uint16_t flags;			/* enum chk_inode_flags */
 };
 
 /* An image with a parent or children, or a list of children. */
@@ -40,6 +40,15 @@ enum chk_inode_flags {
 	CHK_REACHED	= 1 << 4,	/* a path from the root leads to it */
 	CHK_ON_PATH	= 1 << 5,	/* links.c, while it looks for loops */
 	CHK_CHILDREN	= 1 << 6,	/* INODE_CHILDREN */
+	/* What a repair has to do with it. */
+	CHK_REBUILD	= 1 << 7,	/* a directory to be written anew from its entries */
+	CHK_MAKE_DIR	= 1 << 8,	/* lost, and a directory: names lead to it or below it */
+	CHK_RECONNECT	= 1 << 9,	/* needs a name */
+	CHK_UNLINK	= 1 << 10,	/* loses the names that it has */
+	CHK_RENAME	= 1 << 11,	/* states a name that is not its own */
+	CHK_LOST	= 1 << 12,	/* its block is to be given up */
+	CHK_RELIST	= 1 << 13,	/* to be put on an orphan list */
+	CHK_ONE_NAME	= 1 << 14,	/* a directory that loses all names but one */
 };
 
 /*
@@ -63,6 +72,23 @@ struct chk_image {
 	uint8_t	data[BLOCK_SIZE];
 };
 
+/* An inode cluster, as its group's index has it. */
+struct chk_cluster {
+	uint64_t first;			/* block number */
+	uint64_t index;			/* address of the index block */
+	uint32_t ag;
+	uint16_t birth;			/* of that block */
+	uint16_t used, count;
+};
+
+/* A block that two things refer to; only repairs remember them. */
+struct chk_twice {
+	struct table_node node;		/* key: block number */
+	uint64_t changed_ns;		/* of the owner; UINT64_MAX: it is metadata */
+	uint64_t owner;			/* id of the inode that keeps it */
+	uint64_t unit;			/* of that inode */
+};
+
 struct check {
 	const struct check_params *p;
 	struct check_result *r;
@@ -71,6 +97,7 @@ struct check {
 	struct slot slots[SLOT_COUNT_MAX];
 	bool	slot_valid[SLOT_COUNT_MAX];
 	unsigned int transactions[SLOT_COUNT_MAX];	/* that a replay would write */
+	bool	journal_bad[SLOT_COUNT_MAX];	/* to begin anew, with what it holds gone home */
 	uint32_t journals_digest;
 	struct table images;
 	uint32_t scanning;		/* slot whose journal is being read */
@@ -79,14 +106,23 @@ struct check {
 	size_t	inode_count, inode_room;
 	struct chk_layer *layers;	/* sorted by id once all clusters are read */
 	size_t	layer_count, layer_room;
+	struct chk_cluster *clusters;
+	size_t	cluster_count, cluster_room;
 	uint8_t	*cluster;		/* CLUSTER_BLOCKS blocks, for I/O */
 	uint8_t	*levels[DEPTH_MAX + 1];	/* a block for each level of a tree */
 	bool	no_memory;
+	struct fix *fix;		/* NULL: this round only looks */
+	/* What chk_report() answered within the last chk_claim() and chk_verify() that failed. */
+	bool	twice_repair, verify_repair;
 };
 
 /* ---- check.c ---- */
 
-void chk_report(struct check *c, enum check_code code, uint64_t addr, const char *fmt, ...)
+/**
+ * chk_report() - tells of a finding.
+ * Return: whether it is to be repaired, by the caller, now or with a note in c->fix.
+ */
+bool chk_report(struct check *c, enum check_code code, uint64_t addr, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
 
 /** chk_read() - @blocks blocks as they would be after replay; errors are reported. */
@@ -121,6 +157,8 @@ bool chk_space_ok(struct check *c, uint64_t block, uint64_t count);
  * loop or bush of pointers keeps the check busy.
  */
 bool chk_claim(struct check *c, uint64_t block, uint32_t count, const char *who);
+/** chk_bits_expected() - what bitmap block @index of @ag should say, by the claims so far. */
+void chk_bits_expected(struct check *c, uint32_t ag, uint32_t index, uint8_t *bits);
 void chk_bitmaps(struct check *c);
 void chk_space_free(struct check *c);
 
@@ -131,19 +169,26 @@ struct chk_inode *chk_find(struct check *c, uint64_t id);
 
 /* ---- inode.c: one inode, its map and attributes ---- */
 
-void chk_inode(struct check *c, uint64_t number, const struct inode_disk *d);
+/** chk_inode() - @d is believed; a repair may change it. */
+void chk_inode(struct check *c, uint64_t number, struct inode_disk *d);
+/** chk_inode_lost() - there is one, and nothing can be said of it; @fix: it is given up. */
+void chk_inode_lost(struct check *c, uint64_t number, bool fix);
 
 /* ---- layers.c: images on top of images ---- */
 
 void chk_layer_add(struct check *c, uint64_t number, const struct inode_disk *d);
 void chk_layers_sort(struct check *c);
-/** chk_layer_child() - list @list, at @addr, has @child under @name. */
-void chk_layer_child(struct check *c, uint64_t list, uint64_t child, const char *name,
+/** chk_layer_child() - list @list, at @addr, has @child under @name.
+ * Return: whether it has not, and the list is to be written anew. */
+bool chk_layer_child(struct check *c, uint64_t list, uint64_t child, const char *name,
 		     uint64_t addr);
+struct chk_layer *chk_layer_find(struct check *c, uint64_t id);
 void chk_layers(struct check *c);
 
 /* ---- dir.c: directories, second pass ---- */
 
+/** chk_name_ok() - whether a name can be that. */
+bool chk_name_ok(const uint8_t *name, size_t len);
 void chk_directories(struct check *c);
 
 /* ---- links.c: what only all names together tell ---- */

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "fs/check/internal.h"
+#include "fs/check/fix.h"
 
 struct chk_inode *chk_find(struct check *c, uint64_t id)
 {
@@ -32,108 +32,250 @@ static int by_number(const void *a, const void *b)
 	return x->number < y->number ? -1 : x->number > y->number;
 }
 
-/* One inode and its lock; @used as the index says. */
-static void check_pair(struct check *c, uint32_t ag, uint64_t number, const uint8_t *pair,
-		       bool used)
+/* ---- inodes ---- */
+
+/* The index says @used, the inode does not agree: the inode is right. */
+static void fix_mask(struct check *c, struct chk_cluster *cl, uint32_t i)
 {
-	uint64_t addr = inode_block_addr(number);
+	struct meta_expect e = { META_ITABLE, c->s->volume, cl->index, cl->ag, cl->birth };
+	struct itable_disk *d = (void *)c->levels[0];
+
+	cl->used ^= (uint16_t)(1u << i);
+	if (blkdev_read(c->dev, e.addr, d, BLOCK_SIZE) || meta_verify(d, &e, NULL, 0))
+		return;
+	for (uint32_t k = 0; k < ITABLE_ENTRIES; k++)
+		if (le32_to_cpu(d->entries[k].block) ==
+		    cl->first - (super_ag_addr(c->s, cl->ag) >> BLOCK_SHIFT)) {
+			d->entries[k].used = cpu_to_le16(cl->used);
+			fix_seal(c, d, &e);
+			return;
+		}
+}
+
+/* One inode and its lock. */
+static void check_pair(struct check *c, struct chk_cluster *cl, uint32_t i, uint8_t *pair)
+{
+	uint64_t number = cl->first + 2 * i, addr = inode_block_addr(number);
 	struct meta_expect e = { META_INODE, c->s->volume, addr, number, 0 };
-	const struct inode_disk *d = (const void *)(pair + BLOCK_SIZE);
-	char who[64];
+	struct inode_disk *d = (void *)(pair + BLOCK_SIZE);
+	bool used = cl->used & 1u << i;
+	char who[64], why[400];
 
 	snprintf(who, sizeof(who), "inode %llu", (unsigned long long)number);
 	chk_lock(c, pair, inode_lock_addr(number), who);
-	if (used)
-		c->groups[ag].inodes_used++;
-	else
-		c->groups[ag].inodes_free++;
-	if (chk_verify(c, d, &e, CHECK_INODE_DAMAGED, who)) {
+	if (meta_verify(d, &e, why, sizeof(why))) {
+		bool fix = chk_report(c, CHECK_INODE_DAMAGED, addr, "%s: %s", who, why);
+
 		if (used)
-			chk_inode(c, number, NULL);
-		return;
+			chk_inode_lost(c, number, fix);
+		else if (fix)
+			fix_free(c, number);
+	} else {
+		if (used != (le32_to_cpu(d->mode) != 0) &&
+		    chk_report(c, CHECK_INODE_MASK, addr, "%s: mode is 0%o, the index of group %u "
+			       "says %s", who, le32_to_cpu(d->mode), cl->ag,
+			       used ? "in use" : "free")) {
+			fix_mask(c, cl, i);
+			used = !used;
+		}
+		if (le32_to_cpu(d->mode) != 0)
+			chk_inode(c, number, d);
+		else if (c->fix && !used && c->fix->spare_count < ARRAY_SIZE(c->fix->spares))
+			c->fix->spares[c->fix->spare_count++] = number;
 	}
-	if (used != (le32_to_cpu(d->mode) != 0))
-		chk_report(c, CHECK_INODE_MASK, addr, "%s: mode is 0%o, the index of group %u "
-			   "says %s", who, le32_to_cpu(d->mode), ag, used ? "in use" : "free");
-	if (le32_to_cpu(d->mode) != 0)
-		chk_inode(c, number, d);
+	if (used)
+		c->groups[cl->ag].inodes_used++;
+	else
+		c->groups[cl->ag].inodes_free++;
 }
 
-/* One entry of an index block: a cluster. */
-static void check_cluster(struct check *c, uint32_t ag, uint64_t index_addr,
+static void check_clusters(struct check *c)
+{
+	for (size_t k = 0; k < c->cluster_count && !c->no_memory; k++) {
+		struct chk_cluster *cl = &c->clusters[k];
+
+		if (k % 256 == 0 || k + 1 == c->cluster_count)
+			chk_progress(c, "inodes", k + 1, c->cluster_count);
+		if (chk_read(c, cl->first << BLOCK_SHIFT, c->cluster, 2u * cl->count))
+			continue;
+		for (uint32_t i = 0; i < cl->count && !c->no_memory; i++)
+			check_pair(c, cl, i, c->cluster + (size_t)i * 2 * BLOCK_SIZE);
+	}
+}
+
+/* ---- the index ---- */
+
+/* One entry of an index block: a cluster.  Returns whether it is to be struck. */
+static bool check_cluster(struct check *c, uint32_t ag, const struct meta_expect *index,
 			  const struct itable_entry_disk *e)
 {
 	uint32_t count = le16_to_cpu(e->count), used = le16_to_cpu(e->used);
 	uint64_t first = (super_ag_addr(c->s, ag) >> BLOCK_SHIFT) + le32_to_cpu(e->block);
+	struct chk_cluster *cl;
 	char who[64];
 
-	if (count < 1 || count > CLUSTER_INODES || used >> count) {
-		chk_report(c, CHECK_ITABLE_ENTRY, index_addr, "group %u: cluster of %u inodes, "
-			   "of which 0x%x are in use", ag, count, used);
-		return;
-	}
+	if (count < 1 || count > CLUSTER_INODES || used >> count)
+		return chk_report(c, CHECK_ITABLE_ENTRY, index->addr, "group %u: cluster of %u "
+				  "inodes, of which 0x%x are in use", ag, count, used);
 	if (le32_to_cpu(e->block) >= super_ag_blocks(c->s, ag) ||
-	    !chk_space_ok(c, first, 2 * count)) {
-		chk_report(c, CHECK_ITABLE_POINTER, index_addr, "group %u: cluster at its block "
-			   "%u: no space for inodes", ag, le32_to_cpu(e->block));
-		return;
-	}
+	    !chk_space_ok(c, first, 2 * count))
+		return chk_report(c, CHECK_ITABLE_POINTER, index->addr, "group %u: cluster at its "
+				  "block %u: no space for inodes", ag, le32_to_cpu(e->block));
 	snprintf(who, sizeof(who), "inode cluster of group %u", ag);
-	if (!chk_claim(c, first, 2 * count, who) ||
-	    chk_read(c, first << BLOCK_SHIFT, c->cluster, 2 * count))
-		return;
-	for (uint32_t i = 0; i < count && !c->no_memory; i++)
-		check_pair(c, ag, first + 2 * i, c->cluster + (size_t)i * 2 * BLOCK_SIZE,
-			   used & 1u << i);
+	if (!chk_claim(c, first, 2 * count, who))
+		return c->twice_repair;
+	cl = fix_append(c, (void **)&c->clusters, &c->cluster_count, &c->cluster_room,
+			sizeof(*cl));
+	if (cl)
+		*cl = (struct chk_cluster){ .first = first, .index = index->addr,
+					    .birth = (uint16_t)index->birth, .ag = ag,
+					    .used = (uint16_t)used, .count = (uint16_t)count };
+	return false;
 }
 
-/* One block of the index; returns the pointer to the next, 0 at the end. */
-static uint64_t check_index_block(struct check *c, uint32_t ag, uint64_t pointer,
-				  struct itable_disk *d)
+/* Entries that cannot be believed are struck; what they had is found again by its names. */
+static void check_entries(struct check *c, uint32_t ag, struct itable_disk *d,
+			  const struct meta_expect *e)
+{
+	uint32_t count = le32_to_cpu(d->count), kept = 0;
+
+	for (uint32_t i = 0; i < count && !c->no_memory; i++) {
+		if (check_cluster(c, ag, e, &d->entries[i]))
+			continue;
+		d->entries[kept++] = d->entries[i];
+	}
+	if (kept == count || c->no_memory)
+		return;
+	memset(&d->entries[kept], 0, (ITABLE_ENTRIES - kept) * sizeof(d->entries[0]));
+	d->count = cpu_to_le32(kept);
+	c->fix->hold = true;
+	fix_seal(c, d, e);
+}
+
+/*
+ * One block of the index, and through it all that follow.  Returns whether the pointer to it
+ * is to be cleared.
+ */
+static bool check_index_block(struct check *c, uint32_t ag, uint64_t pointer,
+			      struct itable_disk *d, uint64_t *next)
 {
 	struct meta_expect e = { META_ITABLE, c->s->volume, bptr_addr(pointer), ag,
 				 bptr_birth(pointer) };
-	uint32_t count;
 	char who[64];
 
+	*next = 0;
 	snprintf(who, sizeof(who), "inode index of group %u", ag);
-	if (!chk_space_ok(c, e.addr >> BLOCK_SHIFT, 1)) {
-		chk_report(c, CHECK_ITABLE_POINTER, e.addr, "%s: no place for a block of it",
-			   who);
-		return 0;
+	if (!chk_space_ok(c, e.addr >> BLOCK_SHIFT, 1))
+		return chk_report(c, CHECK_ITABLE_POINTER, e.addr, "%s: no place for a block of it",
+				  who);
+	if (!chk_claim(c, e.addr >> BLOCK_SHIFT, 1, who))
+		return c->twice_repair;
+	if (chk_block(c, &e, d, CHECK_ITABLE_DAMAGED, who)) {
+		if (!c->verify_repair)
+			return false;
+		/* An empty block in the same place: what it had is found again by its names. */
+		memset(d, 0, sizeof(*d));
+		c->fix->hold = true;
+		fix_seal(c, d, &e);
+		return false;
 	}
-	if (!chk_claim(c, e.addr >> BLOCK_SHIFT, 1, who) ||
-	    chk_block(c, &e, d, CHECK_ITABLE_DAMAGED, who))
-		return 0;
-	count = le32_to_cpu(d->count);
-	if (count > ITABLE_ENTRIES) {
-		chk_report(c, CHECK_ITABLE_ENTRY, e.addr, "%s: %u entries, at most %zu", who,
-			   count, (size_t)ITABLE_ENTRIES);
-		return 0;
-	}
-	for (uint32_t i = 0; i < count && !c->no_memory; i++)
-		check_cluster(c, ag, e.addr, &d->entries[i]);
-	return le64_to_cpu(d->next);
+	if (le32_to_cpu(d->count) > ITABLE_ENTRIES)
+		return chk_report(c, CHECK_ITABLE_ENTRY, e.addr, "%s: %u entries, at most %zu",
+				  who, le32_to_cpu(d->count), (size_t)ITABLE_ENTRIES);
+	*next = le64_to_cpu(d->next);
+	check_entries(c, ag, d, &e);
+	return false;
 }
 
-static void check_header(struct check *c, uint32_t ag, uint64_t addr, const struct ag_disk *d)
+/* The pointer to an index block, in the header or in the block before, becomes none. */
+static void fix_index_end(struct check *c, const struct meta_expect *before)
+{
+	void *block = c->levels[0];
+
+	c->fix->hold = true;
+	if (blkdev_read(c->dev, before->addr, block, BLOCK_SIZE) ||
+	    meta_verify(block, before, NULL, 0))
+		return;
+	if (before->type == META_AG)
+		((struct ag_disk *)block)->itable = cpu_to_le64(0);
+	else
+		((struct itable_disk *)block)->next = cpu_to_le64(0);
+	fix_seal(c, block, before);
+}
+
+static void check_index(struct check *c, uint32_t ag, const struct meta_expect *header,
+			uint64_t pointer, struct itable_disk *d)
+{
+	struct meta_expect before = *header;
+
+	while (pointer && !c->no_memory) {
+		uint64_t next;
+
+		if (check_index_block(c, ag, pointer, d, &next)) {
+			fix_index_end(c, &before);
+			return;
+		}
+		before = (struct meta_expect){ META_ITABLE, c->s->volume, bptr_addr(pointer), ag,
+					       bptr_birth(pointer) };
+		pointer = next;
+	}
+}
+
+/* ---- headers ---- */
+
+/* As mkfs would write it, with what can be seen: which bitmap blocks there are. */
+static void fix_header_anew(struct check *c, uint32_t ag, struct ag_disk *d,
+			    const struct meta_expect *e)
+{
+	uint32_t blocks = super_ag_blocks(c->s, ag), count = ag_bitmap_count(blocks);
+
+	memset(d, 0, sizeof(*d));
+	d->blocks = cpu_to_le32(blocks);
+	d->bitmap_count = cpu_to_le32(count);
+	for (uint32_t i = 0; i < count; i++) {
+		uint64_t addr = super_ag_addr(c->s, ag) +
+				(uint64_t)(AG_BITMAP_BLOCK + i) * BLOCK_SIZE;
+		struct meta_expect b = { META_BITMAP, c->s->volume, addr, ag, 0 };
+
+		if (!blkdev_read(c->dev, addr, c->levels[0], BLOCK_SIZE) &&
+		    !meta_verify(c->levels[0], &b, NULL, 0))
+			d->bitmap_ready[i / 8] |= (uint8_t)(1u << i % 8);
+	}
+	/* Group 0's first index block is where mkfs puts it. */
+	if (ag == 0)
+		d->itable = cpu_to_le64(inode_id_number(c->s->root) - 1);
+	c->fix->hold = true;
+	fix_seal(c, d, e);
+}
+
+static void check_header(struct check *c, uint32_t ag, struct ag_disk *d,
+			 const struct meta_expect *e)
 {
 	uint32_t blocks = super_ag_blocks(c->s, ag);
 	uint32_t count = ag_bitmap_count(blocks);
+	bool fix = false;
 
 	if (le32_to_cpu(d->blocks) != blocks)
-		chk_report(c, CHECK_AG_INVALID, addr, "group %u: blocks: expected %u, found %u",
-			   ag, blocks, le32_to_cpu(d->blocks));
+		fix |= chk_report(c, CHECK_AG_INVALID, e->addr,
+				  "group %u: blocks: expected %u, found %u", ag, blocks,
+				  le32_to_cpu(d->blocks));
 	if (le32_to_cpu(d->bitmap_count) != count)
-		chk_report(c, CHECK_AG_INVALID, addr,
-			   "group %u: bitmap blocks: expected %u, found %u", ag, count,
-			   le32_to_cpu(d->bitmap_count));
+		fix |= chk_report(c, CHECK_AG_INVALID, e->addr,
+				  "group %u: bitmap blocks: expected %u, found %u", ag, count,
+				  le32_to_cpu(d->bitmap_count));
 	for (uint32_t i = count; i < BITMAPS_MAX; i++)
 		if (d->bitmap_ready[i / 8] & 1u << i % 8) {
-			chk_report(c, CHECK_AG_INVALID, addr, "group %u: bitmap block %u is "
-				   "marked ready, it has %u", ag, i, count);
+			fix |= chk_report(c, CHECK_AG_INVALID, e->addr, "group %u: bitmap block "
+					  "%u is marked ready, it has %u", ag, i, count);
 			break;
 		}
+	if (!fix)
+		return;
+	d->blocks = cpu_to_le32(blocks);
+	d->bitmap_count = cpu_to_le32(count);
+	for (uint32_t i = count; i < BITMAPS_MAX; i++)
+		d->bitmap_ready[i / 8] &= (uint8_t)~(1u << i % 8);
+	fix_seal(c, d, e);
 }
 
 /* @pair: lock block and header; @index: a block for the index. */
@@ -141,29 +283,47 @@ static void check_group(struct check *c, uint32_t ag, uint8_t *pair, struct itab
 {
 	uint64_t start = super_ag_addr(c->s, ag), addr = start + AG_HEADER_BLOCK * BLOCK_SIZE;
 	struct meta_expect e = { META_AG, c->s->volume, addr, ag, 0 };
-	const struct ag_disk *d = (const void *)(pair + BLOCK_SIZE);
-	struct chk_group *g = &c->groups[ag];
-	uint64_t next;
+	struct ag_disk *d = (void *)(pair + BLOCK_SIZE);
 	char who[64];
 
 	snprintf(who, sizeof(who), "group %u", ag);
 	if (chk_read(c, start, pair, 2))
 		return;
 	chk_lock(c, pair, start, who);
-	if (chk_verify(c, d, &e, CHECK_AG_DAMAGED, who))
-		return;
-	check_header(c, ag, addr, d);
-	next = le64_to_cpu(d->itable);
-	while (next && !c->no_memory)
-		next = check_index_block(c, ag, next, index);
-	if (g->inodes_used != le32_to_cpu(d->inodes_used) ||
-	    g->inodes_free != le32_to_cpu(d->inodes_free))
-		chk_report(c, CHECK_AG_INODES, addr,
-			   "%s: inodes used and free: expected %u and %u, found %u and %u", who,
-			   g->inodes_used, g->inodes_free, le32_to_cpu(d->inodes_used),
-			   le32_to_cpu(d->inodes_free));
+	if (chk_verify(c, d, &e, CHECK_AG_DAMAGED, who)) {
+		if (!c->verify_repair)
+			return;
+		fix_header_anew(c, ag, d, &e);
+	}
+	check_header(c, ag, d, &e);
+	check_index(c, ag, &e, le64_to_cpu(d->itable), index);
 }
 
+/* Counts of inodes, once all clusters are read. */
+static void check_counts(struct check *c, uint32_t ag)
+{
+	uint64_t addr = super_ag_addr(c->s, ag) + AG_HEADER_BLOCK * BLOCK_SIZE;
+	struct meta_expect e = { META_AG, c->s->volume, addr, ag, 0 };
+	const struct chk_group *g = &c->groups[ag];
+	struct ag_disk *d = (void *)c->levels[0];
+
+	if (chk_read(c, addr, d, 1) || meta_verify(d, &e, NULL, 0) ||
+	    (g->inodes_used == le32_to_cpu(d->inodes_used) &&
+	     g->inodes_free == le32_to_cpu(d->inodes_free)))
+		return;
+	if (!chk_report(c, CHECK_AG_INODES, addr, "group %u: inodes used and free: expected %u "
+			"and %u, found %u and %u", ag, g->inodes_used, g->inodes_free,
+			le32_to_cpu(d->inodes_used), le32_to_cpu(d->inodes_free)))
+		return;
+	d->inodes_used = cpu_to_le32(g->inodes_used);
+	d->inodes_free = cpu_to_le32(g->inodes_free);
+	fix_seal(c, d, &e);
+}
+
+/*
+ * All indices come first, then all inodes: what says that it is metadata has its blocks before
+ * any map can lay claim to them.
+ */
 void chk_groups(struct check *c)
 {
 	uint8_t *pair = blkdev_alloc(3 * BLOCK_SIZE);
@@ -174,9 +334,12 @@ void chk_groups(struct check *c)
 	}
 	for (uint32_t ag = 0; ag < c->s->ag_count && !c->no_memory; ag++) {
 		check_group(c, ag, pair, (void *)(pair + 2 * BLOCK_SIZE));
-		chk_progress(c, "inodes", ag + 1, c->s->ag_count);
+		chk_progress(c, "groups", ag + 1, c->s->ag_count);
 	}
 	free(pair);
+	check_clusters(c);
+	for (uint32_t ag = 0; ag < c->s->ag_count && !c->no_memory; ag++)
+		check_counts(c, ag);
 	if (c->inode_count)
 		qsort(c->inodes, c->inode_count, sizeof(*c->inodes), by_number);
 }

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Images on top of images: parents, lists of children, and that both say the same. */
 #include <dirent.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
-#include "fs/check/internal.h"
+#include "fs/check/fix.h"
 #include "fs/image_list.h"
 
 void chk_layer_add(struct check *c, uint64_t number, const struct inode_disk *d)
@@ -49,7 +51,7 @@ void chk_layers_sort(struct check *c)
 		qsort(c->layers, c->layer_count, sizeof(*c->layers), by_id);
 }
 
-static struct chk_layer *layer_find(struct check *c, uint64_t id)
+struct chk_layer *chk_layer_find(struct check *c, uint64_t id)
 {
 	struct chk_layer key = { .id = id };
 
@@ -58,62 +60,180 @@ static struct chk_layer *layer_find(struct check *c, uint64_t id)
 	return bsearch(&key, c->layers, c->layer_count, sizeof(*c->layers), by_id);
 }
 
-void chk_layer_child(struct check *c, uint64_t list, uint64_t child, const char *name,
+bool chk_layer_child(struct check *c, uint64_t list, uint64_t child, const char *name,
 		     uint64_t addr)
 {
-	struct chk_layer *l = layer_find(c, list), *x = layer_find(c, child);
+	struct chk_layer *l = chk_layer_find(c, list), *x = chk_layer_find(c, child);
 	char right[IMAGE_LIST_NAME];
 
 	image_list_name(child, right);
 	if (l && x && !x->is_list && x->parent == l->parent && !strcmp(name, right)) {
 		x->listed = true;
-		return;
+		return false;
 	}
-	chk_report(c, CHECK_CHILDREN_ENTRY, addr,
-		   "list of children inode %llu, \"%s\": inode %llu is no such child of inode %llu",
-		   (unsigned long long)inode_id_number(list), name,
-		   (unsigned long long)inode_id_number(child),
-		   (unsigned long long)(l ? inode_id_number(l->parent) : 0));
+	return chk_report(c, CHECK_CHILDREN_ENTRY, addr,
+			  "list of children inode %llu, \"%s\": inode %llu is no such child of "
+			  "inode %llu", (unsigned long long)inode_id_number(list), name,
+			  (unsigned long long)inode_id_number(child),
+			  (unsigned long long)(l ? inode_id_number(l->parent) : 0));
 }
 
 /* ---- what only all together tell ---- */
 
+/* The list of children of image @id, by what the list says; 0: there is none. */
+static uint64_t list_of(const struct check *c, uint64_t id)
+{
+	for (size_t i = 0; i < c->layer_count; i++)
+		if (c->layers[i].is_list && c->layers[i].parent == id)
+			return c->layers[i].id;
+	return 0;
+}
+
+/* @id becomes an image that others may stand on: frozen, with a list of its children. */
+static void fix_frozen(struct check *c, uint64_t id)
+{
+	uint8_t block[BLOCK_SIZE] BLKDEV_ALIGNED;
+	struct inode_disk *d = (void *)block;
+	uint64_t list = list_of(c, id);
+
+	if (!list)
+		list = fix_inode_new(c, S_IFDIR | 0700, INODE_INLINE | INODE_CHILDREN, id, "");
+	if (!list || fix_read_inode(c, inode_id_number(id), d))
+		return;
+	d->flags = cpu_to_le32((le32_to_cpu(d->flags) | INODE_FROZEN) & ~(uint32_t)INODE_MULTI);
+	d->image_children = cpu_to_le64(list);
+	fix_inode(c, d, inode_id_number(id));
+}
+
+/* The list at last knows its image, or is nobody's. */
+static void fix_list(struct check *c, const struct chk_layer *l, const struct chk_layer *owner)
+{
+	const struct chk_layer *other = owner ? chk_layer_find(c, owner->children) : NULL;
+	const struct chk_inode *ino = chk_find(c, l->parent);
+
+	if (owner && owner->frozen && !(other && other->is_list && other->parent == owner->id))
+		fix_frozen(c, owner->id);
+	else if (owner || !ino || ino->type != DT_REG)
+		fix_free(c, inode_id_number(l->id));
+	else
+		/* Its image is not frozen.  If somebody stands on it, it will be. */
+		for (size_t i = 0; i <= c->layer_count; i++)
+			if (i == c->layer_count)
+				fix_free(c, inode_id_number(l->id));
+			else if (!c->layers[i].is_list && c->layers[i].parent == l->parent)
+				break;
+}
+
 static void check_list(struct check *c, const struct chk_layer *l)
 {
-	const struct chk_layer *owner = layer_find(c, l->parent);
+	const struct chk_layer *owner = chk_layer_find(c, l->parent);
 	uint64_t addr = inode_block_addr(l->id), number = inode_id_number(l->id);
+	uint8_t block[BLOCK_SIZE] BLKDEV_ALIGNED;
+	struct inode_disk *d = (void *)block;
 
-	if (!owner || owner->children != l->id)
-		chk_report(c, CHECK_CHILDREN_LOST, addr, "inode %llu: belongs to inode %llu, which "
-			   "does not know it", (unsigned long long)number,
-			   (unsigned long long)inode_id_number(l->parent));
-	if (l->nlink != 2)
-		chk_report(c, CHECK_INODE_LINKS, addr,
-			   "inode %llu: link count: expected 2, found %u",
-			   (unsigned long long)number, l->nlink);
+	if (l->nlink != 2 &&
+	    chk_report(c, CHECK_INODE_LINKS, addr, "inode %llu: link count: expected 2, found %u",
+		       (unsigned long long)number, l->nlink) && !fix_read_inode(c, number, d)) {
+		d->nlink = cpu_to_le32(2);
+		fix_inode(c, d, number);
+	}
+	if ((!owner || owner->children != l->id) &&
+	    chk_report(c, CHECK_CHILDREN_LOST, addr, "inode %llu: belongs to inode %llu, which "
+		       "does not know it", (unsigned long long)number,
+		       (unsigned long long)inode_id_number(l->parent)))
+		fix_list(c, l, owner);
+}
+
+/* What @l says of its parent becomes this; @parent 0: nothing shows through it any more. */
+static void fix_stands(struct check *c, const struct chk_layer *l, uint64_t parent, uint32_t rank,
+		       uint64_t limit)
+{
+	uint8_t block[BLOCK_SIZE] BLKDEV_ALIGNED;
+	struct inode_disk *d = (void *)block;
+
+	if (fix_read_inode(c, inode_id_number(l->id), d))
+		return;
+	d->image_parent = cpu_to_le64(parent);
+	d->image_rank = cpu_to_le32(rank);
+	d->image_limit = cpu_to_le64(limit);
+	fix_inode(c, d, inode_id_number(l->id));
+}
+
+static bool is_own_ancestor(struct check *c, const struct chk_layer *l)
+{
+	const struct chk_layer *p = l;
+
+	for (size_t i = 0; p && i <= c->layer_count; i++) {
+		p = p->parent ? chk_layer_find(c, p->parent) : NULL;
+		if (p == l)
+			return true;
+	}
+	return p != NULL;
+}
+
+static void check_no_parent(struct check *c, const struct chk_layer *l, const struct chk_layer *p)
+{
+	uint64_t addr = inode_block_addr(l->id);
+	const struct chk_inode *ino = chk_find(c, l->parent);
+	char who[64];
+
+	snprintf(who, sizeof(who), "inode %llu", (unsigned long long)inode_id_number(l->id));
+	if ((!ino && fix_reference(c, l->parent, addr, who)) ||
+	    !chk_report(c, CHECK_IMAGE_PARENT, addr, "%s: parent image inode %llu is %s", who,
+			(unsigned long long)inode_id_number(l->parent),
+			p || ino ? "not frozen" : "not there"))
+		return;
+	if (ino && ino->type == DT_REG && ino->number != inode_id_number(l->id))
+		fix_frozen(c, l->parent);
+	else if (!ino || ino->type)
+		fix_stands(c, l, 0, 0, 0);
 }
 
 static void check_parent(struct check *c, const struct chk_layer *l)
 {
-	const struct chk_layer *p = layer_find(c, l->parent);
-	uint64_t addr = inode_block_addr(l->id);
+	const struct chk_layer *p = chk_layer_find(c, l->parent);
+	uint64_t addr = inode_block_addr(l->id), most;
 	unsigned long long number = inode_id_number(l->id), parent = inode_id_number(l->parent);
+	struct chk_inode *list;
 
 	if (!p || !p->frozen) {
-		chk_report(c, CHECK_IMAGE_PARENT, addr, "inode %llu: parent image inode %llu is %s",
-			   number, parent, p ? "not frozen" : "not there");
+		check_no_parent(c, l, p);
 		return;
 	}
-	if (l->rank <= p->rank)
-		chk_report(c, CHECK_IMAGE_RANK, addr, "inode %llu: rank %u, parent image inode "
-			   "%llu has %u", number, l->rank, parent, p->rank);
-	if (l->limit > ALIGN_UP(p->size, (uint64_t)BLOCK_SIZE))
-		chk_report(c, CHECK_IMAGE_LIMIT, addr, "inode %llu: shows %llu bytes of its parent "
-			   "image, which has %llu", number, (unsigned long long)l->limit,
-			   (unsigned long long)p->size);
-	if (!l->listed)
-		chk_report(c, CHECK_IMAGE_UNLISTED, addr, "inode %llu: parent image inode %llu",
-			   number, parent);
+	if (l->rank <= p->rank &&
+	    chk_report(c, CHECK_IMAGE_RANK, addr, "inode %llu: rank %u, parent image inode %llu "
+		       "has %u", number, l->rank, parent, p->rank)) {
+		if (is_own_ancestor(c, l) || p->rank == UINT32_MAX)
+			fix_stands(c, l, 0, 0, 0);
+		else
+			fix_stands(c, l, l->parent, p->rank + 1, l->limit);
+		return;
+	}
+	most = ALIGN_UP(p->size, (uint64_t)BLOCK_SIZE);
+	if (l->limit > most &&
+	    chk_report(c, CHECK_IMAGE_LIMIT, addr, "inode %llu: shows %llu bytes of its parent "
+		       "image, which has %llu", number, (unsigned long long)l->limit,
+		       (unsigned long long)p->size))
+		fix_stands(c, l, l->parent, l->rank, most);
+	if (!l->listed && chk_report(c, CHECK_IMAGE_UNLISTED, addr,
+				     "inode %llu: parent image inode %llu", number, parent)) {
+		list = chk_find(c, p->children);
+		if (list && list->flags & CHK_CHILDREN)
+			list->flags |= CHK_REBUILD;
+	}
+}
+
+static void check_no_list(struct check *c, const struct chk_layer *l)
+{
+	uint64_t addr = inode_block_addr(l->id);
+	char who[64];
+
+	snprintf(who, sizeof(who), "inode %llu", (unsigned long long)inode_id_number(l->id));
+	if (!chk_find(c, l->children) && fix_reference(c, l->children, addr, who))
+		return;
+	if (chk_report(c, CHECK_IMAGE_NO_LIST, addr, "%s: list inode %llu", who,
+		       (unsigned long long)inode_id_number(l->children)))
+		fix_frozen(c, l->id);
 }
 
 void chk_layers(struct check *c)
@@ -127,11 +247,8 @@ void chk_layers(struct check *c)
 		}
 		if (l->parent)
 			check_parent(c, l);
-		list = l->frozen ? layer_find(c, l->children) : NULL;
+		list = l->frozen ? chk_layer_find(c, l->children) : NULL;
 		if (l->frozen && (!list || !list->is_list || list->parent != l->id))
-			chk_report(c, CHECK_IMAGE_NO_LIST, inode_block_addr(l->id),
-				   "inode %llu: list inode %llu",
-				   (unsigned long long)inode_id_number(l->id),
-				   (unsigned long long)inode_id_number(l->children));
+			check_no_list(c, l);
 	}
 }

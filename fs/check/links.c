@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What only all names and lists together tell: link counts, orphans, reachability. */
 #include <dirent.h>
+#include <stdio.h>
 
-#include "fs/check/internal.h"
+#include "fs/check/fix.h"
 
 /* ---- orphan lists ---- */
 
@@ -24,47 +25,66 @@ static bool orphan_was(struct check *c, uint64_t id)
 /*
  * A host that could not finish a truncation keeps the entry and gives up the inode's lock; the
  * next holder finishes it, or deletes the file, and cannot strike the entry.  It is void then.
+ * Returns whether the entry is to be struck.
  */
-static void check_orphan(struct check *c, uint32_t slot, uint64_t addr, uint64_t id)
+static bool check_orphan(struct check *c, uint32_t slot, uint64_t addr, uint64_t id)
 {
 	struct chk_inode *ino = chk_find(c, id);
+	char who[48];
 
-	if (!ino) {
-		chk_report(c, orphan_was(c, id) ? CHECK_ORPHAN_VOID : CHECK_ORPHAN_TARGET, addr,
-			   "orphan list of slot %u: inode %llu generation %u is not in use", slot,
-			   (unsigned long long)inode_id_number(id), inode_id_generation(id));
-		return;
-	}
+	snprintf(who, sizeof(who), "orphan list of slot %u", slot);
+	if (!ino)
+		return !fix_reference(c, id, addr, who) &&
+		       chk_report(c, orphan_was(c, id) ? CHECK_ORPHAN_VOID : CHECK_ORPHAN_TARGET,
+				  addr, "%s: inode %llu generation %u is not in use", who,
+				  (unsigned long long)inode_id_number(id),
+				  inode_id_generation(id));
 	if (ino->flags & CHK_LISTED)
-		chk_report(c, CHECK_ORPHAN_UNMARKED, addr,
-			   "orphan list of slot %u: inode %llu is on a list already", slot,
-			   (unsigned long long)ino->number);
-	else if (ino->type && !(ino->flags & CHK_ORPHAN))
-		chk_report(c, CHECK_ORPHAN_UNMARKED, addr,
-			   "orphan list of slot %u: inode %llu is not marked as orphan", slot,
-			   (unsigned long long)ino->number);
+		return chk_report(c, CHECK_ORPHAN_UNMARKED, addr,
+				  "%s: inode %llu is on a list already", who,
+				  (unsigned long long)ino->number);
 	/* A void entry gets nobody deleted: an inode without a name is lost all the same. */
 	if (ino->type && !(ino->flags & CHK_ORPHAN))
-		return;
+		return chk_report(c, CHECK_ORPHAN_UNMARKED, addr,
+				  "%s: inode %llu is not marked as orphan", who,
+				  (unsigned long long)ino->number);
 	ino->flags |= CHK_LISTED;
 	c->r->orphans++;
+	return false;
+}
+
+static void check_orphan_block(struct check *c, uint32_t slot, uint32_t i)
+{
+	uint64_t addr = super_orphan_addr(c->s, slot, i);
+	struct meta_expect e = { META_ORPHAN, c->s->volume, addr, slot, 0 };
+	struct orphan_disk *d = (void *)c->levels[0];
+	bool changed = false;
+
+	if (chk_block(c, &e, d, CHECK_ORPHAN_DAMAGED, "orphan list")) {
+		if (!c->verify_repair)
+			return;
+		/* Whose entry was lost with it is found without one. */
+		memset(d, 0, sizeof(*d));
+		fix_seal(c, d, &e);
+		return;
+	}
+	for (uint32_t k = 0; k < ORPHAN_ENTRIES; k++) {
+		uint64_t id = le64_to_cpu(d->ids[k]);
+
+		if (!id || !check_orphan(c, slot, addr, id))
+			continue;
+		d->ids[k] = cpu_to_le64(0);
+		changed = true;
+	}
+	if (changed)
+		fix_seal(c, d, &e);
 }
 
 void chk_orphans(struct check *c)
 {
-	const struct orphan_disk *d = (const void *)c->levels[0];
-
 	for (uint32_t slot = 0; slot < c->s->slot_count; slot++)
-		for (uint32_t i = 0; i < c->s->orphan_blocks; i++) {
-			uint64_t addr = super_orphan_addr(c->s, slot, i);
-			struct meta_expect e = { META_ORPHAN, c->s->volume, addr, slot, 0 };
-
-			if (chk_block(c, &e, c->levels[0], CHECK_ORPHAN_DAMAGED, "orphan list"))
-				continue;
-			for (uint32_t k = 0; k < ORPHAN_ENTRIES; k++)
-				if (le64_to_cpu(d->ids[k]))
-					check_orphan(c, slot, addr, le64_to_cpu(d->ids[k]));
-		}
+		for (uint32_t i = 0; i < c->s->orphan_blocks; i++)
+			check_orphan_block(c, slot, i);
 }
 
 /* ---- names and links ---- */
@@ -74,19 +94,30 @@ static bool is_root(const struct check *c, const struct chk_inode *ino)
 	return ino->number == inode_id_number(c->s->root);
 }
 
-static void check_names_back(struct check *c, const struct chk_inode *ino)
+static void check_names_back(struct check *c, struct chk_inode *ino)
 {
 	bool one = ino->type == DT_DIR || ino->nlink <= 1;
 
 	if (ino->names == 0 || (ino->flags & (CHK_LINKED | CHK_LED_BACK)) || !one)
 		return;
-	chk_report(c, CHECK_INODE_NAME_BACK, inode_block_addr(ino->number),
-		   "inode %llu: states directory inode %llu, which does not have it under the "
-		   "name that it states", (unsigned long long)ino->number,
-		   (unsigned long long)inode_id_number(ino->parent));
+	if (chk_report(c, CHECK_INODE_NAME_BACK, inode_block_addr(ino->number),
+		       "inode %llu: states directory inode %llu, which does not have it under the "
+		       "name that it states", (unsigned long long)ino->number,
+		       (unsigned long long)inode_id_number(ino->parent)))
+		ino->flags |= CHK_RENAME;
 }
 
-static void check_links(struct check *c, const struct chk_inode *ino)
+static void fix_link_count(struct check *c, uint64_t number, uint32_t nlink)
+{
+	struct inode_disk *d = (void *)c->levels[0];
+
+	if (fix_read_inode(c, number, d))
+		return;
+	d->nlink = cpu_to_le32(nlink);
+	fix_inode(c, d, number);
+}
+
+static void check_links(struct check *c, struct chk_inode *ino)
 {
 	uint64_t addr = inode_block_addr(ino->number);
 	bool named = ino->names || is_root(c, ino);
@@ -94,23 +125,30 @@ static void check_links(struct check *c, const struct chk_inode *ino)
 
 	if (!ino->type || ino->flags & CHK_CHILDREN)
 		return;
-	if (ino->flags & CHK_ORPHAN && !(ino->flags & CHK_LISTED))
-		chk_report(c, CHECK_ORPHAN_LOST, addr, "inode %llu",
-			   (unsigned long long)ino->number);
+	if (ino->flags & CHK_ORPHAN && !(ino->flags & CHK_LISTED) &&
+	    chk_report(c, CHECK_ORPHAN_LOST, addr, "inode %llu", (unsigned long long)ino->number))
+		ino->flags |= CHK_RELIST;
 	if (!named && !(ino->flags & (CHK_LISTED | CHK_ORPHAN))) {
-		chk_report(c, CHECK_INODE_NO_NAME, addr, "inode %llu: link count %u, no name "
-			   "found", (unsigned long long)ino->number, ino->nlink);
+		if (chk_report(c, CHECK_INODE_NO_NAME, addr, "inode %llu: link count %u, no name "
+			       "found", (unsigned long long)ino->number, ino->nlink))
+			ino->flags |= CHK_RECONNECT;
 		return;
 	}
 	if (ino->type == DT_DIR)
 		want = named ? 2 + ino->subdirs : 0;
-	if (ino->nlink != want)
-		chk_report(c, CHECK_INODE_LINKS, addr,
-			   "inode %llu: link count: expected %u, found %u",
-			   (unsigned long long)ino->number, want, ino->nlink);
-	if (ino->type == DT_DIR && ino->names > (is_root(c, ino) ? 0 : 1))
-		chk_report(c, CHECK_DIR_PARENTS, addr, "directory inode %llu has %u names",
-			   (unsigned long long)ino->number, ino->names);
+	if (ino->nlink != want &&
+	    chk_report(c, CHECK_INODE_LINKS, addr, "inode %llu: link count: expected %u, found %u",
+		       (unsigned long long)ino->number, want, ino->nlink)) {
+		/* Who is being deleted gets no name back. */
+		if (ino->flags & CHK_ORPHAN && !ino->nlink)
+			ino->flags |= CHK_UNLINK;
+		else
+			fix_link_count(c, ino->number, want);
+	}
+	if (ino->type == DT_DIR && ino->names > (is_root(c, ino) ? 0 : 1) &&
+	    chk_report(c, CHECK_DIR_PARENTS, addr, "directory inode %llu has %u names",
+		       (unsigned long long)ino->number, ino->names))
+		ino->flags |= CHK_ONE_NAME;
 	if (!is_root(c, ino))
 		check_names_back(c, ino);
 }
@@ -140,12 +178,12 @@ static void check_path(struct check *c, struct chk_inode *start)
 	}
 	reached = ino && ino->flags & CHK_REACHED;
 	loop = ino && !reached;
-	if (loop)
-		chk_report(c, CHECK_DIR_UNREACHABLE, inode_block_addr(start->number),
-			   "directory inode %llu: its parents lead in a circle",
-			   (unsigned long long)start->number);
+	if (loop && chk_report(c, CHECK_DIR_UNREACHABLE, inode_block_addr(start->number),
+			       "directory inode %llu: its parents lead in a circle",
+			       (unsigned long long)start->number))
+		start->flags |= CHK_UNLINK | CHK_RECONNECT;
 	for (ino = start; ino && ino->flags & CHK_ON_PATH; ino = parent_of(c, ino)) {
-		ino->flags &= (uint8_t)~CHK_ON_PATH;
+		ino->flags &= (uint16_t)~CHK_ON_PATH;
 		if (reached)
 			ino->flags |= CHK_REACHED;
 	}
@@ -157,9 +195,10 @@ void chk_links(struct check *c)
 
 	if (root && (root->type == DT_DIR || !root->type))
 		root->flags |= CHK_REACHED;
-	else
-		chk_report(c, CHECK_DIR_UNREACHABLE, inode_block_addr(c->s->root),
-			   "the root directory is missing");
+	else if (!fix_reference(c, c->s->root, SUPER_ADDR, "the superblock") &&
+		 chk_report(c, CHECK_DIR_UNREACHABLE, inode_block_addr(c->s->root),
+			    "the root directory is missing"))
+		c->fix->no_root = true;
 	for (size_t i = 0; i < c->inode_count; i++) {
 		check_links(c, &c->inodes[i]);
 		if (c->inodes[i].type == DT_DIR)

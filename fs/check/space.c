@@ -2,7 +2,7 @@
 /* Which blocks are referred to, and whether the bitmaps say the same. */
 #include <stdlib.h>
 
-#include "fs/check/internal.h"
+#include "fs/check/fix.h"
 
 static bool all_claimed(const struct chk_part *part)
 {
@@ -43,6 +43,15 @@ static struct chk_part *part_get(struct check *c, uint32_t ag, uint32_t index)
 	return g->parts[index];
 }
 
+static void claimed_twice(struct check *c, uint64_t block, const char *who)
+{
+	if (!chk_report(c, CHECK_BLOCK_TWICE, block << BLOCK_SHIFT,
+			"%s refers to it, and so does something before", who))
+		return;
+	c->twice_repair = true;
+	fix_twice(c, block);
+}
+
 /*
  * Claims what of the run lies in one part; returns how many blocks that was.
  * *@fresh: becomes false if one of them was claimed before.
@@ -61,9 +70,7 @@ static uint32_t claim_in_part(struct check *c, uint32_t ag, uint32_t first, uint
 	}
 	for (uint32_t i = bit; i < end; i++) {
 		if (all_claimed(part) || part->bits[i / 8] & 1u << i % 8) {
-			chk_report(c, CHECK_BLOCK_TWICE,
-				   (start + (uint64_t)index * BITMAP_BITS + i) << BLOCK_SHIFT,
-				   "%s refers to it, and so does something before", who);
+			claimed_twice(c, start + (uint64_t)index * BITMAP_BITS + i, who);
 			*fresh = false;
 			continue;
 		}
@@ -84,6 +91,7 @@ bool chk_claim(struct check *c, uint64_t block, uint32_t count, const char *who)
 	uint32_t ag, first;
 	bool fresh = true;
 
+	c->twice_repair = false;
 	if (super_ag_of(c->s, block << BLOCK_SHIFT, &ag))
 		return false;
 	first = group_block(c, ag, block);
@@ -110,11 +118,13 @@ void chk_space_free(struct check *c)
 
 /* ---- comparison with the bitmaps ---- */
 
-/* Reports runs of blocks for which @want and @have differ, one finding a run. */
-static void compare_bits(struct check *c, uint32_t ag, uint32_t index, const uint8_t *want,
-			 const uint8_t *have, bool ready)
+/* Reports runs of blocks for which @want and @have differ, one finding a run; @have becomes what
+ * it is repaired to.  Returns whether it is. */
+static bool compare_bits(struct check *c, uint32_t ag, uint32_t index, const uint8_t *want,
+			 uint8_t *have, bool ready)
 {
 	uint64_t start = (super_ag_addr(c->s, ag) >> BLOCK_SHIFT) + (uint64_t)index * BITMAP_BITS;
+	bool fix = false;
 
 	for (uint32_t i = 0; i < BITMAP_BITS; i++) {
 		uint32_t first = i;
@@ -131,13 +141,31 @@ static void compare_bits(struct check *c, uint32_t ag, uint32_t index, const uin
 		       (want[(i + 1) / 8] ^ have[(i + 1) / 8]) & 1u << (i + 1) % 8 &&
 		       !!(want[(i + 1) / 8] & 1u << (i + 1) % 8) == wanted)
 			i++;
-		chk_report(c, !wanted ? CHECK_BITMAP_LEAK :
-			   ready ? CHECK_BITMAP_FREE : CHECK_BITMAP_NOT_READY,
-			   (start + first) << BLOCK_SHIFT,
-			   "group %u, bitmap block %u: %u blocks from here: expected %s, found %s",
-			   ag, index, i - first + 1, wanted ? "in use" : "free",
-			   wanted ? "free" : "in use");
+		if (!chk_report(c, !wanted ? CHECK_BITMAP_LEAK :
+				ready ? CHECK_BITMAP_FREE : CHECK_BITMAP_NOT_READY,
+				(start + first) << BLOCK_SHIFT, "group %u, bitmap block %u: %u "
+				"blocks from here: expected %s, found %s", ag, index,
+				i - first + 1, wanted ? "in use" : "free",
+				wanted ? "free" : "in use"))
+			continue;
+		fix = true;
+		for (uint32_t k = first; k <= i; k++)
+			have[k / 8] ^= (uint8_t)(1u << k % 8);
 	}
+	return fix;
+}
+
+static void fix_bitmap(struct check *c, uint32_t ag, uint32_t index, const uint8_t *bits,
+		       uint8_t *ready)
+{
+	uint64_t addr = super_ag_addr(c->s, ag) + (uint64_t)(AG_BITMAP_BLOCK + index) * BLOCK_SIZE;
+	struct meta_expect e = { META_BITMAP, c->s->volume, addr, ag, 0 };
+	struct bitmap_disk *d = (void *)c->levels[1];
+
+	memset(d, 0, sizeof(d->hdr));
+	memcpy(d->bits, bits, BITMAP_BYTES);
+	fix_seal(c, d, &e);
+	ready[index / 8] |= (uint8_t)(1u << index % 8);
 }
 
 static uint32_t bits_free(const uint8_t *bits)
@@ -153,8 +181,8 @@ static uint32_t bits_free(const uint8_t *bits)
 	return BITMAP_BITS - used;
 }
 
-/* What the bitmap block should say: what the group itself uses, and the claims. */
-static void expected_bits(struct check *c, uint32_t ag, uint32_t index, uint8_t *bits)
+/* What the group itself uses, and the claims. */
+void chk_bits_expected(struct check *c, uint32_t ag, uint32_t index, uint8_t *bits)
 {
 	struct chk_part **parts = c->groups[ag].parts;
 	const struct chk_part *part = parts ? parts[index] : NULL;
@@ -190,10 +218,11 @@ static bool holds_copy(const struct check *c, uint32_t ag, uint32_t index, uint3
 	return block / BITMAP_BITS == index;
 }
 
-/* One bitmap block; *@free_blocks grows by what it calls free. */
-static void check_bitmap(struct check *c, uint32_t ag, uint32_t index, bool ready,
+/* One bitmap block; *@free_blocks grows by what it calls free.  @ready: the header's bits. */
+static void check_bitmap(struct check *c, uint32_t ag, uint32_t index, uint8_t *ready_bits,
 			 uint32_t *free_blocks, uint8_t *buf)
 {
+	bool ready = ready_bits[index / 8] & 1u << index % 8;
 	uint64_t addr = super_ag_addr(c->s, ag) + (uint64_t)(AG_BITMAP_BLOCK + index) * BLOCK_SIZE;
 	struct meta_expect e = { META_BITMAP, c->s->volume, addr, ag, 0 };
 	uint8_t want[BITMAP_BYTES], have[BITMAP_BYTES];
@@ -205,7 +234,7 @@ static void check_bitmap(struct check *c, uint32_t ag, uint32_t index, bool read
 		c->r->blocks_used += BITMAP_BITS - fresh_free(c, ag, index);
 		return;
 	}
-	expected_bits(c, ag, index, want);
+	chk_bits_expected(c, ag, index, want);
 	c->r->blocks_used += BITMAP_BITS - bits_free(want);
 	if (!ready) {
 		ag_bitmap_fresh(c->s, ag, index, have);
@@ -215,34 +244,44 @@ static void check_bitmap(struct check *c, uint32_t ag, uint32_t index, bool read
 		memcpy(have, ((struct bitmap_disk *)buf)->bits, BITMAP_BYTES);
 	} else {
 		*free_blocks += bits_free(want);
+		if (c->verify_repair)
+			fix_bitmap(c, ag, index, want, ready_bits);
 		return;
 	}
+	if (compare_bits(c, ag, index, want, have, ready))
+		fix_bitmap(c, ag, index, have, ready_bits);
 	*free_blocks += bits_free(have);
-	compare_bits(c, ag, index, want, have, ready);
 }
 
 static void check_group_space(struct check *c, uint32_t ag)
 {
 	uint64_t addr = super_ag_addr(c->s, ag) + AG_HEADER_BLOCK * BLOCK_SIZE;
 	struct meta_expect e = { META_AG, c->s->volume, addr, ag, 0 };
-	const struct ag_disk *d = (const void *)c->levels[0];
+	struct ag_disk *d = (void *)c->levels[0];
 	uint32_t blocks = super_ag_blocks(c->s, ag), free_blocks = 0;
 	uint32_t count = ag_bitmap_count(blocks);
+	uint8_t ready[BITMAPS_MAX / 8];
+	bool fix;
 
 	/* The header was verified, and damage reported, when the clusters were read. */
 	if (chk_read(c, addr, c->levels[0], 1) || meta_verify(d, &e, NULL, 0))
 		return;
-	for (uint32_t i = 0; i < count; i++) {
-		bool ready = d->bitmap_ready[i / 8] & 1u << i % 8;
-
+	memcpy(ready, d->bitmap_ready, sizeof(ready));
+	for (uint32_t i = 0; i < count; i++)
 		check_bitmap(c, ag, i, ready, &free_blocks, c->levels[1]);
-	}
 	/* Bits past the end of the group count as used, and are none of its blocks. */
 	c->r->blocks_used -= (uint64_t)count * BITMAP_BITS - blocks;
 	c->r->blocks += blocks;
+	fix = memcmp(ready, d->bitmap_ready, sizeof(ready)) != 0;
 	if (free_blocks != le32_to_cpu(d->free_blocks))
-		chk_report(c, CHECK_AG_FREE, addr, "group %u: free blocks: expected %u, found %u",
-			   ag, free_blocks, le32_to_cpu(d->free_blocks));
+		fix |= chk_report(c, CHECK_AG_FREE, addr,
+				  "group %u: free blocks: expected %u, found %u", ag, free_blocks,
+				  le32_to_cpu(d->free_blocks));
+	if (!fix)
+		return;
+	memcpy(d->bitmap_ready, ready, sizeof(ready));
+	d->free_blocks = cpu_to_le32(free_blocks);
+	fix_seal(c, d, &e);
 }
 
 void chk_bitmaps(struct check *c)

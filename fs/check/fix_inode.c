@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Inodes that are lost, found again, or made; and the index that knows them. */
+#include "fs/check/fix.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "fs/inode.h"
+
+/* ---- the index ---- */
+
+static int read_header(struct check *c, uint32_t ag, struct ag_disk *d, struct meta_expect *e)
+{
+	uint64_t addr = super_ag_addr(c->s, ag) + AG_HEADER_BLOCK * BLOCK_SIZE;
+	int err;
+
+	*e = (struct meta_expect){ META_AG, c->s->volume, addr, ag, 0 };
+	err = blkdev_read(c->dev, addr, d, BLOCK_SIZE);
+	return err ? err : meta_verify(d, e, NULL, 0);
+}
+
+/* The last block of a group's index into @d.  Return: 1; 0 there is none; negative errno. */
+static int read_last(struct check *c, uint32_t ag, uint64_t pointer, struct itable_disk *d,
+		     struct meta_expect *e)
+{
+	uint64_t most = super_ag_blocks(c->s, ag);
+	int err;
+
+	if (!pointer)
+		return 0;
+	for (uint64_t i = 0; pointer && i < most; i++) {
+		*e = (struct meta_expect){ META_ITABLE, c->s->volume, bptr_addr(pointer), ag,
+					   bptr_birth(pointer) };
+		err = chk_space_ok(c, e->addr >> BLOCK_SHIFT, 1) ? 0 : -EUCLEAN;
+		if (!err)
+			err = blkdev_read(c->dev, e->addr, d, BLOCK_SIZE);
+		if (!err)
+			err = meta_verify(d, e, NULL, 0);
+		if (err)
+			return err;
+		pointer = le64_to_cpu(d->next);
+	}
+	return pointer ? -EUCLEAN : 1;
+}
+
+/* A new block at the end of the index: written first, then pointed to. */
+static int index_extend(struct check *c, uint32_t ag, bool first, struct ag_disk *header,
+			struct itable_disk *last, const struct meta_expect *last_e,
+			struct meta_expect *e)
+{
+	uint64_t block = fix_alloc_in(c, ag, 1);
+	struct meta_expect he;
+	struct itable_disk *fresh;
+	int err;
+
+	if (!block)
+		return -ENOSPC;
+	fresh = blkdev_alloc(BLOCK_SIZE);
+	if (!fresh)
+		return -ENOMEM;
+	*e = (struct meta_expect){ META_ITABLE, c->s->volume, block << BLOCK_SHIFT, ag, 0 };
+	err = fix_seal(c, fresh, e);
+	if (!err && first) {
+		err = read_header(c, ag, header, &he);
+		header->itable = cpu_to_le64(BPTR(block, 0));
+		if (!err)
+			err = fix_seal(c, header, &he);
+	} else if (!err) {
+		last->next = cpu_to_le64(BPTR(block, 0));
+		err = fix_seal(c, last, last_e);
+	}
+	memcpy(last, fresh, BLOCK_SIZE);
+	free(fresh);
+	return err;
+}
+
+/* Group @ag gets a cluster of @count inodes from its block @block on. */
+static int index_add(struct check *c, uint32_t ag, uint32_t block, uint16_t used, uint16_t count)
+{
+	struct ag_disk *header = (void *)c->levels[0];
+	struct itable_disk *d = (void *)c->levels[1];
+	struct meta_expect e, next;
+	uint32_t n;
+	int err;
+
+	err = read_header(c, ag, header, &e);
+	if (!err)
+		err = read_last(c, ag, le64_to_cpu(header->itable), d, &e);
+	if (err < 0)
+		return err;
+	if (!err || le32_to_cpu(d->count) == ITABLE_ENTRIES) {
+		err = index_extend(c, ag, !err, header, d, &e, &next);
+		if (err)
+			return err;
+		e = next;
+	}
+	n = le32_to_cpu(d->count);
+	d->entries[n] = (struct itable_entry_disk){ cpu_to_le32(block), cpu_to_le16(used),
+						    cpu_to_le16(count) };
+	d->count = cpu_to_le32(n + 1);
+	return fix_seal(c, d, &e);
+}
+
+/* ---- found again ---- */
+
+bool fix_believable(struct check *c, uint64_t id)
+{
+	uint8_t block[BLOCK_SIZE] BLKDEV_ALIGNED;
+	struct inode_disk *d = (void *)block;
+	uint64_t number = inode_id_number(id);
+
+	return !fix_read_inode(c, number, d) && le32_to_cpu(d->mode) != 0 &&
+	       (le32_to_cpu(d->generation) & INODE_GENERATION_MASK) == inode_id_generation(id) &&
+	       !inode_decode_check(d, NULL, 0);
+}
+
+/* Whether the index has the place, so that the inode there is known to be free, or another. */
+static bool indexed(const struct check *c, uint64_t number)
+{
+	for (size_t i = 0; i < c->cluster_count; i++)
+		if (number >= c->clusters[i].first &&
+		    number < c->clusters[i].first + 2ULL * c->clusters[i].count)
+			return true;
+	return false;
+}
+
+bool fix_reference(struct check *c, uint64_t id, uint64_t addr, const char *who)
+{
+	uint64_t *found;
+
+	if (indexed(c, inode_id_number(id)) || !fix_believable(c, id))
+		return false;
+	if (!chk_report(c, CHECK_INODE_NOT_INDEXED, addr, "%s refers to inode %llu", who,
+			(unsigned long long)inode_id_number(id)))
+		return true;
+	c->fix->hold = true;
+	found = fix_append(c, (void **)&c->fix->found, &c->fix->found_count,
+			   &c->fix->found_room, sizeof(*found));
+	if (found)
+		*found = id;
+	return true;
+}
+
+static int by_number(const void *a, const void *b)
+{
+	uint64_t x = inode_id_number(*(const uint64_t *)a);
+	uint64_t y = inode_id_number(*(const uint64_t *)b);
+
+	return x < y ? -1 : x > y;
+}
+
+/* As many as lie side by side make a cluster; the index gets it. */
+void fix_found(struct check *c)
+{
+	struct fix *f = c->fix;
+
+	if (f->found_count)
+		qsort(f->found, f->found_count, sizeof(*f->found), by_number);
+	for (size_t i = 0; i < f->found_count && !f->err;) {
+		uint64_t first = inode_id_number(f->found[i]);
+		uint32_t ag, count = 0;
+
+		while (i < f->found_count && count < CLUSTER_INODES) {
+			uint64_t number = inode_id_number(f->found[i]);
+
+			if (number == first + 2 * count)
+				count++;
+			else if (count && number != first + 2 * (count - 1))
+				break;
+			i++;
+		}
+		if (super_ag_of(c->s, first << BLOCK_SHIFT, &ag))
+			continue;
+		index_add(c, ag, (uint32_t)(first - (super_ag_addr(c->s, ag) >> BLOCK_SHIFT)),
+			  (uint16_t)((1u << count) - 1), (uint16_t)count);
+	}
+}
+
+/* ---- lost ---- */
+
+void fix_free(struct check *c, uint64_t number)
+{
+	uint8_t block[BLOCK_SIZE] BLKDEV_ALIGNED = { 0 };
+	struct inode_disk *d = (void *)block;
+
+	d->generation = cpu_to_le32(1 + (uint32_t)env_random_below(c->p->env, 1u << 31));
+	fix_inode(c, d, number);
+}
+
+static void fill_directory(struct check *c, struct inode_disk *d, uint64_t parent,
+			   uint32_t generation)
+{
+	le64 now = cpu_to_le64(env_realtime_ns(c->p->env));
+
+	memset(d, 0, sizeof(*d));
+	d->generation = cpu_to_le32(generation);
+	d->mode = cpu_to_le32(S_IFDIR | 0755);
+	d->nlink = cpu_to_le32(2);
+	d->flags = cpu_to_le32(INODE_INLINE);
+	d->atime = d->mtime = d->ctime = d->btime = now;
+	d->parent = cpu_to_le64(parent);
+}
+
+/* An empty directory under the same id: what it held finds its way back by its names. */
+static void make_directory(struct check *c, uint64_t number, uint32_t generation,
+			   uint64_t parent)
+{
+	struct inode_disk *d = (void *)c->levels[0];
+
+	fill_directory(c, d, parent, generation);
+	fix_inode(c, d, number);
+}
+
+void fix_root(struct check *c)
+{
+	uint64_t root = c->s->root;
+
+	if (!c->fix->no_root)
+		return;
+	c->fix->hold = true;
+	fix_lock(c, inode_lock_addr(root));
+	make_directory(c, inode_id_number(root), inode_id_generation(root), root);
+	/* Without a place in the index it is found by the superblock. */
+	if (!indexed(c, inode_id_number(root))) {
+		uint64_t *found = fix_append(c, (void **)&c->fix->found, &c->fix->found_count,
+					     &c->fix->found_room, sizeof(*found));
+
+		if (found)
+			*found = root;
+	}
+}
+
+/* Whose parent is lost says what that was, and its generation. */
+static void children_tell(struct check *c)
+{
+	for (size_t i = 0; i < c->inode_count; i++) {
+		struct chk_inode *ino = &c->inodes[i], *up;
+
+		if (!ino->type || ino->flags & (CHK_LED_BACK | CHK_CHILDREN | CHK_ORPHAN))
+			continue;
+		up = chk_find(c, ino->parent);
+		if (!up || up->type || !(up->flags & CHK_LOST) || up->flags & CHK_MAKE_DIR)
+			continue;
+		up->flags |= CHK_MAKE_DIR;
+		up->generation = inode_id_generation(ino->parent);
+		up->parent = c->s->root;
+	}
+}
+
+void fix_lost(struct check *c)
+{
+	uint64_t root = inode_id_number(c->s->root);
+
+	children_tell(c);
+	for (size_t i = 0; i < c->inode_count && !c->fix->err; i++) {
+		struct chk_inode *ino = &c->inodes[i];
+
+		if (!(ino->flags & CHK_LOST))
+			continue;
+		c->fix->hold = true;
+		if (ino->number == root)
+			make_directory(c, root, inode_id_generation(c->s->root), c->s->root);
+		else if (ino->flags & CHK_MAKE_DIR)
+			make_directory(c, ino->number, ino->generation, ino->parent);
+		else
+			fix_free(c, ino->number);
+	}
+}
+
+/* ---- made ---- */
+
+static int more_inodes(struct check *c)
+{
+	uint64_t first = fix_alloc(c, CLUSTER_BLOCKS);
+	uint32_t ag;
+
+	if (!first || super_ag_of(c->s, first << BLOCK_SHIFT, &ag))
+		return -ENOSPC;
+	for (uint32_t i = 0; i < CLUSTER_INODES; i++) {
+		fix_lock(c, inode_lock_addr(first + 2 * i));
+		fix_free(c, first + 2 * i);
+		c->fix->spares[c->fix->spare_count++] = first + 2 * i;
+	}
+	return index_add(c, ag, (uint32_t)(first - (super_ag_addr(c->s, ag) >> BLOCK_SHIFT)), 0,
+			 CLUSTER_INODES);
+}
+
+uint64_t fix_inode_new(struct check *c, uint32_t mode, uint32_t flags, uint64_t parent,
+		       const char *name)
+{
+	uint8_t block[BLOCK_SIZE] BLKDEV_ALIGNED;
+	struct inode_disk *d = (void *)block;
+	uint64_t number;
+	uint32_t generation;
+
+	if (!c->fix->spare_count && more_inodes(c))
+		return 0;
+	number = c->fix->spares[--c->fix->spare_count];
+	if (fix_read_inode(c, number, d))
+		return 0;
+	generation = le32_to_cpu(d->generation) + 1;
+	fill_directory(c, d, parent, generation);
+	d->mode = cpu_to_le32(mode);
+	d->flags = cpu_to_le32(flags);
+	d->name_len = cpu_to_le16((uint16_t)strlen(name));
+	memcpy(d->name, name, strlen(name));
+	return fix_inode(c, d, number) ? 0 : inode_id_make(number, generation);
+}
+
+/* ---- orphans ---- */
+
+static bool put_on_list(struct check *c, uint64_t id)
+{
+	struct orphan_disk *d = (void *)c->levels[0];
+
+	for (uint32_t n = 0; n < c->s->slot_count * c->s->orphan_blocks; n++) {
+		uint32_t slot = n / c->s->orphan_blocks;
+		uint64_t addr = super_orphan_addr(c->s, slot, n % c->s->orphan_blocks);
+		struct meta_expect e = { META_ORPHAN, c->s->volume, addr, slot, 0 };
+
+		if (blkdev_read(c->dev, addr, d, BLOCK_SIZE) || meta_verify(d, &e, NULL, 0))
+			continue;
+		for (uint32_t k = 0; k < ORPHAN_ENTRIES; k++)
+			if (!le64_to_cpu(d->ids[k])) {
+				d->ids[k] = cpu_to_le64(id);
+				return !fix_seal(c, d, &e);
+			}
+	}
+	return false;
+}
+
+void fix_orphans(struct check *c)
+{
+	for (size_t i = 0; i < c->inode_count && !c->fix->err; i++) {
+		struct chk_inode *ino = &c->inodes[i];
+
+		if (ino->flags & CHK_RELIST &&
+		    !put_on_list(c, inode_id_make(ino->number, ino->generation)))
+			return;
+	}
+}

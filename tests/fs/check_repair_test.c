@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Repairs: whatever is wrong, one run makes the volume clean, and keeps what could be kept. */
+#include "fs/check/fix.h"
+
+#include "tests/fs/wrecks.h"
+
+struct repairs {
+	uint64_t found[CHECK_CODE_COUNT];
+	bool show;
+};
+
+static void note(void *arg, const struct check_finding *f)
+{
+	struct repairs *r = arg;
+
+	r->found[f->code]++;
+	if (r->show)
+		fprintf(stderr, "  %s%s at 0x%llx: %s\n", f->repaired ? "repaired: " : "",
+			check_code_info(f->code)->name, (unsigned long long)f->addr, f->text);
+}
+
+static int run(struct volume *v, enum check_repair repair, struct repairs *rs,
+	       struct check_result *r)
+{
+	struct check_params p = { .env = v->host, .dev = v->dev, .repair = repair,
+				  .own_slot = SLOT_NONE, .report = note, .arg = rs };
+
+	return check_volume(&p, r, v->why, sizeof(v->why));
+}
+
+static uint32_t digest(struct volume *v)
+{
+	uint8_t *all = malloc(64 * MIB);
+	uint32_t crc;
+
+	simdisk_peek(v->disk, 0, all, 64 * MIB);
+	crc = crc32c(0, all, 64 * MIB);
+	free(all);
+	return crc;
+}
+
+/* ---- every kind of damage ---- */
+
+/* What is there after a repair: all that was there before, but for what was damaged itself. */
+static void expect_kept(const struct volume *v, const struct check_result *r)
+{
+	void (*damage)(struct volume *) = cases[v->arg].damage;
+	unsigned int files = 3, directories = 2, orphans = 1;
+
+	if (damage == d_inode_damaged || damage == d_inode_invalid)
+		files = 2;		/* the file of that inode */
+	if (damage == d_inode_no_name)
+		orphans = 0;		/* it has a name now */
+	if (damage == d_dir_unreachable)
+		directories = 3;	/* lost+found */
+	if (r->files == files && r->directories == directories && r->orphans == orphans)
+		return;
+	fprintf(stderr, "case %u, %s: %llu files, %llu directories, %llu orphans\n",
+		(unsigned int)v->arg, check_code_info(cases[v->arg].code)->name,
+		(unsigned long long)r->files, (unsigned long long)r->directories,
+		(unsigned long long)r->orphans);
+	CU_FAIL("something was lost, or made up");
+}
+
+static bool is_repairable(enum check_code code)
+{
+	return check_code_info(code)->repair != CHECK_REPAIR_NONE || code == CHECK_JOURNAL_REPLAY;
+}
+
+static void expect_clean(struct volume *v)
+{
+	enum check_code code = cases[v->arg].code;
+	struct repairs rs = { .show = false };
+	struct check_result r;
+
+	CU_ASSERT_EQUAL(run(v, CHECK_REPAIR_NONE, &rs, &r), 0);
+	CU_ASSERT_EQUAL(r.errors, 0);
+	CU_ASSERT_EQUAL(r.notes, 0);
+	if (r.errors || r.notes)
+		fprintf(stderr, "case %u: %s\n", (unsigned int)v->arg, check_code_info(code)->name);
+	expect_kept(v, &r);
+}
+
+static void repaired(struct volume *v)
+{
+	enum check_code code = cases[v->arg].code;
+	struct repairs rs = { .show = getenv("SHOW") };
+	struct check_result r;
+
+	if (!is_repairable(code))
+		return;
+	make_volume(v);
+	cases[v->arg].damage(v);
+	if (rs.show)
+		fprintf(stderr, "case %u %s\n", (unsigned int)v->arg, check_code_info(code)->name);
+	CU_ASSERT_EQUAL(run(v, CHECK_REPAIR_LOSS, &rs, &r), 0);
+	CU_ASSERT_TRUE(rs.found[code] > 0 || code == CHECK_JOURNAL_REPLAY);
+	CU_ASSERT_EQUAL(r.errors, 0);
+	expect_clean(v);
+}
+
+/* A repair that leaves work for another one, or drops what it could have kept. */
+static void every_damage_is_repaired_in_one_run(void)
+{
+	for (uint64_t i = 0; i < ARRAY_SIZE(cases); i++)
+		volume_run(3, 64 * MIB, 512, repaired, i);
+}
+
+/* ---- what may be done without asking ---- */
+
+static void safe_only(struct volume *v)
+{
+	enum check_code code = cases[v->arg].code;
+	struct repairs rs = { .show = false };
+	struct check_result r;
+	uint32_t before;
+
+	make_volume(v);
+	cases[v->arg].damage(v);
+	before = digest(v);
+	CU_ASSERT_EQUAL(run(v, CHECK_REPAIR_SAFE, &rs, &r), 0);
+	if (r.lossy || r.unreadable) {
+		CU_ASSERT_TRUE(r.errors > 0);
+		CU_ASSERT_EQUAL(digest(v), before);
+	} else if (is_repairable(code)) {
+		CU_ASSERT_EQUAL(r.errors, 0);
+		expect_clean(v);
+	}
+}
+
+/* -p must not throw away what -y, or a person, could have saved; nor do half of it. */
+static void safe_repairs_are_whole_or_none(void)
+{
+	for (uint64_t i = 0; i < ARRAY_SIZE(cases); i++)
+		volume_run(3, 64 * MIB, 512, safe_only, i);
+}
+
+/* ---- a repair that is cut off ---- */
+
+struct cut {
+	struct repairs rs;	/* first: report() gets it */
+	uint64_t left;		/* writes that still succeed */
+};
+
+static int cut_off(void *arg, uint64_t addr, const void *old, size_t len)
+{
+	struct cut *cut = arg;
+
+	(void)addr;
+	(void)old;
+	(void)len;
+	if (!cut->left)
+		return -EINTR;
+	cut->left--;
+	return 0;
+}
+
+#ifdef __SANITIZE_ADDRESS__
+#define STRIDE	3u	/* the sanitizers look at a sample */
+#define SEEDS	60u
+#else
+#define STRIDE	1u
+#define SEEDS	300u
+#endif
+
+static bool cut_after;	/* whether the last one was cut off */
+
+static void interrupted(struct volume *v)
+{
+	uint64_t n = v->arg >> 16;
+	struct cut cut = { .left = n };
+	struct check_params p = { .env = v->host, .dev = v->dev, .repair = CHECK_REPAIR_LOSS,
+				  .own_slot = SLOT_NONE, .report = note, .arg = &cut,
+				  .before_write = cut_off };
+	struct check_result r;
+	int err;
+
+	v->arg &= 0xffff;
+	make_volume(v);
+	cases[v->arg].damage(v);
+	err = check_volume(&p, &r, v->why, sizeof(v->why));
+	cut_after = err == -EINTR;
+	CU_ASSERT_TRUE(!err || cut_after);
+	if (!cut_after)
+		return;
+	CU_ASSERT_EQUAL(run(v, CHECK_REPAIR_LOSS, &cut.rs, &r), 0);
+	CU_ASSERT_EQUAL(r.errors, 0);
+	expect_clean(v);
+}
+
+/* Killed at any write and run again, it comes to the same end. */
+static void repair_may_be_cut_off_at_any_write(void)
+{
+	for (uint64_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		if (!is_repairable(cases[i].code))
+			continue;
+		cut_after = true;
+		for (uint64_t n = i % STRIDE; cut_after; n += STRIDE)
+			volume_run(3, 64 * MIB, 512, interrupted, n << 16 | i);
+	}
+}
+
+/* ---- taking it back ---- */
+
+#define UNDO_MAX	4096u
+
+struct undo {
+	struct repairs rs;
+	unsigned int count;
+	struct { uint64_t addr; size_t len; void *old; } was[UNDO_MAX];
+};
+
+static int keep_old(void *arg, uint64_t addr, const void *old, size_t len)
+{
+	struct undo *u = arg;
+
+	CU_ASSERT_FATAL(u->count < UNDO_MAX);
+	u->was[u->count].addr = addr;
+	u->was[u->count].len = len;
+	u->was[u->count].old = malloc(len);
+	memcpy(u->was[u->count++].old, old, len);
+	return 0;
+}
+
+static void taken_back(struct volume *v)
+{
+	struct undo *u = calloc(1, sizeof(*u));
+	struct check_params p = { .env = v->host, .dev = v->dev, .repair = CHECK_REPAIR_LOSS,
+				  .own_slot = SLOT_NONE, .report = note, .arg = u,
+				  .before_write = keep_old };
+	struct check_result r;
+	uint32_t before;
+
+	make_volume(v);
+	cases[v->arg].damage(v);
+	before = digest(v);
+	CU_ASSERT_EQUAL(check_volume(&p, &r, v->why, sizeof(v->why)), 0);
+	while (u->count--) {
+		simdisk_poke(v->disk, u->was[u->count].addr, u->was[u->count].old,
+			     u->was[u->count].len);
+		free(u->was[u->count].old);
+	}
+	CU_ASSERT_EQUAL(digest(v), before);
+	free(u);
+}
+
+/* Every write is announced with what was there, or --undo would bring back a mixture. */
+static void every_write_can_be_taken_back(void)
+{
+	for (uint64_t i = 0; i < ARRAY_SIZE(cases); i++)
+		if (cases[i].code != CHECK_UNREADABLE)
+			volume_run(3, 64 * MIB, 512, taken_back, i);
+}
+
+/* ---- anything at all ---- */
+
+/* Two to six places of sealed garbage, flipped bytes and blocks that lie elsewhere. */
+static void spoil_anything(struct volume *v)
+{
+	uint64_t places[] = { v->s.ag_addr + BLOCK_SIZE, v->s.ag_addr + 2 * BLOCK_SIZE,
+			      (number_of(v, 0) - 1) << BLOCK_SHIFT,
+			      inode_block_addr(number_of(v, 0)), inode_block_addr(number_of(v, 1)),
+			      inode_block_addr(number_of(v, 2)), inode_block_addr(number_of(v, 3)),
+			      inode_block_addr(number_of(v, 4)), inode_block_addr(number_of(v, 5)),
+			      addr_of(v, LEAF_REL), addr_of(v, DIR_REL), addr_of(v, XATTR_REL),
+			      super_orphan_addr(&v->s, 1, 0), inode_lock_addr(number_of(v, 1)),
+			      v->s.slots_addr, super_journal_addr(&v->s, 1) };
+	unsigned int count = 2 + (unsigned int)env_random_below(v->host, 5);
+
+	while (count--) {
+		uint64_t addr = places[env_random_below(v->host, ARRAY_SIZE(places))];
+		struct meta_hdr_disk *hdr = v->block;
+		struct meta_expect e = { .volume = v->s.volume, .addr = addr };
+		uint64_t other = places[env_random_below(v->host, ARRAY_SIZE(places))];
+		uint8_t *bytes = v->block;
+
+		simdisk_peek(v->disk, addr, v->block, BLOCK_SIZE);
+		e.type = (enum meta_type)le32_to_cpu(hdr->magic);
+		e.owner = le64_to_cpu(hdr->owner);
+		e.birth = le32_to_cpu(hdr->birth);
+		for (unsigned int i = 0; i < 4; i++)
+			bytes[64 + env_random_below(v->host, 600)] =
+				(uint8_t)env_random_below(v->host, 256);
+		switch (env_random_below(v->host, 4)) {
+		case 0:		/* torn */
+			break;
+		case 1:		/* another block */
+			simdisk_peek(v->disk, other, v->block, BLOCK_SIZE);
+			break;
+		case 2:		/* nothing */
+			memset(v->block, 0, BLOCK_SIZE);
+			break;
+		default:
+			meta_seal(v->block, &e, 3);
+		}
+		simdisk_poke(v->disk, addr, v->block, BLOCK_SIZE);
+	}
+}
+
+static void anything(struct volume *v)
+{
+	struct repairs rs = { .show = getenv("SHOW") };
+	struct check_result r;
+
+	make_volume(v);
+	spoil_anything(v);
+	CU_ASSERT_EQUAL(run(v, CHECK_REPAIR_LOSS, &rs, &r), 0);
+	CU_ASSERT_EQUAL(r.errors, 0);
+	if (r.errors)
+		fprintf(stderr, "seed %u: %llu errors left after %u rounds\n",
+			(unsigned int)v->arg, (unsigned long long)r.errors, r.rounds);
+	rs.show = false;
+	CU_ASSERT_EQUAL(run(v, CHECK_REPAIR_NONE, &rs, &r), 0);
+	CU_ASSERT_EQUAL(r.errors, 0);
+	CU_ASSERT_TRUE(r.directories >= 1);
+}
+
+static void garbage_is_repaired_too(void)
+{
+	uint64_t from = getenv("SEED") ? strtoull(getenv("SEED"), NULL, 0) : 1;
+	uint64_t count = getenv("SEED") ? 1 : getenv("COUNT") ?
+			 strtoull(getenv("COUNT"), NULL, 0) : SEEDS;
+
+	for (uint64_t seed = from; seed < from + count; seed++)
+		volume_run(seed, 64 * MIB, 512, anything, seed);
+}
+
+UNIT_MAIN("fs/check_repair",
+	  UNIT_TEST(every_damage_is_repaired_in_one_run),
+	  UNIT_TEST(safe_repairs_are_whole_or_none),
+	  UNIT_TEST(repair_may_be_cut_off_at_any_write),
+	  UNIT_TEST(every_write_can_be_taken_back),
+	  UNIT_TEST(garbage_is_repaired_too));
