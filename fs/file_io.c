@@ -7,6 +7,7 @@
 #include "base/mutant.h"
 #include "fs/cluster.h"
 #include "fs/image.h"
+#include "fs/internal.h"
 
 /* ---- locks ---- */
 
@@ -105,6 +106,8 @@ bool pieces_add(struct pieces *p, uint64_t addr, void *buf, size_t len)
 
 void file_data_written(struct fs *fs, int err)
 {
+	if (err == -ENOSPC)
+		fs_note_device_full(fs);
 	if (err && !MUTANT("no-drain") && blkdev_drain(fs->dev) && fs->lockd)
 		lockd_fail(fs->lockd, "a write that timed out can neither be ended nor "
 			   "waited for");

@@ -11,6 +11,7 @@
 #ifndef LUNFS_FS_FS_H
 #define LUNFS_FS_FS_H
 
+#include <stdatomic.h>
 #include <sys/statvfs.h>
 
 #include "fs/dir.h"
@@ -34,6 +35,7 @@ struct fs {
 	bool		read_only;
 	bool		rescue;		/* takes no locks, reads home blocks only */
 	bool		lost;		/* our slot is gone: read it with fs_is_lost() */
+	_Atomic uint64_t full_ns;	/* when the device last refused a write for want of space; 0 */
 	struct cover	super_cover;	/* the superblock's lock: directories that change parents */
 	struct env_mutex rename_mutex;	/* the same among this host's threads, before it */
 	struct env_mutex image_mutex;	/* every inode's chain of images; before lockd's and open_mutex */

@@ -59,6 +59,11 @@ int inode_lock_held(struct fs *fs, uint64_t id, struct inode **ino);
 /** fs_backoff() - waits a random moment below @ms: after a race lost against another host. */
 void fs_backoff(struct fs *fs, unsigned int ms);
 
+/** fs_note_device_full() - a write has got -ENOSPC from the device: it is thin, and full. */
+void fs_note_device_full(struct fs *fs);
+/** fs_device_is_full() - whether that was so a moment ago. */
+bool fs_device_is_full(struct fs *fs);
+
 /** fs_make_space() - after -ENOSPC, nothing held: waits for deletions and the end of
  * quarantine.  Return: true if trying again makes sense. */
 bool fs_make_space(struct fs *fs);

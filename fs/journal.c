@@ -17,7 +17,10 @@
 
 #include "base/crc32c.h"
 #include "fs/fs.h"
+#include "fs/internal.h"
 #include "fs/journal_internal.h"
+
+#define FULL_RETRY_NS	(500 * NSEC_PER_MSEC)
 
 static void journal_wait(struct journal *j)
 {
@@ -43,6 +46,39 @@ void journal_die(struct journal *j, int err, const char *what)
 	if (fs->lockd)
 		lockd_fail(fs->lockd, cause);
 	env_mutex_lock(j->env, &j->mutex);
+}
+
+/* ---- a thin device that is full ---- */
+
+/*
+ * It refuses a write: that is neither a lost flush nor an unknown outcome, and what was to be
+ * written is still here.  So it is written again until there is room, as a stall is no failure
+ * (R2); users' own writes fail with ENOSPC meanwhile, and nothing is lost with the slot.
+ */
+bool journal_waits_for_space(struct journal *j, int err, bool *waited)
+{
+	bool first = false, last = false, again;
+
+	env_mutex_lock(j->env, &j->mutex);
+	again = err == -ENOSPC && !j->dead;
+	if (again && !*waited)
+		first = !j->full++;
+	else if (!again && *waited)
+		last = !--j->full;
+	*waited = again;
+	env_mutex_unlock(j->env, &j->mutex);
+	if (again)
+		fs_note_device_full(j->fs);
+	if (first)
+		log_error(j->env, j->fs->label, "the device has no space left for metadata: what needs "
+			  "it waits; make room below the device, nothing is lost");
+	if (last && !err)
+		log_info(j->env, j->fs->label, "the device has space again; what waited goes on");
+	/* Of a request in pieces another one may still be under way (R4). */
+	if (!again || blkdev_drain(j->fs->dev))
+		return false;
+	env_sleep_until(j->env, env_now_ns(j->env) + FULL_RETRY_NS);
+	return true;
 }
 
 /* ---- flushes, shared by whoever needs one ---- */
@@ -298,6 +334,7 @@ static void bufs_release(struct journal *j, struct jtxn *t)
  */
 static void jtxn_write(struct journal *j, struct jtxn *t, uint64_t before)
 {
+	bool waited = false;
 	int err;
 
 	env_mutex_unlock(j->env, &j->mutex);
@@ -307,7 +344,9 @@ static void jtxn_write(struct journal *j, struct jtxn *t, uint64_t before)
 	if (!MUTANT("no-flush-before-commit") && journal_flush_upto(j, before))
 		return;
 	env_mutex_unlock(j->env, &j->mutex);
-	err = ring_rw(&j->ring, BLK_WRITE, t->block, t->memory, t->count + 2);
+	do {
+		err = ring_rw(&j->ring, BLK_WRITE, t->block, t->memory, t->count + 2);
+	} while (journal_waits_for_space(j, err, &waited));
 	env_mutex_lock(j->env, &j->mutex);
 	if (err)
 		journal_die(j, err, "a write to the journal");

@@ -210,10 +210,13 @@ static void checkpoint_collect(struct journal *j, struct checkpoint *cp)
 static int tail_advance(struct journal *j, const struct jtxn *last)
 {
 	uint64_t block = (last->block + last->count + 2) % j->ring.blocks;
+	bool waited = false;
 	int err;
 
 	env_mutex_unlock(j->env, &j->mutex);
-	err = ring_write_tail(&j->ring, last->id + 1, block);
+	do {
+		err = ring_write_tail(&j->ring, last->id + 1, block);
+	} while (journal_waits_for_space(j, err, &waited));
 	env_mutex_lock(j->env, &j->mutex);
 	if (err)
 		journal_die(j, err, "writing the journal's tail");
@@ -222,10 +225,13 @@ static int tail_advance(struct journal *j, const struct jtxn *last)
 
 static int checkpoint_write(struct journal *j, struct checkpoint *cp)
 {
+	bool waited = false;
 	int err;
 
 	env_mutex_unlock(j->env, &j->mutex);
-	err = home_write(j->fs->dev, cp->blocks, cp->block_count);
+	do {
+		err = home_write(j->fs->dev, cp->blocks, cp->block_count);
+	} while (journal_waits_for_space(j, err, &waited));
 	env_mutex_lock(j->env, &j->mutex);
 	if (err)
 		journal_die(j, err, "writing metadata home");

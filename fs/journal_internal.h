@@ -73,6 +73,7 @@ struct journal {
 	uint64_t	flushed;	/* … and how many of them a flush has covered */
 	bool		sealing;	/* handles end, none begins */
 	bool		committing, checkpointing, flushing;
+	unsigned int	full;		/* writers that wait for the device to have space */
 	bool		dead;		/* a write or flush failed: nothing is durable any more */
 	bool		no_discard;	/* the device cannot: do not ask again */
 	bool		hurry, stopping;	/* tell the writeback thread */
@@ -84,6 +85,12 @@ struct journal {
 
 /** journal_die() - once; every waiter gets -EIO. */
 void journal_die(struct journal *j, int err, const char *what);
+
+/**
+ * journal_waits_for_space() - what came of writing metadata: whether to do it again, after a while.
+ * @waited: the writer's own, false at first.  Context: j->mutex not held.
+ */
+bool journal_waits_for_space(struct journal *j, int err, bool *waited);
 
 /** journal_flush_upto() - the first @want writes are flushed.  Return: 0 or -EIO (dead). */
 int journal_flush_upto(struct journal *j, uint64_t want);

@@ -12,6 +12,7 @@
 #define DROP_PAUSE_NS	NSEC_PER_MSEC
 #define PATH_DEPTH_MAX	64u
 #define SPACE_WAIT_MS	2000u
+#define DEVICE_FULL_NS	(10 * NSEC_PER_SEC)	/* how long that is believed after it was met */
 
 bool inode_may_be_away(struct fs *fs, struct inode *ino)
 {
@@ -126,11 +127,24 @@ void fs_backoff(struct fs *fs, unsigned int ms)
 	env_sleep_until(fs->env, env_now_ns(fs->env) + wait_ns);
 }
 
+void fs_note_device_full(struct fs *fs)
+{
+	atomic_store(&fs->full_ns, env_now_ns(fs->env));
+}
+
+bool fs_device_is_full(struct fs *fs)
+{
+	uint64_t at = atomic_load(&fs->full_ns);
+
+	return at && env_now_ns(fs->env) - at < DEVICE_FULL_NS;
+}
+
 bool fs_make_space(struct fs *fs)
 {
 	bool freed;
 
-	if (fs_is_lost(fs))
+	/* Where the device itself is full no block of ours helps, and settling would wait for it. */
+	if (fs_is_lost(fs) || fs_device_is_full(fs))
 		return false;
 	freed = orphan_wait(fs, SPACE_WAIT_MS);
 	/* What was freed lately is still in quarantine: settling ends that. */

@@ -147,9 +147,13 @@ static void fail_one(struct cluster *c, unsigned int skip, enum simdisk_fault fa
 	size_t done = 0;
 
 	rule.host = c->hosts[0].env;
+	if (fault == SIMDISK_NOSPC)
+		rule.ops = 1u << BLK_WRITE;
 	simdisk_inject(c->disk, &rule);
 	operations(c->fs);
 	simdisk_clear_rules(c->disk);
+	if (fault == SIMDISK_NOSPC)
+		CU_ASSERT_FALSE(fs_is_lost(c->fs));
 	cluster_detach(c, 0);
 	attach(c);
 	CU_ASSERT_EQUAL_FATAL(fs_open(c->fs, kept, 0, &cluster_cred, &f, NULL), 0);
@@ -197,6 +201,62 @@ static void reads_are_corrupt(struct cluster *c)
 static void commands_fail_in_tight_memory(struct cluster *c)
 {
 	each_command_fails(c, SIMDISK_FAIL);
+}
+
+static void writes_find_no_space(struct cluster *c)
+{
+	each_command_fails(c, SIMDISK_NOSPC);
+}
+
+/* A thin device that is full for a moment costs an operation, but no host its slot. */
+static void test_refused_writes_leave_no_fault_and_no_host_out(void)
+{
+	cluster_run(75, SIZE, writes_find_no_space);
+}
+
+/*
+ * A thin device that is full: users' writes fail at once, metadata waits, and the host lives on;
+ * every host of the volume gave its slot up at that.
+ */
+static void full_device(struct cluster *c)
+{
+	struct simdisk_rule rule = { .fault = SIMDISK_NOSPC, .ops = 1u << BLK_WRITE };
+	struct fs_attr attr = { 0 };
+	struct fs_file *f;
+	uint8_t *data = blkdev_alloc(256 * KIB);
+	uint64_t begin, took;
+	size_t done = 0;
+
+	cluster_alone(c);
+	CU_ASSERT_EQUAL(fs_create(c->fs, fs_root(c->fs), "f", S_IFREG, 0, &cluster_cred, &attr), 0);
+	CU_ASSERT_EQUAL(fs_open(c->fs, attr.id, FS_OPEN_WRITE, &cluster_cred, &f, NULL), 0);
+	begin = env_now_ns(c->env);
+	rule.host = c->hosts[0].env;
+	rule.until_ns = sim_now_ns(c->sim) + 30 * NSEC_PER_SEC;
+	simdisk_inject(c->disk, &rule);
+	CU_ASSERT_EQUAL(fs_write(c->fs, f, 0, data, 256 * KIB, false, &done), -ENOSPC);
+	CU_ASSERT_EQUAL(done, 0);
+	took = env_now_ns(c->env) - begin;
+	CU_ASSERT_TRUE(took < 100 * NSEC_PER_MSEC);
+	/* Beyond the lease, and beyond the time in which others would take the host for dead. */
+	CU_ASSERT_EQUAL(fs_sync(c->fs), 0);
+	took = env_now_ns(c->env) - begin;
+	CU_ASSERT_TRUE(took > 28 * NSEC_PER_SEC && took < 33 * NSEC_PER_SEC);
+	CU_ASSERT_FALSE(fs_is_lost(c->fs));
+	CU_ASSERT_PTR_NOT_NULL(strstr(c->hosts[0].log, "has no space left for metadata"));
+	CU_ASSERT_PTR_NOT_NULL(strstr(c->hosts[0].log, "has space again"));
+	simdisk_clear_rules(c->disk);
+	CU_ASSERT_EQUAL(fs_write(c->fs, f, 0, data, 256 * KIB, false, &done), 0);
+	CU_ASSERT_EQUAL(fs_close(c->fs, f), 0);
+	free(data);
+	CU_ASSERT_EQUAL(cluster_detach(c, 0), 0);
+	cluster_check(c);
+	cluster_alone(c);
+}
+
+static void test_full_device_stalls_metadata_and_refuses_data(void)
+{
+	cluster_run(76, SIZE, full_device);
 }
 
 static void test_failed_commands_leave_no_fault(void)
@@ -302,6 +362,8 @@ UNIT_MAIN("errors",
 	UNIT_TEST(test_failed_but_applied_commands_leave_no_fault),
 	UNIT_TEST(test_failed_commands_leave_no_fault_in_tight_memory),
 	UNIT_TEST(test_corrupt_reads_leave_no_fault),
+	UNIT_TEST(test_refused_writes_leave_no_fault_and_no_host_out),
+	UNIT_TEST(test_full_device_stalls_metadata_and_refuses_data),
 	UNIT_TEST(test_failed_overwrites_are_not_counted),
 	UNIT_TEST(test_failed_truncations_change_nothing)
 );
