@@ -464,11 +464,48 @@ struct blkdev *disk_blkdev(struct disk *d)
 
 /* ---- under its user's I/O ---- */
 
+/*
+ * The file, for a change from outside: paused under its user's I/O, or opened for the time, so that
+ * who comes back to it finds that nobody else has had it.  @open: what to give meddle_end().
+ */
+static int meddle_begin(struct disk *d, bool *open)
+{
+	int err = disk_pause(d, ENV_FOREVER);
+
+	*open = err != -ENOMEDIUM;
+	if (*open)
+		return err;
+	env_mutex_lock(d->fs->env, &d->control);
+	*open = d->f;
+	if (*open) {
+		/* Opened just now. */
+		env_mutex_unlock(d->fs->env, &d->control);
+		return -EAGAIN;
+	}
+	err = open_file(d, NULL, NULL);
+	if (err)
+		env_mutex_unlock(d->fs->env, &d->control);
+	return err;
+}
+
+static void meddle_end(struct disk *d, bool open)
+{
+	if (open) {
+		disk_resume(d);
+		return;
+	}
+	keep_inode(d);
+	fs_close(d->fs, d->f);
+	d->f = NULL;
+	env_mutex_unlock(d->fs->env, &d->control);
+}
+
 int disk_snapshot(struct disk *d, uint64_t dir, const char *name, const char *snap_name,
 		  struct fs_attr *attr, uint64_t *pause_ns)
 {
 	uint64_t began = env_now_ns(d->fs->env);
-	int err = disk_pause(d, ENV_FOREVER);
+	bool open;
+	int err = meddle_begin(d, &open);
 
 	if (err)
 		return err;
@@ -476,10 +513,12 @@ int disk_snapshot(struct disk *d, uint64_t dir, const char *name, const char *sn
 	if (d->f->id != d->p.id) {
 		/* It is an open of the new image now, in which nothing is yet. */
 		__atomic_store_n(&d->p.id, d->f->id, __ATOMIC_RELAXED);
-		disk_fills_drop(d, 0, UINT64_MAX);
-		extents_freeze(&d->map);
+		if (open) {
+			disk_fills_drop(d, 0, UINT64_MAX);
+			extents_freeze(&d->map);
+		}
 	}
-	disk_resume(d);
+	meddle_end(d, open);
 	*pause_ns = env_now_ns(d->fs->env) - began;
 	return err;
 }
@@ -487,18 +526,19 @@ int disk_snapshot(struct disk *d, uint64_t dir, const char *name, const char *sn
 int disk_merge_step(struct disk *d, struct merge *m)
 {
 	uint64_t from = m->unit;
-	int err = disk_pause(d, ENV_FOREVER);
+	bool open;
+	int err = meddle_begin(d, &open);
 
 	if (err)
 		return err;
 	err = d->writable ? fs_merge_step(d->fs, d->f, m) : -EROFS;
 	/* Which units were looked at is its business: from where it began to where it is now. */
-	if (m->unit > from)
+	if (open && m->unit > from)
 		disk_forget(d, from * UNIT_SIZE, (m->unit - from) * UNIT_SIZE);
-	else
+	else if (open)
 		disk_forget(d, 0, 0);
 	d->map_changes++;
-	disk_resume(d);
+	meddle_end(d, open);
 	return err;
 }
 
@@ -516,9 +556,10 @@ int disk_grow(struct disk *d, uint64_t size)
 {
 	uint64_t old = d->dev.info.size;
 	int err = check_size(d, size);
+	bool open = false;
 
 	if (!err)
-		err = disk_pause(d, ENV_FOREVER);
+		err = meddle_begin(d, &open);
 	if (err)
 		return err;
 	if (size < old)
@@ -530,9 +571,10 @@ int disk_grow(struct disk *d, uint64_t size)
 	if (!err)
 		err = fs_fsync(d->fs, d->f, true);
 	/* Its last block may have been cut by the old end. */
-	disk_forget(d, old - old % UNIT_SIZE, UNIT_SIZE);
+	if (open)
+		disk_forget(d, old - old % UNIT_SIZE, UNIT_SIZE);
 	call(d, grown);
-	disk_resume(d);
+	meddle_end(d, open);
 	return fs_result(d->fs, err);
 }
 

@@ -128,14 +128,14 @@ uint64_t disk_id(struct disk *d);
 struct fs_file *disk_file(struct disk *d);
 
 /**
- * disk_snapshot() - fs_snapshot() of the open disk, under its user's I/O; @dir, @name, @snap_name
+ * disk_snapshot() - fs_snapshot() of the disk, open or not, under its user's I/O; @dir, @name, @snap_name
  * and @attr as there.
  * @pause_ns: receives for how long requests had to wait.
  */
 int disk_snapshot(struct disk *d, uint64_t dir, const char *name, const char *snap_name,
 		  struct fs_attr *attr, uint64_t *pause_ns);
 
-/** disk_merge_step() - fs_merge_step() of the open disk, under its user's I/O. */
+/** disk_merge_step() - fs_merge_step() of the disk, open or not, under its user's I/O. */
 int disk_merge_step(struct disk *d, struct merge *m);
 
 /** disk_grow() - a larger size, told to events.resized.  -EINVAL smaller, or no whole sectors. */

@@ -48,6 +48,7 @@ for script in tests/guest/*.sh; do
 	part "guest/$(basename "$script" .sh)" "$script"
 done
 part vhost/load_generator tests/vhost/load_generator.sh
+part vhost/disk_served tests/vhost/disk_served.sh
 part iscsi              tests/iscsi/conformance.sh short
 part bench              tests/bench_smoke.sh
 

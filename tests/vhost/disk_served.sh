@@ -1,0 +1,137 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Virtual disks served to front ends by lunfsd: every request there is, first writes, a full
+# datastore, growth; the daemon killed and stopped under load; another host in between.
+. "$(dirname "$0")/../e2e/lib.sh"
+[ "$(id -u)" -eq 0 ] || skip_all disk_served "needs root"
+
+make_volume 1G
+host_start alpha
+disk=ds1:/root.disk
+
+lunfs() {	# lunfs HOST arguments…
+	local host=$1
+	shift
+	"$bin/lunfs" --run-dir "$work/run-$host" "$@"
+}
+
+load() {	# load SOCKET options…
+	local socket=$1
+	shift
+	"$bin/lunfs-vhost-bench" --ramp 0 "$@" "$socket" >"$work/load.out" 2>&1
+}
+
+shown() {	# shown HOST KEY: of the first disk that is listed
+	lunfs "$1" --json disk list | jq -r ".disks[0].$2"
+}
+
+refused() {	# refused STATUS TEXT HOST arguments…
+	local status=$1 text=$2
+	shift 2
+	lunfs "$@" >"$work/out" 2>&1
+	[ $? -eq "$status" ] || fail "lunfs $* did not end with $status: $(cat "$work/out")"
+	grep -q -- "$text" "$work/out" || fail "lunfs $*: no \"$text\" in: $(cat "$work/out")"
+}
+
+story "a disk is attached, and a front end finds everything that a disk must do"
+lunfs alpha attach "$lun" >/dev/null || fail "attach"
+lunfs alpha disk create $disk --size 128M || fail "create"
+socket=$(lunfs alpha disk attach $disk) || fail "disk attach"
+[ -S "$socket" ] || fail "no socket at $socket"
+[ "$(stat -c %a "$socket")" = 600 ] || fail "others than root may connect"
+[ "$(lunfs alpha disk attach $disk)" = "$socket" ] || fail "attached again it is elsewhere"
+load "$socket" --exercise || fail "$(cat "$work/load.out")"
+load "$socket" --rw randrw --verify --discard 5 --zeroes 5 --fsync 16 --runtime 2 --queues 2 ||
+	fail "$(cat "$work/load.out")"
+refused 1 "enospc=never" alpha disk attach ds1:/other --enospc never
+refused 1 "no virtual disk" alpha disk attach ds1:/
+
+story "while a guest has it nobody else does, and it is not taken from it unasked"
+load "$socket" --rw randread --runtime 3 &
+loader=$!
+wait_for 5 eval '[ "$(shown alpha open)" = true ]' || fail "not open under load"
+refused 3 "a guest is using it" alpha disk detach $disk
+refused 3 "are attached" alpha detach ds1
+refused 3 "in use" alpha disk snapshot create $disk one
+host_start beta
+lunfs beta attach "$lun" >/dev/null || fail "beta: attach"
+theirs=$(lunfs beta disk attach $disk) || fail "beta: disk attach"
+load "$theirs" --rw randread --runtime 1 && fail "two hosts serve one disk"
+[ "$(shown beta holder)" = alpha ] || fail "beta does not know who has it: $(shown beta holder)"
+wait $loader || fail "$(cat "$work/load.out")"
+
+story "once its guest has ended another host may have it, and sees what was written"
+wait_for 5 eval '[ "$(shown alpha open)" = false ]' || fail "alpha does not give it up"
+load "$socket" --size 128M --rw write --once --ledger "$work/ledger" || fail "$(cat "$work/load.out")"
+wait_for 5 eval '[ "$(shown alpha open)" = false ]' || fail "alpha does not give it up"
+load "$theirs" --size 128M --check --ledger "$work/ledger" || fail "beta: $(cat "$work/load.out")"
+
+story "a guest that comes back to alpha meanwhile is turned away: it remembers another time"
+wait_for 5 eval '[ "$(shown beta open)" = false ]' || fail "beta does not give it up"
+load "$socket" --rw randread --runtime 1 && fail "an attachment outlived its lock"
+[ -n "$(shown alpha ended)" ] || fail "nothing says why"
+lunfs alpha disk detach $disk && socket=$(lunfs alpha disk attach $disk) || fail "attach anew"
+load "$socket" --size 128M --check --ledger "$work/ledger" || fail "$(cat "$work/load.out")"
+lunfs beta disk detach $disk || fail "beta: disk detach"
+
+story "killed and stopped under load, the daemon goes on where it was: no request is lost"
+load "$socket" --size 128M --rw randrw --verify --ledger "$work/ledger" --reconnect 30 --fsync 32 \
+	--discard 2 --zeroes 2 --iodepth 16 --runtime 5 &
+loader=$!
+sleep 1
+host_kill alpha
+host_start alpha
+wait_for 10 eval '[ "$(shown alpha connected)" = true ]' || fail "no front end after a kill"
+sleep 0.5
+host_stop alpha || fail "alpha did not end well"
+host_start alpha
+wait $loader || fail "$(cat "$work/load.out")"
+load "$socket" --size 128M --check --ledger "$work/ledger" || fail "$(cat "$work/load.out")"
+
+story "grown under a guest, it is larger there"
+lunfs alpha disk grow $disk --size 160M || fail "grow"
+load "$socket" --rw write --bs 256K --once --offset 128M --verify || fail "$(cat "$work/load.out")"
+[ "$(shown alpha size)" = 167772160 ] || fail "its size is $(shown alpha size)"
+
+story "on a full datastore first writes wait, or fail, as was said, and nothing else does"
+host_mount alpha
+lunfs alpha disk create ds1:/thin.disk --size 600M || fail "create"
+thin=$(lunfs alpha disk attach ds1:/thin.disk) || fail "attach"
+free=$(lunfs alpha --json df ds1 | jq .free)
+fallocate -l $((free - (64 << 20))) "$(mnt alpha)/filler" || fail "fallocate"
+load "$thin" --rw write --bs 256K --once --verify &
+loader=$!
+wait_for 20 eval 'lunfs alpha --json disk list | jq -e ".disks[] | select(.path == \"/thin.disk\") | .no_space" >/dev/null' ||
+	fail "a full datastore is not noticed"
+load "$socket" --rw randrw --runtime 1 --verify || fail "the other disk: $(cat "$work/load.out")"
+kill -0 $loader 2>/dev/null || fail "the guest was not made to wait"
+rm "$(mnt alpha)/filler"
+wait $loader || fail "it does not go on: $(cat "$work/load.out")"
+lunfs alpha disk detach ds1:/thin.disk || fail "detach"
+free=$(lunfs alpha --json df ds1 | jq .free)
+fallocate -l $((free - (16 << 20))) "$(mnt alpha)/filler" || fail "fallocate"
+lunfs alpha disk create ds1:/more.disk --size 600M || fail "create"
+more=$(lunfs alpha disk attach ds1:/more.disk --enospc report) || fail "attach"
+load "$more" --rw write --bs 256K --once && fail "no error on a full datastore"
+lunfs alpha disk detach ds1:/more.disk || fail "detach"
+rm "$(mnt alpha)/filler"
+
+story "limits hold, and a disk that nobody uses costs nothing"
+socket=$(lunfs alpha disk attach $disk --iops 500) || fail "limits"
+load "$socket" --rw randread --runtime 2 --json || fail "$(cat "$work/load.out")"
+iops=$(jq '.read.iops // .iops // ([.. | .iops? // empty] | max)' "$work/load.out")
+awk -v n="$iops" 'BEGIN { exit !(n > 200 && n < 900) }' || fail "500 IOPS became $iops"
+before=$(awk '{ print $14 + $15 }' "/proc/$(worker_of alpha)/stat")
+sleep 1
+after=$(awk '{ print $14 + $15 }' "/proc/$(worker_of alpha)/stat")
+[ $((after - before)) -le 5 ] || fail "an idle daemon took $((after - before)) ticks in a second"
+
+story "no system call was refused"
+grep -l "Bad system call" "$work"/*.log && fail "seccomp"
+host_umount alpha
+lunfs alpha disk detach $disk || fail "detach"
+lunfs alpha detach ds1 || fail "detach of the datastore"
+host_stop alpha || fail "alpha"
+host_stop beta || fail "beta"
+"$bin/fsck.lunfs" -n "$lun" >"$work/fsck.out" || fail "fsck: $(cat "$work/fsck.out")"
+finish
