@@ -64,7 +64,7 @@ refused 1 "small|64" "$bin/mkfs.lunfs" "$work/tiny.img" --size 1M
 story "a newer format and an unknown incompatible feature are refused"
 cp --sparse=always "$lun" "$work/good.img"
 restore() { cat "$work/good.img" >"$lun"; }	# the same inode: not a copied device
-for field in "64 63000000" "88 0100000000000000"; do
+for field in "64 63000000" "88 0000000000000080"; do
 	# shellcheck disable=SC2086
 	$patch "$lun" $super $field
 	mount_refused "version|format|feature|newer"
