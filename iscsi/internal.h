@@ -96,6 +96,7 @@ struct tgt_task {
 
 	/* the buffer */
 	struct pool_buf	buf;
+	uint64_t	memory_ns;	/* since when it waits for it, has it, or sends from it */
 
 	/* data-out; strictly in order: DataPDUInOrder and DataSequenceInOrder are Yes */
 	uint32_t	edtl;		/* Expected Data Transfer Length */
@@ -220,6 +221,7 @@ struct tgt_conn {
 	uint64_t	logout_ns;	/* asked to log out until then; 0: not */
 
 	uint64_t	commands, bytes_in, bytes_out;
+	uint64_t	moved;		/* bytes in and out, when memory.c last looked */
 };
 
 enum session_state { SESSION_STARTING, SESSION_LIVE, SESSION_ENDING, SESSION_GONE };
@@ -281,6 +283,7 @@ struct tgt_home {
 	struct pool	pool;
 	struct list	waiting;	/* tasks that wait for memory */
 	struct reactor_end memory_end;
+	struct reactor_timer memory_timer;
 	struct list	conns;
 	struct list	sessions;
 	unsigned int	session_count;	/* the first reactor's view */
@@ -406,9 +409,8 @@ void task_received(struct tgt_task *task);
 void task_data(struct tgt_task *task, uint32_t len, bool final, bool good);
 /** task_end() - the transport ends a task: its connection is gone, or it was aborted. */
 void task_end(struct tgt_task *task);
-/** task_waiters() - memory was freed: those who wait for it are looked at. */
-void task_memory_freed(struct tgt_home *home);
-void task_memory_end(struct reactor_end *e);
+/** task_has_memory() - one that waited for its buffer has it. */
+void task_has_memory(struct tgt_task *task);
 /** task_send() - puts @task on its connection's send queue. */
 void task_send(struct tgt_task *task);
 /** task_abort() - ends one that has not run yet, once the data asked for is there. */
@@ -417,6 +419,22 @@ void task_abort(struct tgt_task *task);
 void task_drop(struct tgt_task *task);
 /** task_fail() - ends it with CHECK CONDITION, fixed format sense. */
 void task_fail(struct tgt_task *task, uint8_t key, uint8_t asc, uint8_t ascq);
+
+/* ---- memory.c ---- */
+
+void memory_init(struct tgt_home *home);
+/** memory_fini() - in @home's reactor, when there is no connection any more. */
+void memory_fini(struct tgt_home *home);
+/** memory_get() - a buffer for what @task's command moves; @data_comes: it cannot wait. */
+bool memory_get(struct tgt_task *task, bool data_comes);
+/** memory_get_now() - one of @len bytes, or none. */
+bool memory_get_now(struct tgt_task *task, uint32_t len);
+/** memory_wait() - @task waits for its buffer: task_has_memory() goes on. */
+void memory_wait(struct tgt_task *task);
+/** memory_put() - gives @task's buffer back, if it has one. */
+void memory_put(struct tgt_task *task);
+/** memory_freed() - something was given back: those who wait are looked at. */
+void memory_freed(struct tgt_home *home);
 
 /* ---- tmf.c ---- */
 

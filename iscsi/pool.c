@@ -29,8 +29,9 @@ int pool_init(struct pool *pool, size_t len)
 
 	pool->slab_count = (unsigned int)(len / POOL_SLAB);
 	pool->slabs_free = pool->slab_count;
+	pool->reserve = pool->slab_count / 8;
 	pool->len = (size_t)pool->slab_count * POOL_SLAB;
-	assert(pool->len >= POOL_TRANSFER_MAX);
+	assert(pool->len >= 2 * POOL_TRANSFER_MAX);
 	pool->slabs = calloc(pool->slab_count, sizeof(*pool->slabs));
 	if (!pool->slabs)
 		return -ENOMEM;
@@ -126,6 +127,8 @@ bool pool_get(struct pool *pool, uint32_t len, struct pool_buf *buf)
 
 	assert(len && len <= POOL_TRANSFER_MAX);
 	buf->count = 0;
+	if (len > POOL_SMALL && DIV_ROUND_UP(len, POOL_SLAB) + pool->reserve > pool->slabs_free)
+		return false;
 	for (left = len; left;) {
 		uint32_t n = left < POOL_SLAB ? left : POOL_SLAB;
 		uint8_t *chunk = chunk_get(pool, class_of(n));

@@ -15,6 +15,7 @@ enum {
 	POOL_TRANSFER_MAX	= 8 << 20,	/* the largest buffer */
 	POOL_IOV_MAX		= POOL_TRANSFER_MAX / POOL_SLAB,
 	POOL_CLASSES		= 4,		/* 4, 16, 64 and 256 KiB */
+	POOL_SMALL		= 64 * 1024,	/* buffers up to here may use the reserve */
 };
 
 struct pool_slab;
@@ -25,6 +26,7 @@ struct pool {
 	struct pool_slab *slabs;
 	unsigned int	slab_count;
 	unsigned int	slabs_free;
+	unsigned int	reserve;	/* slabs that only small buffers are taken from */
 	struct list	free;		/* whole slabs, the last used first */
 	struct list	partial[POOL_CLASSES];	/* cut slabs with a free chunk */
 };
@@ -43,6 +45,8 @@ void pool_fini(struct pool *pool);
 
 /**
  * pool_get() - a buffer of @len bytes, 0 < @len <= POOL_TRANSFER_MAX; contents undefined.
+ *
+ * An eighth of the memory is for small buffers only: few large ones cannot keep out everybody.
  * Return: whether there was one; all or nothing, so that nobody waits with half of it.
  */
 bool pool_get(struct pool *pool, uint32_t len, struct pool_buf *buf);
@@ -50,6 +54,11 @@ bool pool_get(struct pool *pool, uint32_t len, struct pool_buf *buf);
 void pool_put(struct pool *pool, struct pool_buf *buf);
 /** pool_buf_trim() - uses only the first @len bytes from now on, 0 < @len <= buf->len. */
 void pool_buf_trim(struct pool *pool, struct pool_buf *buf, uint32_t len);
+/** pool_is_reserve() - no more is left than what small buffers alone may use. */
+static inline bool pool_is_reserve(const struct pool *pool)
+{
+	return pool->slabs_free <= pool->reserve;
+}
 /** pool_is_low() - less than a quarter is left. */
 static inline bool pool_is_low(const struct pool *pool)
 {

@@ -41,7 +41,6 @@ static void refuse_text(struct tgt_task *task)
 static void execute_text(struct tgt_task *task)
 {
 	struct tgt_conn *conn = task->conn;
-	struct pool *pool = &conn->home->pool;
 	struct tgt_reply answer = { 0 };
 
 	if (task->no_memory ||
@@ -53,8 +52,7 @@ static void execute_text(struct tgt_task *task)
 	tgt_text_receive(conn->text, &conn->params, &task->text,
 			 task->buf.count ? task->buf.iov[0].iov_base : NULL, task->buf.len,
 			 &answer);
-	pool_put(pool, &task->buf);
-	task_memory_freed(conn->home);
+	memory_put(task);
 	if (!answer.valid) {
 		session_release(task);
 		return;
@@ -62,7 +60,7 @@ static void execute_text(struct tgt_task *task)
 	/* The answer's memory is good until the next request only. */
 	assert(answer.data_len <= POOL_SLAB);
 	if (answer.data_len) {
-		if (!pool_get(pool, answer.data_len, &task->buf)) {
+		if (!memory_get_now(task, answer.data_len)) {
 			refuse_text(task);
 			return;
 		}

@@ -182,7 +182,7 @@ static void admit_conn(struct tgt_session *s, struct tgt_conn *conn)
  */
 static void reinstate(struct tgt_conn *conn, struct tgt_conn *old)
 {
-	if (old->successor || !conn_is_open(old)) {
+	if (old->successor) {
 		turn_away(conn, PDU_LOGIN_UNAVAILABLE);
 		return;
 	}
@@ -192,6 +192,17 @@ static void reinstate(struct tgt_conn *conn, struct tgt_conn *old)
 	conn_close(old, "another login has its connection id");
 	reactor_timer_set(conn->home->reactor, &conn->timer, reactor_now_ns(conn->home->reactor) +
 			  conn->tgt->limits.login_timeout_ms * NSEC_PER_MSEC);
+}
+
+/* Those that have logged out, and are there until the peer closes, keep nobody out. */
+static unsigned int open_connections(struct tgt_session *s)
+{
+	struct tgt_conn *conn, *tmp;
+	unsigned int count = 0;
+
+	list_for_each(conn, tmp, &s->conns, session_node)
+		count += conn_is_open(conn);
+	return count;
 }
 
 void session_join(struct reactor_call *call)
@@ -211,11 +222,11 @@ void session_join(struct reactor_call *call)
 		turn_away(conn, status);
 		s->state = SESSION_ENDING;
 		session_check_end(s);
-	} else if (s->state != SESSION_LIVE) {
+	} else if (s->state != SESSION_LIVE || !open_connections(s)) {
 		turn_away(conn, PDU_LOGIN_NO_SESSION);
 	} else if ((old = find_cid(s, conn->params.cid))) {
 		reinstate(conn, old);
-	} else if (s->conn_count >= s->params.connections_max) {
+	} else if (open_connections(s) >= s->params.connections_max) {
 		turn_away(conn, PDU_LOGIN_TOO_MANY_CONNECTIONS);
 	} else {
 		admit_conn(s, conn);
@@ -395,7 +406,7 @@ void session_void_held(struct tgt_task *task)
 
 	assert(is_held(task->session, task) && conn);
 	conn_forget_payload(conn, task);
-	pool_put(&task->session->home->pool, &task->buf);
+	memory_put(task);
 	list_del(&task->node);
 	task->conn = NULL;
 	conn_task_gone(conn);
@@ -425,10 +436,7 @@ void session_release(struct tgt_task *task)
 	itt_remove(s, task);
 	list_del(&task->queue);
 	list_del(&task->node);
-	if (task->buf.count) {
-		pool_put(&s->home->pool, &task->buf);
-		task_memory_freed(s->home);
-	}
+	memory_put(task);
 	task->state = TASK_FREE;
 	task->conn = NULL;
 	list_add_head(task->windowed ? &s->free_tasks : &s->free_immediate, &task->node);
@@ -532,11 +540,22 @@ void session_check_end(struct tgt_session *s)
 	finish(s);
 }
 
+/* A logout of the session waits for all connections but its own. */
+static void check_logout(struct tgt_session *s)
+{
+	struct tgt_conn *conn, *tmp;
+
+	list_for_each(conn, tmp, &s->conns, session_node)
+		if (conn->logout && conn_is_open(conn))
+			request_check_logout(conn);
+}
+
 void session_conn_closed(struct tgt_session *s, struct tgt_conn *conn)
 {
 	list_del(&conn->session_node);
 	s->conn_count--;
 	succeed(s, conn);
+	check_logout(s);
 	/* The first reactor frees it, perhaps at once. */
 	conn->call.fn = registry_conn_gone;
 	reactor_post(s->tgt->homes[0].reactor, &conn->call);

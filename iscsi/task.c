@@ -22,6 +22,7 @@ static void task_progress(struct tgt_task *task);
 void task_send(struct tgt_task *task)
 {
 	task->state = TASK_SENDING;
+	task->memory_ns = reactor_now_ns(task->session->home->reactor);
 	assert(list_empty(&task->queue));
 	list_add_tail(&task->conn->tx_queue, &task->queue);
 	conn_kick(task->conn);
@@ -33,10 +34,8 @@ static void task_finish(struct tgt_task *task)
 	task->state = TASK_DONE;
 	if (task->receiving || task->unsolicited)
 		return;
-	if (!task->scsi.in_len && task->buf.count) {
-		pool_put(&task->session->home->pool, &task->buf);
-		task_memory_freed(task->session->home);
-	}
+	if (!task->scsi.in_len)
+		memory_put(task);
 	task_send(task);
 }
 
@@ -223,31 +222,10 @@ void task_data(struct tgt_task *task, uint32_t len, bool final, bool good)
 
 /* ---- memory ---- */
 
-void task_memory_freed(struct tgt_home *home)
+void task_has_memory(struct tgt_task *task)
 {
-	if (!list_empty(&home->waiting))
-		reactor_at_end(home->reactor, &home->memory_end);
-}
-
-static uint32_t need_of(const struct tgt_task *task)
-{
-	return task->scsi.out_len > task->scsi.in_max ? task->scsi.out_len : task->scsi.in_max;
-}
-
-/* First come, first served: a large one is not starved by small ones. */
-void task_memory_end(struct reactor_end *e)
-{
-	struct tgt_home *home = container_of(e, struct tgt_home, memory_end);
-
-	while (!list_empty(&home->waiting)) {
-		struct tgt_task *task = list_first(&home->waiting, struct tgt_task, queue);
-
-		if (!pool_get(&home->pool, need_of(task), &task->buf))
-			return;
-		list_del(&task->queue);
-		task->state = TASK_DATA;
-		task_progress(task);
-	}
+	task->state = TASK_DATA;
+	task_progress(task);
 }
 
 /* Its data is on the way and there is nowhere to put it: the initiator tries again later. */
@@ -263,26 +241,14 @@ static void task_set_full(struct tgt_task *task)
 
 static void get_memory(struct tgt_task *task)
 {
-	struct tgt_home *home = task->session->home;
 	bool data_comes = be24_to_cpu(task->bhs.data_len) || task->unsolicited;
-	uint32_t need = need_of(task);
 
-	assert(need <= POOL_TRANSFER_MAX);
-	if (need && !task->buf.count) {
-		/* Nobody overtakes those who wait, unless its data is here already. */
-		if ((!data_comes && !list_empty(&home->waiting)) ||
-		    !pool_get(&home->pool, need, &task->buf)) {
-			if (data_comes) {
-				task_set_full(task);
-				return;
-			}
-			task->state = TASK_MEMORY;
-			list_add_tail(&home->waiting, &task->queue);
-			return;
-		}
-	}
-	task->state = TASK_DATA;
-	task_progress(task);
+	if (memory_get(task, data_comes))
+		task_has_memory(task);
+	else if (data_comes)
+		task_set_full(task);
+	else
+		memory_wait(task);
 }
 
 /* ---- the beginning ---- */
@@ -342,8 +308,7 @@ void task_place(struct tgt_task *task, uint32_t data_len)
 	/* How much a held command takes is only known when it begins. */
 	if (command)
 		need = task->edtl < POOL_TRANSFER_MAX ? task->edtl : POOL_TRANSFER_MAX;
-	if ((!command || !task->turn) && need &&
-	    !pool_get(&task->session->home->pool, need, &task->buf))
+	if ((!command || !task->turn) && need && !memory_get_now(task, need))
 		task->no_memory = true;
 	conn->rx_store_at = 0;
 	conn->rx_store = data_len < task->buf.len ? data_len : task->buf.len;

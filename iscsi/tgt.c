@@ -35,10 +35,9 @@ static int home_init(struct tgt_home *home, struct tgt *tgt, struct reactor *r,
 	home->tgt = tgt;
 	home->reactor = r;
 	home->index = index;
-	list_init(&home->waiting);
 	list_init(&home->conns);
 	list_init(&home->sessions);
-	reactor_end_init(&home->memory_end, task_memory_end);
+	memory_init(home);
 	home->sink = malloc(SINK_LEN);
 	if (!home->sink)
 		return -ENOMEM;
@@ -273,9 +272,9 @@ static void begin_end(void *arg)
 }
 
 /* Behind what the reactor has still been told. */
-static void nothing(void *arg)
+static void home_end(void *arg)
 {
-	(void)arg;
+	memory_fini(arg);
 }
 
 void tgt_destroy(struct tgt *tgt)
@@ -288,6 +287,6 @@ void tgt_destroy(struct tgt *tgt)
 		env_cond_wait(tgt->env, &tgt->ended, &tgt->mutex, ENV_FOREVER);
 	env_mutex_unlock(tgt->env, &tgt->mutex);
 	for (i = 0; i < tgt->home_count; i++)
-		reactor_call_sync(tgt->homes[i].reactor, nothing, NULL);
+		reactor_call_sync(tgt->homes[i].reactor, home_end, &tgt->homes[i]);
 	free_all(tgt);
 }

@@ -50,6 +50,7 @@ done
 part vhost/load_generator tests/vhost/load_generator.sh
 part vhost/disk_served tests/vhost/disk_served.sh
 part iscsi              tests/iscsi/conformance.sh short
+part iscsi-wire         tests/iscsi/wire/run.py
 part bench              tests/bench_smoke.sh
 
 passed=$(grep -c '^PASS:' "$log")

@@ -431,6 +431,16 @@ static void half_open_logins_do_not_keep_a_good_one_out(void)
 	world_close();
 }
 
+/* 4 MiB each; the least memory there may be is 32 MiB, of which 4 are for small ones. */
+#define LARGE		8192u
+#define LARGE_FIT	7u
+
+static uint32_t large(struct ini *ini, uint8_t op)
+{
+	return ini_command(ini, op, PDU_FINAL | (op == FAKE_OP_READ ? PDU_CMD_READ : PDU_CMD_WRITE),
+			   0, LARGE, LARGE * FAKE_BLOCK, NULL, 0);
+}
+
 /* Reads that do not fit into memory wait for it, first come first served; none is lost. */
 static void commands_wait_for_memory(void)
 {
@@ -439,22 +449,25 @@ static void commands_wait_for_memory(void)
 	open_world();
 	ini_log_in(&a, "");
 	fake.hold = true;
-	for (i = 0; i < 8; i++)		/* 4 MiB each, of 32 */
-		ini_command(&a, FAKE_OP_READ, PDU_FINAL | PDU_CMD_READ, 0, 8192, 8192 * 512, NULL,
-			    0);
-	CU_ASSERT_EQUAL(fake.held_count, 8);
+	for (i = 0; i < LARGE_FIT; i++)
+		large(&a, FAKE_OP_READ);
+	CU_ASSERT_EQUAL(fake.held_count, LARGE_FIT);
+	large(&a, FAKE_OP_READ);
+	CU_ASSERT_EQUAL(fake.held_count, LARGE_FIT);
+	/* Small ones have a reserve, which large ones could not have anyway. */
 	ini_command(&a, FAKE_OP_READ, PDU_FINAL | PDU_CMD_READ, 0, 8, 4096, NULL, 0);
-	CU_ASSERT_EQUAL(fake.held_count, 8);
-	/* Data that is here already cannot wait: the initiator is told to try again. */
 	ini_command(&a, FAKE_OP_WRITE, PDU_FINAL | PDU_CMD_WRITE, 0, 8, 4096, pattern, 4096);
+	CU_ASSERT_EQUAL(fake.held_count, LARGE_FIT + 2);
+	/* Data that is here already cannot wait: the initiator is told to try again. */
+	ini_command(&a, FAKE_OP_WRITE, PDU_FINAL | PDU_CMD_WRITE, 0, 256, 131072, pattern, 4096);
 	CU_ASSERT_EQUAL(ini_receive(&a), PDU_SCSI_RESPONSE);
 	CU_ASSERT_EQUAL(a.response.status, SCSI_TASK_SET_FULL);
 	fake_release();
-	for (i = 0; i < 9;) {
+	for (i = 0; i < LARGE_FIT + 3;) {
 		int op = ini_receive(&a);
 
-		CU_ASSERT_EQUAL_FATAL(op, PDU_DATA_IN);
-		if (a.data_in.flags & PDU_DATA_IN_STATUS)
+		CU_ASSERT_FATAL(op == PDU_DATA_IN || op == PDU_SCSI_RESPONSE);
+		if (op == PDU_SCSI_RESPONSE || a.data_in.flags & PDU_DATA_IN_STATUS)
 			i++;
 	}
 	ini_close(&a);
@@ -564,6 +577,138 @@ static void initiator_that_lost_access_is_asked_to_leave_and_then_ended(void)
 	}
 }
 
+static void log_in_two(void)
+{
+	open_world();
+	ini_log_in(&a, "ImmediateData=No\n");
+	ini_connect(&b);
+	ini_send_login(&b, 2, 1, "");
+	CU_ASSERT_EQUAL_FATAL(ini_login_status(&b), PDU_LOGIN_SUCCESS);
+}
+
+/* An initiator that asks for all memory and sends no data would stop all others for ever (R9). */
+static void hoarder_of_memory_is_closed_when_others_wait(void)
+{
+	unsigned int i, received;
+
+	log_in_two();
+	/* The two sessions are spread over two reactors, each with its memory. */
+	for (i = 0; i < LARGE_FIT; i++) {
+		large(&a, FAKE_OP_WRITE);
+		large(&b, FAKE_OP_WRITE);
+	}
+	/* Nobody waits: they may take their time. */
+	fake_advance(30 * NSEC_PER_SEC);
+	CU_ASSERT_EQUAL(world.tgt->connection_count, 2);
+	ini_connect(&c);
+	ini_send_login(&c, 3, 1, "MaxRecvDataSegmentLength=262144\n");
+	CU_ASSERT_EQUAL_FATAL(ini_login_status(&c), PDU_LOGIN_SUCCESS);
+	large(&c, FAKE_OP_READ);
+	CU_ASSERT_EQUAL(ini_receive(&c), -1);
+	for (i = 0; i < 4; i++)
+		fake_advance(NSEC_PER_SEC);
+	/* Whichever of them keeps that reactor's memory is gone; the other one stays. */
+	CU_ASSERT_EQUAL(world.tgt->connection_count, 2);
+	for (received = 0; received < LARGE * FAKE_BLOCK; received += c.data_len)
+		CU_ASSERT_EQUAL_FATAL(ini_receive(&c), PDU_DATA_IN);
+	ini_close(&a);
+	ini_close(&b);
+	ini_close(&c);
+	world_close();
+}
+
+/* A slow network is no crime: whoever gets on keeps what it has, and others are served by it. */
+static void slow_initiator_that_gets_on_is_left_alone(void)
+{
+	uint32_t itt[LARGE_FIT], at = 0, ttt, end, sn;
+	unsigned int i, second;
+
+	log_in_two();
+	for (i = 0; i < LARGE_FIT; i++)
+		itt[i] = large(&a, FAKE_OP_WRITE);
+	fake.hold = true;
+	large(&a, FAKE_OP_READ);	/* waits, of the same reactor */
+	CU_ASSERT_EQUAL(fake.held_count, 0);
+	for (second = 0; second < 4; second++) {
+		while (at < (second + 1) << 20) {
+			do {
+				CU_ASSERT_EQUAL_FATAL(ini_receive(&a), PDU_R2T);
+			} while (be32_to_cpu(a.r2t.itt) != itt[0]);
+			ttt = be32_to_cpu(a.r2t.ttt);
+			end = at + be32_to_cpu(a.r2t.desired_len);
+			for (sn = 0; at < end; at += 65536)
+				ini_data_out(&a, itt[0], ttt, sn++, at, pattern - at, 65536,
+					     at + 65536 == end);
+		}
+		fake_advance(NSEC_PER_SEC);
+		CU_ASSERT_EQUAL(world.tgt->connection_count, 2);
+	}
+	/* The write has all its data; when it is over the read has its memory. */
+	CU_ASSERT_EQUAL(fake.held_count, 1);
+	fake.hold = false;
+	fake_release();
+	fake_run();
+	CU_ASSERT_EQUAL(fake.commands, 2);
+	ini_close(&a);
+	ini_close(&b);
+	world_close();
+}
+
+/* The answer comes when the others are gone, whenever that is. */
+static void session_logs_out_with_all_its_connections(void)
+{
+	open_world();
+	ini_log_in(&a, "MaxConnections=3\n");
+	ini_join(&b, &a, 2);
+	ini_join(&c, &a, 3);
+	/* One has a command at work, which has to be accounted for. */
+	fake.hold = true;
+	b.itt = 1000;
+	ini_read_blocks(&b, 0, 8);
+	ini_logout(&a, PDU_LOGOUT_SESSION, 0);
+	CU_ASSERT_EQUAL(ini_receive(&c), -1);
+	CU_ASSERT_EQUAL(ini_receive(&a), -1);
+	fake_release();
+	CU_ASSERT_EQUAL(ini_receive(&a), PDU_LOGOUT_RESPONSE);
+	CU_ASSERT_EQUAL(a.logout.response, PDU_LOGOUT_DONE);
+	ini_close(&a);
+	ini_close(&b);
+	ini_close(&c);
+	CU_ASSERT_EQUAL(world.tgt->session_count, 0);
+	world_close();
+}
+
+/* Whoever has logged out, but not closed yet, keeps nobody from taking its place. */
+static void connection_that_logged_out_makes_room(void)
+{
+	open_world();
+	ini_log_in(&a, "MaxConnections=2\n");
+	ini_join(&b, &a, 2);
+	ini_logout(&b, PDU_LOGOUT_CONNECTION, 2);
+	CU_ASSERT_EQUAL(ini_receive(&b), PDU_LOGOUT_RESPONSE);
+	ini_join(&c, &a, 3);
+	ini_logout(&c, PDU_LOGOUT_CONNECTION, 3);
+	CU_ASSERT_EQUAL(ini_receive(&c), PDU_LOGOUT_RESPONSE);
+	ini_close(&b);
+	ini_join(&b, &a, 3);
+	ini_command(&a, FAKE_OP_TEST, PDU_FINAL, 0, 0, 0, NULL, 0);
+	CU_ASSERT_EQUAL(ini_receive(&a), PDU_SCSI_RESPONSE);
+	/* But the last one takes its session with it. */
+	ini_logout(&b, PDU_LOGOUT_CONNECTION, 3);
+	CU_ASSERT_EQUAL(ini_receive(&b), PDU_LOGOUT_RESPONSE);
+	ini_logout(&a, PDU_LOGOUT_CONNECTION, 1);
+	CU_ASSERT_EQUAL(ini_receive(&a), PDU_LOGOUT_RESPONSE);
+	ini_close(&c);
+	ini_connect(&c);
+	c.tsih = a.tsih;
+	ini_send_login(&c, 1, 1, "");
+	CU_ASSERT_EQUAL(ini_login_status(&c), PDU_LOGIN_NO_SESSION);
+	ini_close(&a);
+	ini_close(&b);
+	ini_close(&c);
+	world_close();
+}
+
 UNIT_MAIN("iscsi transport",
 	UNIT_TEST(data_survives_every_mix_of_immediate_unsolicited_and_solicited),
 	UNIT_TEST(residuals_tell_what_was_too_much_and_too_little),
@@ -581,4 +726,8 @@ UNIT_MAIN("iscsi transport",
 	UNIT_TEST(commands_wait_for_memory),
 	UNIT_TEST(cold_reset_ends_every_session),
 	UNIT_TEST(warm_reset_ends_no_session),
-	UNIT_TEST(initiator_that_lost_access_is_asked_to_leave_and_then_ended));
+	UNIT_TEST(initiator_that_lost_access_is_asked_to_leave_and_then_ended),
+	UNIT_TEST(hoarder_of_memory_is_closed_when_others_wait),
+	UNIT_TEST(slow_initiator_that_gets_on_is_left_alone),
+	UNIT_TEST(session_logs_out_with_all_its_connections),
+	UNIT_TEST(connection_that_logged_out_makes_room));
