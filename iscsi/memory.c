@@ -44,10 +44,9 @@ bool memory_get(struct tgt_task *task, bool data_comes)
 	assert(need <= POOL_TRANSFER_MAX);
 	if (!need || task->buf.count)
 		return true;
-	/* A small one takes nothing from those who wait if they could not have it anyway. */
-	if (need <= POOL_SMALL && pool_is_reserve(&home->pool))
-		behind = false;
-	return (data_comes || !behind) && get(task, need);
+	if (behind && !data_comes && !pool_is_entitled(&home->pool, need))
+		return false;
+	return get(task, need);
 }
 
 void memory_wait(struct tgt_task *task)

@@ -18,6 +18,11 @@ static unsigned int chunk_count(unsigned int class)
 	return POOL_SLAB / class_len[class];
 }
 
+static bool is_small(unsigned int class)
+{
+	return class_len[class] <= POOL_SMALL;
+}
+
 static uint64_t all_used(unsigned int class)
 {
 	return UINT64_MAX >> (64 - chunk_count(class));
@@ -75,6 +80,7 @@ static uint8_t *chunk_get(struct pool *pool, unsigned int class)
 		list_del(&slab->node);
 		pool->slabs_free--;
 		slab->class = (uint8_t)class;
+		pool->small_slabs += is_small(class);
 		list_add_head(partial, &slab->node);
 	}
 	slab = list_first(partial, struct pool_slab, node);
@@ -100,6 +106,7 @@ static void chunk_put(struct pool *pool, const void *chunk)
 	list_del(&slab->node);
 	list_add_head(&pool->free, &slab->node);
 	pool->slabs_free++;
+	pool->small_slabs -= is_small(slab->class);
 }
 
 static unsigned int class_of(uint32_t len)
@@ -121,13 +128,24 @@ void pool_put(struct pool *pool, struct pool_buf *buf)
 	buf->len = 0;
 }
 
+/* What large buffers have to leave. */
+static unsigned int reserved(const struct pool *pool)
+{
+	return pool->small_slabs < pool->reserve ? pool->reserve - pool->small_slabs : 0;
+}
+
+bool pool_is_entitled(const struct pool *pool, uint32_t len)
+{
+	return len <= POOL_SMALL && (reserved(pool) || !list_empty(&pool->partial[class_of(len)]));
+}
+
 bool pool_get(struct pool *pool, uint32_t len, struct pool_buf *buf)
 {
 	uint32_t left;
 
 	assert(len && len <= POOL_TRANSFER_MAX);
 	buf->count = 0;
-	if (len > POOL_SMALL && DIV_ROUND_UP(len, POOL_SLAB) + pool->reserve > pool->slabs_free)
+	if (len > POOL_SMALL && DIV_ROUND_UP(len, POOL_SLAB) + reserved(pool) > pool->slabs_free)
 		return false;
 	for (left = len; left;) {
 		uint32_t n = left < POOL_SLAB ? left : POOL_SLAB;

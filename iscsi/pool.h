@@ -26,7 +26,8 @@ struct pool {
 	struct pool_slab *slabs;
 	unsigned int	slab_count;
 	unsigned int	slabs_free;
-	unsigned int	reserve;	/* slabs that only small buffers are taken from */
+	unsigned int	reserve;	/* slabs that small buffers are entitled to */
+	unsigned int	small_slabs;	/* that they have */
 	struct list	free;		/* whole slabs, the last used first */
 	struct list	partial[POOL_CLASSES];	/* cut slabs with a free chunk */
 };
@@ -46,7 +47,8 @@ void pool_fini(struct pool *pool);
 /**
  * pool_get() - a buffer of @len bytes, 0 < @len <= POOL_TRANSFER_MAX; contents undefined.
  *
- * An eighth of the memory is for small buffers only: few large ones cannot keep out everybody.
+ * Large ones leave what small ones have not used of an eighth of the memory: few large ones
+ * cannot keep out everybody.
  * Return: whether there was one; all or nothing, so that nobody waits with half of it.
  */
 bool pool_get(struct pool *pool, uint32_t len, struct pool_buf *buf);
@@ -54,11 +56,8 @@ bool pool_get(struct pool *pool, uint32_t len, struct pool_buf *buf);
 void pool_put(struct pool *pool, struct pool_buf *buf);
 /** pool_buf_trim() - uses only the first @len bytes from now on, 0 < @len <= buf->len. */
 void pool_buf_trim(struct pool *pool, struct pool_buf *buf, uint32_t len);
-/** pool_is_reserve() - no more is left than what small buffers alone may use. */
-static inline bool pool_is_reserve(const struct pool *pool)
-{
-	return pool->slabs_free <= pool->reserve;
-}
+/** pool_is_entitled() - a buffer of @len bytes takes nothing that large ones could have. */
+bool pool_is_entitled(const struct pool *pool, uint32_t len);
 /** pool_is_low() - less than a quarter is left. */
 static inline bool pool_is_low(const struct pool *pool)
 {

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # tests/fuzz/: parsers of foreign bytes.  With SAN=…,fuzzer-no-link and CC=clang they are linked
 # with libFuzzer, else with a driver of our own (tests/fuzz/run.sh).
-fuzz_names := block config control login lun scsi target text vhost volume
+fuzz_names := block config conn control login lun scsi target text vhost volume
 fuzz_progs := $(fuzz_names:%=$(B)/tests/fuzz/%_fuzz)
 fuzz_engine := $(if $(findstring fuzzer,$(SAN)),,$(B)/tests/fuzz/driver.o)
 volume_fuzz_objs := $(B)/tests/fuzz/volume_make.o $(B)/tests/fuzz/volume_use.o

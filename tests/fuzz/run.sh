@@ -21,6 +21,7 @@ while read -r name mutations; do
 done <<-LIST
 	block	20000
 	config	20000
+	conn	4000
 	control	20000
 	login	20000
 	target	20000

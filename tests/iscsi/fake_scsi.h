@@ -34,11 +34,23 @@ static struct {
 	unsigned int	begun;
 } fake;
 
+static inline void fake_fini(void)
+{
+#ifndef FAKE_KEEP_DISK
+	free(fake.disk);
+	fake.disk = NULL;
+#endif
+}
+
+/* With FAKE_KEEP_DISK the disk is made once, and keeps its contents: for thousands of worlds. */
 static inline void fake_init(void)
 {
-	free(fake.disk);
+	uint8_t *kept;
+
+	fake_fini();
+	kept = fake.disk;
 	memset(&fake, 0, sizeof(fake));
-	fake.disk = calloc(FAKE_BLOCKS, FAKE_BLOCK);
+	fake.disk = kept ? kept : calloc(FAKE_BLOCKS, FAKE_BLOCK);
 	assert(fake.disk);
 }
 
@@ -85,7 +97,8 @@ bool scsi_cmd_begin(struct scsi_cmd *cmd)
 	} else {
 		return fake_refuse(cmd);
 	}
-	cmd->nexus->begun++;
+	if (cmd->in_max || cmd->out_len)
+		cmd->nexus->begun++;
 	return true;
 }
 

@@ -95,8 +95,7 @@ static inline void world_close(void)
 	tgt_destroy(world.tgt);
 	tgt_config_destroy(world.config);
 	CU_ASSERT_EQUAL(fake.nexuses, 0);
-	free(fake.disk);
-	fake.disk = NULL;
+	fake_fini();
 }
 
 /* ---- an initiator ---- */
