@@ -109,7 +109,8 @@ struct disk_slow {
 	struct list	node;		/* free, or active */
 	struct disk	*d;
 	enum disk_slow_kind kind;
-	uint64_t	first, end;	/* units */
+	uint64_t	first, end;	/* units; the owner's while a worker has it */
+	uint64_t	reached;	/* by a worker: the unit that it did not do any more */
 	struct blk_io	*io;		/* of exclusive ones */
 	uint64_t	off, len;	/* of these, bytes */
 	int		err;

@@ -370,12 +370,24 @@ enum plan {
 	PLAN_WORKER,	/* a worker does it */
 };
 
+/* Whether buffers may be cut where blocks of the file end: the device wants aligned ones. */
+static bool can_be_cut(const struct disk *d, const struct blk_io *io)
+{
+	uint64_t align = d->lower->info.mem_align, sum = io->off;
+
+	if (align <= d->lower->info.sector)
+		return true;
+	for (int i = 0; i < io->iovcnt - 1; i++)
+		sum |= io->iov[i].iov_len;
+	return sum % align == 0;
+}
+
 static enum plan plan_pieces(const struct disk *d, const struct blk_io *io, unsigned int pieces)
 {
 	/* Each piece may end within a buffer; each part takes so many buffers. */
 	unsigned int parts = pieces + (unsigned int)io->iovcnt / (DISK_PART_IOVS - 1) + 1;
 
-	if (parts > DISK_PIECES_MAX)
+	if (parts > DISK_PIECES_MAX || (pieces > 1 && !can_be_cut(d, io)))
 		return PLAN_WORKER;
 	return parts <= d->parts_left ? PLAN_GO : PLAN_WAIT;
 }
@@ -391,7 +403,7 @@ static enum plan plan_read(struct disk *d, const struct blk_io *io)
 			disk_slow_load(d, block / UNIT_BLOCKS);
 			return PLAN_WAIT;
 		}
-		pieces += e.kind != EXTENT_ZERO;
+		pieces++;
 	}
 	return plan_pieces(d, io, pieces);
 }

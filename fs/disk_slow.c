@@ -99,7 +99,7 @@ static void load_end(struct disk *d, struct disk_slow *s)
 	if (s->err)
 		disk_fail_waiting(d, s->first, s->first + 1, false, s->err);
 	else
-		disk_fills_overlay(d, s->first, s->end);
+		disk_fills_overlay(d, s->first, s->reached);
 	__atomic_store_n(&d->stats.map_bytes, extents_bytes(&d->map), __ATOMIC_RELAXED);
 }
 
@@ -173,7 +173,7 @@ static void space_end(struct disk *d, struct disk_slow *s)
 	}
 	space_is_back(d);
 	d->map_changes++;
-	for (uint64_t unit = s->first; unit < s->end; unit++) {
+	for (uint64_t unit = s->first; unit < s->reached; unit++) {
 		const struct map_entry *e = &s->space[unit - s->first];
 
 		if (!e->block || disk_fill_find(d, unit))
@@ -187,7 +187,7 @@ static void space_end(struct disk *d, struct disk_slow *s)
 		if (!fill)
 			break;
 	}
-	disk_fills_overlay(d, s->first, s->end);
+	disk_fills_overlay(d, s->first, s->reached);
 }
 
 /* ---- commit, flush ---- */

@@ -85,7 +85,7 @@ static int work_load(struct disk_slow *s)
 	file_rdunlock(fs, ino);
 	if (err && unit > s->first)
 		err = 0;
-	s->end = unit;
+	s->reached = unit;
 	return err;
 }
 
@@ -104,7 +104,7 @@ static int space_once(struct disk_slow *s, struct fs *fs, struct inode *ino)
 	if (!err && u.fresh_count)
 		err = units_commit(fs, ino, &u, 0);
 	if (!err) {
-		s->end = s->first + u.count;
+		s->reached = s->first + u.count;
 		memcpy(s->space, u.e, sizeof(s->space));
 	}
 	file_wrunlock(fs, ino);
