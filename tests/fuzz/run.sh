@@ -26,6 +26,7 @@ done <<-LIST
 	login	20000
 	target	20000
 	lun	20000
+	ring	3000
 	scsi	4000
 	text	20000
 	vhost	3000
