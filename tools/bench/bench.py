@@ -2,89 +2,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make bench`: LunFS against the raw device and a peer, in one run, as medians and ratios.
 
-bench.py [--smoke] [part …]     parts: fuse names locks takeover mkfs iscsi
+bench.py [--smoke] [part …]     parts: fuse names locks takeover mkfs iscsi vhost
 """
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 
 from bench_iscsi import part_iscsi
-from common import BIN, MIB, ROUNDS, SECONDS, SMOKE, TOP, direct_works, fill, median, run, say
-
-
-class Host:
-    """One lunfsd with one mount."""
-
-    def __init__(self, work, name, lun):
-        self.work, self.name, self.lun = work, name, lun
-        self.run_dir = os.path.join(work, "run-" + name)
-        self.dir = os.path.join(work, "mnt-" + name)
-        for d in (self.run_dir, self.dir):
-            os.makedirs(d, exist_ok=True)
-        self.daemon = None
-
-    def start(self):
-        log = open(os.path.join(self.work, self.name + ".log"), "ab")
-        self.daemon = subprocess.Popen(
-            [os.path.join(BIN, "lunfsd"), "--run-dir", self.run_dir, "--host-name", self.name],
-            stdout=log, stderr=log)
-        end = time.time() + 10
-        while subprocess.run([os.path.join(BIN, "lunfs"), "--run-dir", self.run_dir, "status"],
-                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
-            if time.time() > end:
-                sys.exit("%s: lunfsd does not answer" % self.name)
-            time.sleep(0.02)
-        run(os.path.join(BIN, "mount.lunfs"), self.lun, self.dir, "-o", "run-dir=" + self.run_dir)
-
-    def kill(self):
-        self.daemon.send_signal(signal.SIGKILL)
-        self.daemon.wait()
-        subprocess.run(["umount", "-l", self.dir], stderr=subprocess.DEVNULL)
-
-    def stop(self):
-        if self.daemon and self.daemon.poll() is None:
-            subprocess.run(["umount", self.dir], stderr=subprocess.DEVNULL)
-            self.daemon.terminate()
-            self.daemon.wait()
-
-
-def lay_out(path, size):
-    """Writes the whole file, so that it is LunFS that is measured and not the filesystem below
-    it finding space: a flush of a file with new blocks commits that one's journal."""
-    zeros = bytes(8 * MIB)
-    with open(path, "wb") as f:
-        for _ in range(size // len(zeros)):
-            f.write(zeros)
-        f.flush()
-        os.fsync(f.fileno())
-
-
-class Volume:
-    """A formatted file and its hosts, gone at the end."""
-
-    def __init__(self, base, size=2048 * MIB, hosts=("alpha",)):
-        self.work = tempfile.mkdtemp(prefix="lunfs-bench-", dir=base)
-        os.chmod(self.work, 0o755)
-        os.environ["LUNFS_LOCK_DIR"] = os.path.join(self.work, "locks")
-        self.lun = os.path.join(self.work, "lun.img")
-        lay_out(self.lun, size)
-        run(os.path.join(BIN, "mkfs.lunfs"), "-q", "-L", "bench", self.lun, "-K")
-        self.hosts = [Host(self.work, h, self.lun) for h in hosts]
-
-    def __enter__(self):
-        for h in self.hosts:
-            h.start()
-        return self
-
-    def __exit__(self, *exc):
-        for h in self.hosts:
-            h.stop()
-        shutil.rmtree(self.work, ignore_errors=True)
+from bench_vhost import part_vhost
+from common import (BIN, MIB, ROUNDS, SECONDS, SMOKE, TOP, Volume, direct_works, fill, median, run,
+                    say)
 
 
 # ---- data through FUSE ----
@@ -333,7 +264,7 @@ def part_mkfs():
 
 
 PARTS = {"fuse": part_fuse, "names": part_names, "locks": part_locks,
-         "takeover": part_takeover, "mkfs": part_mkfs, "iscsi": part_iscsi}
+         "takeover": part_takeover, "mkfs": part_mkfs, "iscsi": part_iscsi, "vhost": part_vhost}
 
 
 def may_mount():
