@@ -47,8 +47,10 @@ for script in tests/guest/*.sh; do
 	case $script in */lib*.sh|*/in_guest.sh) continue ;; esac
 	part "guest/$(basename "$script" .sh)" "$script"
 done
-part vhost/load_generator tests/vhost/load_generator.sh
-part vhost/disk_served tests/vhost/disk_served.sh
+for script in tests/vhost/*.sh; do
+	case $script in */guests.sh) continue ;; esac
+	part "vhost/$(basename "$script" .sh)" "$script"
+done
 part iscsi              tests/iscsi/conformance.sh short
 part iscsi-wire         tests/iscsi/wire/run.py
 part bench              tests/bench_smoke.sh

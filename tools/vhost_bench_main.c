@@ -274,10 +274,12 @@ static int open_ledger(struct bench *b)
 {
 	struct load_params *p = &b->o.load;
 	char why[FE_WHY_SIZE];
+	uint64_t seed;
 
 	if (!b->o.verify)
 		return EXIT_FINE;
-	if (ledger_open(&b->ledger, b->o.ledger, p->seed, p->offset, p->size / p->block_size,
+	env_random(env_posix(), &seed, sizeof(seed));
+	if (ledger_open(&b->ledger, b->o.ledger, seed, p->offset, p->size / p->block_size,
 			p->block_size, why, sizeof(why))) {
 		fprintf(stderr, "lunfs-vhost-bench: %s\n", why);
 		return EXIT_USAGE;

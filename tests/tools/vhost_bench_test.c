@@ -107,6 +107,10 @@ static void discarded_block_shows_nothing_foreign(void)
 	CU_ASSERT_EQUAL(check(2, disk[2]), -EBADMSG);
 	write_block(2, true);
 	CU_ASSERT_EQUAL(check(2, zeros), -EBADMSG);
+	/* What was there before us may stay there. */
+	ledger_issue(&l, 5, LEDGER_DISCARD, NULL);
+	ledger_done(&l, 5);
+	CU_ASSERT_EQUAL(check(5, disk[5]), 0);
 	ledger_close(&l);
 }
 

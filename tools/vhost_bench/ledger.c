@@ -182,7 +182,9 @@ void ledger_done(struct ledger *l, uint64_t block)
 {
 	struct ledger_entry *e = &l->entries[block];
 
-	e->acked_kind = e->issued_kind;
+	/* A discard of what nobody here wrote may leave it there. */
+	if (e->issued_kind != KIND_DISCARDED || e->acked_kind != KIND_OLD)
+		e->acked_kind = e->issued_kind;
 	__atomic_store_n(&e->acked, e->issued, __ATOMIC_RELEASE);
 	e->may_be_zero = 0;
 	e->may_be_old = 0;

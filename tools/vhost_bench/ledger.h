@@ -4,8 +4,9 @@
  * happened.  In memory, or in a file, from which another run (on another host, after a crash)
  * checks the disk.
  *
- * A block is written with its sector's number and a generation that grows with each write, so
- * that a read finds out whether it got this block, and which life of it.
+ * A sector is written with its number and a generation that grows with each write, so that a
+ * read finds out whether it got this one, and which life of it.  The seed is another one in
+ * each ledger, so that what an earlier run left behind is not taken for this one's.
  *
  *   issue ──► ok      exactly that generation (or zeros) from now on
  *     └────► unclear  that generation or any since the last that was acknowledged

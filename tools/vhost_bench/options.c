@@ -33,7 +33,7 @@ static const char usage[] =
 "  --once                 sequential: all of it once, instead of for a time\n"
 "  --runtime SECONDS      how long is measured (default 5)\n"
 "  --ramp SECONDS         and how long not, before that (default 0.2)\n"
-"  --seed N               of all that is random (default 1)\n"
+"  --seed N               of which requests are made (default 1)\n"
 "\n"
 "How the rings are used:\n"
 "  --wait event|poll      sleep until an interrupt, or look all the time (default event)\n"
@@ -41,6 +41,7 @@ static const char usage[] =
 "  --ring-size N          entries (default: what is needed, at least 128)\n"
 "  --segments N           pieces that the data of a request is cut into (default 1)\n"
 "  --no-indirect, --no-event-idx   do without that feature\n"
+"  --write-through        do without FLUSH: what is acknowledged must be safe\n"
 "  --mem auto|table|slots share memory by SET_MEM_TABLE or ADD_MEM_REG (default auto)\n"
 "  --regions N            in so many regions (default 1)\n"
 "\n"
@@ -60,7 +61,7 @@ enum {
 	OPT_RW = 256, OPT_BS, OPT_IODEPTH, OPT_QUEUES, OPT_THREADS, OPT_RWMIXREAD, OPT_DISCARD,
 	OPT_ZEROES, OPT_FSYNC, OPT_OFFSET, OPT_SIZE, OPT_ONCE, OPT_RUNTIME, OPT_RAMP, OPT_SEED,
 	OPT_WAIT, OPT_RING, OPT_RING_SIZE, OPT_SEGMENTS, OPT_NO_INDIRECT, OPT_NO_EVENT_IDX,
-	OPT_MEM, OPT_REGIONS, OPT_VERIFY, OPT_LEDGER, OPT_CHECK, OPT_RECONNECT, OPT_IDLE,
+	OPT_WRITE_THROUGH, OPT_MEM, OPT_REGIONS, OPT_VERIFY, OPT_LEDGER, OPT_CHECK, OPT_RECONNECT, OPT_IDLE,
 	OPT_EXERCISE, OPT_SERVER_PID, OPT_JSON, OPT_HELP, OPT_VERSION,
 };
 
@@ -86,6 +87,7 @@ static const struct option long_options[] = {
 	{ "segments", required_argument, NULL, OPT_SEGMENTS },
 	{ "no-indirect", no_argument, NULL, OPT_NO_INDIRECT },
 	{ "no-event-idx", no_argument, NULL, OPT_NO_EVENT_IDX },
+	{ "write-through", no_argument, NULL, OPT_WRITE_THROUGH },
 	{ "mem", required_argument, NULL, OPT_MEM },
 	{ "regions", required_argument, NULL, OPT_REGIONS },
 	{ "verify", no_argument, NULL, OPT_VERIFY },
@@ -271,6 +273,9 @@ static int apply_ring(struct parsing *ps, int opt, const char *name, const char 
 	case OPT_NO_EVENT_IDX:
 		p->features_off |= FEATURE(VIRTIO_F_EVENT_IDX);
 		return 0;
+	case OPT_WRITE_THROUGH:
+		p->features_off |= FEATURE(BLK_F_FLUSH) | FEATURE(BLK_F_CONFIG_WCE);
+		return 0;
 	case OPT_MEM:
 		err = parse_choice(name, arg, mems, &n);
 		p->mem = (enum fe_mem)n;
@@ -335,6 +340,8 @@ static const char *contradiction(const struct options *o)
 		return "--discard and --zeroes are more than 100 % together";
 	if (p->once && p->random)
 		return "--once is for a sequential --rw";
+	if (p->flush_every && o->fe.features_off & FEATURE(BLK_F_FLUSH))
+		return "--write-through leaves no flush for --fsync";
 	if (p->check_only && !o->ledger)
 		return "--check wants the --ledger of an earlier run";
 	if (p->block_size / p->segments == 0)

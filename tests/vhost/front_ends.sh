@@ -1,0 +1,101 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Virtual disks under front ends of all manners (lunfs-vhost-bench): what each may ask for works,
+# lunfsd is killed under load, a host crashes and another one finds all that was acknowledged.
+. "$(dirname "$0")/../e2e/lib.sh"
+[ "$(id -u)" -eq 0 ] || skip_all "front ends of virtual disks" "needs root"
+
+bench() { timeout 90 "$bin/lunfs-vhost-bench" --runtime 0.4 --ramp 0.05 "$@" 2>>"$work/bench.log"; }
+
+attach() {	# attach HOST DISK [options]: prints the socket
+	local host=$1
+	shift
+	"$bin/lunfs" --run-dir "$work/run-$host" disk attach "$@" 2>>"$work/$host.ctl.log"
+}
+
+story "a disk is put through everything, with each kind of ring and memory"
+make_volume 4G
+host_start alpha
+ctl alpha attach "$lun" || fail "lunfs attach"
+ctl alpha disk create ds1:/thin --size 1G || fail "lunfs disk create"
+ctl alpha disk create ds1:/thick --size 256M --thick || fail "lunfs disk create"
+thin=$(attach alpha ds1:/thin) || fail "lunfs disk attach"
+thick=$(attach alpha ds1:/thick) || fail "lunfs disk attach"
+for how in "" "--ring packed" "--no-indirect --mem table --regions 3" \
+	   "--ring packed --no-event-idx --regions 8" "--no-event-idx --no-indirect --mem slots"; do
+	# shellcheck disable=SC2086
+	bench --exercise $how "$thin" >"$work/exercise.out" || fail "$how: $(cat "$work/exercise.out")"
+	[ "$(grep -c '^ok:' "$work/exercise.out")" = 18 ] || fail "$how: $(cat "$work/exercise.out")"
+done
+
+story "thin and thick disks are filled, discarded, zeroed under verification"
+for disk in thin thick; do
+	for how in "" "--wait poll --iodepth 1" "--queues 3 --segments 5 --bs 20K --ring packed" \
+		   "--rw rw --bs 128K --iodepth 8" "--bs 512 --iodepth 64" "--bs 68K --no-indirect"; do
+		# shellcheck disable=SC2086
+		bench --rw randrw --verify --discard 4 --zeroes 4 --fsync 50 --size 192M $how --json "${!disk}" \
+			>"$work/load.json" || fail "$disk $how: $(cat "$work/load.json")"
+		jq -e '.blocks_checked > 50 and .blocks_wrong == 0 and .errors == 0' "$work/load.json" \
+			>/dev/null || fail "$disk $how: $(cat "$work/load.json")"
+	done
+done
+
+bench --rw write --bs 128K --once --size 64M "$thin" >/dev/null || fail "exit status $?"
+for ring in split packed; do
+	story "lunfsd is killed under load and started again: $ring"
+	bench --rw randrw --verify --ring $ring --queues 2 --reconnect 20 --size 64M --runtime 4 --json \
+		"$thin" >"$work/killed.json" &
+	load=$!
+	for _ in 1 2 3; do
+		sleep 0.6
+		host_kill alpha
+		host_start alpha
+	done
+	wait $load || fail "exit status $?: $(cat "$work/killed.json")"
+	jq -e '.reconnects == 3 and .blocks_wrong == 0 and .blocks_checked > 500 and .errors == 0' \
+		"$work/killed.json" >/dev/null || fail "$(cat "$work/killed.json")"
+	note "longest pause $(jq '.longest_away_ms | floor' "$work/killed.json") ms"
+done
+
+story "lunfsd is stopped and started under load: an upgrade"
+bench --rw randrw --verify --reconnect 20 --size 64M --runtime 3 --json "$thick" >"$work/upgrade.json" &
+load=$!
+for _ in 1 2; do
+	sleep 0.5
+	host_stop alpha || fail "lunfsd does not end"
+	host_start alpha
+done
+wait $load || fail "exit status $?: $(cat "$work/upgrade.json")"
+jq -e '.reconnects == 2 and .blocks_wrong == 0 and .errors == 0' "$work/upgrade.json" >/dev/null ||
+	fail "$(cat "$work/upgrade.json")"
+
+story "a disk that is in use here is refused elsewhere"
+host_start beta
+ctl beta attach "$lun" || fail "lunfs attach"
+bench --rw randwrite --ledger "$work/ledger" --write-through --discard 2 --zeroes 2 --size 128M \
+	--runtime 30 --json "$thin" >/dev/null &
+load=$!
+sleep 1
+there=$(attach beta ds1:/thin) || fail "lunfs disk attach"
+bench --rw randread "$there" >/dev/null && fail "two hosts serve one disk"
+kill -0 $load 2>/dev/null || fail "the load on the first host has ended"
+
+story "the host crashes: the other one serves all that was acknowledged"
+host_kill alpha
+kill -KILL "$(pgrep -P "$load")" "$load" 2>/dev/null
+wait $load 2>/dev/null
+crash=$(date +%s%N)
+takes_over() {
+	bench --check --ledger "$work/ledger" --size 128M --json "$there" >"$work/after.json"
+	[ $? != 4 ]
+}
+wait_for 20 takes_over || fail "beta does not serve it"
+note "served $(((($(date +%s%N) - crash)) / 1000000)) ms after the crash"
+jq -e '.blocks_wrong == 0 and .blocks_checked > 1000' "$work/after.json" >/dev/null ||
+	fail "$(cat "$work/after.json")"
+bench --rw randrw --ledger "$work/ledger" --size 128M "$there" >/dev/null || fail "it cannot be written on"
+
+story "the volume is clean"
+host_stop beta || fail "lunfsd does not end"
+check_volume
+finish
