@@ -109,8 +109,9 @@ static uint64_t next_wake(const struct lockd *ld)
 
 	if (!list_empty(&c->drops) || !list_empty(&c->unclear))
 		return now + lockd_beat_ns(ld) / 4;
+	/* A lock that becomes idle wakes nobody, for that would cost each use of it. */
 	if (list_empty(&c->lru))
-		return ENV_FOREVER;
+		return now + IDLE_NS;
 	return list_first(&c->lru, struct lock, lru)->last_use_ns + IDLE_NS;
 }
 

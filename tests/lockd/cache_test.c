@@ -140,6 +140,27 @@ static void evict_body(struct host *h)
 	CU_ASSERT_EQUAL(lock_held(h->ld, &h->locks[4]), LOCK_SHARED);
 }
 
+/* Nothing else happens on this host: no want, no eviction, nothing that looks at its locks. */
+static void nothing_happens_body(struct host *h)
+{
+	host_sleep(h, 10 * SEC);
+	CU_ASSERT_EQUAL(host_op(h, 0, LOCK_EXCLUSIVE, 0), 0);
+	host_sleep(h, 29 * SEC);
+	CU_ASSERT_EQUAL(lock_held(h->ld, &h->locks[0]), LOCK_EXCLUSIVE);
+	host_sleep(h, 2 * SEC);
+	CU_ASSERT_EQUAL(lock_held(h->ld, &h->locks[0]), LOCK_FREE);
+}
+
+/* Who takes such a lock later finds it free, and has not to wait until its holder looks. */
+static void a_lock_that_is_idle_is_released_though_nothing_happens(void)
+{
+	struct world *w = world_new(5, 1, 512);
+
+	w->hosts[0].body = nothing_happens_body;
+	world_run(w, 120 * SEC);
+	world_free(w);
+}
+
 /* Memory of an inode is freed after lock_evict(): lockd must not come back to it. */
 static void evicted_idle_and_too_many_locks_are_released(void)
 {
@@ -748,6 +769,7 @@ UNIT_MAIN("lock cache",
 	  UNIT_TEST(threads_share_one_acquire_and_do_not_wait_for_others),
 	  UNIT_TEST(only_sharer_upgrades),
 	  UNIT_TEST(evicted_idle_and_too_many_locks_are_released),
+	  UNIT_TEST(a_lock_that_is_idle_is_released_though_nothing_happens),
 	  UNIT_TEST(unchanged_is_said_only_if_nobody_else_could_write),
 	  UNIT_TEST(cached_lock_is_passed_on_within_a_beat_and_a_half),
 	  UNIT_TEST(idle_locks_go_along_with_a_wanted_one),

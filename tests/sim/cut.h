@@ -42,7 +42,8 @@
 enum what {
 	OP_MKFS, OP_CREATE, OP_MKDIR, OP_SYMLINK, OP_LINK, OP_UNLINK, OP_RMDIR, OP_RENAME,
 	OP_WRITE, OP_TRUNCATE, OP_PUNCH, OP_ZERO, OP_ALLOCATE, OP_SETXATTR, OP_REMOVEXATTR,
-	OP_CHMOD, OP_FSYNC, OP_SYNC, OP_ATTACH, OP_DETACH,
+	OP_CHMOD, OP_FSYNC, OP_SYNC, OP_ATTACH, OP_DETACH, OP_SNAPSHOT, OP_CLONE, OP_REVERT,
+	OP_MERGE,
 };
 
 struct op {
@@ -53,6 +54,7 @@ struct op {
 	uint64_t off, len;
 	unsigned int flags;
 	unsigned int obj;	/* the object: 1 + index of the operation that made it; 0 root */
+	unsigned int src;	/* of snapshots and clones: the object that they show */
 	size_t	begin, end;	/* moments; NEVER: it has not ended */
 	int	err;
 };
@@ -110,7 +112,11 @@ struct workload {
 	uint32_t slots;
 	bool	mkfs;		/* the script formats; else it finds a fresh volume */
 	uint64_t arg;		/* the script's */
+	bool	copied;		/* hosts find another device than the one it was made on */
 };
+
+/* What hosts find where the volume is a copy. */
+#define COPY_IDENTITY	"power-cut-copy"
 
 extern const struct workload workloads[];
 extern const size_t workload_count;
@@ -174,6 +180,14 @@ void do_setxattr(struct recording *r, unsigned int host, const char *path, const
 		 uint64_t len);
 void do_removexattr(struct recording *r, unsigned int host, const char *path,
 		    const char *name);
+/* Several writers from now on, or one. */
+void do_mark(struct recording *r, unsigned int host, const char *path, bool multi);
+/* Images: @path gets a snapshot or clone @to; the file at @to goes back to snapshot @path; what was
+ * deleted below @path is merged, @steps steps of it. */
+void do_snapshot(struct recording *r, unsigned int host, const char *path, const char *to);
+void do_clone(struct recording *r, unsigned int host, const char *path, const char *to);
+void do_revert(struct recording *r, unsigned int host, const char *path, const char *to);
+void do_merge(struct recording *r, unsigned int host, const char *path, unsigned int steps);
 void do_chmod(struct recording *r, unsigned int host, const char *path, uint32_t mode);
 void do_fsync(struct recording *r, unsigned int host, const char *path, bool data_only);
 void do_sync(struct recording *r, unsigned int host);

@@ -12,6 +12,7 @@
 
 enum tear { TEAR_NOT, TEAR_FIRST, TEAR_LAST, TEAR_HALF, TEAR_RANDOM, TEAR_COUNT };
 enum others { OTHERS_NONE, OTHERS_ALL, OTHERS_RANDOM, OTHERS_COUNT };
+#define SEVERAL		4u	/* states in which everything volatile may be torn */
 
 /* What @state means. */
 struct choice {
@@ -20,7 +21,8 @@ struct choice {
 	bool	exhaustive;	/* keep is a mask of the others */
 	uint64_t keep;
 	enum others which;	/* else */
-	enum tear tear;
+	enum tear tear;		/* of the last write */
+	bool	several;	/* of any, at random */
 };
 
 static bool is_volatile(const struct rec_write *w, size_t moment)
@@ -49,6 +51,19 @@ static bool can_tear(const struct recording *r, const struct choice *c)
 	return c->last != NEVER && r->writes[c->last].len > TEAR;
 }
 
+static uint64_t tears(const struct recording *r, const struct choice *c)
+{
+	return can_tear(r, c) ? (TEAR_COUNT - 1) * (c->others ? OTHERS_COUNT : 1) : 0;
+}
+
+static bool can_tear_others(const struct recording *r, size_t moment, const struct choice *c)
+{
+	for (size_t i = 0; i < r->write_count && r->writes[i].applied <= moment; i++)
+		if (is_volatile(&r->writes[i], moment) && i != c->last && r->writes[i].len > TEAR)
+			return true;
+	return false;
+}
+
 static bool ends_something(const struct recording *r, const struct moment *m)
 {
 	enum what what;
@@ -56,20 +71,19 @@ static bool ends_something(const struct recording *r, const struct moment *m)
 	if (m->kind != MOMENT_END)
 		return m->kind == MOMENT_FLUSH;
 	what = r->ops[m->index].what;
-	return what == OP_FSYNC || what == OP_SYNC || what == OP_DETACH || what == OP_MKFS;
+	return what == OP_FSYNC || what == OP_SYNC || what == OP_DETACH || what == OP_MKFS ||
+	       what == OP_SNAPSHOT || what == OP_CLONE || what == OP_REVERT;
 }
 
 uint64_t cuts_count(const struct recording *r, size_t moment)
 {
 	struct choice c;
-	uint64_t tears;
 
 	if (moment < r->cut_from || (r->moments[moment].kind != MOMENT_WRITE &&
 				     !ends_something(r, &r->moments[moment])))
 		return 0;
 	choice_begin(r, moment, &c);
-	tears = can_tear(r, &c) ? (TEAR_COUNT - 1) * (c.others ? OTHERS_COUNT : 1) : 0;
-	return subsets(&c) + tears;
+	return subsets(&c) + tears(r, &c) + (can_tear_others(r, moment, &c) ? SEVERAL : 0);
 }
 
 static void choice_make(const struct recording *r, size_t moment, uint64_t state,
@@ -84,6 +98,11 @@ static void choice_make(const struct recording *r, size_t moment, uint64_t state
 		return;
 	}
 	state -= subsets(c);
+	if (state >= tears(r, c)) {
+		c->which = OTHERS_RANDOM;
+		c->several = true;
+		return;
+	}
 	c->tear = (enum tear)(1 + state % (TEAR_COUNT - 1));
 	c->which = (enum others)(state / (TEAR_COUNT - 1));
 }
@@ -194,6 +213,8 @@ void cuts_choose(const struct recording *r, struct simdisk *disk, size_t moment,
 		if (!is_volatile(&r->writes[i], moment))
 			continue;
 		kept = is_last || is_kept(&c, nth++, seed);
+		if (c.several && !is_last && mix64(seed ^ ~i) % 2)
+			tear = TEAR_RANDOM;
 		if (verbose)
 			describe(r, i, kept, tear);
 		if (kept)

@@ -178,6 +178,31 @@ static bool apply_link(struct model *m, const struct op *op)
 	return true;
 }
 
+/* A new name for what @op->src shows now; of a revert in place of the file that has it. */
+static bool apply_image(struct model *m, const struct op *op)
+{
+	struct object *src = object_find(m, op->src), *o;
+	struct entry *old = entry_find(m, op->to);
+	struct op new = *op;
+
+	if (!src || (op->what == OP_REVERT) != !!old)
+		return false;
+	if (old)
+		entry_remove(m, old);
+	strcpy(new.path, op->to);
+	if (!parent_exists(m, op->to) || !object_new(m, &new, S_IFREG | 0644))
+		return false;
+	src = object_find(m, op->src);	/* they move */
+	o = object_find(m, op->obj);
+	o->size = src->size;
+	o->mode = src->mode;
+	o->xattr_count = src->xattr_count;
+	memcpy(o->xattrs, src->xattrs, sizeof(o->xattrs));
+	/* The entry of object_new() has the copy's path. */
+	entry_find(m, op->to)->path = op->to;
+	return true;
+}
+
 static bool apply_unlink(struct model *m, const struct op *op)
 {
 	struct entry *e = entry_find(m, op->path);
@@ -258,7 +283,9 @@ static bool apply(struct model *m, const struct op *op, size_t index)
 	case OP_RMDIR:		return apply_unlink(m, op);
 	case OP_RENAME:		return apply_rename(m, op);
 	case OP_MKFS:		return apply_mkfs(m);
-	case OP_FSYNC: case OP_SYNC: case OP_ATTACH: case OP_DETACH:
+	case OP_SNAPSHOT: case OP_CLONE: case OP_REVERT:
+		return apply_image(m, op);
+	case OP_FSYNC: case OP_SYNC: case OP_ATTACH: case OP_DETACH: case OP_MERGE:
 		return true;
 	case OP_WRITE: case OP_TRUNCATE: case OP_PUNCH: case OP_ZERO: case OP_ALLOCATE:
 	case OP_SETXATTR: case OP_REMOVEXATTR: case OP_CHMOD:
@@ -348,14 +375,33 @@ static void overlay(const struct op *op, size_t index, uint8_t *buf, uint64_t of
 	}
 }
 
+/* The operation that made @obj as an image of another object; NULL. */
+static const struct op *image_op(const struct point *p, unsigned int obj)
+{
+	const struct op *op = obj ? &p->r->ops[obj - 1] : NULL;
+
+	return op && op->src ? op : NULL;
+}
+
+/* Bytes that the first @end operations left of @obj: of those before @all, and of those at @p. */
+static void contents_before(const struct point *p, size_t all, size_t end, unsigned int obj,
+			    uint8_t *buf, uint64_t off, uint64_t len)
+{
+	const struct op *image = image_op(p, obj);
+
+	if (image)
+		contents_before(p, all, obj - 1, image->src, buf, off, len);
+	for (size_t i = 0; i < end; i++)
+		if (p->r->ops[i].obj == obj && (happened(p, i) || i < all))
+			overlay(&p->r->ops[i], i, buf, off, len);
+}
+
 /* Bytes of @obj at @p, and in any case after the first @all operations. */
 static void contents(const struct point *p, size_t all, unsigned int obj, uint8_t *buf,
 		     uint64_t off, uint64_t len)
 {
 	memset(buf, 0, len);
-	for (size_t i = 0; i < p->begun; i++)
-		if (p->r->ops[i].obj == obj && (happened(p, i) || i < all))
-			overlay(&p->r->ops[i], i, buf, off, len);
+	contents_before(p, all, p->begun, obj, buf, off, len);
 }
 
 /* Whether each byte of @got that differs from @want is what a later operation made of it. */
@@ -404,6 +450,10 @@ static bool found_bytes(const struct found *f, uint8_t *buf, uint64_t off, uint6
 
 static bool is_written(const struct point *p, unsigned int obj, uint64_t off, uint64_t len)
 {
+	const struct op *image = image_op(p, obj);
+
+	if (image && is_written(p, image->src, off, len))
+		return true;
 	for (size_t i = 0; i < p->begun; i++) {
 		const struct op *op = &p->r->ops[i];
 
@@ -471,6 +521,8 @@ static bool xattrs_match(const struct object *o, const struct found *f)
 		if (k == f->xattr_count || f->xattrs[k].len != a->len)
 			return false;
 		pattern(a->op, 0, want, a->len);
+		if (!strcmp(a->name, XATTR_MULTI))
+			want[0] = '1';
 		if (memcmp(want, f->xattrs[k].value, a->len))
 			return false;
 	}
@@ -546,12 +598,18 @@ static bool point_matches(const struct point *p, const struct tree *tree, char *
 
 /* ---- candidates ---- */
 
+/* These are durable, with all that their host did before, when they have ended. */
+static bool makes_image(enum what what)
+{
+	return what == OP_SNAPSHOT || what == OP_CLONE || what == OP_REVERT;
+}
+
 /* What @sync, which has ended, made durable. */
 static void require(const struct recording *r, size_t sync, size_t least[ACTORS_MAX])
 {
 	const struct op *s = &r->ops[sync];
 
-	if (s->what == OP_MKFS)
+	if (s->what == OP_MKFS || makes_image(s->what))
 		least[s->actor] = sync + 1;
 	for (size_t i = 0; i < sync; i++) {
 		const struct op *op = &r->ops[i];
@@ -607,7 +665,7 @@ bool model_allows(const struct recording *r, size_t moment, const struct tree *t
 
 		if (op->end <= moment && !op->err &&
 		    (op->what == OP_FSYNC || op->what == OP_SYNC || op->what == OP_DETACH ||
-		     op->what == OP_MKFS))
+		     op->what == OP_MKFS || makes_image(op->what)))
 			require(r, i, least);
 	}
 	return any_point_matches(&p, least, 0, tree, verbose, why, why_size);

@@ -207,6 +207,8 @@ struct blkdev *record_open(struct recording *r, struct env *host)
 	};
 	t->lower = simdisk_open(r->disk, host);
 	t->dev.info = t->lower->info;
+	if (r->w->copied && r->moment_count)
+		snprintf(t->dev.info.identity, sizeof(t->dev.info.identity), COPY_IDENTITY);
 	t->dev.ops = &t->ops;
 	t->dev.env = host;
 	t->r = r;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* What scripts do, noted for the model before and after. */
+#include "fs/image.h"
 #include "tests/sim/cut.h"
 
 static const struct fs_cred cred = { .uid = 0, .gid = 0, .pid = 7, .comm = "script" };
@@ -26,7 +27,10 @@ static size_t op_begin(struct recording *r, enum what what, unsigned int host,
 	strcpy(op->path, path);
 	strcpy(op->to, to);
 	op->end = NEVER;
-	if (what == OP_CREATE || what == OP_MKDIR || what == OP_SYMLINK)
+	if (what == OP_SNAPSHOT || what == OP_CLONE || what == OP_REVERT)
+		MUST(model_object(r, r->op_count, path, &op->src));
+	if (what == OP_CREATE || what == OP_MKDIR || what == OP_SYMLINK || what == OP_SNAPSHOT ||
+	    what == OP_CLONE || what == OP_REVERT)
 		op->obj = (unsigned int)r->op_count + 1;
 	else if (what != OP_SYNC && what != OP_MKFS && what != OP_ATTACH && what != OP_DETACH)
 		MUST(model_object(r, r->op_count, path, &op->obj));
@@ -103,6 +107,7 @@ void do_attach(struct recording *r, unsigned int host)
 	memset(p.host_id, (int)host + 1, sizeof(p.host_id));
 	env_random(r->env, p.boot_id, sizeof(p.boot_id));
 	snprintf(p.host_name, sizeof(p.host_name), "%s", host_names[host]);
+	p.flags = r->w->copied ? FS_RESIGNATURE : 0;
 	err = fs_attach(&p, &m->fs, why, sizeof(why));
 	if (err)
 		fprintf(stderr, "%s\n", why);
@@ -353,6 +358,56 @@ int do_allocate(struct recording *r, unsigned int host, const char *path, unsign
 	return fallocate_file(r, host, OP_ALLOCATE, path, flags, off, len);
 }
 
+/* ---- images ---- */
+
+void do_snapshot(struct recording *r, unsigned int host, const char *path, const char *to)
+{
+	size_t i = op_begin(r, OP_SNAPSHOT, host, path, to);
+	struct fs *fs = r->hosts[host].fs;
+	const char *name, *snap_name;
+	struct fs_attr attr;
+	uint64_t dir = parent_of(fs, path, &name);
+
+	MUST(parent_of(fs, to, &snap_name) == dir);
+	op_end(r, i, fs_snapshot(fs, dir, name, snap_name, NULL, &attr), true);
+}
+
+static void clone(struct recording *r, unsigned int host, enum what what, const char *path,
+		  const char *to)
+{
+	size_t i = op_begin(r, what, host, path, to);
+	struct fs *fs = r->hosts[host].fs;
+	struct fs_attr attr;
+	const char *name;
+	uint64_t base = id_of(fs, path), dir = parent_of(fs, to, &name);
+
+	op_end(r, i, fs_clone(fs, base, dir, name, what == OP_REVERT, &cred, &attr), true);
+}
+
+void do_clone(struct recording *r, unsigned int host, const char *path, const char *to)
+{
+	clone(r, host, OP_CLONE, path, to);
+}
+
+void do_revert(struct recording *r, unsigned int host, const char *path, const char *to)
+{
+	clone(r, host, OP_REVERT, path, to);
+}
+
+void do_merge(struct recording *r, unsigned int host, const char *path, unsigned int steps)
+{
+	struct fs *fs = r->hosts[host].fs;
+	struct fs_file *f = open_file(fs, path, FS_OPEN_WRITE);
+	size_t i = op_begin(r, OP_MERGE, host, path, "");
+	struct merge m = { 0 };
+	int err = 1;
+
+	while (steps-- && err > 0)
+		err = fs_merge_step(fs, f, &m);
+	op_end(r, i, err > 0 ? 0 : err, true);
+	fs_close(fs, f);
+}
+
 /* ---- attributes ---- */
 
 void do_setxattr(struct recording *r, unsigned int host, const char *path, const char *name,
@@ -366,6 +421,17 @@ void do_setxattr(struct recording *r, unsigned int host, const char *path, const
 	r->ops[i].len = len;
 	pattern(i, 0, value, len);
 	op_end(r, i, xattr_set(fs, id_of(fs, path), name, value, len, 0), true);
+}
+
+void do_mark(struct recording *r, unsigned int host, const char *path, bool multi)
+{
+	size_t i = op_begin(r, multi ? OP_SETXATTR : OP_REMOVEXATTR, host, path, XATTR_MULTI);
+	struct fs *fs = r->hosts[host].fs;
+	uint64_t id = id_of(fs, path);
+
+	r->ops[i].len = 1;
+	op_end(r, i, multi ? xattr_set(fs, id, XATTR_MULTI, "1", 1, 0) :
+	       xattr_remove(fs, id, XATTR_MULTI), true);
 }
 
 void do_removexattr(struct recording *r, unsigned int host, const char *path,

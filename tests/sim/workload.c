@@ -540,12 +540,132 @@ static void held(struct recording *r)
 	do_sync(r, 0);
 }
 
+/* Each host writes its blocks of one file; then one host has it alone again. */
+static void multi(struct recording *r)
+{
+	do_attach(r, 0);
+	do_attach(r, 1);
+	do_create(r, 0, "/m");
+	do_write(r, 0, "/m", 0, 64 * KIB);
+	do_mark(r, 0, "/m", true);
+	do_sync(r, 0);
+	for (unsigned int i = 0; i < 8; i++) {
+		do_write(r, i % 2, "/m", i * 8192, 4096);
+		if (i == 3)
+			do_fsync(r, 0, "/m", true);
+		if (i == 6)
+			do_fsync(r, 1, "/m", false);
+	}
+	do_write(r, 1, "/m", 32 * KIB, 16 * KIB);
+	do_fsync(r, 1, "/m", true);
+	do_sleep(r, 600);
+	do_mark(r, 1, "/m", false);
+	do_write(r, 1, "/m", 100, 70000);
+}
+
+/* Space in one group, and then in the next. */
+static void groups(struct recording *r)
+{
+	uint64_t filler = 1016 * MIB;
+
+	do_attach(r, 0);
+	do_create(r, 0, "/filler");
+	while (filler && do_allocate(r, 0, "/filler", FILE_KEEP_SIZE, 0, filler))
+		filler -= MIB;
+	do_sync(r, 0);
+	do_attach(r, 1);
+	cut_from_here(r);
+	do_mkdir(r, 0, "/d");
+	do_create(r, 0, "/d/a");
+	do_write(r, 0, "/d/a", 0, 12 * UNIT_SIZE);
+	do_fsync(r, 0, "/d/a", false);
+	do_create(r, 1, "/d/b");
+	do_write(r, 1, "/d/b", 0, 3 * UNIT_SIZE + 5000);
+	do_rename(r, 1, "/d/b", "/b", 0);
+	do_fsync(r, 1, "/b", false);
+	do_punch(r, 0, "/d/a", UNIT_SIZE, 9 * UNIT_SIZE);
+	do_write(r, 1, "/b", 2 * UNIT_SIZE, 6 * UNIT_SIZE);
+	do_unlink(r, 0, "/d/a");
+	do_truncate(r, 1, "/b", 3000);
+	do_sync(r, 1);
+	do_sleep(r, 700);
+	do_write(r, 1, "/b", 9000, 2 * UNIT_SIZE);
+	do_sync(r, 0);
+}
+
+/* A copy of a volume becomes one of its own. */
+static void resignature(struct recording *r)
+{
+	do_attach(r, 0);
+	do_create(r, 0, "/f");
+	do_write(r, 0, "/f", 0, 9000);
+	do_detach(r, 0);
+	do_attach(r, 1);
+	do_write(r, 1, "/f", 4096, 9000);
+	do_sync(r, 1);
+}
+
+/* Snapshots, clones on the other host, back to one, deleted ones merged. */
+static void images(struct recording *r)
+{
+	do_attach(r, 0);
+	do_attach(r, 1);
+	do_create(r, 0, "/disk");
+	do_write(r, 0, "/disk", 0, 3 * UNIT_SIZE);
+	do_snapshot(r, 0, "/disk", "/s1");
+	do_write(r, 0, "/disk", 5000, 3000);
+	do_write(r, 0, "/disk", UNIT_SIZE, 8192);
+	do_clone(r, 1, "/s1", "/clone");
+	do_write(r, 1, "/clone", UNIT_SIZE - 3000, 9000);
+	do_fsync(r, 1, "/clone", false);
+	do_punch(r, 0, "/disk", 2 * UNIT_SIZE, UNIT_SIZE);
+	do_snapshot(r, 0, "/disk", "/s2");
+	do_write(r, 0, "/disk", 3 * UNIT_SIZE - 6000, 9000);
+	do_truncate(r, 0, "/disk", 2 * UNIT_SIZE + 7000);
+	do_fsync(r, 0, "/disk", true);
+	do_revert(r, 1, "/s2", "/clone");
+	do_write(r, 1, "/clone", 100, 50);
+	do_sync(r, 1);
+	do_unlink(r, 0, "/s2");
+	do_revert(r, 0, "/s1", "/disk");
+	do_write(r, 0, "/disk", 40000, 5000);
+	do_sleep(r, 1200);
+	do_unlink(r, 1, "/clone");
+	do_sync(r, 1);
+	do_sync(r, 0);
+}
+
+/* What a deleted snapshot holds moves into the image on top, unit by unit. */
+static void merge(struct recording *r)
+{
+	do_attach(r, 0);
+	do_create(r, 0, "/disk");
+	do_write(r, 0, "/disk", 0, 4 * UNIT_SIZE);
+	do_snapshot(r, 0, "/disk", "/s1");
+	do_write(r, 0, "/disk", 5000, 30000);
+	do_write(r, 0, "/disk", UNIT_SIZE, UNIT_SIZE - 8192);
+	do_snapshot(r, 0, "/disk", "/s2");
+	do_punch(r, 0, "/disk", 2 * UNIT_SIZE, UNIT_SIZE);
+	do_write(r, 0, "/disk", 100000, 3000);
+	do_sync(r, 0);
+	cut_from_here(r);
+	do_unlink(r, 0, "/s1");
+	do_merge(r, 0, "/disk", 1);
+	do_write(r, 0, "/disk", 150000, 5000);
+	do_merge(r, 0, "/disk", 20);
+	do_fsync(r, 0, "/disk", true);
+	do_unlink(r, 0, "/s2");
+	do_merge(r, 0, "/disk", 20);
+	do_write(r, 0, "/disk", 3 * UNIT_SIZE, 3000);
+	do_sync(r, 0);
+}
+
 #define ON_ARG(name, script, sector, arg) \
-	{ name, script, 64 * MIB, sector, 512 * KIB, 2, false, arg }
+	{ name, script, 64 * MIB, sector, 512 * KIB, 2, false, arg, false }
 #define ON(name, script, sector)	ON_ARG(name, script, sector, 0)
 
 const struct workload workloads[] = {
-	{ "mkfs", make_volume, 64 * MIB, 512, 512 * KIB, 2, true, 0 },
+	{ "mkfs", make_volume, 64 * MIB, 512, 512 * KIB, 2, true, 0, false },
 	ON("create", create, 512),
 	ON("write_thin", write_thin, 512),
 	ON("write_thin_4096", write_thin, 4096),
@@ -569,5 +689,11 @@ const struct workload workloads[] = {
 	ON("join_leave", join_leave, 512),
 	ON("full", full, 512),
 	ON("reuse", reuse, 512),
+	ON("multi", multi, 512),
+	ON("multi_4096", multi, 4096),
+	{ "groups", groups, 2304 * MIB, 512, 512 * KIB, 2, false, 0, false },
+	{ "resignature", resignature, 64 * MIB, 512, 512 * KIB, 2, false, 0, true },
+	ON("images", images, 512),
+	ON("merge", merge, 512),
 };
 const size_t workload_count = ARRAY_SIZE(workloads);

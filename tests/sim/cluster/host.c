@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Hosts' lives: attach, work, detach, crash, come back. */
-#include "tests/sim/cluster/sim.h"
+#include "tests/sim/cluster/rules.h"
 
 #define PID_BASE	1000u
 #define WATCHDOG_NS	(5 * SEC)
@@ -40,6 +40,7 @@ static void host_log(void *arg, enum log_level level, const char *line)
 
 	if (level <= LOG_LEVEL_INFO)
 		world_trace(h->w, "  host %u: %s", h->number, line);
+	transitions_logged(line);
 	if (strstr(line, "we hold it, and it names somebody else") || strstr(line, "a later owner of our own"))
 		world_violation(h->w, "R1: host %u: %s", h->number, line);
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* One run of the simulator from its seed; soak.c makes many. */
+#include "tests/sim/cluster/rules.h"
 #include "tests/sim/cluster/soak.h"
 #include "tests/sim/cluster/work.h"
 
@@ -77,7 +78,8 @@ static void world_make(struct world *w, const struct run_params *p)
 	w->trace = p->trace;
 	w->watch = p->watch;
 	w->sim = sim_new(p->seed);
-	w->rung = pick_rung(w);
+	w->costs_fd = p->costs_fd;
+	w->rung = w->costs_fd ? RUNG_RESERVATION : pick_rung(w);
 	w->counters[rungs[w->rung]]++;
 	/* By 9 % a lease of 5 s and a suspicion after 6 s would meet. */
 	w->drift_max_ppm = world_chance(w, 50) ? 10000 : 80000;
@@ -161,11 +163,17 @@ static void world_thread(void *arg)
 	model_start(w);
 	rules_start(w);
 	watch_start(w);
+	transitions_start(w);
 	life = life_new(&w->hosts[HOSTS_MAX]);
 	if (env_thread_start(life->env, "first", first_thread, life, &thread))
 		abort();
 	env_thread_join(w->hosts[HOSTS_MAX].env, thread);
 	w->hosts[HOSTS_MAX].env = NULL;
+	if (w->costs_fd) {
+		costs_run(w, w->costs_fd);
+		w->over = true;
+		return;
+	}
 	for (unsigned int i = 0; i < w->host_count && !w->violations; i++)
 		host_start(&w->hosts[i]);
 	chaos_run(w);

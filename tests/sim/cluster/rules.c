@@ -226,14 +226,16 @@ static void check_taken(struct world *w, struct life *life, uint64_t addr,
 			continue;
 		if (a->mode == LOCK_EXCLUSIVE && rec_names(b, i, g) && b->mode != a->mode &&
 		    i == life->slot && g == life->generation) {
-			w->counters[COUNT_lock_downgrade]++;
+			w->counters[b->mode == LOCK_MULTI ? COUNT_lock_downgrade_multi :
+				    COUNT_lock_downgrade]++;
 			check_settled(w, life, addr, "downgraded", b->mode != LOCK_MULTI);
 			continue;
 		}
 		if (rec_names(b, i, g))
 			continue;
 		if (is_stale(w, i, g)) {
-			w->counters[COUNT_lock_stale]++;
+			w->counters[a->mode == LOCK_EXCLUSIVE ? COUNT_lock_stale :
+				    COUNT_lock_stale_sharer]++;
 			continue;
 		}
 		if (i != life->slot || g != life->generation)
@@ -245,6 +247,13 @@ static void check_taken(struct world *w, struct life *life, uint64_t addr,
 	}
 }
 
+static bool is_same_but_sequence(const struct lockrec *a, const struct lockrec *b)
+{
+	return a->mode == b->mode && a->owner == b->owner &&
+	       a->owner_generation == b->owner_generation && a->pid == b->pid &&
+	       a->since == b->since && !memcmp(a->sharers, b->sharers, sizeof(a->sharers));
+}
+
 static void count_lock(struct world *w, const struct life *life, const struct lockrec *a,
 		       const struct lockrec *b)
 {
@@ -252,6 +261,8 @@ static void count_lock(struct world *w, const struct life *life, const struct lo
 	bool has = rec_names(b, life->slot, life->generation);
 
 	w->counters[COUNT_lock_take] += a->mode == LOCK_FREE && has;
+	w->counters[COUNT_lock_bump] += is_same_but_sequence(a, b);
+	w->counters[COUNT_lock_take_shared] += a->mode == LOCK_FREE && has && b->mode == LOCK_SHARED;
 	w->counters[COUNT_lock_multi] += a->mode == LOCK_FREE && has && b->mode == LOCK_MULTI;
 	w->counters[COUNT_lock_multi_join] += a->mode == LOCK_MULTI && !had && has &&
 					      b->mode == LOCK_MULTI;
@@ -426,6 +437,8 @@ static void saw(void *arg, struct env *env, const struct blk_io *io)
 	show_watched(w, life, io);
 	if (!life)
 		return;
+	if (w->also)
+		w->also(w->also_arg, life, io);
 	if (io->op == BLK_CAW && in_region(io->off, s->slots_addr, s->slot_count * BLOCK_SIZE)) {
 		slot_changed(w, life, io);
 		return;

@@ -69,6 +69,12 @@ void check_settled(struct world *w, struct life *life, uint64_t lock, const char
 /** check_replayed() - no transaction of @slot is left that nobody has written home (R3). */
 void check_replayed(struct world *w, uint32_t slot);
 
+/* ---- transitions.c ---- */
+
+void transitions_start(struct world *w);
+/** transitions_logged() - a host has logged @line. */
+void transitions_logged(const char *line);
+
 /* ---- watch.c ---- */
 
 /** watch_beat() - @life's slot shows that one of its heartbeats has landed. */

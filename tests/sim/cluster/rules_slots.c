@@ -74,25 +74,44 @@ static bool is_claim(const struct slot *a, const struct slot *b)
 		a->recoverer_generation != b->recoverer_generation);
 }
 
+/* Whether the owner of @s is recovering others itself. */
+static bool has_claims(struct world *w, const struct slot *s)
+{
+	struct slot other;
+
+	for (uint32_t i = 0; i < w->super.slot_count; i++)
+		if (i != s->index && slot_at(w, i, &other) && other.state == SLOT_RECOVERING &&
+		    other.recoverer == s->index && other.recoverer_generation == s->generation)
+			return true;
+	return false;
+}
+
 static void count_change(struct world *w, const struct slot *a, const struct slot *b)
 {
 	uint64_t *n = w->counters;
 	bool self = b->recoverer == b->index;
 
-	for (unsigned int i = 0; i < SLOT_WANTS; i++)
+	for (unsigned int i = 0; i < SLOT_WANTS; i++) {
 		n[COUNT_slot_want] += b->wants[i].addr && b->wants[i].addr != a->wants[i].addr;
-	for (unsigned int i = 0; i < SLOT_DENIALS; i++)
+		n[COUNT_slot_want_done] += a->wants[i].addr && !b->wants[i].addr;
+	}
+	for (unsigned int i = 0; i < SLOT_DENIALS; i++) {
 		n[COUNT_slot_denial] += b->denials[i].addr && b->denials[i].stamp != a->denials[i].stamp;
+		n[COUNT_slot_denial_done] += a->denials[i].addr && !b->denials[i].addr;
+	}
 	n[COUNT_slot_beat] += a->state == b->state;
 	n[COUNT_slot_claim] += a->state == SLOT_FREE && b->state == SLOT_JOINING;
 	n[COUNT_slot_live] += a->state == SLOT_JOINING && b->state == SLOT_LIVE;
-	n[COUNT_slot_leave] += a->state != SLOT_RECOVERING && a->state != SLOT_FREE &&
-			       b->state == SLOT_FREE;
+	n[COUNT_slot_leave] += a->state == SLOT_LIVE && b->state == SLOT_FREE;
+	n[COUNT_slot_join_failed] += a->state == SLOT_JOINING && b->state == SLOT_FREE;
 	n[COUNT_slot_retire] += a->state == SLOT_RECOVERING && b->state == SLOT_FREE;
 	n[COUNT_slot_self_live] += a->state == SLOT_RECOVERING && b->state == SLOT_LIVE;
 	n[COUNT_slot_drained] += !(a->flags & SLOT_DRAINED) && b->flags & SLOT_DRAINED;
 	if (b->state != SLOT_RECOVERING)
 		return;
+	n[COUNT_slot_identity] += self && a->state == SLOT_RECOVERING && a->recoverer == a->index &&
+				  a->pid != b->pid;
+	n[COUNT_slot_claimer_first] += a->state != SLOT_RECOVERING && has_claims(w, a);
 	n[COUNT_slot_recover_self] += a->state != SLOT_RECOVERING && self;
 	n[COUNT_slot_recover] += a->state == SLOT_LIVE && !self;
 	n[COUNT_slot_recover_joining] += a->state == SLOT_JOINING && !self;

@@ -68,23 +68,50 @@
 	X(slot_live, "slot: JOINING to LIVE") \
 	X(slot_beat, "slot: heartbeat") \
 	X(slot_leave, "slot: LIVE to FREE") \
+	X(slot_join_failed, "slot: JOINING to FREE") \
 	X(slot_recover, "slot: LIVE to RECOVERING") \
 	X(slot_recover_joining, "slot: JOINING to RECOVERING") \
 	X(slot_recover_self, "slot: to RECOVERING by itself") \
+	X(slot_identity, "slot: RECOVERING by itself, identity replaced") \
 	X(slot_reclaim, "slot: RECOVERING claimed from a dead recoverer") \
+	X(slot_claimer_first, "slot: a recoverer recovered, its own claims still open") \
 	X(slot_retire, "slot: RECOVERING to FREE (takeover)") \
 	X(slot_self_live, "slot: RECOVERING by itself to LIVE") \
 	X(slot_drained, "slot: drained, by a host that gave up") \
 	X(slot_want, "slot: want published") \
+	X(slot_want_done, "slot: want withdrawn") \
 	X(slot_denial, "slot: denial published") \
+	X(slot_denial_done, "slot: denial forgotten") \
+	X(slot_lost, "slot: lost under its host") \
+	X(gate_lapsed, "gate: lease lapsed, I/O waits") \
+	X(gate_again, "gate: lease valid again, I/O goes on") \
+	X(gate_gap, "gate: closed by a gap in time") \
+	X(gate_conflict, "gate: closed by a reservation conflict") \
+	X(recover_retry, "recovery: failed, tried again") \
+	X(fence_forced, "fence: without proof (C)") \
 	X(lock_take, "lock: free to held") \
+	X(lock_take_shared, "lock: free to shared") \
 	X(lock_stale, "lock: taken from a stale holder") \
+	X(lock_stale_sharer, "lock: taken from a stale sharer") \
+	X(take_own_older, "lock: taken from an older generation of the own slot") \
+	X(take_adopted, "lock: adopted, as it named us already") \
+	X(take_blocked, "lock: held by a live host") \
 	X(lock_share, "lock: sharer added") \
 	X(lock_upgrade, "lock: shared to exclusive") \
 	X(lock_downgrade, "lock: exclusive to shared") \
+	X(lock_downgrade_multi, "lock: exclusive to multi-writer") \
 	X(lock_release, "lock: released") \
 	X(lock_unshare, "lock: sharer removed") \
 	X(lock_user, "lock: opener recorded") \
+	X(caw_landed, "unclear CAW: our image found, it succeeded") \
+	X(caw_again, "unclear CAW: the old image found, tried again") \
+	X(caw_lost, "unclear CAW: something else found, lost or built upon") \
+	X(caw_unread, "unclear CAW: not read back, neither held nor free") \
+	X(caw_miscompared, "CAW: miscompared, lost") \
+	X(lock_bump, "unclear lock: sequence raised, so that nothing lands any more") \
+	X(fate_freed, "unclear lock: found to be ours, freed") \
+	X(fate_moved, "unclear lock or stray: found to have moved on, or made to") \
+	X(stray, "stray: a record that named us for no reason freed") \
 	X(replay, "journal: replayed by another host") \
 	X(lock_multi, "lock: free to multi-writer") \
 	X(lock_multi_join, "lock: writer added") \
@@ -194,6 +221,10 @@ struct world {
 	unsigned int life_count;
 	struct model *model;
 	struct rules *rules;
+	/* Sees every command of a host, too. */
+	void (*also)(void *arg, struct life *life, const struct blk_io *io);
+	void *also_arg;
+	int costs_fd;			/* see struct run_params */
 	uint64_t commands;		/* applied */
 	uint64_t hash;
 	uint64_t counters[COUNTER_COUNT];

@@ -10,6 +10,7 @@ struct run_params {
 	unsigned int hosts;	/* 0: as the seed says */
 	bool trace;
 	uint64_t watch;		/* an address to show all commands of; 0: none */
+	int costs_fd;		/* no faults, but what things cost, written there; 0: none */
 };
 
 struct run_result {
@@ -24,5 +25,10 @@ struct run_result {
 
 /** run_seed() - one run, in this process. */
 void run_seed(const struct run_params *p, struct run_result *r);
+
+/** costs_run() - in @w's world before its first host: measures, and writes its rows to @fd. */
+void costs_run(struct world *w, int fd);
+/** costs_print() - the table for few and many hosts; returns an exit status. */
+int costs_print(void);
 
 #endif
