@@ -11,8 +11,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "block/blkiscsi.h"
-
 #define REPLY_MAX	(16u << 20)	/* bytes; the daemon's longest is far below */
 #define RETRY_MS	50
 
@@ -47,36 +45,62 @@ static int connect_once(const struct sockaddr_un *addr)
 	return fd;
 }
 
+static int set_address(struct sockaddr_un *addr, const char *run_dir)
+{
+	*addr = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	return snprintf(addr->sun_path, sizeof(addr->sun_path), "%s/control", run_dir) <
+	       (int)sizeof(addr->sun_path) ? 0 : -ENAMETOOLONG;
+}
+
+/* Why nobody could be asked, and what would help. */
+static void explain(int err, const char *path, const char *run_dir, struct ctl_error *error)
+{
+	error->name[0] = '\0';
+	if (err == -ENOENT || err == -ECONNREFUSED)
+		snprintf(error->message, sizeof(error->message), "no lunfsd is running for %s; start "
+			 "it with \"systemctl start lunfsd\" or \"lunfsd --run-dir %s &\", or name "
+			 "another --run-dir", run_dir, run_dir);
+	else if (err == -ENAMETOOLONG)
+		snprintf(error->message, sizeof(error->message),
+			 "%s: too long for a run directory", run_dir);
+	else
+		snprintf(error->message, sizeof(error->message), "%s: %s%s", path, strerror(-err),
+			 err == -EACCES ? "; only root and the group of lunfsd.conf may ask" : "");
+}
+
+int ctl_client_connect(struct ctl_client *c, const char *program, const char *run_dir,
+		       struct ctl_error *error)
+{
+	struct sockaddr_un addr;
+	int err = set_address(&addr, run_dir);
+
+	memset(c, 0, sizeof(*c));
+	c->program = program;
+	c->fd = err ? err : connect_once(&addr);
+	if (c->fd >= 0)
+		return 0;
+	explain(c->fd, addr.sun_path, run_dir, error);
+	return c->fd;
+}
+
 int ctl_client_open(struct ctl_client *c, const char *program, const char *run_dir,
 		    unsigned int patience_ms)
 {
 	const struct timespec pause = { .tv_nsec = RETRY_MS * 1000000L };
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	struct ctl_error error;
 	unsigned int waited_ms = 0;
+	int err;
 
-	memset(c, 0, sizeof(*c));
-	c->program = program;
-	if (snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/control", run_dir) >=
-	    (int)sizeof(addr.sun_path)) {
-		fprintf(stderr, "%s: %s: too long for a run directory\n", program, run_dir);
-		return CTL_USAGE;
-	}
-	while ((c->fd = connect_once(&addr)) < 0) {
-		if ((c->fd != -ENOENT && c->fd != -ECONNREFUSED) || waited_ms >= patience_ms)
+	while ((err = ctl_client_connect(c, program, run_dir, &error))) {
+		if ((err != -ENOENT && err != -ECONNREFUSED) || waited_ms >= patience_ms)
 			break;
 		nanosleep(&pause, NULL);
 		waited_ms += RETRY_MS;
 	}
-	if (c->fd >= 0)
+	if (!err)
 		return CTL_OK;
-	if (c->fd == -ENOENT || c->fd == -ECONNREFUSED)
-		fprintf(stderr, "%s: no lunfsd is running for %s; start it with "
-			"\"systemctl start lunfsd\" or \"lunfsd --run-dir %s &\", or name another "
-			"--run-dir\n", program, run_dir, run_dir);
-	else
-		fprintf(stderr, "%s: %s: %s%s\n", program, addr.sun_path, strerror(-c->fd),
-			c->fd == -EACCES ? "; only root and the group of lunfsd.conf may ask" : "");
-	return CTL_FAILED;
+	fprintf(stderr, "%s: %s\n", program, error.message);
+	return err == -ENAMETOOLONG ? CTL_USAGE : CTL_FAILED;
 }
 
 void ctl_client_close(struct ctl_client *c)
@@ -210,61 +234,54 @@ static int exit_for(const char *name)
 	return CTL_FAILED;
 }
 
-int ctl_client_call(struct ctl_client *c, json_t *request, json_t **result)
+static int read_answer(struct ctl_client *c, json_t *reply, json_t **result,
+		       struct ctl_error *error)
 {
-	json_t *reply = NULL, *error;
+	const json_t *e;
+
+	if (!c->raw || !ctl_bool(reply, "ok"))
+		clean(reply);
+	*result = json_incref(json_object_get(reply, "result"));
+	if (ctl_bool(reply, "ok") && *result)
+		return 0;
+	json_decref(*result);
+	*result = NULL;
+	e = json_object_get(reply, "error");
+	snprintf(error->name, sizeof(error->name), "%s", ctl_str(e, "name"));
+	snprintf(error->message, sizeof(error->message), "%s", *ctl_str(e, "message") ?
+		 ctl_str(e, "message") : "lunfsd gave an answer that is not understood");
+	return -EREMOTEIO;
+}
+
+int ctl_client_ask(struct ctl_client *c, json_t *request, json_t **result,
+		   struct ctl_error *error)
+{
+	json_t *reply = NULL;
 	int err = request ? send_request(c, request) : -EINVAL;
 
 	if (!err)
 		err = read_line(c, &reply);
 	if (err) {
-		fprintf(stderr, "%s: %s\n", c->program, err == -EPIPE ?
-			"lunfsd went away" : err == -EINVAL ?
-			"an argument is not valid UTF-8" : strerror(-err));
-		return CTL_FAILED;
+		error->name[0] = '\0';
+		snprintf(error->message, sizeof(error->message), "%s", err == -EPIPE ?
+			 "lunfsd went away" : err == -EINVAL ?
+			 "an argument is not valid UTF-8" : strerror(-err));
+		return err;
 	}
-	if (!c->raw || !ctl_bool(reply, "ok"))
-		clean(reply);
-	*result = json_incref(json_object_get(reply, "result"));
-	if (ctl_bool(reply, "ok") && *result) {
-		json_decref(reply);
-		return CTL_OK;
-	}
-	error = json_object_get(reply, "error");
-	fprintf(stderr, "%s: %s\n", c->program, *ctl_str(error, "message") ?
-		ctl_str(error, "message") : "lunfsd gave an answer that is not understood");
-	err = exit_for(ctl_str(error, "name"));
-	json_decref(*result);
-	*result = NULL;
+	err = read_answer(c, reply, result, error);
 	json_decref(reply);
 	return err;
 }
 
-int ctl_device_open_name(const char *program, const char *name, char *buf)
+int ctl_client_call(struct ctl_client *c, json_t *request, json_t **result)
 {
-	struct blkiscsi_target t;
-	char why[512];
+	struct ctl_error error;
+	int err = ctl_client_ask(c, request, result, &error);
 
-	if (blkiscsi_is_url(name)) {
-		if (blkiscsi_parse(name, &t, why, sizeof(why)) || strlen(name) >= PATH_MAX) {
-			fprintf(stderr, "%s: %s\n", program, why);
-			return CTL_FAILED;
-		}
-		strcpy(buf, name);
+	if (!err)
 		return CTL_OK;
-	}
-	if (realpath(name, buf))
-		return CTL_OK;
-	fprintf(stderr, "%s: %s: %s\n", program, name, strerror(errno));
-	return CTL_FAILED;
-}
-
-char *ctl_device_path(const char *name, char *buf)
-{
-	/* A label may contain anything but a slash, a device's path has one. */
-	if (!strchr(name, '/') || !realpath(name, buf))
-		snprintf(buf, PATH_MAX, "%s", name);
-	return buf;
+	fprintf(stderr, "%s: %s\n", c->program, error.message);
+	return err == -EREMOTEIO ? exit_for(error.name) : CTL_FAILED;
 }
 
 const char *ctl_str(const json_t *o, const char *key)

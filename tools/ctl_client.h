@@ -40,6 +40,22 @@ void ctl_client_close(struct ctl_client *c);
  */
 int ctl_client_call(struct ctl_client *c, json_t *request, json_t **result);
 
+/* An answer that is no result: the daemon's own, or what came between. */
+struct ctl_error {
+	char	name[24];	/* "EBUSY"; "" if the daemon could not be asked */
+	char	message[1024];	/* for people, without control characters */
+};
+
+/**
+ * ctl_client_connect(), ctl_client_ask() - the same for who prints nothing: connects at once or
+ * not; sends @request, whose reference is taken.
+ * Return: 0; -errno; -EREMOTEIO the daemon refused.  With @error.
+ */
+int ctl_client_connect(struct ctl_client *c, const char *program, const char *run_dir,
+		       struct ctl_error *error);
+int ctl_client_ask(struct ctl_client *c, json_t *request, json_t **result,
+		   struct ctl_error *error);
+
 /**
  * ctl_device_open_name() - the name by which the daemon can open @name: a canonical path, or
  * the URL of an iSCSI LUN, in which a secret is refused.  @buf: PATH_MAX bytes.

@@ -7,12 +7,12 @@ fsck.lunfs_main := tools/fsck_main.c tools/fsck_report.c tools/fsck_claim.c tool
 fsck.lunfs_uses := fs
 $(eval $(call program,fsck.lunfs))
 
-mount.lunfs_main := tools/mount_main.c tools/ctl_client.c
+mount.lunfs_main := tools/mount_main.c tools/ctl_client.c tools/ctl_device.c
 mount.lunfs_uses := block
 $(eval $(call program,mount.lunfs))
 
 lunfs_main := tools/lunfs_main.c tools/cmd_status.c tools/cmd_files.c tools/cmd_disk.c tools/cmd_attach.c tools/cmd_copy.c \
-		tools/copy.c tools/copy_image.c tools/progress.c tools/scratch.c tools/ctl_client.c tools/debug_cmd.c \
+		tools/copy.c tools/copy_image.c tools/progress.c tools/scratch.c tools/ctl_client.c tools/ctl_device.c tools/debug_cmd.c \
 		tools/debug_json.c tools/volume_open.c
 lunfs_uses := fs
 $(eval $(call program,lunfs))
