@@ -82,6 +82,8 @@ static json_t *attachment_json(struct attachment *a)
 	put_bool(o, "read_only", disk_blkdev(a->disk)->info.read_only);
 	put_text(o, "enospc", a->options.enospc == DISK_ENOSPC_REPORT ? "report" : "pause");
 	put_text(o, "serial", a->options.serial);
+	put_text(o, "user", a->options.user);
+	put_int(o, "birth", (int64_t)a->birth);
 	put_int(o, "reactor", a->reactor);
 	put_bool(o, "polled", a->port != NULL);
 	put_bool(o, "connected", connected);

@@ -31,6 +31,17 @@ static void claim_set(struct attachment *a, bool has)
 	pthread_mutex_unlock(&a->all->mutex);
 }
 
+/* "beta (web1)": the host, and who it was opened for there. */
+static void name_holder(const struct lock_holder *h, char *buf, size_t size)
+{
+	char host[64], user[32];
+
+	text_printable(h->host_name, sizeof(h->host_name), host, sizeof(host));
+	text_printable(h->comm, sizeof(h->comm), user, sizeof(user));
+	snprintf(buf, size, "%s%s%s%s", host[0] ? host : "this host", user[0] ? " (" : "", user,
+		 user[0] ? ")" : "");
+}
+
 static void say_not_opened(struct attachment *a, int err, const struct lock_holder *h)
 {
 	pthread_mutex_lock(&a->all->mutex);
@@ -39,8 +50,7 @@ static void say_not_opened(struct attachment *a, int err, const struct lock_hold
 		snprintf(a->ended, sizeof(a->ended), "it was used elsewhere since its front end had "
 			 "it; end that guest, detach the disk and attach it anew");
 	else if (err == -EBUSY)
-		snprintf(a->holder, sizeof(a->holder), "%s", h->host_name[0] ? h->host_name :
-			 "this host");
+		name_holder(h, a->holder, sizeof(a->holder));
 	pthread_mutex_unlock(&a->all->mutex);
 	if (err == -ESTALE)
 		log_error(env_posix(), a->object, "%s", a->ended);
@@ -205,7 +215,10 @@ static int make_disk(struct attachment *a, uint64_t id)
 		.enospc = a->options.enospc, .limits = a->options.limits,
 		.events = { .resized = disk_resized }, .arg = a,
 	};
-	int err = disks_port_get(all, a->store, a->reactor, &a->port);
+	int err;
+
+	strcpy(p.user, a->options.user);
+	err = disks_port_get(all, a->store, a->reactor, &a->port);
 
 	if (!err)
 		p.lower = a->port->dev;
@@ -400,6 +413,8 @@ static int attach(struct disks *all, struct store *s, const char *path,
 	a->options = *options;
 	snprintf(a->path, sizeof(a->path), "%s", path);
 	make_names(a);
+	/* By the clock: of two attachings of a disk no two are at the same time. */
+	a->birth = saved ? saved->birth : env_realtime_ns(env_posix());
 	if (saved) {
 		snprintf(a->name, sizeof(a->name), "%s", saved->name);
 		a->claim = saved->claim;
@@ -574,6 +589,15 @@ char *disks_socket(const struct attachment *a, char *buf)
 
 /* ---- options ---- */
 
+static int set_user(struct disk_options *o, const char *value, char *why, size_t why_size)
+{
+	if (!*value || strlen(value) > DISK_USER_MAX)
+		return text_refuse(-EINVAL, why, why_size, "a user's name has 1 to %u characters",
+				   DISK_USER_MAX);
+	strcpy(o->user, value);
+	return 0;
+}
+
 static int set_serial(struct disk_options *o, const char *value, char *why, size_t why_size)
 {
 	for (const char *p = value; *p; p++)
@@ -624,6 +648,8 @@ int disks_option(struct disk_options *o, const char *text, char *why, size_t why
 		return set_queues(o, text + 7, why, why_size);
 	if (!strncmp(text, "serial=", 7))
 		return set_serial(o, text + 7, why, why_size);
+	if (!strncmp(text, "user=", 5))
+		return set_user(o, text + 5, why, why_size);
 	for (unsigned int i = 0; i < ARRAY_SIZE(rates); i++)
 		if (!strncmp(text, rates[i].name, strlen(rates[i].name)))
 			return set_rate(rates[i].rate, text, text + strlen(rates[i].name), why,

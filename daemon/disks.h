@@ -22,6 +22,7 @@
 #define DISKS_MAX		1024
 #define DISKS_REACTORS_MAX	32
 #define DISK_SERIAL_MAX		VHU_SERIAL_SIZE
+#define DISK_USER_MAX		24	/* as long as a lock record tells */
 
 struct disks;
 
@@ -31,6 +32,7 @@ struct disk_options {
 	struct disk_limits limits;
 	unsigned int	queues;			/* 0: as the back end chooses */
 	char		serial[DISK_SERIAL_MAX + 1];	/* "": made of volume and path */
+	char		user[DISK_USER_MAX + 1];	/* whom it is for, for people; "": unknown */
 };
 
 /* A datastore's device for one reactor; shared by the disks of both. */
@@ -57,6 +59,7 @@ struct attachment {
 	char		name[RPC_SOCKET_NAME_SIZE];
 	char		object[PATH_MAX + 64];	/* "ds1:/vm1/root.disk", for log lines */
 	struct disk_options options;
+	uint64_t	birth;		/* another after each attaching, the same over restarts */
 	unsigned int	reactor;
 	struct disks_port *port;	/* NULL: the disk goes through fs->dev */
 	struct disk	*disk;
@@ -73,7 +76,7 @@ struct attachment {
 	bool		resume;		/* the next open continues that one */
 	struct disk_claim claim;
 	char		ended[128];	/* why it is for good; "": it is not */
-	char		holder[64];	/* who had it when it could not be opened */
+	char		holder[128];	/* who had it when it could not be opened */
 };
 
 struct disks {
@@ -156,6 +159,7 @@ struct disks_saved {
 	bool		has_claim;
 	struct disk_claim claim;
 	uint64_t	id;		/* inode */
+	uint64_t	birth;
 	unsigned int	record;
 };
 

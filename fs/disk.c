@@ -273,6 +273,9 @@ static int open_file(struct disk *d, const struct disk_claim *resume, struct loc
 	struct fs_cred cred = { .comm = "virtual disk" };
 	int err;
 
+	static_assert(sizeof(d->p.user) == sizeof(cred.comm), "a user's name fits");
+	if (d->p.user[0])
+		strcpy(cred.comm, d->p.user);
 	flags |= d->writable ? FS_OPEN_WRITE : 0;
 	err = fs_open(d->fs, d->p.id, flags, &cred, &d->f, holder);
 	if (err)

@@ -51,6 +51,7 @@ struct disk_params {
 	struct fs	*fs;		/* attached; borrowed, as all pointers here */
 	uint64_t	id;		/* inode */
 	const char	*name;		/* for log lines: "ds1:/vm1/root.disk"; copied */
+	char		user[25];	/* whom others are told of who want it: a machine's name; or "" */
 	struct reactor	*reactor;	/* the owner … */
 	struct disk_owner *owner;	/* … or this one, if NULL */
 	struct workers	*workers;
