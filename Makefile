@@ -51,14 +51,15 @@ $$($(1)_tests:%.c=$$(B)/%): $$(B)/%: $$(B)/%.o $$(call archives,$(1) $$($(1)_tes
 	@$$(CC) $$(LDFLAGS_ALL) -o $$@ $$(filter %.o,$$^) -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group $$(LIBS) -lcunit
 endef
 
-# $(call program,NAME): build/bin/NAME from NAME_main (objects) and NAME_uses.
+# $(call program,NAME): build/bin/NAME from NAME_main (objects) and NAME_uses; NAME_libs if it
+# wants other libraries than all of them.
 define program
 all_objs += $$($(1)_main:%.c=$$(B)/%.o)
 programs += $$(B)/bin/$(1)
 $$(B)/bin/$(1): $$($(1)_main:%.c=$$(B)/%.o) $$(call archives,$$($(1)_uses))
 	@mkdir -p $$(@D)
 	@echo "  LD    $$@"
-	@$$(CC) $$(LDFLAGS_ALL) -o $$@ $$(filter %.o,$$^) -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group $$(LIBS)
+	@$$(CC) $$(LDFLAGS_ALL) -o $$@ $$(filter %.o,$$^) -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group $$(or $$($(1)_libs),$$(LIBS))
 all: $$(B)/bin/$(1)
 endef
 
@@ -90,6 +91,7 @@ include lockd/module.mk
 include fs/module.mk
 include iscsi/module.mk
 include vhost/module.mk
+include kvm/module.mk
 -include target/module.mk
 -include fuse/module.mk
 -include daemon/module.mk

@@ -43,6 +43,10 @@ for script in tests/e2e/*.sh; do
 	case $script in */lib.sh) continue ;; esac
 	part "e2e/$(basename "$script" .sh)" "$script"
 done
+for script in tests/kvm/*.sh; do
+	case $script in */lib.sh) continue ;; esac
+	part "kvm/$(basename "$script" .sh)" "$script"
+done
 for script in tests/guest/*.sh; do
 	case $script in */lib*.sh|*/in_guest.sh) continue ;; esac
 	part "guest/$(basename "$script" .sh)" "$script"

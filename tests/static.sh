@@ -28,7 +28,7 @@ report "headers compile alone" "$(for f in $(echo "$sources" | grep '\.h$'); do
 
 report "cppcheck" "$(cppcheck --quiet --enable=warning,performance,portability --inline-suppr \
 	--suppress=missingIncludeSystem --library=tests/cppcheck.cfg -I. -D_GNU_SOURCE -j"$(nproc)" \
-	base block lockd fs iscsi vhost fuse daemon tools 2>&1)"
+	base block lockd fs iscsi vhost kvm fuse daemon tools 2>&1)"
 
 # Includes point downward only: a module includes itself and what its module.mk names.
 report "includes point downward" "$(for m in base proc block lockd fs iscsi vhost; do

@@ -23,6 +23,7 @@ done <<-LIST
 	config	20000
 	conn	4000
 	control	20000
+	kvm	40000
 	login	20000
 	target	20000
 	lun	20000

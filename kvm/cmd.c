@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kvm/cmd.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <jansson.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "base/text.h"
+#include "kvm/config.h"
+#include "kvm/parent.h"
+
+#define REPLY_MAX	(64u << 10)
+#define LEAVE		0x1d	/* Ctrl-] */
+
+bool cmd_is_request(const char *word)
+{
+	static const char *const words[] = { "status", "pause", "resume", "stop", "kill",
+					     "console" };
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(words); i++)
+		if (!strcmp(word, words[i]))
+			return true;
+	return false;
+}
+
+/* ---- asking ---- */
+
+static int connect_to(const char *run_dir, const char *name)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	int fd, err;
+
+	err = parent_socket_path(run_dir, name, a.sun_path, sizeof(a.sun_path));
+	if (err)
+		return err;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	if (!connect(fd, (struct sockaddr *)&a, sizeof(a)))
+		return fd;
+	err = -errno;
+	close(fd);
+	return err;
+}
+
+/* One line, byte by byte: after "console" what follows is not ours.  Return: 0 or -errno. */
+static int read_reply(int fd, json_t **reply)
+{
+	char *line = malloc(REPLY_MAX);
+	size_t len = 0;
+	int err = -ENOMEM;
+
+	while (line && len < REPLY_MAX) {
+		ssize_t n = recv(fd, line + len, 1, 0);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		err = n < 0 ? -errno : -EPIPE;
+		if (n <= 0)
+			break;
+		if (line[len++] != '\n')
+			continue;
+		*reply = json_loadb(line, len, 0, NULL);
+		err = *reply ? 0 : -EPROTO;
+		break;
+	}
+	free(line);
+	return err;
+}
+
+static int ask(int fd, const char *word, json_t **reply)
+{
+	char line[32];
+	int len = snprintf(line, sizeof(line), "%s\n", word);
+
+	if (send(fd, line, (size_t)len, MSG_NOSIGNAL) != len)
+		return -errno;
+	return read_reply(fd, reply);
+}
+
+/* ---- printing ---- */
+
+static const char *text(const json_t *o, const char *key)
+{
+	const char *s = json_string_value(json_object_get(o, key));
+
+	return s ? s : "?";
+}
+
+static long long number(const json_t *o, const char *key)
+{
+	return (long long)json_integer_value(json_object_get(o, key));
+}
+
+static void print_json(const json_t *o)
+{
+	json_dumpf(o, stdout, JSON_INDENT(2));
+	putchar('\n');
+}
+
+static void print_status(const json_t *o)
+{
+	char size[24], name[VM_DISK_NAME_MAX + 1];
+	json_t *disk;
+	size_t i;
+
+	printf("%s: %s, %lld vCPU%s, %s memory, pid %lld, began to run after %.1f ms\n",
+	       text(o, "name"), text(o, "state"), number(o, "cpus"),
+	       number(o, "cpus") == 1 ? "" : "s",
+	       text_format_size((uint64_t)number(o, "memory"), size, sizeof(size)),
+	       number(o, "pid"), (double)number(o, "start_us") / 1000);
+	json_array_foreach(json_object_get(o, "disks"), i, disk)
+		printf("  vd%c  %s%s: %s\n", (char)('a' + i),
+		       text_printable(text(disk, "name"), VM_DISK_NAME_MAX, name, sizeof(name)),
+		       json_is_true(json_object_get(disk, "read_only")) ? " (read-only)" : "",
+		       !strcmp(text(disk, "server"), "away") ? "its server is away; the guest waits" :
+		       !strcmp(text(disk, "server"), "running") ? "in use" : "not in use yet");
+}
+
+/* ---- console ---- */
+
+static int copy_once(int from, int to, bool typed)
+{
+	char buf[4096];
+	ssize_t n = read(from, buf, sizeof(buf));
+	char *leave = n > 0 && typed ? memchr(buf, LEAVE, (size_t)n) : NULL;
+
+	if (leave)
+		n = leave - buf;
+	if (n > 0 && write(to, buf, (size_t)n) != n)
+		return -EPIPE;
+	return leave || n <= 0 ? -EPIPE : 0;
+}
+
+static int watch_console(int fd)
+{
+	struct pollfd pfd[] = { { .fd = fd, .events = POLLIN },
+				{ .fd = STDIN_FILENO, .events = POLLIN } };
+	bool terminal = isatty(STDIN_FILENO);
+	struct termios old, raw;
+	int err = 0;
+
+	if (terminal && !tcgetattr(STDIN_FILENO, &old)) {
+		raw = old;
+		cfmakeraw(&raw);
+		tcsetattr(STDIN_FILENO, TCSANOW, &raw);
+		fputs("Ctrl-] leaves this console.\r\n", stderr);
+	}
+	while (!err && poll(pfd, ARRAY_SIZE(pfd), -1) > 0) {
+		if (pfd[0].revents)
+			err = copy_once(fd, STDOUT_FILENO, false);
+		/* The end of a script that types is not the end of what there is to see. */
+		if (!err && pfd[1].revents && copy_once(STDIN_FILENO, fd, terminal)) {
+			if (terminal)
+				break;
+			pfd[1].fd = -1;
+		}
+	}
+	if (terminal)
+		tcsetattr(STDIN_FILENO, TCSANOW, &old);
+	return 0;
+}
+
+/* ---- what is typed ---- */
+
+static int say_absent(const char *name, int err)
+{
+	if (err == -ENOENT || err == -ECONNREFUSED)
+		fprintf(stderr, LUNVM_NAME ": %s: no machine of that name runs here; see "
+			"\"lunvm list\"\n", name);
+	else
+		fprintf(stderr, LUNVM_NAME ": %s: %s\n", name, strerror(-err));
+	return 1;
+}
+
+int cmd_request(struct vm_cmd *c, const char *word, const char *name)
+{
+	int fd = connect_to(c->run_dir, name), err;
+	json_t *reply = NULL;
+
+	if (fd < 0)
+		return say_absent(name, fd);
+	err = ask(fd, word, &reply);
+	if (err) {
+		fprintf(stderr, LUNVM_NAME ": %s: %s\n", name, err == -EPIPE ?
+			"it has just ended" : strerror(-err));
+	} else if (!json_is_true(json_object_get(reply, "ok"))) {
+		fprintf(stderr, LUNVM_NAME ": %s: %s\n", name, text(reply, "error"));
+		err = -EINVAL;
+	} else if (!strcmp(word, "console")) {
+		watch_console(fd);
+	} else if (c->json) {
+		print_json(reply);
+	} else if (!strcmp(word, "status")) {
+		print_status(reply);
+	}
+	json_decref(reply);
+	close(fd);
+	return err ? 1 : 0;
+}
+
+/* "web1" of "web1.sock"; false if it is no such name. */
+static bool name_of_socket(const char *file, char name[VM_NAME_MAX + 1])
+{
+	const char *dot = strrchr(file, '.');
+
+	if (!dot || strcmp(dot, ".sock") || dot - file > VM_NAME_MAX)
+		return false;
+	snprintf(name, VM_NAME_MAX + 1, "%.*s", (int)(dot - file), file);
+	return vm_config_name_is_fine(name);
+}
+
+static void list_one(struct vm_cmd *c, const char *name, json_t *all)
+{
+	int fd = connect_to(c->run_dir, name);
+	json_t *reply = NULL;
+	char size[24];
+
+	if (fd < 0)
+		return;		/* one that was killed left its socket */
+	if (!ask(fd, "status", &reply)) {
+		json_object_del(reply, "ok");
+		if (!c->json)
+			printf("%-20s %-8s %4lld %12s %8lld\n", text(reply, "name"),
+			       text(reply, "state"), number(reply, "cpus"),
+			       text_format_size((uint64_t)number(reply, "memory"), size,
+						sizeof(size)), number(reply, "pid"));
+		json_array_append(all, reply);
+	}
+	json_decref(reply);
+	close(fd);
+}
+
+static int by_name(const struct dirent **a, const struct dirent **b)
+{
+	return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+int cmd_list(struct vm_cmd *c)
+{
+	struct dirent **entries = NULL;
+	json_t *all = json_array(), *result;
+	char name[VM_NAME_MAX + 1];
+	int n = scandir(c->run_dir, &entries, NULL, by_name);
+
+	if (n < 0 && errno != ENOENT)
+		return say_absent(c->run_dir, -EACCES);
+	if (!c->json)
+		printf("%-20s %-8s %4s %12s %8s\n", "NAME", "STATE", "CPUS", "MEMORY", "PID");
+	for (int i = 0; i < n; i++) {
+		if (name_of_socket(entries[i]->d_name, name))
+			list_one(c, name, all);
+		free(entries[i]);
+	}
+	free(entries);
+	if (c->json) {
+		result = json_pack("{s:o}", "machines", all);
+		print_json(result);
+		json_decref(result);
+	} else {
+		json_decref(all);
+	}
+	return 0;
+}

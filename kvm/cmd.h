@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The subcommands of lunvm that ask a running machine. */
+#ifndef LUNFS_KVM_CMD_H
+#define LUNFS_KVM_CMD_H
+
+#include "base/types.h"
+
+struct vm_cmd {
+	const char	*run_dir;
+	bool		json;
+};
+
+/** cmd_is_request() - "status", "pause", "resume", "stop", "kill" or "console". */
+bool cmd_is_request(const char *word);
+
+/* Each prints what there is to say.  Return: exit status: 0 done, 1 failed. */
+int cmd_list(struct vm_cmd *c);
+int cmd_request(struct vm_cmd *c, const char *word, const char *name);
+
+#endif

@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kvm/source.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/text.h"
+#include "kvm/parent.h"
+#include "tools/ctl_client.h"
+
+#define UNIX_PREFIX	"unix:"
+#define LETTING_GO_MS	2000	/* for a front end that has just ended to be gone at the daemon, too */
+#define PAUSE_MS	50
+
+bool source_is_datastore(const char *name)
+{
+	return *name != '/' && strstr(name, ":/") && strncmp(name, UNIX_PREFIX, 5);
+}
+
+/* What one call is about, and what it comes to. */
+struct asking {
+	const char	*name;		/* "DS:/PATH", for messages */
+	char		ds[VM_DISK_NAME_MAX + 1];
+	const char	*path;
+	struct ctl_client client;
+	struct ctl_error error;
+	enum vm_exit	*status;
+	char		*why;
+	size_t		why_size;
+};
+
+#define REFUSE(a, err, st, ...) \
+	(*(a)->status = (st), text_refuse(err, (a)->why, (a)->why_size, __VA_ARGS__))
+
+static int begin(struct asking *a, const char *name, const char *run_dir)
+{
+	const char *colon = strstr(name, ":/");
+	int err;
+
+	a->name = name;
+	a->path = colon + 1;
+	snprintf(a->ds, sizeof(a->ds), "%.*s", (int)(colon - name), name);
+	err = ctl_client_connect(&a->client, LUNVM_NAME, run_dir, &a->error);
+	return err ? REFUSE(a, err, err == -EACCES ? VM_EXIT_FAILED : VM_EXIT_NO_DAEMON, "%s: %s",
+			    name, a->error.message) : 0;
+}
+
+/* How it ends when the daemon refuses, or goes away while it is asked. */
+static int refused(struct asking *a, int err)
+{
+	static const struct { const char *name; enum vm_exit status; } known[] = {
+		{ "EBUSY", VM_EXIT_LOCKED }, { "EHOSTDOWN", VM_EXIT_LOCKED },
+		{ "ESTALE", VM_EXIT_LOST },
+	};
+	enum vm_exit status = err == -EREMOTEIO ? VM_EXIT_FAILED : VM_EXIT_NO_DAEMON;
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(known) && err == -EREMOTEIO; i++)
+		if (!strcmp(a->error.name, known[i].name))
+			status = known[i].status;
+	return REFUSE(a, err, status, "%s%s%s", *a->error.name ? "" : a->name,
+		      *a->error.name ? "" : ": ", a->error.message);
+}
+
+static int ask(struct asking *a, const char *cmd, const char *key, json_t *value, json_t **result)
+{
+	json_t *request = json_pack("{s:s, s:s, s:s}", "cmd", cmd, "ds", a->ds, "path", a->path);
+	int err;
+
+	if (value)
+		json_object_set_new(request, key, value);
+	err = ctl_client_ask(&a->client, request, result, &a->error);
+	return err ? refused(a, err) : 0;
+}
+
+/* ---- disks ---- */
+
+/* What lunfsd says of the disk if it is attached already: a new reference, or NULL. */
+static int find_attached(struct asking *a, json_t **out)
+{
+	json_t *request = json_pack("{s:s, s:s}", "cmd", "disk-list", "ds", a->ds), *result, *d;
+	int err = ctl_client_ask(&a->client, request, &result, &a->error);
+	size_t i;
+
+	*out = NULL;
+	if (err)
+		return refused(a, err);
+	json_array_foreach(json_object_get(result, "disks"), i, d)
+		if (!strcmp(ctl_str(d, "path"), a->path))
+			*out = json_incref(d);
+	json_decref(result);
+	return 0;
+}
+
+static void sleep_ms(unsigned int ms)
+{
+	const struct timespec pause = { .tv_nsec = ms * 1000000L };
+
+	nanosleep(&pause, NULL);
+}
+
+/* A front end that has just ended may not be gone at the daemon yet; another one is somebody's. */
+static int wait_unconnected(struct asking *a, json_t **out)
+{
+	int err;
+
+	for (unsigned int waited = 0;; waited += PAUSE_MS) {
+		err = find_attached(a, out);
+		if (err || !*out || !ctl_bool(*out, "connected"))
+			return err;
+		json_decref(*out);
+		if (waited >= LETTING_GO_MS)
+			return REFUSE(a, -EBUSY, VM_EXIT_LOCKED, "%s: in use on this host; see "
+				      "\"lunvm list\" and \"lunfs disk list\"", a->name);
+		sleep_ms(PAUSE_MS);
+	}
+}
+
+static void add_option(json_t *options, const char *key, const char *text, int64_t number)
+{
+	char option[64];
+
+	if (text && *text)
+		snprintf(option, sizeof(option), "%s=%.40s", key, text);
+	else if (!text && number)
+		snprintf(option, sizeof(option), "%s=%lld", key, (long long)number);
+	else
+		return;
+	json_array_append_new(options, json_string(option));
+}
+
+/* @old: what the administrator attached it with, which stays; or NULL. */
+static json_t *attach_options(const struct config_disk *d, const char *vm, const json_t *old)
+{
+	const json_t *limits = json_object_get(old, "limits");
+	json_t *options = json_array();
+
+	if (d->read_only || ctl_bool(old, "read_only"))
+		json_array_append_new(options, json_string("ro"));
+	add_option(options, "user", vm, 0);
+	add_option(options, "enospc", ctl_str(old, "enospc"), 0);
+	add_option(options, "serial", ctl_str(old, "serial"), 0);
+	add_option(options, "iops", NULL, ctl_int(limits, "iops"));
+	add_option(options, "iops-burst", NULL, ctl_int(limits, "iops_burst"));
+	add_option(options, "bytes", NULL, ctl_int(limits, "bytes"));
+	add_option(options, "bytes-burst", NULL, ctl_int(limits, "bytes_burst"));
+	return options;
+}
+
+/*
+ * Each machine has an attachment of its own: what another one left, that was killed perhaps, is
+ * not gone on with, and whoever comes back finds that it is not his any more.
+ */
+static int attach_first(struct asking *a, const struct config_disk *d, const char *vm,
+			struct source_hold *hold, json_t **out)
+{
+	char user[32];
+	json_t *old, *gone;
+	int err = wait_unconnected(a, &old);
+
+	if (err)
+		return err;
+	if (old) {
+		err = ask(a, "disk-detach", NULL, NULL, &gone);
+		if (!err)
+			json_decref(gone);
+	}
+	snprintf(user, sizeof(user), "%.24s", vm);
+	if (!err)
+		err = ask(a, "disk-attach", "options", attach_options(d, user, old), out);
+	if (!err) {
+		hold->made = hold->made || !old;
+		hold->birth = (uint64_t)ctl_int(*out, "birth");
+	}
+	json_decref(old);
+	return err;
+}
+
+/* Why lunfsd cut us off, if it did: the next connection would end in the same way. */
+static int check_state(struct asking *a, const struct source_hold *hold, const json_t *d)
+{
+	const char *holder = ctl_str(d, "holder"), *ended = ctl_str(d, "ended");
+
+	if ((uint64_t)ctl_int(d, "birth") != hold->birth)
+		return REFUSE(a, -ESTALE, VM_EXIT_LOST, "%s: attached anew meanwhile, for \"%s\"",
+			      a->name, ctl_str(d, "user"));
+	if (*ended)
+		return REFUSE(a, -ESTALE, VM_EXIT_LOST, "%s: %s", a->name, ended);
+	if (ctl_bool(d, "lost"))
+		return REFUSE(a, -ESTALE, VM_EXIT_LOST, "%s: this host has lost its place in the "
+			      "datastore, and the disk's lock with it", a->name);
+	if (*holder)
+		return REFUSE(a, -EBUSY, VM_EXIT_LOCKED, "%s: in use by %s; end it there, or wait until "
+			      "that host is dead", a->name, holder);
+	return 0;
+}
+
+/* The daemon may have to find its datastores and disks again first: to be asked later, then. */
+static int attach_again(struct asking *a, const struct source_hold *hold, json_t **out)
+{
+	int err = find_attached(a, out);
+
+	if (err && strcmp(a->error.name, "ENOENT"))
+		return err;
+	if (err || !*out)
+		return REFUSE(a, -EAGAIN, VM_EXIT_NO_DAEMON, "%s: not served at the moment", a->name);
+	return check_state(a, hold, *out);
+}
+
+static int connect_to(const char *path)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int fd, err;
+
+	if (snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path) >=
+	    (int)sizeof(addr.sun_path))
+		return -ENAMETOOLONG;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	if (!connect(fd, (struct sockaddr *)&addr, sizeof(addr)))
+		return fd;
+	err = -errno;
+	close(fd);
+	return err;
+}
+
+static int connect_disk(struct asking *a, const char *path)
+{
+	int fd = connect_to(path);
+
+	if (fd >= 0)
+		return fd;
+	/* A socket that nobody serves just now is a daemon's that is away. */
+	return REFUSE(a, fd, fd == -ENOENT || fd == -ECONNREFUSED ? VM_EXIT_NO_DAEMON :
+		      VM_EXIT_FAILED, "%s: %s: %s", a->name, path, strerror(-fd));
+}
+
+int source_connect(const struct config_disk *d, const char *vm, const char *run_dir,
+		   struct source_hold *hold, enum vm_exit *status, char *why, size_t why_size)
+{
+	struct asking a = { .name = d->source, .status = status, .why = why, .why_size = why_size };
+	json_t *attached = NULL;
+	int ret;
+
+	if (!source_is_datastore(d->source))
+		return connect_disk(&a, d->source + strlen(UNIX_PREFIX));
+	ret = begin(&a, d->source, run_dir);
+	if (ret)
+		return ret;
+	if (hold->birth)
+		ret = attach_again(&a, hold, &attached);
+	else
+		ret = attach_first(&a, d, vm, hold, &attached);
+	if (!ret)
+		ret = connect_disk(&a, ctl_str(attached, "socket"));
+	json_decref(attached);
+	ctl_client_close(&a.client);
+	return ret;
+}
+
+void source_release(const struct config_disk *d, const char *run_dir)
+{
+	enum vm_exit status;
+	char why[VM_WHY_SIZE];
+	struct asking a = { .status = &status, .why = why, .why_size = sizeof(why) };
+	json_t *result;
+
+	if (!source_is_datastore(d->source) || begin(&a, d->source, run_dir))
+		return;
+	for (unsigned int waited = 0; waited < LETTING_GO_MS; waited += PAUSE_MS) {
+		if (!ask(&a, "disk-detach", NULL, NULL, &result)) {
+			json_decref(result);
+			break;
+		}
+		if (status != VM_EXIT_LOCKED)
+			break;
+		sleep_ms(PAUSE_MS);
+	}
+	ctl_client_close(&a.client);
+}
+
+/* ---- files ---- */
+
+static int open_here(const char *name, enum vm_exit *status, char *why, size_t why_size)
+{
+	int fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct stat st;
+
+	*status = VM_EXIT_CONFIG;
+	if (fd < 0)
+		return text_refuse(-errno, why, why_size, "%s: %s", name, strerror(errno));
+	if (!fstat(fd, &st) && S_ISREG(st.st_mode))
+		return fd;
+	close(fd);
+	return text_refuse(-EINVAL, why, why_size, "%s: not a regular file", name);
+}
+
+int source_open(const char *name, const char *run_dir, enum vm_exit *status, char *why,
+		size_t why_size)
+{
+	(void)run_dir;
+	if (!source_is_datastore(name))
+		return open_here(name, status, why, why_size);
+	*status = VM_EXIT_NO_DAEMON;
+	return text_refuse(-ENOTSUP, why, why_size, "%s: not yet", name);
+}

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+# Machines of lunvm for tests: sourced after tests/e2e/lib.sh.
+
+payload=$top/${BUILD:-build}/tests/kvm/payload.elf
+
+# need_kvm TEST: the test guest runs under this machine's KVM.  Neither /dev/kvm nor the processor's
+# flags say so: a KVM may interpret what others execute.
+need_kvm() {
+	[ "$(id -u)" -eq 0 ] || skip_all "$1" "needs root"
+	[ -c /dev/kvm ] || skip_all "$1" "no /dev/kvm"
+	chmod 755 "$work"
+	timeout -s KILL 10 "$bin/lunvm" run --run-dir "$work/vm-probe" --name probe --memory 16M \
+		--kernel "$payload" --cmdline op=off >"$work/probe" 2>&1 &&
+		grep -q "done bad=0" "$work/probe" ||
+		skip_all "$1" "this machine's KVM runs no guest: $(tail -n 1 "$work/probe")"
+}
+
+# vm HOST lunvm-arguments…: as on that host
+vm() {
+	local host=$1
+	shift
+	timeout -s KILL "${VM_SECONDS:-60}" "$bin/lunvm" --run-dir "$work/vm-$host" \
+		--daemon-dir "$work/run-$host" "$@"
+}
+
+# vm_run HOST NAME lunvm-arguments…: what it says is in $work/vm-NAME.out; its exit status
+vm_run() {
+	local host=$1 name=$2
+	shift 2
+	vm "$host" run --name "$name" --memory 32M --on-reset exit --kernel "$payload" "$@" \
+		>"$work/vm-$name.out" 2>&1
+}
+
+# expect_exit STATUS TEXT HOST NAME lunvm-arguments…
+expect_exit() {
+	local status=$1 text=$2 got
+	shift 2
+	vm_run "$@"
+	got=$?
+	[ $got -eq "$status" ] || fail "exit status $got, not $status: $(tail -n 3 "$work/vm-$2.out")"
+	grep -q "$text" "$work/vm-$2.out" || fail "does not say \"$text\": $(cat "$work/vm-$2.out")"
+}
+
+vm_says() {	# vm_says SECONDS NAME TEXT
+	wait_for "$1" grep -q "$3" "$work/vm-$2.out"
+}
+
+vm_rounds() {	# vm_rounds NAME: of a stress so far
+	grep -c "payload: round" "$work/vm-$1.out"
+}
+
+vm_pid() {	# vm_pid HOST NAME FIELD
+	vm "$1" status "$2" --json | sed -n "s/^  \"$3\": \([0-9]*\),*/\1/p"
+}

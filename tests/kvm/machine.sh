@@ -1,0 +1,133 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# A guest under lunvm, with a disk of LunFS: what it writes, how it ends, and what happens to it when
+# daemon, launcher or lease are lost.
+top=$(cd "$(dirname "$0")/../.." && pwd)
+. "$top/tests/e2e/lib.sh"
+. "$top/tests/kvm/lib.sh"
+need_kvm "kvm machine"
+
+disk=ds1:/root.disk
+make_volume 1G
+host_start alpha
+ctl alpha attach "$lun" || fail "alpha does not attach"
+ctl alpha disk create $disk --size 64M || fail "no disk"
+
+story "what a guest writes is there for the next one, and for the host"
+expect_exit 0 "done bad=0" alpha a --disk $disk --cmdline "op=write n=4000 qd=16 seed=5"
+expect_exit 0 "done bad=0" alpha a --disk $disk --cmdline "op=verify n=4000 qd=16 seed=5"
+expect_exit 0 "done bad=4000" alpha a --disk $disk --cmdline "op=verify n=4000 qd=16 seed=6"
+wait_for 5 sh -c "! '$bin/lunfs' --run-dir '$work/run-alpha' disk list | grep -q root.disk" ||
+	fail "the disk stays attached when its machine is gone"
+ctl alpha disk export $disk "$work/raw" || fail "cannot be exported"
+python3 - "$work/raw" <<'PY' || fail "the host reads something else"
+import struct, sys
+m = (1 << 64) - 1
+with open(sys.argv[1], "rb") as f:
+    for block in range(4000):
+        words = struct.unpack("<512Q", f.read(4096))
+        for i in (0, 1, 511):
+            want = (((block + 5) * 0x9e3779b97f4a7c15) & m) ^ ((i * 0xd1b54a32d192ed03) & m)
+            assert words[i] == want, (block, i)
+PY
+
+story "each way to end has an exit status and a line of its own"
+expect_exit 0 "the guest powered off" alpha a --cmdline op=off
+expect_exit 10 "the guest reset the machine" alpha a --cmdline op=reset
+expect_exit 11 "triple fault" alpha a --cmdline op=crash
+expect_exit 11 "kernel panicked" alpha a --cmdline op=panic
+expect_exit 2 "neither a bzImage nor an ELF" alpha a --kernel "$top/Makefile"
+
+story "a mistake in a configuration is told with its place"
+printf 'name = a\ncpus = 0\n' >"$work/bad.conf"
+vm alpha run "$work/bad.conf" >"$work/said" 2>&1
+[ $? -eq 2 ] && grep -q "bad.conf:2:8: not a number between 1 and 64" "$work/said" ||
+	fail "$(cat "$work/said")"
+
+story "two processors use two queues at a time"
+expect_exit 0 "done bad=0" alpha a --cpus 2 --disk $disk --cmdline "op=stress cpus=2 n=500 qd=8 rounds=2"
+grep -q "second processor runs" "$work/vm-a.out" || fail "it does not"
+
+story "a disk in use is refused, with the names of host and machine"
+vm_run alpha web1 --disk $disk --cmdline "op=stress n=1000 qd=16 rounds=1000000" &
+runner=$!
+vm_says 10 web1 "round 1" || fail "it does not run"
+expect_exit 3 "in use on this host" alpha b --disk $disk
+expect_exit 3 "runs on this host already" alpha web1 --disk $disk
+host_start beta
+ctl beta attach "$lun" || fail "beta does not attach"
+expect_exit 3 "in use by alpha (web1)" beta b --disk $disk
+expect_exit 4 "no lunfsd is running" gamma b --disk $disk
+expect_exit 1 "No such file" alpha b --disk ds1:/none.disk
+
+story "the machine can open nothing"
+worker=$(vm_pid alpha web1 worker_pid)
+[ -n "$worker" ] || fail "no status"
+grep -q '^CapBnd:.*0000000000000000$' "/proc/$worker/status" || fail "capabilities"
+[ "$(stat -c %u "/proc/$worker/root/" 2>/dev/null)" = "" ] || [ -z "$(ls -A "/proc/$worker/root/")" ] ||
+	fail "its root directory holds something"
+[ "$(awk '/^Uid/ { print $2 }' "/proc/$worker/status")" -ne 0 ] || fail "it is root"
+for task in /proc/"$worker"/task/*; do
+	# One filter of the whole process, one of this thread's part.
+	[ "$(awk '/^Seccomp_filters/ { print $2 }' "$task/status")" -ge 2 ] || fail "a thread without a filter"
+done
+readlink /proc/"$worker"/fd/* | grep -vE '^(socket:|anon_inode:|pipe:|/dev/kvm|/dev/null|/memfd:)' |
+	grep -v "vm-web1.out" >"$work/open" && fail "has open: $(cat "$work/open")"
+readlink /proc/"$worker"/ns/net | grep -qvx "$(readlink /proc/self/ns/net)" || fail "it has the network"
+
+story "a pause drains the disk, and goes on"
+vm alpha pause web1 || fail "cannot be paused"
+before=$(vm_rounds web1)
+sleep 0.7
+[ "$(vm_rounds web1)" = "$before" ] || fail "it runs on"
+vm alpha status web1 | grep -q paused || fail "status does not know"
+vm alpha resume web1 || fail "cannot be resumed"
+wait_for 10 sh -c "[ \$(grep -c 'payload: round' '$work/vm-web1.out') -gt $before ]" || fail "it does not go on"
+
+story "a daemon that is killed makes the guest wait, and loses nothing"
+for i in 1 2 3; do
+	host_kill alpha
+	wait_for 5 sh -c "'$bin/lunvm' --run-dir '$work/vm-alpha' status web1 | grep -q 'server is away'" ||
+		fail "status does not know"
+	host_start alpha
+	before=$(vm_rounds web1)
+	wait_for 20 sh -c "[ \$(grep -c 'payload: round' '$work/vm-web1.out') -gt $((before + 1)) ]" ||
+		fail "it does not go on"
+done
+vm alpha kill web1 || fail "cannot be killed"
+wait $runner
+[ $? -eq 13 ] || fail "its exit status is not 13"
+
+story "a launcher that is killed takes its machine with it, and the disk is free"
+vm_run alpha web1 --disk $disk --cmdline "op=stress n=1000 qd=16 rounds=1000000" &
+vm_says 10 web1 "round 1" || fail "it does not run"
+launcher=$(vm_pid alpha web1 pid)
+worker=$(vm_pid alpha web1 worker_pid)
+kill -KILL "$launcher"
+wait_for 5 sh -c "! [ -d /proc/$worker ]" || fail "its machine goes on"
+expect_exit 0 "done bad=0" alpha web1 --disk $disk --cmdline "op=stress n=1000 qd=16"
+
+story "a host that lost its lease ends the machine, which another one runs"
+vm_run alpha web1 --disk $disk --cmdline "op=stress n=1000 qd=16 rounds=1000000" &
+runner=$!
+vm_says 10 web1 "round 1" || fail "it does not run"
+worker=$(worker_of alpha)
+kill -STOP "$worker"
+started=$SECONDS
+until vm_run beta again --disk $disk --cmdline "op=stress n=1000 qd=16"; do
+	[ $((SECONDS - started)) -lt 40 ] || fail "beta does not get it: $(cat "$work/vm-again.out")"
+	sleep 0.3
+done
+note "run on the other host $((SECONDS - started)) s after the first one froze"
+kill -CONT "$worker" 2>/dev/null
+wait "${pid_of[alpha]}" 2>/dev/null	# beta's fencing ended it
+host_start alpha
+wait $runner
+[ $? -eq 5 ] || fail "its exit status is not 5: $(tail -n 2 "$work/vm-web1.out")"
+grep -q "used elsewhere" "$work/vm-web1.out" || fail "$(cat "$work/vm-web1.out")"
+
+story "nothing is damaged"
+host_stop alpha
+host_stop beta
+check_volume
+finish
