@@ -8,7 +8,6 @@
 
 #include "base/env_sim.h"
 #include "fs/disk.h"
-#include "tests/unit.h"
 
 struct sim_owner {
 	struct disk_owner owner;
@@ -74,7 +73,8 @@ static inline void sim_owner_start(struct sim_owner *o, struct env *env)
 	o->last = &o->first;
 	env_mutex_init(env, &o->mutex);
 	env_cond_init(env, &o->changed);
-	CU_ASSERT_EQUAL(env_thread_start(env, "owner", sim_owner_main, o, &o->thread), 0);
+	if (env_thread_start(env, "owner", sim_owner_main, o, &o->thread))
+		abort();
 }
 
 static inline void sim_owner_stop(struct sim_owner *o)
@@ -102,7 +102,8 @@ static inline int disk_rig_open(struct disk_rig *rig, struct env *env, struct fs
 	int err;
 
 	sim_owner_start(&rig->owner, env);
-	CU_ASSERT_EQUAL(workers_create(env, "disk", 4, &rig->workers), 0);
+	if (workers_create(env, "disk", 4, &rig->workers))
+		abort();
 	rig->params.fs = fs;
 	rig->params.id = id;
 	rig->params.name = "ds1:/disk";

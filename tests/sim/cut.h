@@ -76,11 +76,14 @@ enum moment_kind { MOMENT_WRITE, MOMENT_COMPLETE, MOMENT_FLUSH, MOMENT_CUT, MOME
 
 struct moment { enum moment_kind kind; size_t index; };
 
+struct disk_rig;
+
 struct member {
 	struct env *env;
 	struct blkdev *dev, *hb_dev;
 	struct fs *fs;
 	struct fs_file *held;		/* do_hold() */
+	struct disk_rig *disk;		/* do_disk_open() */
 	unsigned int actor;
 };
 
@@ -191,6 +194,18 @@ void do_merge(struct recording *r, unsigned int host, const char *path, unsigned
 void do_chmod(struct recording *r, unsigned int host, const char *path, uint32_t mode);
 void do_fsync(struct recording *r, unsigned int host, const char *path, bool data_only);
 void do_sync(struct recording *r, unsigned int host);
+
+/* A file as an open virtual disk, one at a time; whole sectors.  @flags: enum blk_flags; with
+ * BLK_FUA everything before has been flushed. */
+void do_disk_open(struct recording *r, unsigned int host, const char *path);
+void do_disk_close(struct recording *r, unsigned int host);
+void do_disk_write(struct recording *r, unsigned int host, const char *path, uint64_t off,
+		   uint64_t len, unsigned int flags);
+void do_disk_flush(struct recording *r, unsigned int host, const char *path);
+void do_disk_discard(struct recording *r, unsigned int host, const char *path, uint64_t off,
+		     uint64_t len);
+void do_disk_zero(struct recording *r, unsigned int host, const char *path, uint64_t off,
+		  uint64_t len);
 void do_sleep(struct recording *r, uint64_t ms);
 /** cut_from_here() - what came before is only preparation. */
 void cut_from_here(struct recording *r);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* What scripts do, noted for the model before and after. */
 #include "fs/image.h"
+#include "tests/fs/disk_rig.h"
 #include "tests/sim/cut.h"
 
 static const struct fs_cred cred = { .uid = 0, .gid = 0, .pid = 7, .comm = "script" };
@@ -132,6 +133,7 @@ void do_crash(struct recording *r, unsigned int host)
 	record_crash(r, r->hosts[host].env);
 	r->hosts[host].fs = NULL;
 	r->hosts[host].held = NULL;
+	r->hosts[host].disk = NULL;
 }
 
 void do_power_cut(struct recording *r)
@@ -471,4 +473,80 @@ void do_sync(struct recording *r, unsigned int host)
 	size_t i = op_begin(r, OP_SYNC, host, "", "");
 
 	op_end(r, i, fs_sync(r->hosts[host].fs), true);
+}
+
+/* ---- virtual disks ---- */
+
+void do_disk_open(struct recording *r, unsigned int host, const char *path)
+{
+	struct member *m = &r->hosts[host];
+
+	m->disk = calloc(1, sizeof(*m->disk));
+	MUST(m->disk);
+	MUST(!disk_rig_open(m->disk, m->env, m->fs, id_of(m->fs, path)));
+}
+
+/* It is a flush, too, but nobody relies on that. */
+void do_disk_close(struct recording *r, unsigned int host)
+{
+	struct member *m = &r->hosts[host];
+
+	MUST(!disk_rig_close(m->disk));
+	free(m->disk);
+	m->disk = NULL;
+}
+
+void do_disk_write(struct recording *r, unsigned int host, const char *path, uint64_t off,
+		   uint64_t len, unsigned int flags)
+{
+	size_t i = op_begin(r, OP_WRITE, host, path, "");
+	struct blkdev *dev = r->hosts[host].disk->dev;
+	uint8_t *data = blkdev_alloc(len);
+
+	MUST(data);
+	r->ops[i].off = off;
+	r->ops[i].len = len;
+	pattern(i, off, data, len);
+	MUST(!blkdev_rw(dev, BLK_WRITE, flags, off, data, len));
+	op_end(r, i, 0, true);
+	/* Scripts flush what came before: then this is as good as a flush that covers it. */
+	if (flags & BLK_FUA) {
+		i = op_begin(r, OP_FSYNC, host, path, "");
+		r->ops[i].flags = true;
+		op_end(r, i, 0, true);
+	}
+	free(data);
+}
+
+void do_disk_flush(struct recording *r, unsigned int host, const char *path)
+{
+	size_t i = op_begin(r, OP_FSYNC, host, path, "");
+
+	r->ops[i].flags = true;
+	op_end(r, i, blkdev_flush(r->hosts[host].disk->dev), true);
+}
+
+static void disk_range(struct recording *r, unsigned int host, const char *path, enum blk_op op,
+		       uint64_t off, uint64_t len)
+{
+	size_t i = op_begin(r, OP_PUNCH, host, path, "");
+	struct blkdev *dev = r->hosts[host].disk->dev;
+
+	r->ops[i].off = off;
+	r->ops[i].len = len;
+	r->ops[i].flags = FILE_PUNCH | FILE_KEEP_SIZE;
+	op_end(r, i, op == BLK_DISCARD ? blkdev_discard(dev, off, len) :
+		     blkdev_zero(dev, off, len), true);
+}
+
+void do_disk_discard(struct recording *r, unsigned int host, const char *path, uint64_t off,
+		     uint64_t len)
+{
+	disk_range(r, host, path, BLK_DISCARD, off, len);
+}
+
+void do_disk_zero(struct recording *r, unsigned int host, const char *path, uint64_t off,
+		  uint64_t len)
+{
+	disk_range(r, host, path, BLK_ZERO, off, len);
 }

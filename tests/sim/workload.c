@@ -660,6 +660,54 @@ static void merge(struct recording *r)
 	do_sync(r, 0);
 }
 
+/* First writes and overwrites of a thin disk, whole blocks and sectors, with and without flushes. */
+static void disk_thin(struct recording *r)
+{
+	do_attach(r, 0);
+	do_create(r, 0, "/d");
+	do_truncate(r, 0, "/d", 3 * MIB);
+	do_sync(r, 0);
+	cut_from_here(r);
+	do_disk_open(r, 0, "/d");
+	do_disk_write(r, 0, "/d", 0, 16384, 0);
+	do_disk_write(r, 0, "/d", 256 * KIB - 8192, 16384, 0);
+	do_disk_flush(r, 0, "/d");
+	do_disk_write(r, 0, "/d", 4096, 8192, 0);
+	do_disk_write(r, 0, "/d", 1 * MIB + 4096, 4096, 0);
+	do_disk_write(r, 0, "/d", 1 * MIB + 4096, 4096, 0);
+	do_disk_flush(r, 0, "/d");
+	do_disk_write(r, 0, "/d", 2 * MIB + r->w->sector, r->w->sector, 0);
+	do_disk_write(r, 0, "/d", 2 * MIB - r->w->sector, 2 * r->w->sector, 0);
+	do_disk_flush(r, 0, "/d");
+	do_disk_write(r, 0, "/d", 512 * KIB, 4096, BLK_FUA);
+	do_disk_write(r, 0, "/d", 512 * KIB, 4096, BLK_FUA);
+	do_disk_write(r, 0, "/d", 600 * KIB, 300 * KIB, 0);
+	do_disk_close(r, 0);
+}
+
+/* What was discarded or zeroed does not come back once a flush has covered it; written again. */
+static void disk_discard(struct recording *r)
+{
+	do_attach(r, 0);
+	do_create(r, 0, "/d");
+	do_truncate(r, 0, "/d", 2 * MIB);
+	do_disk_open(r, 0, "/d");
+	do_disk_write(r, 0, "/d", 0, 1 * MIB, 0);
+	do_disk_flush(r, 0, "/d");
+	cut_from_here(r);
+	do_disk_discard(r, 0, "/d", 256 * KIB, 256 * KIB);
+	do_disk_write(r, 0, "/d", 260 * KIB, 8192, 0);
+	do_disk_flush(r, 0, "/d");
+	do_disk_zero(r, 0, "/d", 500 * KIB, 40 * KIB);
+	do_disk_write(r, 0, "/d", 504 * KIB, 4096, 0);
+	do_disk_flush(r, 0, "/d");
+	do_disk_write(r, 0, "/d", 1 * MIB, 64 * KIB, 0);
+	do_disk_discard(r, 0, "/d", 0, 2 * MIB);
+	do_disk_write(r, 0, "/d", 16 * KIB, 4096, 0);
+	do_disk_flush(r, 0, "/d");
+	do_disk_close(r, 0);
+}
+
 #define ON_ARG(name, script, sector, arg) \
 	{ name, script, 64 * MIB, sector, 512 * KIB, 2, false, arg, false }
 #define ON(name, script, sector)	ON_ARG(name, script, sector, 0)
@@ -695,5 +743,8 @@ const struct workload workloads[] = {
 	{ "resignature", resignature, 64 * MIB, 512, 512 * KIB, 2, false, 0, true },
 	ON("images", images, 512),
 	ON("merge", merge, 512),
+	ON("disk_thin", disk_thin, 512),
+	ON("disk_thin_4096", disk_thin, 4096),
+	ON("disk_discard", disk_discard, 512),
 };
 const size_t workload_count = ARRAY_SIZE(workloads);
