@@ -24,6 +24,7 @@ void fix_end(struct check *c)
 {
 	table_each(&c->fix->twice, free_twice, &c->fix->twice);
 	table_fini(&c->fix->twice);
+	free(c->fix->indices);
 	free(c->fix->names);
 	free(c->fix->found);
 	free(c->fix);

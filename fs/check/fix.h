@@ -35,6 +35,8 @@ struct fix {
 	uint64_t repaired;	/* findings */
 	uint64_t left;		/* findings of damage that are not */
 	struct table twice;	/* struct chk_twice */
+	uint64_t *indices;	/* addresses of index blocks */
+	size_t	index_count, index_room;
 	struct fix_name *names;
 	size_t	name_count, name_room;
 	uint64_t *found;	/* ids of inodes that no index has */

@@ -178,9 +178,11 @@ static void walk_all(struct walk *w)
 	}
 }
 
-/* Clusters; what directories and indices have lost is written anew elsewhere. */
-static void note_clusters(struct check *c)
+/* Indices and clusters; what directories have lost is written anew elsewhere. */
+static void note_inodes(struct check *c)
 {
+	for (size_t i = 0; i < c->fix->index_count; i++)
+		belongs_to_metadata(c, c->fix->indices[i] >> BLOCK_SHIFT);
 	for (size_t i = 0; i < c->cluster_count; i++)
 		for (uint32_t k = 0; k < 2u * c->clusters[i].count; k++)
 			belongs_to_metadata(c, c->clusters[i].first + k);
@@ -195,7 +197,7 @@ void fix_shared(struct check *c)
 	w.levels = blkdev_alloc((DEPTH_MAX + 1) * BLOCK_SIZE);
 	w.copy = blkdev_alloc(UNIT_SIZE);
 	if (w.levels && w.copy) {
-		note_clusters(c);
+		note_inodes(c);
 		walk_all(&w);
 		w.settle = true;
 		walk_all(&w);

@@ -152,6 +152,18 @@ static void check_entries(struct check *c, uint32_t ag, struct itable_disk *d,
 	fix_seal(c, d, e);
 }
 
+static void note_index(struct check *c, uint64_t addr)
+{
+	uint64_t *at;
+
+	if (!c->fix)
+		return;
+	at = fix_append(c, (void **)&c->fix->indices, &c->fix->index_count, &c->fix->index_room,
+			sizeof(*at));
+	if (at)
+		*at = addr;
+}
+
 /*
  * One block of the index, and through it all that follow.  Returns whether the pointer to it
  * is to be cleared.
@@ -170,6 +182,7 @@ static bool check_index_block(struct check *c, uint32_t ag, uint64_t pointer,
 				  who);
 	if (!chk_claim(c, e.addr >> BLOCK_SHIFT, 1, who))
 		return c->twice_repair;
+	note_index(c, e.addr);
 	if (chk_block(c, &e, d, CHECK_ITABLE_DAMAGED, who)) {
 		if (!c->verify_repair)
 			return false;

@@ -49,6 +49,7 @@ enum volume_use {
 	USE_READ	= 1 << 3,	/* attach and read everything */
 	USE_CHANGE	= 1 << 4,	/* attach and change everything */
 	USE_OTHER	= 1 << 5,	/* attach as another host, which recovers the dead one */
+	USE_REPAIR	= 1 << 6,	/* fsck.lunfs -y, before all of these */
 };
 
 /** volume_use() - as a thread of @env, on @disk; @uses of enum volume_use, one after another. */

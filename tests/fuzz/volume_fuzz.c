@@ -190,6 +190,11 @@ static void saw(void *arg, struct env *env, const struct blk_io *io)
 	(void)env;
 	if (io->op != BLK_WRITE || r->super_touched)
 		return;
+	/* But by a repair, which then has all of the volume to itself, and stays within it. */
+	if (r->uses & USE_REPAIR) {
+		FUZZ_CHECK(io->off >= SUPER_ADDR && io->off + io->len <= s->size);
+		return;
+	}
 	FUZZ_CHECK(io->off >= s->orphans_addr);
 	FUZZ_CHECK(io->off + io->len <= super_end_addr(s));
 	FUZZ_CHECK(io->off + io->len <= s->copy_addr || io->off > s->copy_addr);

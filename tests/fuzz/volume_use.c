@@ -233,6 +233,9 @@ static void attach_and_use(struct env *env, struct simdisk *disk, unsigned int u
 static void finding(void *arg, const struct check_finding *f)
 {
 	(void)arg;
+	if (getenv("FUZZ_SHOW"))
+		fprintf(stderr, "%s%s at 0x%llx: %s\n", f->repaired ? "repaired: " : "",
+			check_code_info(f->code)->name, (unsigned long long)f->addr, f->text);
 	FUZZ_CHECK(f->text && f->text[0] && check_code_info(f->code));
 }
 
@@ -267,8 +270,30 @@ static void check_and_replay(struct env *env, struct simdisk *disk, const struct
 	blkdev_close(dev);
 }
 
+/* Whatever was done to it: if there is a superblock, one run makes it clean. */
+static void repair(struct env *env, struct simdisk *disk)
+{
+	struct blkdev *dev = simdisk_open(disk, env);
+	struct check_params p = { .env = env, .dev = dev, .report = finding,
+				  .repair = CHECK_REPAIR_LOSS, .own_slot = SLOT_NONE };
+	struct check_result r;
+	char why[400];
+	int err = check_volume(&p, &r, why, sizeof(why));
+
+	sane(err);
+	if (!err) {
+		FUZZ_CHECK(!r.errors);
+		p.repair = CHECK_REPAIR_NONE;
+		FUZZ_CHECK(!check_volume(&p, &r, why, sizeof(why)));
+		FUZZ_CHECK(!(r.super.incompat & INCOMPAT_REPAIR) ? !r.errors : r.errors == 1);
+	}
+	blkdev_close(dev);
+}
+
 void volume_use(struct env *env, struct simdisk *disk, const struct super *s, unsigned int uses)
 {
+	if (uses & USE_REPAIR)
+		repair(env, disk);
 	check_and_replay(env, disk, s, uses);
 	for (unsigned int use = USE_RESCUE; use <= USE_OTHER; use <<= 1)
 		if (uses & use)
