@@ -46,6 +46,8 @@ int pool_init(struct pool *pool, size_t len)
 		free(pool->slabs);
 		return -ENOMEM;
 	}
+	/* Direct I/O pins each page, and copies meet each page's translation: the fewer, the better. */
+	madvise(pool->base, pool->len, MADV_HUGEPAGE);
 	list_init(&pool->free);
 	for (i = 0; i < POOL_CLASSES; i++)
 		list_init(&pool->partial[i]);
