@@ -284,6 +284,7 @@ struct tgt_home {
 	struct list	waiting;	/* tasks that wait for memory */
 	struct reactor_end memory_end;
 	struct reactor_timer memory_timer;
+	uint64_t	refused_since_ns, refused_ns;	/* memory, to those who cannot wait */
 	struct list	conns;
 	struct list	sessions;
 	unsigned int	session_count;	/* the first reactor's view */
@@ -429,6 +430,8 @@ void memory_fini(struct tgt_home *home);
 bool memory_get(struct tgt_task *task, bool data_comes);
 /** memory_get_now() - one of @len bytes, or none. */
 bool memory_get_now(struct tgt_task *task, uint32_t len);
+/** memory_refused() - one that could not wait has got none. */
+void memory_refused(struct tgt_home *home);
 /** memory_wait() - @task waits for its buffer: task_has_memory() goes on. */
 void memory_wait(struct tgt_task *task);
 /** memory_put() - gives @task's buffer back, if it has one. */

@@ -49,6 +49,12 @@ bool memory_get(struct tgt_task *task, bool data_comes)
 	return get(task, need);
 }
 
+static void watch(struct tgt_home *home, uint64_t now)
+{
+	if (!home->memory_timer.heap_index)
+		reactor_timer_set(home->reactor, &home->memory_timer, now + LOOK_NS);
+}
+
 void memory_wait(struct tgt_task *task)
 {
 	struct tgt_home *home = task->session->home;
@@ -56,9 +62,19 @@ void memory_wait(struct tgt_task *task)
 
 	task->state = TASK_MEMORY;
 	task->memory_ns = now;
-	if (list_empty(&home->waiting))
-		reactor_timer_set(home->reactor, &home->memory_timer, now + LOOK_NS);
 	list_add_tail(&home->waiting, &task->queue);
+	watch(home, now);
+}
+
+void memory_refused(struct tgt_home *home)
+{
+	uint64_t now = reactor_now_ns(home->reactor);
+
+	/* Not the one of long ago, but again and again. */
+	if (now - home->refused_ns > PATIENCE_NS)
+		home->refused_since_ns = now;
+	home->refused_ns = now;
+	watch(home, now);
 }
 
 void memory_freed(struct tgt_home *home)
@@ -127,17 +143,30 @@ static struct tgt_conn *find_hoarder(struct tgt_home *home, uint64_t now)
 	return worst;
 }
 
+static bool is_refusing(const struct tgt_home *home, uint64_t now)
+{
+	return home->refused_ns && now - home->refused_ns <= PATIENCE_NS;
+}
+
+/* For a while nobody has got what he needs. */
+static bool is_starving(const struct tgt_home *home, uint64_t now)
+{
+	if (is_refusing(home, now) && now - home->refused_since_ns >= PATIENCE_NS)
+		return true;
+	return !list_empty(&home->waiting) &&
+	       now - list_first(&home->waiting, struct tgt_task, queue)->memory_ns >= PATIENCE_NS;
+}
+
 static void look(struct reactor_timer *t)
 {
 	struct tgt_home *home = container_of(t, struct tgt_home, memory_timer);
 	uint64_t now = reactor_now_ns(home->reactor);
 	struct tgt_conn *hoarder;
 
-	if (list_empty(&home->waiting))
+	if (list_empty(&home->waiting) && !is_refusing(home, now))
 		return;
 	hoarder = find_hoarder(home, now);
-	if (hoarder && now - list_first(&home->waiting, struct tgt_task, queue)->memory_ns >=
-			       PATIENCE_NS)
+	if (hoarder && is_starving(home, now))
 		conn_close(hoarder, "it keeps data buffers that others wait for");
 	reactor_timer_set(home->reactor, t, now + LOOK_NS);
 }

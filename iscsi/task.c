@@ -231,6 +231,7 @@ void task_has_memory(struct tgt_task *task)
 /* Its data is on the way and there is nowhere to put it: the initiator tries again later. */
 static void task_set_full(struct tgt_task *task)
 {
+	memory_refused(task->session->home);
 	cancel(task);
 	task->scsi.status = SCSI_TASK_SET_FULL;
 	task->scsi.sense_len = 0;

@@ -617,6 +617,33 @@ static void hoarder_of_memory_is_closed_when_others_wait(void)
 	world_close();
 }
 
+/* Writes whose data comes with them do not wait, they are refused: again and again, if nobody goes. */
+static void hoarder_is_closed_for_those_who_cannot_wait(void)
+{
+	unsigned int i, tries = 0;
+	int status;
+
+	log_in_two();
+	for (i = 0; i < LARGE_FIT; i++)
+		large(&a, FAKE_OP_WRITE);
+	ini_connect(&c);
+	ini_send_login(&c, 3, 1, "");
+	CU_ASSERT_EQUAL_FATAL(ini_login_status(&c), PDU_LOGIN_SUCCESS);
+	do {
+		ini_command(&c, FAKE_OP_WRITE, PDU_FINAL | PDU_CMD_WRITE, 0, 256, 131072, pattern,
+			    4096);
+		status = ini_receive(&c) == PDU_R2T ? -1 : c.response.status;
+		CU_ASSERT_TRUE(status == -1 || status == SCSI_TASK_SET_FULL);
+		fake_advance(NSEC_PER_SEC);
+	} while (status != -1 && ++tries < 10);
+	CU_ASSERT_TRUE(tries >= 2 && tries < 6);
+	CU_ASSERT_EQUAL(world.tgt->connection_count, 2);
+	ini_close(&a);
+	ini_close(&b);
+	ini_close(&c);
+	world_close();
+}
+
 /* A slow network is no crime: whoever gets on keeps what it has, and others are served by it. */
 static void slow_initiator_that_gets_on_is_left_alone(void)
 {
@@ -728,6 +755,7 @@ UNIT_MAIN("iscsi transport",
 	UNIT_TEST(warm_reset_ends_no_session),
 	UNIT_TEST(initiator_that_lost_access_is_asked_to_leave_and_then_ended),
 	UNIT_TEST(hoarder_of_memory_is_closed_when_others_wait),
+	UNIT_TEST(hoarder_is_closed_for_those_who_cannot_wait),
 	UNIT_TEST(slow_initiator_that_gets_on_is_left_alone),
 	UNIT_TEST(session_logs_out_with_all_its_connections),
 	UNIT_TEST(connection_that_logged_out_makes_room));

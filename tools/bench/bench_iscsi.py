@@ -135,10 +135,11 @@ class Raw:
                   "--iodepth=%d" % depth, "--numjobs=%d" % sessions, "--group_reporting",
                   "--ioengine=libaio", "--direct=%d" % direct_works(self.path), "--time_based",
                   "--runtime=%d" % max(1, SECONDS), "--output-format=json", "--fallocate=none",
-                  "--norandommap", "--offset_increment=%d%%" % (100 // sessions))
+                  "--norandommap", "--lat_percentiles=1", "--clat_percentiles=0",
+                  "--offset_increment=%d%%" % (100 // sessions))
         job = json.loads(out[out.index("{"):])["jobs"][0]
         side = job["write" if write else "read"]
-        lat = side["clat_ns"]["percentile"]
+        lat = side["lat_ns"]["percentile"]
         busy = (job["usr_cpu"] + job["sys_cpu"]) / 100 * sessions
         return {"iops": side["iops"], "mib_s": side["bw"] / 1024,
                 "p50_us": lat["50.000000"] / 1000, "p99_us": lat["99.000000"] / 1000,
