@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make bench`, part iscsi: lunfs-target, Debian's tgt and raw libaio on the same file.
+"""`make bench`, part iscsi: lunfs-target, Debian's tgt and raw libaio, each on a file of its own
+beside the others': what goes past the page cache and what goes through it must not share one.
 
 The client is tools/bench/iscsi_bench.c for all targets, on the same machine: what it costs is
 shown beside what the server costs.
@@ -53,6 +54,7 @@ def children(pid):
 class Target:
     """A target process; what it serves is LUN self.lun at self.port."""
     lun = 0
+    path = None
 
     def stop(self):
         self.process.terminate()
@@ -68,8 +70,12 @@ class Target:
         return json.loads(out.splitlines()[-1])
 
     def measure(self, length, depth, write, sequential, sessions):
-        return self.client("-b", str(length), "-q", str(depth), "-n", str(sessions),
-                           *(["-w"] if write else []), *(["-s"] if sequential else []))
+        result = self.client("-b", str(length), "-q", str(depth), "-n", str(sessions),
+                             *(["-w"] if write else []), *(["-s"] if sequential else []))
+        # What it has only in the page cache is its own affair, but no load for the next one.
+        with open(self.path, "rb") as f:
+            os.fsync(f.fileno())
+        return result
 
     def idle(self):
         return self.client("-q", "0", "-n", "4")["server_busy"]
@@ -79,6 +85,7 @@ class Ours(Target):
     name = "lunfs-target"
 
     def __init__(self, work, path):
+        self.path = path
         self.port = free_port()
         out = open(os.path.join(work, "urls"), "w+b")
         self.process = subprocess.Popen(
@@ -95,6 +102,7 @@ class Tgt(Target):
 
     def __init__(self, work, path, kind):
         self.name = "tgt, " + kind
+        self.path = path
         if not shutil.which("tgtd"):
             raise OSError("no tgtd")
         Tgt.controls += 1
@@ -165,11 +173,16 @@ def measure_cell(systems, title, cell, sessions):
                 if s.name == "lunfs-target" and "tgt, aio" in m else ""))
 
 
-def open_systems(work, path):
-    systems = [Raw(path), Ours(work, path)]
+def open_systems(work, size):
+    def file(name):
+        path = os.path.join(work, name + ".img")
+        fill(path, size)
+        return path
+
+    systems = [Raw(file("raw")), Ours(work, file("lun"))]
     for kind in "aio", "rdwr":
         try:
-            systems.append(Tgt(work, path, kind))
+            systems.append(Tgt(work, file(kind), kind))
         except OSError as e:
             say("SKIP: bench tgt %s: %s" % (kind, e))
     return systems
@@ -178,12 +191,10 @@ def open_systems(work, path):
 def measure_place(label, base):
     work = tempfile.mkdtemp(prefix="lunfs-bench-", dir=base)
     os.chmod(work, 0o755)
-    path = os.path.join(work, "lun.img")
-    fill(path, (32 if SMOKE else 512) * MIB)
-    systems = open_systems(work, path)
+    systems = open_systems(work, (32 if SMOKE else 512) * MIB)
     try:
         say("iSCSI on %s, O_DIRECT there: %s; processor time is a command's; medians of %d rounds "
-            "of %g s" % (label, "yes" if direct_works(path) else "no", ROUNDS, SECONDS))
+            "of %g s" % (label, "yes" if direct_works(systems[0].path) else "no", ROUNDS, SECONDS))
         for title, *cell in CELLS[2:3] if SMOKE else CELLS:
             for sessions in (1,) if SMOKE else (1, 4):
                 measure_cell(systems, title, cell, sessions)
