@@ -23,14 +23,14 @@ struct waited_io {
 /* Whether @io may go to the backend: inside the device, whole sectors, buffers that add up. */
 static int check_io(const struct blkdev *dev, const struct blk_io *io)
 {
-	uint64_t sum = 0;
+	uint64_t sum = 0, size = blkdev_size(dev);
 	int i;
 
 	if (io->op == BLK_FLUSH)
 		return 0;
 	if (io->off % dev->info.sector || io->len % dev->info.sector || !io->len)
 		return -EINVAL;
-	if (io->off > dev->info.size || io->len > dev->info.size - io->off)
+	if (io->off > size || io->len > size - io->off)
 		return -EINVAL;
 	if (dev->info.read_only && io->op != BLK_READ)
 		return -EROFS;
@@ -240,6 +240,11 @@ int blkdev_rw_batch(struct blkdev *dev, struct blk_io *ios, unsigned int count)
 		count -= n;
 	}
 	return first;
+}
+
+int blkdev_refresh(struct blkdev *dev)
+{
+	return dev->ops->refresh ? dev->ops->refresh(dev) : -ENOTSUP;
 }
 
 int blkdev_drain(struct blkdev *dev)

@@ -94,7 +94,7 @@ struct blkdev_ops {
 	int (*run)(struct blkdev *dev, struct blk_io *io);
 	/* Optional: waits until no command that timed out can still reach the device. */
 	int (*drain)(struct blkdev *dev);
-	/* Optional: re-reads the size.  */
+	/* Optional: see blkdev_refresh(). */
 	int (*refresh)(struct blkdev *dev);
 	/* Optional: what lies at @off: a hole, or data; see blkdev_extent(). */
 	int (*extent)(struct blkdev *dev, uint64_t off, uint64_t *len, bool *mapped);
@@ -182,6 +182,23 @@ int blkdev_caw(struct blkdev *dev, uint64_t off, const void *expected, const voi
  * waits for all.  Return: 0, or the first error in array order.
  */
 int blkdev_rw_batch(struct blkdev *dev, struct blk_io *ios, unsigned int count);
+
+/**
+ * blkdev_refresh() - asks the device for its size, which may have grown.
+ * Context: blocks.  Return: 0; -ENOTSUP the backend cannot; -errno.
+ */
+int blkdev_refresh(struct blkdev *dev);
+
+/** blkdev_size() - bytes; whatever other threads refresh meanwhile. */
+static inline uint64_t blkdev_size(const struct blkdev *dev)
+{
+	return __atomic_load_n(&dev->info.size, __ATOMIC_RELAXED);
+}
+
+static inline void blkdev_set_size(struct blkdev *dev, uint64_t size)
+{
+	__atomic_store_n(&dev->info.size, size, __ATOMIC_RELAXED);
+}
 
 /** blkdev_drain() - see struct blkdev_ops; 0 at once where commands cannot outlive a wait. */
 int blkdev_drain(struct blkdev *dev);

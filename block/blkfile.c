@@ -311,7 +311,7 @@ static int file_refresh(struct blkdev *dev)
 
 	if (end < 0)
 		return -errno;
-	dev->info.size = ALIGN_DOWN((uint64_t)end, dev->info.sector);
+	blkdev_set_size(dev, ALIGN_DOWN((uint64_t)end, dev->info.sector));
 	return 0;
 }
 

@@ -105,7 +105,7 @@ int ini_refresh(struct blkdev *dev)
 		return err;
 	if (sector != dev->info.sector)
 		return -EMEDIUMTYPE;
-	dev->info.size = size;
+	blkdev_set_size(dev, size);
 	return 0;
 }
 

@@ -532,7 +532,7 @@ static int simdev_drain(struct blkdev *dev)
 
 static int simdev_refresh(struct blkdev *dev)
 {
-	dev->info.size = path_of(dev)->disk->params.size;
+	blkdev_set_size(dev, path_of(dev)->disk->params.size);
 	return 0;
 }
 

@@ -9,6 +9,8 @@
 #include "daemon/ctl.h"
 #include "daemon/ctl_disk.h"
 #include "daemon/ctl_json.h"
+#include "daemon/ctl_volume.h"
+#include "fs/grow.h"
 
 /* ---- status, hosts ---- */
 
@@ -79,7 +81,7 @@ static json_t *store_json(struct store *s, const struct asked *asked, unsigned i
 	put_text(o, "label", s->fs->super.label);
 	put_uuid(o, "uuid", s->fs->super.volume_id);
 	put_text(o, "mode", s->fs->rescue ? "rescue" : s->fs->read_only ? "read-only" : "read-write");
-	put_int(o, "size", s->fs->super.size);
+	put_int(o, "size", super_size(&s->fs->super));
 	put_bool(o, "o_direct", s->info.direct);
 	put_bool(o, "lost", fs_is_lost(s->fs));
 	json_object_set_new(o, "mounts", mounts_json(s));
@@ -353,11 +355,15 @@ static int ls(struct store *s, const struct ctl_request *rq, json_t **out, char 
 static int info(struct store *s, const struct ctl_request *rq, json_t **out, char *why,
 		size_t why_size)
 {
+	struct blkdev_info now = s->info;
+	struct super super;
 	struct fs_attr attr;
 	int err;
 
 	if (!rq->path) {
-		*out = super_json(&s->fs->super, &s->info);
+		fs_super_copy(s->fs, &super);
+		now.size = blkdev_size(s->fs->raw);
+		*out = super_json(&super, &now);
 		return 0;
 	}
 	err = resolve(s, rq->path, &attr, why, why_size);
@@ -395,6 +401,10 @@ static int run_on_store(struct ctl *c, struct store *s, const struct ctl_request
 	case CTL_DISK_LIST:
 		ctl_disk_list(c->disks, s, out);
 		return 0;
+	case CTL_VOLUME_GROW:
+		return ctl_volume_grow(s, rq, out, why, why_size);
+	case CTL_VOLUME_RECLAIM:
+		return ctl_volume_reclaim(s, rq, out, why, why_size);
 	default:
 		return ctl_disk_run(c->disks, s, rq, out, why, why_size);
 	}

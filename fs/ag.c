@@ -10,6 +10,7 @@
 #include "base/mutant.h"
 #include "fs/cluster.h"
 #include "fs/fs.h"
+#include "fs/grow.h"
 
 int ag_damaged(const struct ag *ag, uint64_t addr, const char *fmt, ...)
 {
@@ -37,7 +38,7 @@ static struct ag *ag_new(struct fs *fs, uint32_t index)
 	ag->index = index;
 	ag->start = super_ag_addr(&fs->super, index) >> BLOCK_SHIFT;
 	ag->blocks = super_ag_blocks(&fs->super, index);
-	ag->bitmap_count = ag_bitmap_count(ag->blocks);
+	ag->bitmap_count = super_ag_bitmaps(&fs->super);
 	lock_init(&ag->cover.lock, (ag->start + AG_LOCK_BLOCK) << BLOCK_SHIFT, ag);
 	list_init(&ag->cover.bufs);
 	env_mutex_init(fs->env, &ag->mutex);
@@ -50,7 +51,7 @@ int ag_get(struct fs *fs, uint32_t index, struct ag **out)
 	struct alloc *a = fs->alloc;
 	struct ag *ag;
 
-	if (index >= fs->super.ag_count)
+	if (index >= super_ag_count(&fs->super))
 		return -EUCLEAN;
 	env_mutex_lock(fs->env, &a->mutex);
 	if (!a->ags[index])
@@ -67,8 +68,10 @@ int ag_of_block(struct fs *fs, uint64_t block, struct ag **out)
 {
 	uint32_t index;
 
-	if (block >> (64 - BLOCK_SHIFT) ||
-	    super_ag_of(&fs->super, block << BLOCK_SHIFT, &index))
+	if (block >> (64 - BLOCK_SHIFT))
+		return -EUCLEAN;
+	if (super_ag_of(&fs->super, block << BLOCK_SHIFT, &index) &&
+	    (fs_super_refresh(fs) || super_ag_of(&fs->super, block << BLOCK_SHIFT, &index)))
 		return -EUCLEAN;
 	return ag_get(fs, index, out);
 }
@@ -116,18 +119,25 @@ void alloc_forget(struct fs *fs, struct cover *cover)
 
 /* ---- loading ---- */
 
-static int header_check(const struct ag *ag)
+/* Fewer blocks than the superblock gives: the volume has grown, the group not yet. */
+static int header_check(struct ag *ag)
 {
 	const struct ag_disk *d = ag_disk(ag);
 	uint32_t blocks = le32_to_cpu(d->blocks), blocks_free = le32_to_cpu(d->free_blocks);
-	uint32_t bitmaps = le32_to_cpu(d->bitmap_count);
+	uint32_t bitmaps = le32_to_cpu(d->bitmap_count), meta = super_ag_meta(&ag->fs->super);
+	uint32_t most = super_ag_blocks(&ag->fs->super, ag->index);
 
-	if (blocks == ag->blocks && bitmaps == ag->bitmap_count &&
-	    blocks_free <= blocks - ag_meta_blocks(blocks))
+	/* More: it has grown since this host last looked. */
+	if (blocks > most && !fs_super_refresh(ag->fs))
+		most = super_ag_blocks(&ag->fs->super, ag->index);
+	if (blocks > meta && blocks <= most && bitmaps == ag->bitmap_count &&
+	    blocks_free <= blocks - meta) {
+		ag->blocks = blocks;
 		return 0;
+	}
 	return ag_damaged(ag, ag->header->addr,
-			  "%u blocks, %u of them free, %u bitmap blocks found; expected %u, at most that, %u",
-			  blocks, blocks_free, bitmaps, ag->blocks, ag->bitmap_count);
+			  "%u blocks, %u of them free, %u bitmap blocks found; expected at most %u, at most that, %u",
+			  blocks, blocks_free, bitmaps, most, ag->bitmap_count);
 }
 
 static int ag_load(struct ag *ag)
@@ -266,14 +276,14 @@ static int map_load(struct ag *ag, uint32_t i, struct ag_bitmap *m)
 		err = buf_new(ag->fs, &ag->cover, &e, &m->buf);
 		if (err)
 			return err;
-		ag_bitmap_fresh(&ag->fs->super, ag->index, i, map_bits(m));
+		ag_bitmap_fresh(&ag->fs->super, ag->index, ag->blocks, i, map_bits(m));
 		m->made_up = true;
 		return 0;
 	}
 	fresh = malloc(BITMAP_BYTES);
 	if (!fresh)
 		return -ENOMEM;
-	ag_bitmap_fresh(&ag->fs->super, ag->index, i, fresh);
+	ag_bitmap_fresh(&ag->fs->super, ag->index, ag->blocks, i, fresh);
 	err = buf_get(ag->fs, &ag->cover, &e, &m->buf);
 	if (!err)
 		err = map_check(ag, i, m, fresh);
@@ -315,6 +325,86 @@ int ag_bitmap_change(struct txn *txn, struct ag *ag, uint32_t i, uint8_t **bits)
 	txn_dirty(txn, m->buf, ag->version);
 	*bits = map_bits(m);
 	return 0;
+}
+
+/* ---- more space ---- */
+
+#define EXTEND_CREDITS	2u	/* the header, the bitmap block in which the group ended */
+
+/* The bitmap block in which the group ends so far, ready to be changed; further ones cannot be
+ * ready, for nothing of what they describe has ever been the group's. */
+static int extend_prepare(struct ag *ag)
+{
+	struct ag_bitmap *m;
+	int err = 0;
+
+	env_mutex_lock(ag->fs->env, &ag->mutex);
+	if (ag->blocks % BITMAP_BITS)
+		err = ag_bitmap(ag, ag->blocks / BITMAP_BITS, &m);
+	env_mutex_unlock(ag->fs->env, &ag->mutex);
+	return err;
+}
+
+/* What was made up of bitmap blocks, with the old end. */
+static void extend_made_up(struct ag *ag, uint32_t from)
+{
+	for (uint32_t i = from; i < ag->bitmap_count; i++) {
+		struct ag_bitmap *m = &ag->maps[i];
+
+		if (!m->buf || !m->made_up)
+			continue;
+		ag_bitmap_fresh(&ag->fs->super, ag->index, ag->blocks, i, map_bits(m));
+		map_count(m);
+	}
+}
+
+static int extend_locked(struct txn *txn, struct ag *ag, uint32_t blocks)
+{
+	uint32_t old = ag->blocks, i = old / BITMAP_BITS, end = blocks - i * BITMAP_BITS;
+	struct ag_disk *d;
+	uint8_t *bits;
+	int err;
+
+	d = ag_change(txn, ag);
+	if (old % BITMAP_BITS && map_is_ready(ag, i)) {
+		err = ag_bitmap_change(txn, ag, i, &bits);
+		if (err)
+			return err;
+		for (uint32_t bit = old % BITMAP_BITS; bit < end && bit < BITMAP_BITS; bit++)
+			bits[bit / 8] &= (uint8_t)~(1u << bit % 8);
+		map_count(&ag->maps[i]);
+	}
+	d->blocks = cpu_to_le32(blocks);
+	d->free_blocks = cpu_to_le32(le32_to_cpu(d->free_blocks) + blocks - old);
+	ag->blocks = blocks;
+	extend_made_up(ag, i);
+	return 0;
+}
+
+int ag_extend(struct ag *ag)
+{
+	uint32_t blocks = super_ag_blocks(&ag->fs->super, ag->index);
+	struct fs *fs = ag->fs;
+	struct txn txn;
+	bool short_of;
+	int err;
+
+	env_mutex_lock(fs->env, &ag->mutex);
+	short_of = ag->blocks < blocks;
+	env_mutex_unlock(fs->env, &ag->mutex);
+	if (!short_of)
+		return 0;
+	err = extend_prepare(ag);
+	if (!err)
+		err = txn_begin(fs, EXTEND_CREDITS, &txn);
+	if (err)
+		return err;
+	env_mutex_lock(fs->env, &ag->mutex);
+	if (ag->blocks < blocks)
+		err = extend_locked(&txn, ag, blocks);
+	env_mutex_unlock(fs->env, &ag->mutex);
+	txn_end(&txn);
+	return err;
 }
 
 /* ---- runs ---- */
@@ -443,6 +533,31 @@ int ag_reserve(struct ag *ag, uint32_t count, uint32_t goal, struct alloc_run *r
 	return err;
 }
 
+int ag_reserve_next(struct ag *ag, uint32_t at, uint32_t max, struct alloc_run *run)
+{
+	uint32_t i = at / BITMAP_BITS, bit = at % BITMAP_BITS, first;
+	struct ag_bitmap *m;
+	int err = ag_bitmap(ag, i, &m);
+
+	if (err)
+		return err;
+	while (bit < BITMAP_BITS && map_word(m, bit / 64) >> bit % 64 & 1)
+		bit += map_word(m, bit / 64) == UINT64_MAX ? 64 - bit % 64 : 1;
+	if (bit >= BITMAP_BITS)
+		return -ENOSPC;
+	for (first = bit; bit < BITMAP_BITS && bit - first < max; bit++)
+		if (map_word(m, bit / 64) >> bit % 64 & 1)
+			break;
+	err = extra_set(&m->reserved, first, bit - first);
+	if (err)
+		return err;
+	m->free -= bit - first;
+	ag->reserved_count += bit - first;
+	*run = (struct alloc_run){ .block = ag->start + i * BITMAP_BITS + (uint64_t)first,
+				   .count = bit - first };
+	return 0;
+}
+
 void ag_unreserve(struct ag *ag, const struct alloc_run *run)
 {
 	uint32_t at = (uint32_t)(run->block - ag->start);
@@ -488,7 +603,7 @@ static bool run_is_space(const struct ag *ag, uint64_t block, uint32_t count)
 {
 	uint64_t copy = ag->fs->super.copy_addr >> BLOCK_SHIFT;
 
-	return count && block >= ag->start + ag_meta_blocks(ag->blocks) &&
+	return count && block >= ag->start + super_ag_meta(&ag->fs->super) &&
 	       block < ag->start + ag->blocks && count <= ag->start + ag->blocks - block &&
 	       (copy < block || copy >= block + count);
 }

@@ -41,7 +41,7 @@ struct itable {
 /* What a group's header said last: to choose by, and for totals. */
 struct ag_peek {
 	uint64_t	at_ns;		/* env_now_ns(); 0: never */
-	uint32_t	blocks_free, inodes_used, inodes_free;
+	uint32_t	blocks, blocks_free, inodes_used, inodes_free;
 };
 
 struct ag {
@@ -49,7 +49,7 @@ struct ag {
 	struct fs	*fs;
 	uint32_t	index;
 	uint64_t	start;		/* first block number on the volume */
-	uint32_t	blocks;
+	uint32_t	blocks;		/* as the header says; guarded by mutex once it is loaded */
 	uint32_t	bitmap_count;
 
 	/* Taken after the cluster lock, never held while waiting for a handle or for space in
@@ -88,6 +88,13 @@ int ag_pin(struct fs *fs, struct ag *ag, unsigned int flags);
 void ag_unpin(struct fs *fs, struct ag *ag);
 void ag_free(struct ag *ag);
 
+/**
+ * ag_extend() - a pinned group gets the space that the superblock gives it since the volume has
+ * grown (a transaction, if there is any).  No handle open, mutex not held.
+ * Return: 0, also if there was nothing to do; errors: it stays as it is.
+ */
+int ag_extend(struct ag *ag);
+
 /* All below with ag->mutex held, the group pinned and loaded. */
 
 static inline const struct ag_disk *ag_disk(const struct ag *ag)
@@ -110,6 +117,11 @@ int ag_bitmap_change(struct txn *txn, struct ag *ag, uint32_t i, uint8_t **bits)
 /** ag_reserve() - one run of @count blocks near @goal (relative, 0: none).  -ENOSPC. */
 int ag_reserve(struct ag *ag, uint32_t count, uint32_t goal, struct alloc_run *run);
 void ag_unreserve(struct ag *ag, const struct alloc_run *run);
+/**
+ * ag_reserve_next() - the first run at or after relative block @at that can be handed out, of at
+ * most @max blocks, within one bitmap block.  -ENOSPC there is none in that.
+ */
+int ag_reserve_next(struct ag *ag, uint32_t at, uint32_t max, struct alloc_run *run);
 int ag_take(struct txn *txn, struct ag *ag, struct alloc_run *run);
 
 /** ag_damaged() - logs what is wrong with the group's block @addr; returns -EUCLEAN. */
@@ -130,6 +142,10 @@ struct ag_want {
 	int	(*take)(struct ag *ag, void *arg);
 	void	*arg;
 };
+
+/** alloc_is_short() - whether group @index has less than the superblock gives, by its header, a
+ * moment ago. */
+bool alloc_is_short(struct fs *fs, uint32_t index);
 
 /** ag_choose() - pins the first group in which @want->take succeeds. */
 int ag_choose(struct fs *fs, const struct ag_want *want, struct ag **out);

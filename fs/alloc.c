@@ -8,6 +8,7 @@
 #include "fs/ag.h"
 #include "fs/cluster.h"
 #include "fs/fs.h"
+#include "fs/grow.h"
 
 static uint64_t peek_age_max_ns(void)
 {
@@ -20,7 +21,8 @@ int alloc_open(struct fs *fs, struct alloc **out)
 
 	if (!a)
 		return -ENOMEM;
-	a->ags = calloc(fs->super.ag_count, sizeof(*a->ags));
+	/* All that there can ever be: the volume may grow. */
+	a->ags = calloc(AG_COUNT_MAX, sizeof(*a->ags));
 	if (!a->ags) {
 		free(a);
 		return -ENOMEM;
@@ -39,7 +41,7 @@ void alloc_close(struct alloc *a)
 
 	if (!a)
 		return;
-	for (i = 0; i < a->fs->super.ag_count; i++)
+	for (i = 0; i < AG_COUNT_MAX; i++)
 		ag_free(a->ags[i]);
 	env_mutex_fini(a->fs->env, &a->totals_mutex);
 	env_mutex_fini(a->fs->env, &a->mutex);
@@ -53,6 +55,7 @@ static void peek_set(struct ag *ag, const struct ag_disk *d)
 {
 	ag->peek = (struct ag_peek){
 		.at_ns = env_now_ns(ag->fs->env),
+		.blocks = le32_to_cpu(d->blocks),
 		.blocks_free = le32_to_cpu(d->free_blocks),
 		.inodes_used = le32_to_cpu(d->inodes_used),
 		.inodes_free = le32_to_cpu(d->inodes_free) };
@@ -151,21 +154,42 @@ static int peek_range(struct fs *fs, uint32_t first, uint32_t count)
 	return err;
 }
 
-static int totals_sum(struct fs *fs, struct alloc_totals *t)
+/* What the group will have, once somebody looks for space there, is as good as free. */
+static uint32_t ag_unextended(const struct ag *ag)
+{
+	uint32_t blocks = super_ag_blocks(&ag->fs->super, ag->index);
+
+	return ag->peek.at_ns && ag->peek.blocks < blocks ? blocks - ag->peek.blocks : 0;
+}
+
+bool alloc_is_short(struct fs *fs, uint32_t index)
 {
 	struct ag *ag;
-	uint32_t i;
+	bool is_short;
+
+	if (peek_range(fs, index, 1) || ag_get(fs, index, &ag))
+		return false;
+	env_mutex_lock(fs->env, &ag->mutex);
+	is_short = ag_unextended(ag);
+	env_mutex_unlock(fs->env, &ag->mutex);
+	return is_short;
+}
+
+static int totals_sum(struct fs *fs, struct alloc_totals *t)
+{
+	uint32_t count = super_ag_count(&fs->super), meta = super_ag_meta(&fs->super), i;
+	struct ag *ag;
 	int err;
 
-	err = peek_range(fs, 0, fs->super.ag_count);
+	err = peek_range(fs, 0, count);
 	memset(t, 0, sizeof(*t));
-	for (i = 0; i < fs->super.ag_count && !err; i++) {
+	for (i = 0; i < count && !err; i++) {
 		err = ag_get(fs, i, &ag);
 		if (err)
 			break;
 		env_mutex_lock(fs->env, &ag->mutex);
-		t->blocks += ag->blocks - ag_meta_blocks(ag->blocks);
-		t->blocks_free += ag->peek.blocks_free;
+		t->blocks += super_ag_blocks(&fs->super, i) - meta;
+		t->blocks_free += ag->peek.blocks_free + ag_unextended(ag);
 		t->inodes_used += ag->peek.inodes_used;
 		t->inodes_free += ag->peek.inodes_free;
 		env_mutex_unlock(fs->env, &ag->mutex);
@@ -181,6 +205,7 @@ int alloc_totals(struct fs *fs, struct alloc_totals *t)
 
 	env_mutex_lock(fs->env, &a->totals_mutex);
 	if (!a->totals_ns || env_now_ns(fs->env) - a->totals_ns >= peek_age_max_ns()) {
+		fs_super_refresh(fs);	/* if that fails, so will the next */
 		err = totals_sum(fs, &sum);
 		if (!err) {
 			a->totals = sum;
@@ -204,6 +229,7 @@ struct busy_ag {
 struct choice {
 	struct fs *fs;
 	const struct ag_want *want;
+	uint32_t count;		/* of groups, as long as it lasts */
 	struct busy_ag *busy;	/* that other hosts hold */
 	uint32_t busy_count;
 	int bad;		/* why a group could not be used, if nothing else works */
@@ -235,6 +261,8 @@ static int choice_try(struct choice *c, struct ag *ag, unsigned int flags)
 	if (err == -EAGAIN && c->busy)
 		c->busy[c->busy_count++] = (struct busy_ag){ ag, ag_peek_free(ag) };
 	if (!err) {
+		/* If it cannot be, there is what there was. */
+		(void)ag_extend(ag);
 		err = c->want->take(ag, c->want->arg);
 		if (err)
 			ag_unpin(c->fs, ag);
@@ -254,7 +282,7 @@ static bool peek_promises(struct ag *ag, const struct ag_want *want)
 
 	env_mutex_lock(ag->fs->env, &ag->mutex);
 	promises = ag->peek.blocks_free >= want->blocks ||
-		   (want->inode && ag->peek.inodes_free) || !ag->peek.at_ns;
+		   (want->inode && ag->peek.inodes_free) || !ag->peek.at_ns || ag_unextended(ag);
 	env_mutex_unlock(ag->fs->env, &ag->mutex);
 	return promises;
 }
@@ -265,7 +293,7 @@ static struct ag *ag_if_held(struct fs *fs, uint32_t index)
 	struct ag *ag = NULL;
 
 	env_mutex_lock(fs->env, &a->mutex);
-	if (index < fs->super.ag_count)
+	if (index < super_ag_count(&fs->super))
 		ag = a->ags[index];
 	env_mutex_unlock(fs->env, &a->mutex);
 	return ag && cluster_held(fs, &ag->cover.lock) == LOCK_EXCLUSIVE ? ag : NULL;
@@ -283,7 +311,7 @@ static int choose_held(struct choice *c)
 	env_mutex_lock(c->fs->env, &a->mutex);
 	first[1] = a->current;
 	env_mutex_unlock(c->fs->env, &a->mutex);
-	for (i = 0; i < 2 + c->fs->super.ag_count && err == -ENOSPC; i++) {
+	for (i = 0; i < 2 + super_ag_count(&c->fs->super) && err == -ENOSPC; i++) {
 		ag = ag_if_held(c->fs, i < 2 ? first[i] : i - 2);
 		if (ag)
 			err = choice_try(c, ag, LOCK_TRY);
@@ -296,12 +324,12 @@ static uint32_t spread_first(struct fs *fs)
 {
 	uint64_t slot = fs->lockd ? lockd_slot(fs->lockd) : 0;
 
-	return (uint32_t)(slot * fs->super.ag_count / fs->super.slot_count);
+	return (uint32_t)(slot * super_ag_count(&fs->super) / fs->super.slot_count);
 }
 
 static int choose_free(struct choice *c)
 {
-	uint32_t count = c->fs->super.ag_count, first = spread_first(c->fs), i, n;
+	uint32_t count = c->count, first = spread_first(c->fs) % count, i, n;
 	struct ag *ag;
 	int err = -ENOSPC;
 
@@ -341,12 +369,12 @@ static int choose_busy(struct choice *c)
 
 static int choose_once(struct fs *fs, const struct ag_want *want, struct ag **out)
 {
-	struct choice c = { .fs = fs, .want = want };
+	struct choice c = { .fs = fs, .want = want, .count = super_ag_count(&fs->super) };
 	int err;
 
 	err = choose_held(&c);
 	if (err == -ENOSPC) {
-		c.busy = calloc(fs->super.ag_count, sizeof(*c.busy));
+		c.busy = calloc(c.count, sizeof(*c.busy));
 		err = c.busy ? choose_free(&c) : -ENOMEM;
 	}
 	if (err == -ENOSPC && want->try && c.busy_count)
@@ -367,7 +395,7 @@ static bool quarantine_holds_space(struct fs *fs)
 	struct ag *ag;
 	uint32_t i;
 
-	for (i = 0; i < fs->super.ag_count && !any; i++) {
+	for (i = 0; i < super_ag_count(&fs->super) && !any; i++) {
 		ag = ag_if_held(fs, i);
 		if (!ag)
 			continue;
@@ -380,10 +408,13 @@ static bool quarantine_holds_space(struct fs *fs)
 
 int ag_choose(struct fs *fs, const struct ag_want *want, struct ag **out)
 {
+	uint64_t version = fs_super_version(fs);
 	struct alloc *a = fs->alloc;
 	int err;
 
 	err = choose_once(fs, want, out);
+	if (err == -ENOSPC && !fs_super_refresh(fs) && fs_super_version(fs) != version)
+		err = choose_once(fs, want, out);
 	if (err == -ENOSPC && quarantine_holds_space(fs)) {
 		err = journal_settle(fs);
 		if (!err)
@@ -414,10 +445,10 @@ static int reserve_take(struct ag *ag, void *arg)
 	uint32_t goal = 0;
 	int err = 0;
 
-	if (r->goal >= ag->start && r->goal < ag->start + ag->blocks)
-		goal = (uint32_t)(r->goal - ag->start);
 	h->run_count = 0;
 	env_mutex_lock(ag->fs->env, &ag->mutex);
+	if (r->goal >= ag->start && r->goal < ag->start + ag->blocks)
+		goal = (uint32_t)(r->goal - ag->start);
 	while (!err && h->run_count < r->run_count) {
 		err = ag_reserve(ag, r->counts[h->run_count], goal, &h->runs[h->run_count]);
 		if (!err)
@@ -564,6 +595,8 @@ void alloc_unpin(struct fs *fs, struct alloc_pin *p)
 
 bool alloc_pin_covers(struct fs *fs, const struct alloc_pin *p, uint64_t block)
 {
-	(void)fs;
-	return p->ag && block >= p->ag->start && block < p->ag->start + p->ag->blocks;
+	uint32_t index;
+
+	return p->ag && !super_ag_of(&fs->super, block << BLOCK_SHIFT, &index) &&
+	       index == p->ag->index;
 }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "fs/fs.h"
+#include "fs/grow.h"
 
 #define BUF_BYTES_MAX	(64 * MIB)	/* unused buffers beyond that are freed */
 #define BUF_REPORTS	64u		/* remembered, so that a bad block is logged once */
@@ -162,8 +163,11 @@ static struct meta_expect expect_here(struct fs *fs, const struct meta_expect *e
 
 static bool addr_is_on_volume(struct fs *fs, uint64_t addr)
 {
-	return addr % BLOCK_SIZE == 0 && addr >= SUPER_ADDR &&
-	       addr <= fs->super.size - BLOCK_SIZE;
+	if (addr % BLOCK_SIZE || addr < SUPER_ADDR)
+		return false;
+	/* It may have grown since this host last looked. */
+	return addr <= super_size(&fs->super) - BLOCK_SIZE ||
+	       (!fs_super_refresh(fs) && addr <= super_size(&fs->super) - BLOCK_SIZE);
 }
 
 /* Our slot's loss is -EIO here: -ESTALE says to callers that an inode is gone. */

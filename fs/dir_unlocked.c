@@ -66,7 +66,7 @@ static int dir_seq_walk(struct fs *fs, uint64_t id, uint64_t hash, struct dir_se
 			q->hi = le64_to_cpu(x.entries[at + 1].hash);
 		pointer = le64_to_cpu(x.entries[at].pointer);
 		e = dir_expect(fs, id, pointer, level - 1);
-		if (e.addr > fs->super.size - BLOCK_SIZE)
+		if (e.addr > super_size(&fs->super) - BLOCK_SIZE)
 			return -EAGAIN;
 		err = buf_read_unlocked(fs, &e, q->block);
 		if (err == -EUCLEAN || err == -EBADMSG)

@@ -106,6 +106,7 @@ struct super {
 #define AG_BITMAP_BLOCK	2u
 #define AG_COUNT_MAX	4096u
 #define AG_SIZE_MIN	GIB
+#define AG_SIZE_MAX	(64 * GIB)
 
 #define BITMAP_BYTES	(BLOCK_SIZE - 64)
 #define BITMAP_BITS	(BITMAP_BYTES * 8)	/* 32256 blocks, 126 MiB */

@@ -8,6 +8,7 @@
 
 #include "base/mutant.h"
 #include "base/text.h"
+#include "fs/grow.h"
 #include "fs/internal.h"
 #include "fs/orphan_list.h"
 #include "fs/resign.h"
@@ -48,7 +49,10 @@ static int fs_replay(void *arg, struct blkdev *dev, uint32_t slot)
 	unsigned int replayed = 0;
 	int err;
 
-	err = journal_replay(fs->env, dev, &fs->super, slot, &replayed);
+	/* The dead host may have been the first to know that the volume has grown. */
+	err = fs_super_refresh_by(fs, dev);
+	if (!err)
+		err = journal_replay(fs->env, dev, &fs->super, slot, &replayed);
 	/*
 	 * A write that timed out may land later, when the next attempt has succeeded and somebody
 	 * else owns what it is addressed to (R4).
@@ -281,6 +285,7 @@ static struct fs *fs_new(const struct fs_attach_params *p)
 	fs->rescue = p->flags & FS_RESCUE;
 	fs->read_only = p->flags & (FS_RESCUE | FS_READ_ONLY);
 	fs->attached = FS_ATTACHING;
+	env_mutex_init(fs->env, &fs->super_mutex);
 	env_mutex_init(fs->env, &fs->rename_mutex);
 	env_mutex_init(fs->env, &fs->image_mutex);
 	env_cond_init(fs->env, &fs->image_linked);
@@ -301,6 +306,7 @@ static void fs_free(struct fs *fs)
 	env_cond_fini(fs->env, &fs->image_linked);
 	env_mutex_fini(fs->env, &fs->image_mutex);
 	env_mutex_fini(fs->env, &fs->rename_mutex);
+	env_mutex_fini(fs->env, &fs->super_mutex);
 	free(fs);
 }
 
@@ -363,6 +369,8 @@ int fs_attach(const struct fs_attach_params *p, struct fs **out, char *why, size
 		return err;
 	}
 	fs_set_attached(fs, FS_ATTACHED);
+	if (!fs->read_only)
+		fs_super_heal(fs);
 	*out = fs;
 	return 0;
 }

@@ -24,7 +24,8 @@ struct fs {
 	struct env	*env;
 	struct blkdev	*raw;		/* borrowed */
 	struct blkdev	*dev;		/* behind the lease gate; raw in rescue mode */
-	struct super	super;
+	struct super	super;		/* it may grow: super_size(), fs_super_copy() */
+	struct env_mutex super_mutex;	/* its changes; a leaf */
 	struct lockd	*lockd;		/* NULL in rescue mode */
 	struct buf_cache *bufs;
 	struct journal	*journal;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "fs/cluster.h"
+#include "fs/grow.h"
 
 #define TIMES_BATCH	64
 
@@ -120,7 +121,7 @@ int inode_get(struct fs *fs, uint64_t number, struct inode **out)
 	struct inode *ino;
 	int err = 0;
 
-	if (!super_is_space(&fs->super, number, 2))
+	if (!fs_is_space(fs, number, 2))
 		return -EUCLEAN;
 	env_mutex_lock(fs->env, &c->mutex);
 	ino = find_locked(c, number);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "fs/cluster.h"
+#include "fs/grow.h"
 #include "fs/icache.h"
 
 #define UNLOCKED_TRIES		4	/* of reading a block that another host may be writing */
@@ -540,7 +541,7 @@ int inode_read_unlocked(struct fs *fs, uint64_t id, void *data)
 {
 	int err;
 
-	if (!super_is_space(&fs->super, inode_id_number(id), 2))
+	if (!fs_is_space(fs, inode_id_number(id), 2))
 		return -ESTALE;
 	for (unsigned int i = 0;; i++) {
 		err = read_once(fs, id, data);

@@ -135,7 +135,7 @@ static struct icluster *cluster_of(struct ag *ag, uint64_t number, unsigned int 
 static int entry_check(struct ag *ag, const struct buf *b, const struct icluster *c)
 {
 	if (c->count >= 1 && c->count <= CLUSTER_INODES && !(c->used & ~cluster_mask(c)) &&
-	    c->block >= ag_meta_blocks(ag->blocks) && c->block < ag->blocks &&
+	    c->block >= super_ag_meta(&ag->fs->super) && c->block < ag->blocks &&
 	    2u * c->count <= ag->blocks - c->block)
 		return 0;
 	return ag_damaged(ag, b->addr, "entry %u: a cluster of %u inodes at block %u, 0x%x in use",

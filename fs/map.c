@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "fs/grow.h"
 #include "fs/map_path.h"
 
 #define ENTRY_BLOCK_MASK	((1ULL << ENTRY_BLOCK_BITS) - 1)
@@ -73,7 +74,7 @@ void map_entry_encode(const struct map_entry *e, struct map_entry_disk *d)
 }
 
 /* Entry of @unit as it lies on disk; nothing of it is believed unchecked (R9). */
-static int entry_decode(const struct fs *fs, uint64_t unit, const struct map_entry_disk *d,
+static int entry_decode(struct fs *fs, uint64_t unit, const struct map_entry_disk *d,
 			struct map_entry *e)
 {
 	uint64_t raw = le64_to_cpu(d->unit), valid = le64_to_cpu(d->valid);
@@ -92,7 +93,7 @@ static int entry_decode(const struct fs *fs, uint64_t unit, const struct map_ent
 	if (!e->block)
 		return order || valid ? -EUCLEAN : 0;
 	if ((order < UNIT_ORDER && (unit || valid >> (1u << order))) ||
-	    !super_is_space(&fs->super, e->block, 1ULL << order))
+	    !fs_is_space(fs, e->block, 1ULL << order))
 		return -EUCLEAN;
 	return 0;
 }
@@ -126,7 +127,7 @@ static int block_read(struct fs *fs, struct inode *ino, uint64_t pointer, bool l
 {
 	struct meta_expect e = map_expect(fs, ino->id, pointer, leaf);
 
-	if (!super_is_space(&fs->super, e.addr >> BLOCK_SHIFT, 1)) {
+	if (!fs_is_space(fs, e.addr >> BLOCK_SHIFT, 1)) {
 		log_error(fs->env, fs->label, "inode %llu: map block pointer %#llx is out of range: "
 			  "run fsck.lunfs", (unsigned long long)ino->number,
 			  (unsigned long long)pointer);
@@ -226,7 +227,7 @@ int map_get_unlocked(struct fs *fs, uint64_t id, const struct inode_disk *di, ui
 		if (!p)
 			goto out;
 		expect = map_expect(fs, id, p, i == depth);
-		err = super_is_space(&fs->super, expect.addr >> BLOCK_SHIFT, 1) ?
+		err = fs_is_space(fs, expect.addr >> BLOCK_SHIFT, 1) ?
 		      buf_read_unlocked(fs, &expect, block) : -EUCLEAN;
 		if (!err && meta_version(block) > version)
 			err = -EAGAIN;	/* newer than the inode that we came from */
@@ -264,7 +265,7 @@ struct map_search {
 static uint64_t blocks_at_most(const struct fs *fs, const struct inode_disk *di)
 {
 	uint64_t blocks = le64_to_cpu(di->blocks);
-	uint64_t all = fs->super.size >> BLOCK_SHIFT;
+	uint64_t all = super_size(&fs->super) >> BLOCK_SHIFT;
 
 	return blocks < all ? blocks : all;
 }

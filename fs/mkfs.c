@@ -36,11 +36,12 @@ static uint64_t default_journal(uint64_t size, uint32_t slots)
 	return ALIGN_DOWN(each, MIB);
 }
 
+/* Large enough that the volume can grow to eight times its size. */
 static uint64_t default_ag_size(uint64_t size)
 {
 	uint64_t ag = AG_SIZE_MIN;
 
-	while (DIV_ROUND_UP(size, ag) > AG_COUNT_MAX)
+	while (DIV_ROUND_UP(size, ag) > AG_COUNT_MAX / 8 && ag < AG_SIZE_MAX)
 		ag *= 2;
 	return ag;
 }
@@ -88,10 +89,8 @@ static void place_regions(struct super *s)
 	s->ag_addr = ALIGN_UP(s->journals_addr + slots * s->journal_size, MIB);
 }
 
-/* Groups fill the volume up to the last copy; a rest below 1 MiB is left unused. */
 static int place_groups(struct super *s, char *why, size_t why_size)
 {
-	uint64_t end = super_end_addr(s);
 	uint64_t count, root;
 	char a[24], b[24];
 
@@ -101,16 +100,14 @@ static int place_groups(struct super *s, char *why, size_t why_size)
 			      "choose fewer or smaller ones", s->slot_count,
 			      text_format_size(s->journal_size, a, sizeof(a)),
 			      text_format_size(s->size, b, sizeof(b)));
-	count = (end - s->ag_addr) / s->ag_size;
-	if ((end - s->ag_addr) % s->ag_size >= MIB)
-		count++;
+	count = super_groups_fitting(s);
 	if (count > AG_COUNT_MAX)
 		return text_refuse(-E2BIG, why, why_size,
 			      "%s: %llu allocation groups of %s, at most %u",
 			      text_format_size(s->size, a, sizeof(a)), (unsigned long long)count,
 			      text_format_size(s->ag_size, b, sizeof(b)), AG_COUNT_MAX);
 	s->ag_count = (uint32_t)count;
-	root = (s->ag_addr >> BLOCK_SHIFT) + ag_meta_blocks(super_ag_blocks(s, 0)) + 1;
+	root = (s->ag_addr >> BLOCK_SHIFT) + super_ag_meta(s) + 1;
 	s->root = inode_id_make(root, 1);
 	s->copy_addr = super_copy_place(s);
 	return 0;
@@ -303,9 +300,9 @@ static void write_bitmap(const struct super *s, struct batch *b, uint32_t ag, ui
 	uint64_t addr = super_ag_addr(s, ag) + (uint64_t)(AG_BITMAP_BLOCK + index) * BLOCK_SIZE;
 	struct meta_expect e = { META_BITMAP, s->volume, addr, ag, 0 };
 	struct bitmap_disk *d = batch_block(b, addr);
-	uint32_t first = ag_meta_blocks(super_ag_blocks(s, ag));
+	uint32_t first = super_ag_meta(s);
 
-	ag_bitmap_fresh(s, ag, index, d->bits);
+	ag_bitmap_fresh(s, ag, super_ag_blocks(s, ag), index, d->bits);
 	if (ag == 0 && index == 0)
 		for (uint32_t i = first; i < first + ROOT_BLOCKS; i++)
 			d->bits[i / 8] |= (uint8_t)(1u << i % 8);
@@ -334,7 +331,7 @@ static void write_group(struct env *env, const struct super *s, struct batch *b,
 	d = batch_block(b, addr);
 	d->blocks = cpu_to_le32(blocks);
 	d->free_blocks = cpu_to_le32(ag_new_free(s, ag) - (ag == 0 ? ROOT_BLOCKS : 0));
-	d->bitmap_count = cpu_to_le32(ag_bitmap_count(blocks));
+	d->bitmap_count = cpu_to_le32(super_ag_bitmaps(s));
 	if (ag == 0) {
 		d->inodes_used = cpu_to_le32(1);
 		d->inodes_free = cpu_to_le32(CLUSTER_INODES - 1);
@@ -389,6 +386,18 @@ static void write_root(struct env *env, const struct super *s, struct batch *b)
 	}
 }
 
+int mkfs_groups(struct env *env, struct blkdev *dev, const struct super *s, uint32_t from)
+{
+	struct batch *b;
+	int err = batch_new(dev, &b);
+
+	if (err)
+		return err;
+	for (uint32_t ag = from; ag < s->ag_count && !b->err; ag++)
+		write_group(env, s, b, ag);
+	return batch_free(b);
+}
+
 static int write_contents(struct env *env, struct blkdev *dev, const struct super *s)
 {
 	struct batch *b;
@@ -402,10 +411,10 @@ static int write_contents(struct env *env, struct blkdev *dev, const struct supe
 	write_lock(env, s, b, s->scratch_addr + BLOCK_SIZE);
 	write_slots(env, s, b);
 	write_orphans(s, b);
-	for (uint32_t ag = 0; ag < s->ag_count && !b->err; ag++)
-		write_group(env, s, b, ag);
 	write_root(env, s, b);
 	err = batch_free(b);
+	if (!err)
+		err = mkfs_groups(env, dev, s, 0);
 	for (uint32_t i = 0; i < s->slot_count && !err; i++)
 		err = journal_format(env, dev, s, i);
 	return err;

@@ -28,10 +28,13 @@ int mkfs_layout(const struct mkfs_params *p, struct super *s, char *why, size_t 
 /** mkfs_free_bytes() - what files can have of a new volume laid out like @s. */
 uint64_t mkfs_free_bytes(const struct super *s);
 
+/** mkfs_groups() - writes the allocation groups from @from on, empty; flushes nothing. */
+int mkfs_groups(struct env *env, struct blkdev *dev, const struct super *s, uint32_t from);
+
 /**
  * mkfs() - writes an empty volume; relies on nothing that the device held before.  The
  * superblock is destroyed first and written last, so an interrupted run leaves no volume
- * or, if only the first of its copies is missing, the whole new one.
+ * or, once one of its copies is written, the whole new one.
  */
 int mkfs(const struct mkfs_params *p, struct super *s, char *why, size_t why_size);
 

@@ -8,13 +8,14 @@
 #include "base/text.h"
 
 #define FIRST_CLUSTER_BLOCKS	(1u + CLUSTER_BLOCKS)	/* index block and cluster */
+#define AG_REST_MIN	MIB	/* of space beside its metadata: less does not make a group */
 
 /* ---- places ---- */
 
 uint32_t super_ag_blocks(const struct super *s, uint32_t ag)
 {
 	uint64_t start = super_ag_addr(s, ag);
-	uint64_t end = super_end_addr(s);
+	uint64_t end = super_groups_end(s);
 	uint64_t len = end > start ? end - start : 0;
 
 	if (len > s->ag_size)
@@ -29,7 +30,7 @@ int super_ag_of(const struct super *s, uint64_t addr, uint32_t *ag)
 	if (addr < s->ag_addr)
 		return -ERANGE;
 	index = (addr - s->ag_addr) / s->ag_size;
-	if (index >= s->ag_count)
+	if (index >= super_ag_count(s))
 		return -ERANGE;
 	if ((addr - super_ag_addr(s, (uint32_t)index)) >> BLOCK_SHIFT >=
 	    super_ag_blocks(s, (uint32_t)index))
@@ -43,12 +44,12 @@ bool super_is_space(const struct super *s, uint64_t block, uint64_t count)
 	uint64_t copy = s->copy_addr >> BLOCK_SHIFT, first;
 	uint32_t ag, blocks;
 
-	if (!count || count > s->ag_size >> BLOCK_SHIFT || block >= s->size >> BLOCK_SHIFT ||
+	if (!count || count > s->ag_size >> BLOCK_SHIFT || block >= super_size(s) >> BLOCK_SHIFT ||
 	    super_ag_of(s, block << BLOCK_SHIFT, &ag))
 		return false;
 	blocks = super_ag_blocks(s, ag);
 	first = block - (super_ag_addr(s, ag) >> BLOCK_SHIFT);
-	if (first < ag_meta_blocks(blocks) || first + count > blocks)
+	if (first < super_ag_meta(s) || first + count > blocks)
 		return false;
 	return copy < block || copy >= block + count;
 }
@@ -56,17 +57,25 @@ bool super_is_space(const struct super *s, uint64_t block, uint64_t count)
 uint64_t super_copy_place(const struct super *s)
 {
 	uint64_t addr = 0;
-	uint32_t ag, blocks;
+	uint32_t ag;
 
 	for (unsigned int i = 0; i < SUPER_CANDIDATES; i++) {
 		addr = super_copy_candidate(s->size, i);
 		if (super_ag_of(s, addr, &ag))
 			break;	/* fixed metadata: super_decode() refuses such a layout */
-		blocks = ag_meta_blocks(super_ag_blocks(s, ag)) + FIRST_CLUSTER_BLOCKS;
-		if ((addr - super_ag_addr(s, ag)) >> BLOCK_SHIFT >= blocks)
+		if ((addr - super_ag_addr(s, ag)) >> BLOCK_SHIFT >=
+		    super_ag_meta(s) + FIRST_CLUSTER_BLOCKS)
 			break;
 	}
 	return addr;
+}
+
+uint64_t super_groups_fitting(const struct super *s)
+{
+	uint64_t end = super_groups_end(s), len = end > s->ag_addr ? end - s->ag_addr : 0;
+	uint64_t least = ((uint64_t)super_ag_meta(s) << BLOCK_SHIFT) + AG_REST_MIN;
+
+	return len / s->ag_size + (len % s->ag_size >= least);
 }
 
 uint32_t ag_new_free(const struct super *s, uint32_t ag)
@@ -74,7 +83,7 @@ uint32_t ag_new_free(const struct super *s, uint32_t ag)
 	uint32_t blocks = super_ag_blocks(s, ag);
 	uint32_t copy_ag;
 
-	blocks -= ag_meta_blocks(blocks);
+	blocks -= super_ag_meta(s);
 	if (super_ag_of(s, s->copy_addr, &copy_ag) == 0 && copy_ag == ag)
 		blocks--;
 	return blocks;
@@ -93,18 +102,17 @@ static void bits_set(uint8_t *bits, uint32_t from, uint32_t to)
 		bits[from / 8] |= (uint8_t)(1u << from % 8);
 }
 
-void ag_bitmap_fresh(const struct super *s, uint32_t ag, uint32_t index,
+void ag_bitmap_fresh(const struct super *s, uint32_t ag, uint32_t blocks, uint32_t index,
 		     uint8_t bits[BITMAP_BYTES])
 {
-	uint32_t blocks = super_ag_blocks(s, ag);
 	uint32_t first = index * BITMAP_BITS;
-	uint32_t here = blocks - first < BITMAP_BITS ? blocks - first : BITMAP_BITS;
+	uint32_t here = blocks > first ? blocks - first : 0;
 	uint32_t copy_ag, copy;
 
 	memset(bits, 0, BITMAP_BYTES);
 	if (index == 0)
-		bits_set(bits, 0, ag_meta_blocks(blocks));
-	bits_set(bits, here, BITMAP_BITS);
+		bits_set(bits, 0, super_ag_meta(s));
+	bits_set(bits, here < BITMAP_BITS ? here : BITMAP_BITS, BITMAP_BITS);
 	if (super_ag_of(s, s->copy_addr, &copy_ag) || copy_ag != ag)
 		return;
 	copy = (uint32_t)((s->copy_addr - super_ag_addr(s, ag)) >> BLOCK_SHIFT);
@@ -223,7 +231,7 @@ static const char *check_numbers(const struct super *s)
 	if (s->ag_count < 1 || s->ag_count > AG_COUNT_MAX)
 		return "the number of allocation groups is not within 1 to 4096";
 	if (s->ag_size < AG_SIZE_MIN || (s->ag_size & (s->ag_size - 1)) ||
-	    s->ag_size > (uint64_t)BITMAPS_MAX * BITMAP_BITS * BLOCK_SIZE)
+	    s->ag_size > AG_SIZE_MAX)
 		return "the allocation group size is not a power of two from 1 GiB to 64 GiB";
 	return NULL;
 }
@@ -252,23 +260,34 @@ static const char *check_regions(const struct super *s)
 	return NULL;
 }
 
+/* In the middle when the volume was made; where that was when it has grown since. */
+static bool copy_is_placed(const struct super *s)
+{
+	uint32_t ag;
+
+	return s->copy_addr % BLOCK_SIZE == 0 &&
+	       s->copy_addr <= super_copy_candidate(s->size, SUPER_CANDIDATES - 1) &&
+	       !super_ag_of(s, s->copy_addr, &ag) &&
+	       (s->copy_addr - super_ag_addr(s, ag)) >> BLOCK_SHIFT >=
+	       super_ag_meta(s) + FIRST_CLUSTER_BLOCKS;
+}
+
 static const char *check_groups(const struct super *s)
 {
 	uint64_t number = inode_id_number(s->root);
-	uint64_t last = s->ag_addr + (uint64_t)(s->ag_count - 1) * s->ag_size;
 	uint32_t ag, block;
 
 	if (s->ag_addr % MIB)
 		return "group 0 is not aligned to 1 MiB";
-	if (last >= super_end_addr(s) || super_end_addr(s) - last < MIB)
-		return "the allocation groups do not fit into the volume";
-	if (s->copy_addr != super_copy_place(s))
-		return "the copy in the middle is not where it belongs";
+	if (s->ag_count != super_groups_fitting(s))
+		return "the allocation groups do not fit the volume";
+	if (!copy_is_placed(s))
+		return "the copy in the middle is where it cannot be";
 	if (number > s->size >> BLOCK_SHIFT ||
 	    super_ag_of(s, number << BLOCK_SHIFT, &ag))
 		return "the root directory lies outside the allocation groups";
 	block = (uint32_t)(((number << BLOCK_SHIFT) - super_ag_addr(s, ag)) >> BLOCK_SHIFT);
-	if (block < ag_meta_blocks(super_ag_blocks(s, ag)))
+	if (block < super_ag_meta(s))
 		return "the root directory lies in a group's own metadata";
 	return NULL;
 }
@@ -330,7 +349,7 @@ static int read_copy(struct blkdev *dev, uint64_t addr, void *block, struct supe
 {
 	int err;
 
-	if (addr + BLOCK_SIZE > dev->info.size)
+	if (addr + BLOCK_SIZE > blkdev_size(dev))
 		return text_refuse(-EUCLEAN, why, why_size,
 			      "superblock copy at 0x%llx: beyond the end of the device",
 			      (unsigned long long)addr);
@@ -344,14 +363,14 @@ static int read_copy(struct blkdev *dev, uint64_t addr, void *block, struct supe
 /* The first copy is gone: the end of the device, then the places in the middle. */
 static int read_spare(struct blkdev *dev, void *block, struct super *s)
 {
-	uint64_t end = ALIGN_DOWN(dev->info.size, (uint64_t)BLOCK_SIZE) - BLOCK_SIZE;
+	uint64_t end = ALIGN_DOWN(blkdev_size(dev), (uint64_t)BLOCK_SIZE) - BLOCK_SIZE;
 
-	if (dev->info.size < VOLUME_SIZE_MIN)
+	if (blkdev_size(dev) < VOLUME_SIZE_MIN)
 		return -EUCLEAN;
 	if (read_copy(dev, end, block, s, NULL, 0) == 0 && super_end_addr(s) == end)
 		return 0;
 	for (unsigned int i = 0; i < SUPER_CANDIDATES; i++) {
-		uint64_t addr = super_copy_candidate(dev->info.size, i);
+		uint64_t addr = super_copy_candidate(blkdev_size(dev), i);
 
 		if (read_copy(dev, addr, block, s, NULL, 0) == 0 && s->copy_addr == addr)
 			return 0;
@@ -387,12 +406,12 @@ static int fits_device(const struct blkdev *dev, const struct super *s, char *wh
 {
 	char a[24], b[24];
 
-	if (s->size > dev->info.size)
+	if (s->size > blkdev_size(dev))
 		return text_refuse(-ENOSPC, why, why_size,
 			      "%s: the volume has %s, the device only %s: the device shrank; "
 			      "give it its size back", dev->info.name,
 			      text_format_size(s->size, a, sizeof(a)),
-			      text_format_size(dev->info.size, b, sizeof(b)));
+			      text_format_size(blkdev_size(dev), b, sizeof(b)));
 	if (s->sector != dev->info.sector)
 		return text_refuse(-EMEDIUMTYPE, why, why_size,
 			      "%s: the volume was made for %u-byte sectors, the device has %u: "
@@ -475,26 +494,37 @@ int super_read(struct blkdev *dev, struct super *s, char *why, size_t why_size)
 	return err;
 }
 
+int super_is_whole(struct blkdev *dev, const struct super *s)
+{
+	const uint64_t places[] = { super_end_addr(s), s->copy_addr, SUPER_ADDR };
+	void *block = blkdev_alloc(BLOCK_SIZE);
+	int whole = 1, err = 0;
+	struct super got;
+
+	if (!block)
+		return -ENOMEM;
+	for (size_t i = 0; i < ARRAY_SIZE(places) && whole; i++) {
+		err = read_copy(dev, places[i], block, &got, NULL, 0);
+		whole = !err && got.version == s->version && !memcmp(got.volume, s->volume, 16);
+	}
+	free(block);
+	return err && err != -EUCLEAN && err != -EBADMSG && err != -EPROTONOSUPPORT ? err : whole;
+}
+
 int super_write(struct blkdev *dev, const struct super *s)
 {
 	void *block = blkdev_alloc(BLOCK_SIZE);
-	const uint64_t spares[] = { super_end_addr(s), s->copy_addr };
+	const uint64_t places[] = { super_end_addr(s), s->copy_addr, SUPER_ADDR };
 	int err = 0;
 
 	if (!block)
 		return -ENOMEM;
-	for (size_t i = 0; i < ARRAY_SIZE(spares) && !err; i++) {
-		super_encode(s, spares[i], block);
-		err = blkdev_write(dev, spares[i], block, BLOCK_SIZE);
+	for (size_t i = 0; i < ARRAY_SIZE(places) && !err; i++) {
+		super_encode(s, places[i], block);
+		err = blkdev_write(dev, places[i], block, BLOCK_SIZE);
+		if (!err)
+			err = blkdev_flush(dev);
 	}
-	if (!err)
-		err = blkdev_flush(dev);
-	if (!err) {
-		super_encode(s, SUPER_ADDR, block);
-		err = blkdev_write(dev, SUPER_ADDR, block, BLOCK_SIZE);
-	}
-	if (!err)
-		err = blkdev_flush(dev);
 	free(block);
 	return err;
 }

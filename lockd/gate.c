@@ -290,10 +290,12 @@ static int gate_refresh(struct blkdev *dev)
 	struct gate *g = container_of(dev, struct gate, dev);
 	int err;
 
-	err = g->lower->ops->refresh(g->lower);
-	if (!err)
-		dev->info.size = g->lower->info.size;
-	return err;
+	err = blkdev_refresh(g->lower);
+	if (err)
+		return err;
+	blkdev_set_size(dev, blkdev_size(g->lower));
+	gate_ports_grew(g, blkdev_size(g->lower));
+	return 0;
 }
 
 static int gate_pr_register(struct blkdev *dev, uint64_t old_key, uint64_t new_key)

@@ -57,6 +57,9 @@ static inline void gate_tell(struct blkdev *lower, uint64_t until_ns)
 /** gate_wake_ports() - the lease has changed; the mutex is held. */
 void gate_wake_ports(struct gate *g);
 
+/** gate_ports_grew() - the device has @size bytes now. */
+void gate_ports_grew(struct gate *g, uint64_t size);
+
 /** gate_ports_inflight() - commands that ports have inside their devices. */
 uint64_t gate_ports_inflight(struct gate *g);
 

@@ -40,6 +40,19 @@ void gate_wake_ports(struct gate *g)
 	}
 }
 
+/* Their handles are of the same device; a reactor does not stop to ask. */
+void gate_ports_grew(struct gate *g, uint64_t size)
+{
+	struct gate_port *p, *tmp;
+
+	env_mutex_lock(g->env, &g->mutex);
+	list_for_each(p, tmp, &g->ports, node) {
+		blkdev_set_size(p->lower, size);
+		blkdev_set_size(&p->dev, size);
+	}
+	env_mutex_unlock(g->env, &g->mutex);
+}
+
 uint64_t gate_ports_inflight(struct gate *g)
 {
 	struct gate_port *p, *tmp;
@@ -168,10 +181,10 @@ static int port_run(struct blkdev *dev, struct blk_io *io)
 static int port_refresh(struct blkdev *dev)
 {
 	struct gate_port *p = gate_port(dev);
-	int err = p->lower->ops->refresh(p->lower);
+	int err = blkdev_refresh(p->lower);
 
 	if (!err)
-		dev->info.size = p->lower->info.size;
+		blkdev_set_size(dev, blkdev_size(p->lower));
 	return err;
 }
 

@@ -7,7 +7,7 @@
 
 enum cmd_option {
 	CMD_OPTIONS = 1 << 0, CMD_SIZE = 1 << 1, CMD_THICK = 1 << 2, CMD_LINKED = 1 << 3,
-	CMD_FORMAT = 1 << 4, CMD_DISK_OPTION = 1 << 5, CMD_FORCE = 1 << 6,
+	CMD_FORMAT = 1 << 4, CMD_DISK_OPTION = 1 << 5, CMD_FORCE = 1 << 6, CMD_RATE = 1 << 7,
 };
 
 struct cmd {
@@ -18,6 +18,7 @@ struct cmd {
 	const char	*format;	/* --format; NULL: not stated */
 	bool		thick, linked, force;
 	json_t		*disk_options;	/* of disk attach; NULL: none */
+	const char	*rate;		/* --rate, bytes a second */
 	struct ctl_client client;	/* connected */
 };
 
@@ -39,6 +40,8 @@ int cmd_disk_info(struct cmd *c, int argc, char **argv);
 int cmd_disk_grow(struct cmd *c, int argc, char **argv);
 int cmd_disk_snapshot(struct cmd *c, int argc, char **argv);
 int cmd_disk_clone(struct cmd *c, int argc, char **argv);
+int cmd_volume_grow(struct cmd *c, int argc, char **argv);
+int cmd_volume_reclaim(struct cmd *c, int argc, char **argv);
 int cmd_disk_discard(struct cmd *c, int argc, char **argv);
 int cmd_disk_import(struct cmd *c, int argc, char **argv);
 int cmd_disk_export(struct cmd *c, int argc, char **argv);
@@ -62,6 +65,9 @@ void cmd_print_json(const json_t *result);
  * @path: points into @arg; NULL if there is no ":/".
  */
 void cmd_split(const char *arg, char *ds, const char **path);
+
+/** cmd_parse_size() - @text of @option as bytes, or a complaint.  Return: enum ctl_exit. */
+int cmd_parse_size(const char *option, const char *text, uint64_t *bytes);
 
 /** cmd_age() - "0.4 s", "12 min"; @buf of 32 bytes; returns it. */
 char *cmd_age(int64_t ms, char *buf);

@@ -26,10 +26,7 @@ static int parse_size(const struct cmd *c, uint64_t *bytes)
 		fputs("lunfs: --size is missing; write for example --size 100G\n", stderr);
 		return CTL_USAGE;
 	}
-	if (!text_parse_size(c->size, bytes) && *bytes <= INT64_MAX)
-		return CTL_OK;
-	fprintf(stderr, "lunfs: --size %s: not a size; write for example 100G\n", c->size);
-	return CTL_USAGE;
+	return cmd_parse_size("--size", c->size, bytes);
 }
 
 /* @cmd on a disk, with @key: @value besides unless @key is NULL. */

@@ -46,6 +46,10 @@ static const char usage[] =
 	"     [--bytes-burst SIZE] [--queues N] [--serial TEXT]\n"
 	"  disk detach DS:/PATH   stop that  [--force]\n"
 	"  disk list [DS]         what is attached, and how it is doing\n"
+	"  volume grow DS [--size SIZE]\n"
+	"                         to the size that its device has now\n"
+	"  volume reclaim DS [--rate BYTES]\n"
+	"                         give free space back to the device, so much a second\n"
 	"  attach DEVICE          take part in a datastore, without a mount\n"
 	"     [-o ro,rescue,resignature,force-unsafe]\n"
 	"  detach DS              leave it\n"
@@ -74,6 +78,8 @@ static const struct subcommand {
 	{ "df", NULL, 0, 1, cmd_df, 0, 0 },
 	{ "ls", NULL, 1, 1, cmd_ls, 0, 0 },
 	{ "info", NULL, 1, 1, cmd_info, 0, 0 },
+	{ "volume", "grow", 1, 1, cmd_volume_grow, 0, CMD_SIZE },
+	{ "volume", "reclaim", 1, 1, cmd_volume_reclaim, 0, CMD_RATE },
 	{ "disk", "create", 1, 1, cmd_disk_create, 0, CMD_SIZE | CMD_THICK },
 	{ "disk", "info", 1, 1, cmd_disk_info, 0, 0 },
 	{ "disk", "grow", 1, 1, cmd_disk_grow, 0, CMD_SIZE },
@@ -119,6 +125,14 @@ void cmd_split(const char *arg, char *ds, const char **path)
 	snprintf(name, sizeof(name), "%.*s",
 		 (int)(colon ? (size_t)(colon - arg) : strlen(arg)), arg);
 	ctl_device_path(name, ds);
+}
+
+int cmd_parse_size(const char *option, const char *text, uint64_t *bytes)
+{
+	if (!text_parse_size(text, bytes) && *bytes && *bytes <= INT64_MAX)
+		return CTL_OK;
+	fprintf(stderr, PROGRAM ": %s %s: not a size; write for example 100G\n", option, text);
+	return CTL_USAGE;
 }
 
 char *cmd_age(int64_t ms, char *buf)
@@ -197,6 +211,7 @@ static bool options_fit(const struct cmd *c, const struct subcommand *s)
 		{ CMD_THICK, c->thick, "--thick" }, { CMD_LINKED, c->linked, "--linked" },
 		{ CMD_FORMAT, c->format, "--format" }, { CMD_FORCE, c->force, "--force" },
 		{ CMD_DISK_OPTION, c->disk_options, "option of \"disk attach\"" },
+		{ CMD_RATE, c->rate, "--rate" },
 	};
 
 	for (unsigned int i = 0; i < ARRAY_SIZE(all); i++) {
@@ -251,6 +266,7 @@ static int parse(struct cmd *c, int argc, char **argv, const char *short_options
 		{ "options", required_argument, NULL, 'o' },
 		{ "size", required_argument, NULL, 's' },
 		{ "format", required_argument, NULL, 'f' },
+		{ "rate", required_argument, NULL, 'R' },
 		{ "thick", no_argument, NULL, 'T' },
 		{ "thin", no_argument, NULL, 't' },
 		{ "linked", no_argument, NULL, 'l' },
@@ -287,6 +303,9 @@ static int parse(struct cmd *c, int argc, char **argv, const char *short_options
 			break;
 		case 'f':
 			c->format = optarg;
+			break;
+		case 'R':
+			c->rate = optarg;
 			break;
 		case 'T': case 't':
 			c->thick = opt == 'T';

@@ -119,6 +119,8 @@ static int check_open(struct check *c)
 	c->cluster = blkdev_alloc((size_t)CLUSTER_BLOCKS * BLOCK_SIZE);
 	if (!c->groups || !c->cluster)
 		return -ENOMEM;
+	for (uint32_t ag = 0; ag < c->s->ag_count; ag++)
+		c->groups[ag].blocks = super_ag_blocks(c->s, ag);
 	for (size_t i = 0; i < ARRAY_SIZE(c->levels); i++) {
 		c->levels[i] = blkdev_alloc(BLOCK_SIZE);
 		if (!c->levels[i])

@@ -18,9 +18,12 @@
 	X(SUPER_DAMAGED, 101, "superblock-copy-damaged", ERROR, SAFE, \
 	  "one of the three copies of the superblock cannot be believed") \
 	X(SUPER_DIFFERS, 102, "superblock-copy-differs", ERROR, SAFE, \
-	  "a copy of the superblock says something else than the newest one") \
+	  "a copy of the superblock belongs to another volume, or is newer than the one in use") \
 	X(SUPER_REPAIR, 103, "repair-unfinished", ERROR, NONE, \
 	  "a repair has the volume to itself, or was stopped before it ended: hosts refuse it") \
+	X(SUPER_OLD, 104, "superblock-copy-old", NOTE, SAFE, \
+	  "a copy of the superblock is older than the newest one: a host crashed while it changed " \
+	  "them; the next one that attaches writes it anew") \
 	X(SLOT_DAMAGED, 201, "slot-damaged", ERROR, SAFE, "a host slot cannot be believed") \
 	X(SLOT_RECOVERER, 202, "slot-recoverer-invalid", ERROR, SAFE, \
 	  "a host slot is being recovered by a slot that does not exist") \
@@ -107,6 +110,8 @@
 	  "a group's count of free blocks is not that of its bitmap") \
 	X(AG_INODES, 904, "group-inode-count-wrong", ERROR, SAFE, \
 	  "a group's counts of inodes are not those of its index") \
+	X(AG_SHORT, 905, "group-not-extended", NOTE, NONE, \
+	  "the volume has grown and this group not yet; a host that looks for space does it") \
 	X(BITMAP_DAMAGED, 911, "bitmap-damaged", ERROR, SAFE, "a bitmap block cannot be believed") \
 	X(BITMAP_FREE, 912, "block-used-but-free", ERROR, SAFE, \
 	  "a block is referred to and marked free: it may be given away again") \

@@ -135,7 +135,7 @@ static uint64_t find_free(struct check *c, uint32_t ag, uint32_t count)
 	uint64_t start = super_ag_addr(c->s, ag) >> BLOCK_SHIFT;
 	uint64_t addr = super_ag_addr(c->s, ag) + AG_HEADER_BLOCK * BLOCK_SIZE;
 	struct meta_expect e = { META_AG, c->s->volume, addr, ag, 0 };
-	uint32_t parts = ag_bitmap_count(super_ag_blocks(c->s, ag)), run = 0;
+	uint32_t parts = super_ag_bitmaps(c->s), run = 0;
 	uint8_t header[BLOCK_SIZE] BLKDEV_ALIGNED;
 	uint8_t bits[BITMAP_BYTES];
 

@@ -25,10 +25,14 @@ static void check_super(struct check *c, uint64_t addr, const char *which)
 	else if (memcmp(s.volume, c->s->volume, 16) != 0)
 		fix = chk_report(c, CHECK_SUPER_DIFFERS, addr, "%s: belongs to another volume",
 				 which);
-	else if (s.version != c->s->version)
+	else if (s.version > c->s->version)
 		fix = chk_report(c, CHECK_SUPER_DIFFERS, addr,
 				 "%s: version: expected %llu, found %llu", which,
 				 (unsigned long long)c->s->version, (unsigned long long)s.version);
+	else if (s.version < c->s->version)
+		fix = chk_report(c, CHECK_SUPER_OLD, addr, "%s: version %llu, the newest is %llu",
+				 which, (unsigned long long)s.version,
+				 (unsigned long long)c->s->version);
 	if (!fix)
 		return;
 	super_encode(c->s, addr, block);

@@ -63,6 +63,7 @@ struct chk_part {
 struct chk_group {
 	struct chk_part **parts;	/* one a bitmap block, or NULL: nothing claimed */
 	uint32_t inodes_used, inodes_free;
+	uint32_t blocks;		/* as the header says, if that can be */
 };
 
 /* The newest image of a block in any journal. */

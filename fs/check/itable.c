@@ -117,7 +117,7 @@ static bool check_cluster(struct check *c, uint32_t ag, const struct meta_expect
 	if (count < 1 || count > CLUSTER_INODES || used >> count)
 		return chk_report(c, CHECK_ITABLE_ENTRY, index->addr, "group %u: cluster of %u "
 				  "inodes, of which 0x%x are in use", ag, count, used);
-	if (le32_to_cpu(e->block) >= super_ag_blocks(c->s, ag) ||
+	if (le32_to_cpu(e->block) >= c->groups[ag].blocks ||
 	    !chk_space_ok(c, first, 2 * count))
 		return chk_report(c, CHECK_ITABLE_POINTER, index->addr, "group %u: cluster at its "
 				  "block %u: no space for inodes", ag, le32_to_cpu(e->block));
@@ -240,7 +240,7 @@ static void check_index(struct check *c, uint32_t ag, const struct meta_expect *
 static void fix_header_anew(struct check *c, uint32_t ag, struct ag_disk *d,
 			    const struct meta_expect *e)
 {
-	uint32_t blocks = super_ag_blocks(c->s, ag), count = ag_bitmap_count(blocks);
+	uint32_t blocks = super_ag_blocks(c->s, ag), count = super_ag_bitmaps(c->s);
 
 	memset(d, 0, sizeof(*d));
 	d->blocks = cpu_to_le32(blocks);
@@ -264,14 +264,20 @@ static void fix_header_anew(struct check *c, uint32_t ag, struct ag_disk *d,
 static void check_header(struct check *c, uint32_t ag, struct ag_disk *d,
 			 const struct meta_expect *e)
 {
-	uint32_t blocks = super_ag_blocks(c->s, ag);
-	uint32_t count = ag_bitmap_count(blocks);
+	uint32_t blocks = super_ag_blocks(c->s, ag), found = le32_to_cpu(d->blocks);
+	uint32_t count = super_ag_bitmaps(c->s);
 	bool fix = false;
 
-	if (le32_to_cpu(d->blocks) != blocks)
+	if (found > blocks || found <= super_ag_meta(c->s)) {
 		fix |= chk_report(c, CHECK_AG_INVALID, e->addr,
-				  "group %u: blocks: expected %u, found %u", ag, blocks,
-				  le32_to_cpu(d->blocks));
+				  "group %u: blocks: expected %u, found %u", ag, blocks, found);
+	} else {
+		c->groups[ag].blocks = found;
+		if (found < blocks)
+			chk_report(c, CHECK_AG_SHORT, e->addr, "group %u: %u of %u blocks are in "
+				   "use by it so far", ag, found, blocks);
+		blocks = found;
+	}
 	if (le32_to_cpu(d->bitmap_count) != count)
 		fix |= chk_report(c, CHECK_AG_INVALID, e->addr,
 				  "group %u: bitmap blocks: expected %u, found %u", ag, count,

@@ -22,9 +22,9 @@ bool chk_space_ok(struct check *c, uint64_t block, uint64_t count)
 	if (count == 0 || block >= c->s->size >> BLOCK_SHIFT ||
 	    super_ag_of(c->s, block << BLOCK_SHIFT, &ag))
 		return false;
-	blocks = super_ag_blocks(c->s, ag);
+	blocks = c->groups[ag].blocks;
 	first = group_block(c, ag, block);
-	if (first < ag_meta_blocks(blocks) || count > blocks - first)
+	if (first < super_ag_meta(c->s) || first >= blocks || count > blocks - first)
 		return false;
 	return copy < block || copy >= block + count;
 }
@@ -34,7 +34,7 @@ static struct chk_part *part_get(struct check *c, uint32_t ag, uint32_t index)
 	struct chk_group *g = &c->groups[ag];
 
 	if (!g->parts) {
-		g->parts = calloc(ag_bitmap_count(super_ag_blocks(c->s, ag)), sizeof(*g->parts));
+		g->parts = calloc(super_ag_bitmaps(c->s), sizeof(*g->parts));
 		if (!g->parts)
 			return NULL;
 	}
@@ -107,7 +107,7 @@ bool chk_claim(struct check *c, uint64_t block, uint32_t count, const char *who)
 void chk_space_free(struct check *c)
 {
 	for (uint32_t ag = 0; c->groups && ag < c->s->ag_count; ag++) {
-		uint32_t count = ag_bitmap_count(super_ag_blocks(c->s, ag));
+		uint32_t count = super_ag_bitmaps(c->s);
 
 		for (uint32_t i = 0; c->groups[ag].parts && i < count; i++)
 			free(c->groups[ag].parts[i]);
@@ -187,7 +187,7 @@ void chk_bits_expected(struct check *c, uint32_t ag, uint32_t index, uint8_t *bi
 	struct chk_part **parts = c->groups[ag].parts;
 	const struct chk_part *part = parts ? parts[index] : NULL;
 
-	ag_bitmap_fresh(c->s, ag, index, bits);
+	ag_bitmap_fresh(c->s, ag, c->groups[ag].blocks, index, bits);
 	if (part && all_claimed(part))
 		memset(bits, 0xff, BITMAP_BYTES);
 	else if (part)
@@ -198,12 +198,12 @@ void chk_bits_expected(struct check *c, uint32_t ag, uint32_t index, uint8_t *bi
 /* What is free in a bitmap block that was never initialised; the copy never lies there. */
 static uint32_t fresh_free(const struct check *c, uint32_t ag, uint32_t index)
 {
-	uint32_t blocks = super_ag_blocks(c->s, ag);
-	uint32_t here = blocks - index * BITMAP_BITS;
+	uint32_t blocks = c->groups[ag].blocks, first = index * BITMAP_BITS;
+	uint32_t here = blocks > first ? blocks - first : 0;
 
 	if (here > BITMAP_BITS)
 		here = BITMAP_BITS;
-	return here - (index == 0 ? ag_meta_blocks(blocks) : 0);
+	return here - (index == 0 ? super_ag_meta(c->s) : 0);
 }
 
 /* Whether a superblock copy lies in this part, and which bit is its. */
@@ -237,7 +237,7 @@ static void check_bitmap(struct check *c, uint32_t ag, uint32_t index, uint8_t *
 	chk_bits_expected(c, ag, index, want);
 	c->r->blocks_used += BITMAP_BITS - bits_free(want);
 	if (!ready) {
-		ag_bitmap_fresh(c->s, ag, index, have);
+		ag_bitmap_fresh(c->s, ag, c->groups[ag].blocks, index, have);
 		if (has_copy)
 			have[copy / 8] &= (uint8_t)~(1u << copy % 8);
 	} else if (chk_block(c, &e, buf, CHECK_BITMAP_DAMAGED, "bitmap") == 0) {
@@ -258,8 +258,8 @@ static void check_group_space(struct check *c, uint32_t ag)
 	uint64_t addr = super_ag_addr(c->s, ag) + AG_HEADER_BLOCK * BLOCK_SIZE;
 	struct meta_expect e = { META_AG, c->s->volume, addr, ag, 0 };
 	struct ag_disk *d = (void *)c->levels[0];
-	uint32_t blocks = super_ag_blocks(c->s, ag), free_blocks = 0;
-	uint32_t count = ag_bitmap_count(blocks);
+	uint32_t blocks = c->groups[ag].blocks, free_blocks = 0;
+	uint32_t count = super_ag_bitmaps(c->s);
 	uint8_t ready[BITMAPS_MAX / 8];
 	bool fix;
 

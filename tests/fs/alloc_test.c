@@ -74,7 +74,7 @@ static uint64_t check_home(struct rig *rig)
 			if (d->bitmap_ready[i / 8] & 1u << i % 8)
 				CU_ASSERT_EQUAL(meta_verify(bitmap, &e, NULL, 0), 0);
 			if (!(d->bitmap_ready[i / 8] & 1u << i % 8))
-				ag_bitmap_fresh(s, a, i, bits);
+				ag_bitmap_fresh(s, a, le32_to_cpu(d->blocks), i, bits);
 			for (j = 0; j < BITMAP_BYTES; j++)
 				found += 8u - (uint32_t)__builtin_popcount(bits[j]);
 		}

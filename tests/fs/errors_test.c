@@ -339,7 +339,7 @@ static void failed_truncations_change_nothing(struct cluster *c)
 	cluster_alone(c);	/* the bitmap has to be read */
 	rule.host = c->hosts[0].env;
 	rule.off = super_ag_addr(&c->fs->super, 0) + AG_BITMAP_BLOCK * BLOCK_SIZE;
-	rule.len = ag_bitmap_count(super_ag_blocks(&c->fs->super, 0)) * BLOCK_SIZE;
+	rule.len = super_ag_bitmaps(&c->fs->super) * BLOCK_SIZE;
 	simdisk_inject(c->disk, &rule);
 	attr.size = 0;
 	CU_ASSERT_EQUAL(fs_setattr(c->fs, attr.id, FS_SET_SIZE, &attr), -EIO);

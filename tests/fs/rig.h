@@ -50,6 +50,7 @@ static inline void rig_open(struct rig *rig)
 
 	memset(fs, 0, sizeof(*fs));
 	fs->env = rig->env;
+	env_mutex_init(fs->env, &fs->super_mutex);
 	fs->raw = fs->dev = simdisk_open(rig->disk, rig->env);
 	strcpy(fs->label, "ds1");
 	MUST_EQUAL(super_read(fs->dev, &fs->super, why, sizeof(why)), 0);
@@ -72,6 +73,7 @@ static inline int rig_close(struct rig *rig)
 	buf_forget_cover(fs, &rig->cover);
 	buf_cache_free(fs->bufs);
 	blkdev_close(fs->dev);
+	env_mutex_fini(fs->env, &fs->super_mutex);
 	return err;
 }
 

@@ -124,7 +124,11 @@ static void ranges(struct volume *v)
 	REFUSED(root, 0);
 	REFUSED(root, v->s.ag_addr >> BLOCK_SHIFT);
 	REFUSED(root, UINT64_MAX);
-	REFUSED(copy_addr, v->s.copy_addr + BLOCK_SIZE);
+	REFUSED(copy_addr, v->s.copy_addr + 512);
+	REFUSED(copy_addr, v->s.ag_addr + BLOCK_SIZE);
+	REFUSED(copy_addr, (v->s.root & 0xffffffff) << BLOCK_SHIFT);
+	REFUSED(copy_addr, v->s.size / 2 + 8 * MIB);
+	REFUSED(copy_addr, v->s.journals_addr);
 }
 
 /* A checksum does not make numbers sane: what is sealed may still be hostile (R9). */
@@ -252,7 +256,7 @@ static void interrupted(struct volume *v)
 	snprintf(v->s.label, sizeof(v->s.label), "renamed");
 	simdisk_inject(v->disk, &rule);
 	err = super_write(v->dev, &v->s);
-	CU_ASSERT_EQUAL(err, v->arg < 5 ? -EIO : 0);
+	CU_ASSERT_EQUAL(err, v->arg < 6 ? -EIO : 0);
 	simdisk_clear_rules(v->disk);
 	simdisk_power_cut(v->disk, SIMDISK_KEEP_RANDOM);
 	CU_ASSERT_EQUAL_FATAL(volume_read_super(v, &got), 0);
@@ -265,7 +269,7 @@ static void interrupted(struct volume *v)
 /* A power cut at any point of a change leaves the old volume or the new one. */
 static void interrupted_write_leaves_a_readable_superblock(void)
 {
-	for (uint64_t n = 0; n <= 5; n++)
+	for (uint64_t n = 0; n <= 6; n++)
 		for (uint64_t seed = 1; seed <= 8; seed++)
 			volume_run(seed, SIZE, 512, interrupted, n);
 }
@@ -308,10 +312,11 @@ static void groups(struct volume *v)
 		CU_ASSERT_EQUAL(ag, i);
 	}
 	CU_ASSERT_EQUAL(super_ag_of(s, s->ag_addr - 1, &ag), -ERANGE);
-	CU_ASSERT_EQUAL(super_ag_of(s, super_end_addr(s), &ag), -ERANGE);
+	CU_ASSERT_EQUAL(super_ag_of(s, super_groups_end(s), &ag), -ERANGE);
 	CU_ASSERT_EQUAL(super_ag_of(s, UINT64_MAX, &ag), -ERANGE);
-	CU_ASSERT_TRUE(s->ag_addr + (blocks << BLOCK_SHIFT) <= super_end_addr(s));
-	CU_ASSERT_TRUE(super_end_addr(s) - s->ag_addr - (blocks << BLOCK_SHIFT) < MIB);
+	CU_ASSERT_TRUE(s->ag_addr + (blocks << BLOCK_SHIFT) <= super_groups_end(s));
+	CU_ASSERT_TRUE(super_end_addr(s) - s->ag_addr - (blocks << BLOCK_SHIFT) <
+		       MIB + (super_ag_meta(s) + 2) * BLOCK_SIZE);
 }
 
 /* A group that reached into the last copy would give its block to a file. */

@@ -60,6 +60,7 @@ static inline int world_mount(struct world *w)
 
 	memset(fs, 0, sizeof(*fs));
 	fs->env = w->host;
+	env_mutex_init(fs->env, &fs->super_mutex);
 	fs->raw = fs->dev = w->dev;
 	snprintf(fs->label, sizeof(fs->label), "test");
 	err = super_read(w->dev, &fs->super, why, sizeof(why));
@@ -96,6 +97,7 @@ static inline int world_unmount(struct world *w)
 		alloc_close(fs->alloc);
 	if (fs->bufs)
 		buf_cache_free(fs->bufs);
+	env_mutex_fini(fs->env, &fs->super_mutex);
 	return err;
 }
 

@@ -283,11 +283,48 @@ static void d_super_damaged(struct volume *v)
 	spoil(v, v->s.copy_addr);
 }
 
-static void d_super_differs(struct volume *v)
+static void d_super_old(struct volume *v)
 {
 	v->s.version = 0;
 	super_encode(&v->s, v->s.copy_addr, v->block);
 	simdisk_poke(v->disk, v->s.copy_addr, v->block, BLOCK_SIZE);
+}
+
+static void d_super_differs(struct volume *v)
+{
+	v->s.volume[3] ^= 1;
+	super_encode(&v->s, v->s.copy_addr, v->block);
+	simdisk_poke(v->disk, v->s.copy_addr, v->block, BLOCK_SIZE);
+	v->s.volume[3] ^= 1;
+}
+
+/* A group that has not been given what the superblock gives it: the header says less. */
+static void d_ag_short(struct volume *v)
+{
+	uint64_t addr = super_ag_addr(&v->s, v->s.ag_count - 1) + AG_HEADER_BLOCK * BLOCK_SIZE;
+	struct meta_expect e = { META_AG, v->s.volume, addr, v->s.ag_count - 1, 0 };
+	struct ag_disk *d = (void *)v->block;
+	uint32_t blocks, index;
+	bool ready;
+
+	simdisk_peek(v->disk, addr, d, BLOCK_SIZE);
+	blocks = le32_to_cpu(d->blocks) - 100;
+	index = blocks / BITMAP_BITS;
+	CU_ASSERT_EQUAL_FATAL((blocks + 99) / BITMAP_BITS, index);
+	ready = d->bitmap_ready[index / 8] & 1u << index % 8;
+	d->blocks = cpu_to_le32(blocks);
+	d->free_blocks = cpu_to_le32(le32_to_cpu(d->free_blocks) - 100);
+	meta_seal(d, &e, 99);
+	simdisk_poke(v->disk, addr, d, BLOCK_SIZE);
+	if (!ready)
+		return;
+	addr += (1 + index) * BLOCK_SIZE;
+	simdisk_peek(v->disk, addr, v->block, BLOCK_SIZE);
+	for (uint32_t bit = blocks % BITMAP_BITS, n = 0; n < 100; bit++, n++)
+		((struct bitmap_disk *)v->block)->bits[bit / 8] |= (uint8_t)(1u << bit % 8);
+	e = (struct meta_expect){ META_BITMAP, v->s.volume, addr, v->s.ag_count - 1, 0 };
+	meta_seal(v->block, &e, 99);
+	simdisk_poke(v->disk, addr, v->block, BLOCK_SIZE);
 }
 
 static void d_super_repair(struct volume *v)
@@ -558,6 +595,7 @@ static const struct {
 } cases[] = {
 	{ d_unreadable, CHECK_UNREADABLE },
 	{ d_super_damaged, CHECK_SUPER_DAMAGED }, { d_super_differs, CHECK_SUPER_DIFFERS },
+	{ d_super_old, CHECK_SUPER_OLD }, { d_ag_short, CHECK_AG_SHORT },
 	{ d_super_repair, CHECK_SUPER_REPAIR },
 	{ d_slot_damaged, CHECK_SLOT_DAMAGED }, { d_slot_recoverer, CHECK_SLOT_RECOVERER },
 	{ d_slot_used_up, CHECK_SLOT_USED_UP }, { d_lock_damaged, CHECK_LOCK_DAMAGED },

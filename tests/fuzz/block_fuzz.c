@@ -45,11 +45,11 @@ static void decode_super(const void *block)
 	again = malloc(BLOCK_SIZE);
 	FUZZ_CHECK(bits && again);
 	for (uint32_t ag = 0; ag < s.ag_count; ag += 1 + s.ag_count / 64) {
-		uint32_t blocks = super_ag_blocks(&s, ag), count = ag_bitmap_count(blocks);
+		uint32_t blocks = super_ag_blocks(&s, ag), count = super_ag_bitmaps(&s);
 
 		FUZZ_CHECK(blocks && ag_new_free(&s, ag) < blocks);
-		ag_bitmap_fresh(&s, ag, 0, bits);
-		ag_bitmap_fresh(&s, ag, count - 1, bits);
+		ag_bitmap_fresh(&s, ag, blocks, 0, bits);
+		ag_bitmap_fresh(&s, ag, blocks, count - 1, bits);
 	}
 	super_encode(&s, SUPER_ADDR, again);
 	FUZZ_CHECK(super_decode(again, SUPER_ADDR, &s, why, sizeof(why)) == 0);

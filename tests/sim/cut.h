@@ -43,7 +43,7 @@ enum what {
 	OP_MKFS, OP_CREATE, OP_MKDIR, OP_SYMLINK, OP_LINK, OP_UNLINK, OP_RMDIR, OP_RENAME,
 	OP_WRITE, OP_TRUNCATE, OP_PUNCH, OP_ZERO, OP_ALLOCATE, OP_SETXATTR, OP_REMOVEXATTR,
 	OP_CHMOD, OP_FSYNC, OP_SYNC, OP_ATTACH, OP_DETACH, OP_SNAPSHOT, OP_CLONE, OP_REVERT,
-	OP_MERGE,
+	OP_MERGE, OP_GROW,
 };
 
 struct op {
@@ -116,6 +116,7 @@ struct workload {
 	bool	mkfs;		/* the script formats; else it finds a fresh volume */
 	uint64_t arg;		/* the script's */
 	bool	copied;		/* hosts find another device than the one it was made on */
+	uint64_t volume;	/* bytes of the LUN that are formatted; 0: all */
 };
 
 /* What hosts find where the volume is a copy. */
@@ -206,6 +207,8 @@ void do_disk_discard(struct recording *r, unsigned int host, const char *path, u
 		     uint64_t len);
 void do_disk_zero(struct recording *r, unsigned int host, const char *path, uint64_t off,
 		  uint64_t len);
+/* do_grow() - the volume, to @size bytes; 0: all of the LUN. */
+void do_grow(struct recording *r, unsigned int host, uint64_t size);
 void do_sleep(struct recording *r, uint64_t ms);
 /** cut_from_here() - what came before is only preparation. */
 void cut_from_here(struct recording *r);

@@ -72,7 +72,8 @@ static bool ends_something(const struct recording *r, const struct moment *m)
 		return m->kind == MOMENT_FLUSH;
 	what = r->ops[m->index].what;
 	return what == OP_FSYNC || what == OP_SYNC || what == OP_DETACH || what == OP_MKFS ||
-	       what == OP_SNAPSHOT || what == OP_CLONE || what == OP_REVERT;
+	       what == OP_SNAPSHOT || what == OP_CLONE || what == OP_REVERT ||
+	       what == OP_GROW;
 }
 
 uint64_t cuts_count(const struct recording *r, size_t moment)

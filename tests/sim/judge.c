@@ -18,6 +18,7 @@ struct judge {
 	size_t moment;
 	uint64_t seed;
 	bool verbose, failed;
+	bool fs_was_there;		/* a host has attached: what it mends is mended */
 	const char *stage;
 	struct tree tree;
 };
@@ -35,15 +36,20 @@ static void complain_errno(struct judge *j, const char *what, int err)
 
 /* ---- the volume as a whole ---- */
 
-static bool mkfs_was_interrupted(const struct judge *j)
+static bool was_interrupted(const struct judge *j, enum what what)
 {
 	for (size_t i = 0; i < j->r->op_count; i++) {
 		const struct op *op = &j->r->ops[i];
 
-		if (op->what == OP_MKFS && op->begin <= j->moment && op->end > j->moment)
+		if (op->what == what && op->begin <= j->moment && op->end > j->moment)
 			return true;
 	}
 	return false;
+}
+
+static bool mkfs_was_interrupted(const struct judge *j)
+{
+	return was_interrupted(j, OP_MKFS);
 }
 
 static void finding(void *arg, const struct check_finding *f)
@@ -53,6 +59,9 @@ static void finding(void *arg, const struct check_finding *f)
 
 	/* The old volume without some copies, or the new one before it has all. */
 	if (f->code == CHECK_SUPER_DAMAGED && mkfs_was_interrupted(j))
+		return;
+	/* One copy may be torn until somebody attaches, who writes it anew. */
+	if (f->code == CHECK_SUPER_DAMAGED && was_interrupted(j, OP_GROW) && !j->fs_was_there)
 		return;
 	/* No script has two hosts at one file: none leaves entries that mean nothing. */
 	if (info->severity == CHECK_ERROR || f->code == CHECK_ORPHAN_UNMARKED ||
@@ -297,6 +306,24 @@ static void probe(struct judge *j)
 	free(data);
 }
 
+/* A volume has the size that it last had for certain, or one that was under way. */
+static void look_at_size(struct judge *j)
+{
+	uint64_t least = 0, most = 0, size;
+
+	for (size_t i = 0; i < j->r->op_count; i++) {
+		const struct op *op = &j->r->ops[i];
+
+		if (op->what != OP_GROW || op->begin > j->moment)
+			continue;
+		least = op->end <= j->moment ? op->len : most ? most : op->off;
+		most = op->len;
+	}
+	size = super_size(&j->fs->super);
+	if (least && size != least && size != most)
+		complain(j, "the volume has neither the old nor the new size", "");
+}
+
 static void look(struct judge *j)
 {
 	char why[600] = "no order of operations makes this tree";
@@ -344,6 +371,8 @@ static void judge_thread(void *arg)
 	j->stage = "attach";
 	err = attach(j, dev, hb_dev);
 	if (!err) {
+		j->fs_was_there = true;
+		look_at_size(j);
 		look(j);
 		j->stage = "detach";
 		err = fs_detach(j->fs);

@@ -286,6 +286,7 @@ static bool apply(struct model *m, const struct op *op, size_t index)
 	case OP_SNAPSHOT: case OP_CLONE: case OP_REVERT:
 		return apply_image(m, op);
 	case OP_FSYNC: case OP_SYNC: case OP_ATTACH: case OP_DETACH: case OP_MERGE:
+	case OP_GROW:
 		return true;
 	case OP_WRITE: case OP_TRUNCATE: case OP_PUNCH: case OP_ZERO: case OP_ALLOCATE:
 	case OP_SETXATTR: case OP_REMOVEXATTR: case OP_CHMOD:

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* What scripts do, noted for the model before and after. */
+#include "fs/grow.h"
 #include "fs/image.h"
 #include "tests/fs/disk_rig.h"
 #include "tests/sim/cut.h"
@@ -33,7 +34,8 @@ static size_t op_begin(struct recording *r, enum what what, unsigned int host,
 	if (what == OP_CREATE || what == OP_MKDIR || what == OP_SYMLINK || what == OP_SNAPSHOT ||
 	    what == OP_CLONE || what == OP_REVERT)
 		op->obj = (unsigned int)r->op_count + 1;
-	else if (what != OP_SYNC && what != OP_MKFS && what != OP_ATTACH && what != OP_DETACH)
+	else if (what != OP_SYNC && what != OP_MKFS && what != OP_ATTACH && what != OP_DETACH &&
+		 what != OP_GROW)
 		MUST(model_object(r, r->op_count, path, &op->obj));
 	op->begin = record_moment(r, MOMENT_BEGIN, r->op_count);
 	return r->op_count++;
@@ -66,7 +68,7 @@ void do_mkfs(struct recording *r)
 {
 	struct mkfs_params p = { .env = r->env, .label = "ds1",
 				 .journal_size = r->w->journal_size,
-				 .slot_count = r->w->slots };
+				 .slot_count = r->w->slots, .size = r->w->volume };
 	size_t i = op_begin(r, OP_MKFS, 0, "", "");
 	struct super s;
 	char why[400] = "";
@@ -549,4 +551,16 @@ void do_disk_zero(struct recording *r, unsigned int host, const char *path, uint
 		  uint64_t len)
 {
 	disk_range(r, host, path, BLK_ZERO, off, len);
+}
+
+void do_grow(struct recording *r, unsigned int host, uint64_t size)
+{
+	size_t i = op_begin(r, OP_GROW, host, "", "");
+	uint64_t old = 0, now = 0;
+	char why[400] = "";
+	int err = fs_grow(r->hosts[host].fs, size, &old, &now, why, sizeof(why));
+
+	r->ops[i].off = old;
+	r->ops[i].len = now;
+	op_end(r, i, err, true);
 }

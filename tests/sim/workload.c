@@ -708,12 +708,37 @@ static void disk_discard(struct recording *r)
 	do_disk_close(r, 0);
 }
 
+/* A full volume grows within its last group, then by further ones, and uses both at once. */
+static void grow(struct recording *r)
+{
+	uint64_t filler = 63 * MIB;
+
+	do_attach(r, 0);
+	do_create(r, 0, "/filler");
+	while (filler && do_allocate(r, 0, "/filler", FILE_KEEP_SIZE, 0, filler))
+		filler -= UNIT_SIZE;
+	do_sync(r, 0);
+	cut_from_here(r);
+	do_grow(r, 0, 100 * MIB);
+	do_create(r, 0, "/a");
+	do_write(r, 0, "/a", 0, 4 * UNIT_SIZE);
+	do_sync(r, 0);
+	do_attach(r, 1);
+	do_create(r, 1, "/b");
+	do_grow(r, 1, 0);
+	do_write(r, 1, "/b", 5000, 2 * UNIT_SIZE);
+	do_allocate(r, 0, "/a", 0, 0, 1010 * MIB);
+	do_write(r, 0, "/a", 1009 * MIB, UNIT_SIZE);
+	do_sync(r, 0);
+	do_sync(r, 1);
+}
+
 #define ON_ARG(name, script, sector, arg) \
-	{ name, script, 64 * MIB, sector, 512 * KIB, 2, false, arg, false }
+	{ name, script, 64 * MIB, sector, 512 * KIB, 2, false, arg, false, 0 }
 #define ON(name, script, sector)	ON_ARG(name, script, sector, 0)
 
 const struct workload workloads[] = {
-	{ "mkfs", make_volume, 64 * MIB, 512, 512 * KIB, 2, true, 0, false },
+	{ "mkfs", make_volume, 64 * MIB, 512, 512 * KIB, 2, true, 0, false, 0 },
 	ON("create", create, 512),
 	ON("write_thin", write_thin, 512),
 	ON("write_thin_4096", write_thin, 4096),
@@ -739,12 +764,13 @@ const struct workload workloads[] = {
 	ON("reuse", reuse, 512),
 	ON("multi", multi, 512),
 	ON("multi_4096", multi, 4096),
-	{ "groups", groups, 2304 * MIB, 512, 512 * KIB, 2, false, 0, false },
-	{ "resignature", resignature, 64 * MIB, 512, 512 * KIB, 2, false, 0, true },
+	{ "groups", groups, 2304 * MIB, 512, 512 * KIB, 2, false, 0, false, 0 },
+	{ "resignature", resignature, 64 * MIB, 512, 512 * KIB, 2, false, 0, true, 0 },
 	ON("images", images, 512),
 	ON("merge", merge, 512),
 	ON("disk_thin", disk_thin, 512),
 	ON("disk_thin_4096", disk_thin, 4096),
 	ON("disk_discard", disk_discard, 512),
+	{ "grow", grow, 1300 * MIB, 512, 512 * KIB, 3, false, 0, false, 64 * MIB },
 };
 const size_t workload_count = ARRAY_SIZE(workloads);
