@@ -39,6 +39,7 @@ part powercut           tests/sim/powercut.sh
 part static             tests/static.sh
 part man                tests/man.sh
 part model              tests/model.sh
+part golden             tests/golden/run.sh
 for script in tests/e2e/*.sh; do
 	case $script in */lib.sh) continue ;; esac
 	part "e2e/$(basename "$script" .sh)" "$script"

@@ -310,12 +310,37 @@ class Inode:
             data = data[:max(0, parent.size - off)].ljust(BLOCK, b'\0')
         return data
 
+    def leaves(self, data, count, height, unit):
+        """The first unit of each leaf below; depth 0: of the root area."""
+        if height == 0:
+            yield unit
+            return
+        for i in range(count):
+            p, = struct.unpack_from('<Q', data, 8 * i)
+            at = unit + i * 252 * 504 ** (height - 1)
+            addr, birth = pointer(p)
+            if p and height > 1:
+                node = self.v.block('MAP_NODE', addr, self.id, birth)
+                yield from self.leaves(node[64:], 504, height - 1, at)
+            elif p:
+                yield at
+
+    def units(self):
+        """Units of which this image, or one below it, may have something."""
+        found = set()
+        if not self.flags & INODE_INLINE:
+            for first in self.leaves(self.root, self.root_count, self.depth, 0):
+                found.update(range(first, first + 252))
+        if self.image_parent:
+            found |= Inode(self.v, self.image_parent).units()
+        return found
+
     def runs(self):
         """(offset, bytes) of everything that is not known to be zeros."""
         if self.flags & INODE_INLINE:
             yield 0, self.root[:self.size]
             return
-        for unit in range((self.size + UNIT_BLOCKS * BLOCK - 1) // (UNIT_BLOCKS * BLOCK)):
+        for unit in sorted(self.units()):
             if not self.image_parent and not self.entry(unit)[3]:
                 continue
             for i in range(UNIT_BLOCKS):

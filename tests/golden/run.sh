@@ -1,0 +1,46 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Volumes as earlier programs wrote them: each version of the format is read for ever, by
+# ourselves and by the reader that knows FORMAT.md only.
+#
+# v1.img.xz: 64 MiB, format 1, of a host that was killed: inline and sparse files, a big directory,
+# links, attributes, an ACL, device nodes, a snapshot with a disk and a linked clone on it, and
+# three transactions that are in the journal only.  v1.list: names, and checksums of the contents.
+set -u
+cd "$(dirname "$0")/../.."
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export LUNFS_LOCK_DIR=$work/locks
+bad=0
+
+claim() {	# claim NAME COMMAND…
+	local name=$1
+	shift
+	if "$@" >"$work/out" 2>&1; then
+		echo "PASS: golden $name"
+	else
+		echo "FAIL: golden $name"
+		tail -n 20 "$work/out"
+		bad=1
+	fi
+}
+
+listing() {	# listing IMAGE: what v1.list was made by
+	rm -rf "$work/got"
+	python3 tools/lunfs-reader.py ls -R "$1" / &&
+		python3 tools/lunfs-reader.py get "$1" / "$work/got" 2>/dev/null &&
+		(cd "$work/got" && find . -type f -size -1G -exec sha256sum {} + | sort -k 2)
+}
+
+same_list() { listing "$1" | diff "$2" -; }
+far_is_there() { tail -c +4000000000001 "$work/got/vm1/huge" | head -c 3 | grep -qx far; }
+
+for packed in tests/golden/v*.img.xz; do
+	name=$(basename "$packed" .img.xz)
+	python3 -c 'import lzma, shutil, sys
+shutil.copyfileobj(lzma.open(sys.argv[1]), open(sys.argv[2], "wb"))' "$packed" "$work/$name.img"
+	claim "$name is clean" build/bin/fsck.lunfs -n "$work/$name.img"
+	claim "$name reads as it did" same_list "$work/$name.img" "tests/golden/$name.list"
+	claim "$name: a disk of 5 TiB has its one line where it was" far_is_there
+done
+exit $bad
