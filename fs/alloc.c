@@ -509,7 +509,7 @@ int alloc_make_room(struct fs *fs, struct alloc_hold *hold, unsigned int from)
 {
 	for (unsigned int i = from; i < hold->run_count; i++) {
 		assert(hold->runs[i].count == 1);
-		hold->runs[i].room = buf_room();
+		hold->runs[i].room = buf_room(fs);
 		if (!hold->runs[i].room) {
 			alloc_put(fs, hold);
 			return -ENOMEM;

@@ -5,16 +5,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "fs/bufmem.h"
 #include "fs/fs.h"
 #include "fs/grow.h"
 
-#define BUF_BYTES_MAX	(64 * MIB)	/* unused buffers beyond that are freed */
+#define BUF_BYTES_MAX	(32 * MIB)	/* unused buffers beyond that are freed */
 #define BUF_REPORTS	64u		/* remembered, so that a bad block is logged once */
 
 struct buf_cache {
 	struct env	*env;
 	struct env_mutex mutex;
 	struct env_cond	loaded;
+	struct bufmem	*memory;
 	struct table	table;
 	struct list	lru;		/* unused ones, oldest first */
 	size_t		unused_max;
@@ -34,7 +36,8 @@ int buf_cache_new(struct fs *fs, struct buf_cache **out)
 	env_cond_init(c->env, &c->loaded);
 	table_init(&c->table);
 	list_init(&c->lru);
-	if (table_reserve(&c->table)) {
+	c->memory = bufmem_new(c->env);
+	if (!c->memory || table_reserve(&c->table)) {
 		buf_cache_free(c);
 		return -ENOMEM;
 	}
@@ -44,7 +47,7 @@ int buf_cache_new(struct fs *fs, struct buf_cache **out)
 
 static void buf_free(struct buf *b)
 {
-	free(b->data);
+	bufmem_put(b->chunk, b->data);
 	free(b);
 }
 
@@ -74,18 +77,19 @@ void buf_cache_free(struct buf_cache *c)
 		return;
 	table_each(&c->table, buf_free_node, c);
 	table_fini(&c->table);
+	bufmem_free(c->memory);
 	env_cond_fini(c->env, &c->loaded);
 	env_mutex_fini(c->env, &c->mutex);
 	free(c);
 }
 
-struct buf *buf_room(void)
+struct buf *buf_room(struct fs *fs)
 {
 	struct buf *b = calloc(1, sizeof(*b));
 
 	if (!b)
 		return NULL;
-	b->data = blkdev_alloc(BLOCK_SIZE);
+	b->data = bufmem_get(fs->bufs->memory, &b->chunk);
 	if (!b->data) {
 		free(b);
 		return NULL;
@@ -272,7 +276,7 @@ int buf_get(struct fs *fs, struct cover *cover, const struct meta_expect *e, str
 		if (err)
 			buf_put(fs, b);
 	} else {
-		b = buf_room();
+		b = buf_room(fs);
 		if (b) {
 			buf_insert(c, cover, e, b);
 			b->loading = true;
@@ -325,7 +329,7 @@ int buf_new_in(struct fs *fs, struct cover *cover, const struct meta_expect *e, 
 
 int buf_new(struct fs *fs, struct cover *cover, const struct meta_expect *e, struct buf **out)
 {
-	struct buf *room = buf_room();
+	struct buf *room = buf_room(fs);
 	int err;
 
 	if (!room)

@@ -42,9 +42,11 @@ struct buf {
 	bool		dirty;		/* in the running transaction; guarded by the journal */
 	bool		loading;	/* being read: wait */
 	void		*data;		/* BLOCK_SIZE bytes, header included */
+	struct bufmem_chunk *chunk;	/* that they lie in */
 };
 
 struct buf_cache;
+struct bufmem_chunk;
 
 int buf_cache_new(struct fs *fs, struct buf_cache **out);
 void buf_cache_free(struct buf_cache *cache);
@@ -69,7 +71,7 @@ int buf_new(struct fs *fs, struct cover *cover, const struct meta_expect *e, str
  * buf_room() - memory for a buffer to come: got before a transaction, so that making its new
  * blocks cannot fail.  NULL when out of memory.  buf_room_free() if it was not needed.
  */
-struct buf *buf_room(void);
+struct buf *buf_room(struct fs *fs);
 void buf_room_free(struct buf *room);	/* NULL is allowed */
 
 /** buf_new_in() - buf_new() in *@room, which is NULL afterwards on success.  Return: 0; -EUCLEAN

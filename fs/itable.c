@@ -247,7 +247,7 @@ static int grow_reserve(struct ag *ag, struct grow *g)
 	last = it->buf_count ? it->bufs[it->buf_count - 1]->data : NULL;
 	if (last && le32_to_cpu(last->count) < ITABLE_ENTRIES)
 		return 0;
-	g->room = buf_room();
+	g->room = buf_room(ag->fs);
 	err = g->room ? ag_reserve(ag, 1, 0, &g->index) : -ENOMEM;
 	if (err) {
 		buf_room_free(g->room);

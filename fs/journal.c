@@ -372,7 +372,7 @@ static int commit_running(struct journal *j)
 			   j->data_written);
 	}
 	j->committing = false;
-	if (j->used > j->ring.blocks / 2 && !j->hurry) {
+	if (j->used > j->used_max / 2 && !j->hurry) {
 		j->hurry = true;
 		env_cond_broadcast(j->env, &j->work);
 	}
@@ -448,7 +448,7 @@ static bool running_has_room(struct journal *j, unsigned int credits)
 {
 	unsigned int need = j->running.count + j->running.reserved + credits;
 
-	return need <= j->count_max && j->used + need + 2 <= j->ring.blocks;
+	return need <= j->count_max && j->used + need + 2 <= j->used_max;
 }
 
 int txn_begin(struct fs *fs, unsigned int credits, struct txn *txn)

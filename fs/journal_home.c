@@ -26,6 +26,7 @@ bool journal_lookup(struct fs *fs, uint64_t addr, void *data)
 /* ---- quarantine ---- */
 
 #define DISCARDS	32u	/* requests a batch */
+#define JOURNAL_MEMORY	(16 * MIB)	/* copies of blocks that are not at home yet */
 
 struct quarantine_list {
 	struct quarantine *ranges;
@@ -424,6 +425,9 @@ static int journal_load(struct journal *j)
 	j->count_max = JOURNAL_ENTRIES;
 	if (j->count_max > j->ring.blocks / 2 - 2)
 		j->count_max = (unsigned int)(j->ring.blocks / 2 - 2);
+	j->used_max = JOURNAL_MEMORY / BLOCK_SIZE;
+	if (j->used_max > j->ring.blocks)
+		j->used_max = j->ring.blocks;
 	j->head = j->ring.block;
 	j->running.id = j->ring.sequence;
 	j->durable_id = j->home_id = j->ring.sequence - 1;

@@ -63,7 +63,8 @@ struct journal {
 	struct list	txns;		/* sealed ones */
 	struct table	images;		/* newest of each block, sealed and not at home */
 	uint64_t	head;		/* ring index after the newest sealed one */
-	uint64_t	used;		/* ring blocks from the tail to there */
+	uint64_t	used;		/* ring blocks from the tail to there … */
+	uint64_t	used_max;	/* … of which there may be so many: each has a copy in memory */
 	uint64_t	durable_id;	/* newest that is durable … */
 	uint64_t	home_id;	/* … and newest that is at home, its space released */
 	uint64_t	written;	/* writes completed so far, of any kind … */
