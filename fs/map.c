@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/mutant.h"
 #include "fs/grow.h"
 #include "fs/map_path.h"
 
@@ -92,6 +93,8 @@ static int entry_decode(struct fs *fs, uint64_t unit, const struct map_entry_dis
 		return -EUCLEAN;
 	if (!e->block)
 		return order || valid ? -EUCLEAN : 0;
+	if (MUTANT("trust-maps"))
+		return 0;
 	if ((order < UNIT_ORDER && (unit || valid >> (1u << order))) ||
 	    !fs_is_space(fs, e->block, 1ULL << order))
 		return -EUCLEAN;

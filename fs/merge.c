@@ -412,7 +412,7 @@ static void merging_refreeze(struct merging *mg)
 	/* Of the parent there is none any more when it is done with. */
 	if (mg->parent->frozen)
 		image_refreeze(mg->parent);
-	if (mg->child->frozen)
+	if (mg->child->frozen && !MUTANT("stale-frozen"))
 		image_refreeze(mg->child);
 }
 

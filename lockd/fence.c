@@ -350,7 +350,9 @@ int fence_slot(struct lockd *ld, const struct slot *victim)
 int fence_check(struct lockd *ld, const struct slot *victim)
 {
 	/* What was killed or waited out stays so; a key can come back with a late command. */
-	return ld->rung == FENCE_RESERVATION && !MUTANT("no-fencing") ? fence_preempt(ld, victim) : 0;
+	if (ld->rung != FENCE_RESERVATION || MUTANT("no-fencing") || MUTANT("no-second-check"))
+		return 0;
+	return fence_preempt(ld, victim);
 }
 
 /* ---- what status shows ---- */

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "base/mutant.h"
 #include "base/text.h"
 
 /* Modes whose holders are the sharers; the others have none. */
@@ -56,6 +57,8 @@ static int record_refuse(char *why, size_t why_size, uint64_t addr, const char *
 /* Ranges, and that mode, owner and sharers agree: what a checksum cannot promise (R9). */
 static int record_check(const struct lockrec *r, uint64_t addr, char *why, size_t why_size)
 {
+	if (MUTANT("trust-records"))
+		return 0;
 	if (r->mode > LOCK_MULTI)
 		return record_refuse(why, why_size, addr, "mode", r->mode, "0 to 3");
 	if (r->mode == LOCK_EXCLUSIVE) {

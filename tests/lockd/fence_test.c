@@ -85,6 +85,78 @@ static void reservation_outlives_the_last_host(void)
 	cluster_end(c);	/* counts the late write, had it landed */
 }
 
+/* ---- a registration that lands late ---- */
+
+struct late_key {
+	struct cluster *c;
+	struct env *env;
+	struct blkdev *dev;
+	uint64_t key;
+	bool found;
+};
+
+static void late_key_lands(void *arg)
+{
+	struct late_key *l = arg;
+
+	CU_ASSERT_EQUAL(l->dev->ops->pr_register(l->dev, 0, l->key), 0);
+}
+
+static void late_key_look(void *arg)
+{
+	struct late_key *l = arg;
+	struct blkdev_pr_state state;
+
+	l->found = false;
+	CU_ASSERT_EQUAL(l->dev->ops->pr_read(l->dev, &state), 0);
+	for (unsigned int i = 0; i < state.key_count; i++)
+		l->found = l->found || state.keys[i] == l->key;
+}
+
+static void late_key_do(struct late_key *l, void (*fn)(void *l))
+{
+	struct env_thread *thread;
+
+	CU_ASSERT_EQUAL_FATAL(env_thread_start(l->env, "late", fn, l, &thread), 0);
+	cluster_run_more(l->c, 100 * MSEC);
+	env_thread_join(l->env, thread);
+}
+
+/*
+ * Rung A: a host frozen between showing its key and registering it may register when it is being
+ * recovered.  The proof is taken again just before its generation is retired.
+ */
+static void key_that_comes_back_is_preempted_again(void)
+{
+	struct simdisk_params p = { .reservations = true };
+	struct cluster *c = cluster_new(1, 4, &p);
+	struct host *a = host_up(c, 0, "alpha"), *b = host_up(c, 1, "beta");
+	struct late_key l = { .c = c };
+	uint32_t slot;
+
+	cluster_run(c, 4 * SEC);
+	CU_ASSERT_TRUE_FATAL(a->joined && b->joined);
+	slot = lockd_slot(a->ld);
+	l.key = cluster_slot(c, slot).key;
+	l.env = sim_host(c->sim, "late");
+	l.dev = simdisk_open(c->disk, l.env);
+	b->replay_takes_ns = 10 * SEC;
+	sim_host_crash(a->env);
+	cluster_run(c, 15 * SEC);
+	CU_ASSERT_EQUAL(cluster_slot(c, slot).state, SLOT_RECOVERING);
+	late_key_do(&l, late_key_look);
+	CU_ASSERT_FALSE(l.found);
+	late_key_do(&l, late_key_lands);
+	late_key_do(&l, late_key_look);
+	CU_ASSERT_TRUE(l.found);
+	cluster_run(c, 40 * SEC);
+	CU_ASSERT_EQUAL(cluster_slot(c, slot).state, SLOT_FREE);
+	late_key_do(&l, late_key_look);
+	CU_ASSERT_FALSE(l.found);
+	blkdev_close(l.dev);
+	cluster_end(c);
+}
+
 static void count_keys(void *arg)
 {
 	struct host *h = arg;
@@ -335,7 +407,8 @@ UNIT_MAIN("lockd/fence",
 	  UNIT_TEST(reservation_keeps_a_frozen_host_out),
 	  UNIT_TEST(reservation_outlives_the_last_host),
 	  UNIT_TEST(keys_of_hosts_that_left_go_with_the_next_join),
-	  UNIT_TEST(preempt_aborts_what_is_still_under_way),
+	  UNIT_TEST(key_that_comes_back_is_preempted_again),
+	UNIT_TEST(preempt_aborts_what_is_still_under_way),
 	  UNIT_TEST(lost_registration_is_renewed),
 	  UNIT_TEST(bound_is_waited_for_and_needs_a_watchdog),
 	  UNIT_TEST(process_that_blocks_its_slot_is_killed_first),

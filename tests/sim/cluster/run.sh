@@ -30,6 +30,18 @@ else
 	echo "FAIL: sim seed 1 gave $one and then $two"
 	bad=1
 fi
+# What a lock or a recovery costs does not grow with the hosts (docs/PERFORMANCE.md has the table).
+if $sim --costs >"$log" 2>&1 && awk '
+	/^lock that is free/ { n++; bad += $(NF - 2) != $NF || $NF > 4 }
+	/^recovery of a host: its slot/ { n++; bad += $NF > $(NF - 2) + 2 }
+	/^recovery of a host: from/ { n++; bad += $NF > 8 }
+	END { exit bad || n != 4 }' "$log"; then
+	echo "PASS: sim locks and recoveries cost 64 hosts what they cost two"
+else
+	echo "FAIL: sim locks and recoveries cost 64 hosts more than two"
+	cat "$log"
+	bad=1
+fi
 # The seeds that the CHANGELOG names are among the first fifty; 60 and 121 have 64 hosts.
 claim "seeds that are always run" $sim --seed 1 --count 150
 kept() {

@@ -168,7 +168,7 @@ static int shared_step(struct shared *s)
 		count = 1 + (unsigned int)world_below(w, MULTI_BLOCKS - block);
 		return read_blocks(s, block, count, false);
 	}
-	if (dice < 92 && !s->alone)
+	if (dice < 94 && !s->alone)
 		try_forbidden(s);
 	return sync_shared(s);
 }
