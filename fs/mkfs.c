@@ -470,11 +470,7 @@ static void fill_identity(const struct mkfs_params *p, struct super *s)
 	s->created = env_realtime_ns(p->env);
 }
 
-/*
- * Hosts of a former volume may have left a reservation behind, under which nothing of ours could
- * be written; their keys mean nothing on the new one.
- */
-static int clear_reservation(struct blkdev *dev)
+int mkfs_clear_reservation(struct blkdev *dev)
 {
 	uint32_t nonce;
 
@@ -494,7 +490,7 @@ int mkfs(const struct mkfs_params *p, struct super *s, char *why, size_t why_siz
 	if (err)
 		return err;
 	fill_identity(p, &l);
-	err = clear_reservation(dev);
+	err = mkfs_clear_reservation(dev);
 	if (err)
 		return text_refuse(err, why, why_size, "%s: its persistent reservations cannot be "
 				   "cleared: %s", dev->info.name, strerror(-err));

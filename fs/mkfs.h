@@ -38,4 +38,11 @@ int mkfs_groups(struct env *env, struct blkdev *dev, const struct super *s, uint
  */
 int mkfs(const struct mkfs_params *p, struct super *s, char *why, size_t why_size);
 
+/**
+ * mkfs_clear_reservation() - what hosts of a former volume left behind: under their reservation
+ * nothing of ours could be written, and their keys mean nothing on the new one.  mkfs() does it.
+ * Return: 0; -errno.
+ */
+int mkfs_clear_reservation(struct blkdev *dev);
+
 #endif

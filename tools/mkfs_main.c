@@ -9,7 +9,6 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -19,9 +18,12 @@
 #include "fs/mkfs.h"
 #include "fs/super.h"
 #include "lockd/lockd.h"
+#include "tools/look.h"
+#include "tools/selftest/report.h"
 
-#define LOOK_BYTES	(4 * MIB)	/* at either end of a LUN */
-#define LOOK_CHUNK	(1 * MIB)
+#define TEST_AT		MIB		/* of the selftest: metadata will lie there */
+#define TEST_RACE_MS	3000u
+#define QUICK_RACE_MS	200u
 
 enum { EXIT_OK, EXIT_FAILED, EXIT_USAGE };
 
@@ -29,7 +31,7 @@ static const char usage[] =
 "usage: mkfs.lunfs [-fKnq] [-L label] [-U uuid] [--size size] [--slots count]\n"
 "                  [--journal-size size] [--beat-ms ms] [--lease-ms ms]\n"
 "                  [--margin-ms ms] [--caw auto|local] [--sector 512|4096]\n"
-"                  [--json] device\n"
+"                  [--selftest] [--json] device\n"
 "       mkfs.lunfs --help | --version\n";
 
 static const char help[] =
@@ -47,6 +49,8 @@ static const char help[] =
 "      --sector 512|4096  sectors of a file (512); a block device has its own\n"
 "  -f, --force            overwrite what is there, unless a host is using it\n"
 "  -K, --no-discard       do not discard the device first\n"
+"      --selftest         first try whether the device keeps what LunFS rests on, as\n"
+"                         \"lunfs selftest\" does on one host; about 15 seconds\n"
 "  -n, --dry-run          print what would be done, write nothing\n"
 "  -q, --quiet            print nothing on success\n"
 "      --json             print the volume as JSON\n"
@@ -58,7 +62,7 @@ struct options {
 	uint8_t uuid[16];
 	uint64_t size;
 	uint32_t sector;	/* 0: the device's */
-	bool force, dry_run, quiet, json, caw_local;
+	bool force, dry_run, quiet, json, caw_local, selftest;
 };
 
 __attribute__((format(printf, 1, 2)))
@@ -99,7 +103,7 @@ static int parse_size(const char *option, const char *text, uint64_t *out)
 }
 
 enum { OPT_SIZE = 256, OPT_SLOTS, OPT_JOURNAL, OPT_BEAT, OPT_LEASE, OPT_MARGIN, OPT_CAW, OPT_SECTOR,
-       OPT_JSON, OPT_HELP, OPT_VERSION };
+       OPT_SELFTEST, OPT_JSON, OPT_HELP, OPT_VERSION };
 
 static const struct option long_options[] = {
 	{ "label", required_argument, NULL, 'L' },
@@ -116,6 +120,7 @@ static const struct option long_options[] = {
 	{ "no-discard", no_argument, NULL, 'K' },
 	{ "dry-run", no_argument, NULL, 'n' },
 	{ "quiet", no_argument, NULL, 'q' },
+	{ "selftest", no_argument, NULL, OPT_SELFTEST },
 	{ "json", no_argument, NULL, OPT_JSON },
 	{ "help", no_argument, NULL, OPT_HELP },
 	{ "version", no_argument, NULL, OPT_VERSION },
@@ -168,6 +173,7 @@ static int parse_option(struct options *o, int c)
 	case 'K':		p->discard = false; return 0;
 	case 'n':		o->dry_run = true; return 0;
 	case 'q':		o->quiet = true; return 0;
+	case OPT_SELFTEST:	o->selftest = true; return 0;
 	case OPT_JSON:		o->json = true; return 0;
 	default:		return -EINVAL;	/* getopt_long() has said why */
 	}
@@ -211,135 +217,27 @@ static int refuse_found(const struct options *o, const char *what)
 	return -EBUSY;
 }
 
-static const char *probe_value(blkid_probe probe, const char *name)
-{
-	const char *value = NULL;
-
-	return blkid_probe_lookup_value(probe, name, &value, NULL) == 0 ? value : NULL;
-}
-
-/* A filesystem, a partition table, a RAID member: what libblkid knows. */
-static int look_with_probe(const struct options *o, blkid_probe probe)
-{
-	char what[200], label[64];
-	const char *type, *pttype, *name;
-	int rc, err = 0;
-
-	blkid_probe_enable_superblocks(probe, 1);
-	blkid_probe_set_superblocks_flags(probe, BLKID_SUBLKS_TYPE | BLKID_SUBLKS_LABEL);
-	blkid_probe_enable_partitions(probe, 1);
-	rc = blkid_do_safeprobe(probe);
-	type = probe_value(probe, "TYPE");
-	pttype = probe_value(probe, "PTTYPE");
-	name = probe_value(probe, "LABEL");
-	if (rc == -2) {
-		err = refuse_found(o, "several filesystems at once, as libblkid sees it");
-	} else if (rc == 0 && (type || pttype)) {
-		text_printable(name ? name : "", name ? strlen(name) : 0, label, sizeof(label));
-		snprintf(what, sizeof(what), "%s \"%s\"%s%s%s",
-			 type ? "a filesystem or volume of type" : "a partition table of type",
-			 type ? type : pttype, name ? " labelled \"" : "", label,
-			 name ? "\"" : "");
-		err = refuse_found(o, what);
-	}
-	return err;
-}
-
 static int look_with_blkid(const struct options *o)
 {
 	blkid_probe probe = blkid_new_probe_from_filename(o->path);
+	char what[LOOK_WHAT_SIZE];
 	int err;
 
 	if (!probe)
 		return 0;	/* empty files: nothing to find */
-	err = look_with_probe(o, probe);
+	err = look_found(probe, what, sizeof(what)) ? refuse_found(o, what) : 0;
 	blkid_free_probe(probe);
-	return err;
-}
-
-static int copy_part(struct blkdev *dev, int fd, uint64_t off, uint64_t end, void *buf)
-{
-	int err = 0;
-
-	for (; !err && off < end; off += LOOK_CHUNK) {
-		size_t n = end - off < LOOK_CHUNK ? end - off : LOOK_CHUNK;
-
-		err = blkdev_read(dev, off, buf, n);
-		if (!err && pwrite(fd, buf, n, (off_t)off) != (ssize_t)n)
-			err = -EIO;
-	}
-	return err;
-}
-
-/* libblkid reads files only: one in memory, with both ends of a LUN, where signatures are. */
-static int copy_ends(const struct options *o, struct blkdev *dev)
-{
-	uint64_t size = dev->info.size;
-	uint64_t head = size < LOOK_BYTES ? size : LOOK_BYTES, tail = size - head;
-	int fd = memfd_create("lunfs-look", MFD_CLOEXEC), err = -ENOMEM;
-	void *buf = blkdev_alloc(LOOK_CHUNK);
-
-	if (fd >= 0 && buf && !ftruncate(fd, (off_t)size))
-		err = copy_part(dev, fd, 0, head, buf);
-	if (!err)
-		err = copy_part(dev, fd, tail > head ? tail : head, size, buf);
-	free(buf);
-	if (!err)
-		return fd;
-	if (fd >= 0)
-		close(fd);
-	complain("%s: cannot be read to see what it holds: %s", o->path, strerror(-err));
 	return err;
 }
 
 static int look_at_lun(const struct options *o, struct blkdev *dev)
 {
-	blkid_probe probe = blkid_new_probe();
-	int fd = copy_ends(o, dev), err = fd < 0 ? fd : -ENOMEM;
+	char what[LOOK_WHAT_SIZE];
+	int found = look_at_ends(dev, what, sizeof(what));
 
-	if (fd >= 0 && probe) {
-		err = 0;
-		if (!blkid_probe_set_device(probe, fd, 0, 0))
-			err = look_with_probe(o, probe);
-	}
-	blkid_free_probe(probe);
-	if (fd >= 0)
-		close(fd);
-	return err;
-}
-
-static unsigned int read_slots(struct blkdev *dev, const struct super *s, struct slot *slots)
-{
-	uint8_t *block = blkdev_alloc(BLOCK_SIZE);
-	unsigned int taken = 0;
-
-	for (uint32_t i = 0; block && i < s->slot_count; i++) {
-		uint64_t addr = s->slots_addr + (uint64_t)i * BLOCK_SIZE;
-
-		slots[i] = (struct slot){ .state = SLOT_FREE };
-		if (blkdev_read(dev, addr, block, BLOCK_SIZE) == 0 &&
-		    slot_decode(block, s->volume, addr, i, &slots[i], NULL, 0) == 0 &&
-		    slots[i].state != SLOT_FREE)
-			taken++;
-	}
-	free(block);
-	return taken;
-}
-
-/* Two beats: whoever lives has renewed its slot by then.  Returns the first that did, or -1. */
-static int watch_slots(struct blkdev *dev, const struct super *s, const struct slot *before)
-{
-	struct slot after[SLOT_COUNT_MAX];
-
-	if (isatty(STDERR_FILENO))
-		fprintf(stderr, "mkfs.lunfs: looking whether a host is using the volume that is there…\n");
-	env_sleep_until(dev->env, env_now_ns(dev->env) +
-			2 * NSEC_PER_MSEC * s->timing.beat_ms + 100 * NSEC_PER_MSEC);
-	read_slots(dev, s, after);
-	for (uint32_t i = 0; i < s->slot_count; i++)
-		if (before[i].state != SLOT_FREE && after[i].sequence != before[i].sequence)
-			return (int)i;
-	return -1;
+	if (found < 0)
+		complain("%s: cannot be read to see what it holds: %s", o->path, strerror(-found));
+	return found > 0 ? refuse_found(o, what) : found;
 }
 
 static void list_hosts(const struct super *s, const struct slot *slots)
@@ -364,8 +262,10 @@ static int look_for_lunfs(const struct options *o, struct blkdev *dev)
 
 	if (super_find(dev, &s, NULL, 0) || s.size > dev->info.size)
 		return 0;
-	taken = read_slots(dev, &s, slots);
-	if (taken && (live = watch_slots(dev, &s, slots)) >= 0) {
+	taken = look_at_slots(dev, &s, slots);
+	if (taken && isatty(STDERR_FILENO))
+		fprintf(stderr, "mkfs.lunfs: looking whether a host is using the volume that is there…\n");
+	if (taken && (live = look_for_beats(dev, &s, slots)) >= 0) {
 		complain("%s: holds a LunFS volume that slot %d (%s, process %u) is using: "
 			 "detach it on every host first", o->path, live,
 			 text_printable(slots[live].host_name, 32, label, sizeof(label)),
@@ -589,6 +489,57 @@ static int look(const struct options *o)
 	return err;
 }
 
+/* ---- what the volume will rest on ---- */
+
+static int try_device(const struct options *o, struct selftest *t)
+{
+	char why[300];
+
+	if (selftest_run(t, why, sizeof(why))) {
+		complain("%s: whether its compare-and-write is atomic could not be tried: %s", o->path, why);
+		return -EIO;
+	}
+	if (o->selftest && !o->quiet)
+		selftest_print(t, o->json ? stderr : stdout);
+	if (!selftest_failed(t))
+		return 0;
+	if (!o->selftest || o->quiet)
+		selftest_print(t, stderr);
+	complain("%s: must not hold a volume: hosts would destroy each other's data", o->path);
+	return -EIO;
+}
+
+/*
+ * On a LUN that other machines see, its target has to be believed: never without having tried.  The
+ * volume will be written over the place.
+ */
+static int check_compare_and_write(const struct options *o, struct blkdev *dev)
+{
+	struct selftest t = { .env = env_posix(), .devs = { dev }, .dev_count = 2, .hosts = 1,
+			      .flags = o->selftest ? 0 : SELFTEST_QUICK, .off = TEST_AT,
+			      .race_ms = o->selftest ? TEST_RACE_MS : QUICK_RACE_MS };
+	struct super s;
+	char why[300];
+	int err;
+
+	if (!o->selftest && dev->info.caw != BLK_CAW_SCSI)
+		return 0;
+	/* What mkfs() is going to refuse is not written to. */
+	if (mkfs_layout(&o->params, &s, why, sizeof(why)))
+		return 0;
+	err = mkfs_clear_reservation(dev);
+	if (err) {
+		complain("%s: its persistent reservations cannot be cleared: %s", o->path, strerror(-err));
+		return err;
+	}
+	err = open_device(o, 0, &t.devs[1]);
+	if (err)
+		return err;
+	err = try_device(o, &t);
+	blkdev_close(t.devs[1]);
+	return err;
+}
+
 static int format(struct options *o)
 {
 	struct blkdev *dev;
@@ -605,6 +556,8 @@ static int format(struct options *o)
 	if (o->size > dev->info.size && !o->dry_run) {
 		complain("%s: --size is more than the device has", o->path);
 		err = -EINVAL;
+	} else if (!o->dry_run && check_compare_and_write(o, dev)) {
+		err = -EIO;
 	} else {
 		if (o->size > dev->info.size)
 			dev->info.size = o->size;	/* a file would be extended */

@@ -1,6 +1,20 @@
 # tools/: what administrators type.
-mkfs.lunfs_main := tools/mkfs_main.c
-mkfs.lunfs_uses := fs
+# Tries what LunFS rests on: lunfs selftest, mkfs.lunfs.
+selftest_srcs := $(wildcard tools/selftest/*.c)
+selftest_uses := lockd block base
+selftest_tests := tests/tools/selftest_test.c
+$(eval $(call library,selftest))
+$(eval $(call unit_tests,selftest))
+
+# What it has to find.
+all_objs += $(B)/tests/tools/broken_target.o
+$(B)/tests/tools/broken_target: $(B)/tests/tools/broken_target.o $(mini_objs)
+	@echo "  LD    $@"
+	@$(CC) $(LDFLAGS_ALL) -o $@ $^ -lpthread
+all: $(B)/tests/tools/broken_target
+
+mkfs.lunfs_main := tools/mkfs_main.c tools/look.c
+mkfs.lunfs_uses := fs selftest
 $(eval $(call program,mkfs.lunfs))
 
 fsck.lunfs_main := tools/fsck_main.c tools/fsck_report.c tools/fsck_claim.c tools/fsck_undo.c tools/volume_open.c
@@ -13,8 +27,8 @@ $(eval $(call program,mount.lunfs))
 
 lunfs_main := tools/lunfs_main.c tools/cmd_status.c tools/cmd_files.c tools/cmd_disk.c tools/cmd_attach.c tools/cmd_copy.c tools/cmd_volume.c \
 		tools/copy.c tools/copy_image.c tools/progress.c tools/scratch.c tools/ctl_client.c tools/ctl_device.c tools/debug_cmd.c \
-		tools/debug_json.c tools/volume_open.c
-lunfs_uses := fs
+		tools/debug_json.c tools/volume_open.c tools/cmd_selftest.c tools/look.c
+lunfs_uses := fs selftest
 $(eval $(call program,lunfs))
 
 # They measure; built by `make bench`, not installed.

@@ -309,6 +309,11 @@ static bool execute_rw(struct mini_conn *c, const uint8_t *rq, const uint8_t *in
 		break;
 	case 0x89:
 		equal = !memcmp(t->data + off, in, len);
+		if (t->broken_caw) {
+			pthread_mutex_unlock(&t->mutex);
+			usleep(100);
+			pthread_mutex_lock(&t->mutex);
+		}
 		if (equal)
 			memcpy(t->data + off, in + len, len);
 		break;

@@ -69,6 +69,7 @@ struct mini_target {
 	uint32_t rw_max;		/* MAXIMUM TRANSFER LENGTH, in blocks */
 	uint32_t same_max;		/* MAXIMUM WRITE SAME LENGTH, in blocks */
 	bool	reservations;		/* has them */
+	bool	broken_caw;		/* compares, and writes some time later */
 	struct mini_pr	pr;
 	struct mini_rule rules[MINI_RULES];
 	struct mini_conn conns[MINI_CONNS];

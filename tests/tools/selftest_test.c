@@ -1,0 +1,408 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The selftest passes what is right and finds what is broken: each breakage that it is for is put between it
+ * and a device.  Without that its verdict would be worth nothing.
+ */
+#include "tools/selftest/selftest.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "tests/unit.h"
+
+#define SIZE	(8 * MIB)
+#define HANDLES	3u
+
+enum breakage {
+	NONE, CAW_NOT_ATOMIC, CAW_ONLY_AMONG_CAWS, CAW_IGNORES_THE_END, CAW_WRITES_ANYWAY,
+	FENCE_LETS_QUEUED_LAND, FENCE_LETS_GO_ON, UNMAP_TOO_MUCH, ZERO_NOT, FLUSH_FAILS,
+};
+
+/* A LUN in memory with handles that are initiators of their own. */
+static struct lun {
+	pthread_mutex_t	mutex, caws;
+	uint8_t		*data;
+	enum breakage	broken;
+	uint64_t	keys[HANDLES];	/* 0: not registered */
+	bool		held;
+} lun = { .mutex = PTHREAD_MUTEX_INITIALIZER, .caws = PTHREAD_MUTEX_INITIALIZER };
+
+struct handle {
+	struct blkdev	dev;
+	unsigned int	index;
+	pthread_mutex_t	mutex;
+	pthread_cond_t	changed;
+	struct list	queue;
+	pthread_t	thread;
+	bool		stopping;
+};
+
+static struct handle handles[HANDLES];
+
+static struct handle *handle_of(struct blkdev *dev)
+{
+	return container_of(dev, struct handle, dev);
+}
+
+static int do_caw(const struct blk_io *io)
+{
+	uint64_t compared = lun.broken == CAW_IGNORES_THE_END ? io->len - 1 : io->len;
+	bool equal;
+
+	equal = !memcmp(lun.data + io->off, io->iov[0].iov_base, compared);
+	if (lun.broken == CAW_NOT_ATOMIC || lun.broken == CAW_ONLY_AMONG_CAWS) {
+		pthread_mutex_unlock(&lun.mutex);
+		usleep(1);
+		pthread_mutex_lock(&lun.mutex);
+	}
+	if (equal || lun.broken == CAW_WRITES_ANYWAY)
+		memcpy(lun.data + io->off, io->iov[1].iov_base, io->len);
+	return equal ? 0 : -EILSEQ;
+}
+
+static int execute(struct handle *h, struct blk_io *io)
+{
+	uint8_t *at = lun.data + io->off;
+	bool writes = io->op != BLK_READ && io->op != BLK_FLUSH;
+	bool alone = io->op == BLK_CAW && lun.broken == CAW_ONLY_AMONG_CAWS;
+	int err = 0;
+
+	if (alone)
+		pthread_mutex_lock(&lun.caws);
+	pthread_mutex_lock(&lun.mutex);
+	if (writes && lun.held && !lun.keys[h->index] && lun.broken != FENCE_LETS_GO_ON)
+		err = -EBADE;
+	else if (io->op == BLK_READ)
+		memcpy(io->iov[0].iov_base, at, io->len);
+	else if (io->op == BLK_WRITE)
+		memcpy(at, io->iov[0].iov_base, io->len);
+	else if (io->op == BLK_FLUSH)
+		err = lun.broken == FLUSH_FAILS ? -EIO : 0;
+	else if (io->op == BLK_CAW)
+		err = do_caw(io);
+	else if (io->op == BLK_DISCARD)
+		memset(at, 0, io->len + (lun.broken == UNMAP_TOO_MUCH ? 4096 : 0));
+	else if (lun.broken != ZERO_NOT)
+		memset(at, 0, io->len);
+	pthread_mutex_unlock(&lun.mutex);
+	if (alone)
+		pthread_mutex_unlock(&lun.caws);
+	return err;
+}
+
+static int run(struct blkdev *dev, struct blk_io *io)
+{
+	return execute(handle_of(dev), io);
+}
+
+/* Queued requests, executed one after the other: what a preempt finds in the queue it aborts. */
+static void *serve(void *arg)
+{
+	struct handle *h = arg;
+
+	pthread_mutex_lock(&h->mutex);
+	while (!h->stopping || !list_empty(&h->queue)) {
+		struct blk_io *io;
+		int err;
+
+		if (list_empty(&h->queue)) {
+			pthread_cond_wait(&h->changed, &h->mutex);
+			continue;
+		}
+		io = list_first(&h->queue, struct blk_io, node);
+		list_del(&io->node);
+		pthread_mutex_unlock(&h->mutex);
+		err = execute(h, io);
+		if (err == -EBADE && lun.broken == FENCE_LETS_QUEUED_LAND) {
+			usleep(20000);	/* it was in a cache of the array's, as it were */
+			pthread_mutex_lock(&lun.mutex);
+			memcpy(lun.data + io->off, io->iov[0].iov_base, io->len);
+			pthread_mutex_unlock(&lun.mutex);
+		}
+		io->done(io, err);
+		pthread_mutex_lock(&h->mutex);
+	}
+	pthread_mutex_unlock(&h->mutex);
+	return NULL;
+}
+
+static void submit(struct blkdev *dev, struct blk_io **ios, unsigned int count)
+{
+	struct handle *h = handle_of(dev);
+
+	pthread_mutex_lock(&h->mutex);
+	for (unsigned int i = 0; i < count; i++)
+		list_add_tail(&h->queue, &ios[i]->node);
+	pthread_cond_signal(&h->changed);
+	pthread_mutex_unlock(&h->mutex);
+}
+
+static int pr_register(struct blkdev *dev, uint64_t old_key, uint64_t new_key)
+{
+	uint64_t *key = &lun.keys[handle_of(dev)->index];
+	int err = 0;
+
+	pthread_mutex_lock(&lun.mutex);
+	if (*key != old_key)
+		err = -EBADE;
+	else
+		*key = new_key;
+	pthread_mutex_unlock(&lun.mutex);
+	return err;
+}
+
+static int pr_reserve(struct blkdev *dev, uint64_t key)
+{
+	(void)key;
+	if (!lun.keys[handle_of(dev)->index])
+		return -EBADE;
+	lun.held = true;
+	return 0;
+}
+
+static int pr_preempt(struct blkdev *dev, uint64_t key, uint64_t victim)
+{
+	(void)dev;
+	(void)key;
+	pthread_mutex_lock(&lun.mutex);
+	for (unsigned int i = 0; i < HANDLES; i++)
+		if (lun.keys[i] == victim)
+			lun.keys[i] = 0;
+	pthread_mutex_unlock(&lun.mutex);
+	return 0;
+}
+
+static int pr_clear(struct blkdev *dev, uint64_t key)
+{
+	(void)dev;
+	(void)key;
+	pthread_mutex_lock(&lun.mutex);
+	memset(lun.keys, 0, sizeof(lun.keys));
+	lun.held = false;
+	pthread_mutex_unlock(&lun.mutex);
+	return 0;
+}
+
+static const struct blkdev_ops ops = {
+	.submit = submit, .run = run, .pr_register = pr_register, .pr_reserve = pr_reserve,
+	.pr_preempt_abort = pr_preempt, .pr_clear = pr_clear,
+};
+
+static void start(enum breakage broken)
+{
+	lun.broken = broken;
+	lun.data = calloc(1, SIZE);
+	CU_ASSERT_FATAL(lun.data != NULL);
+	for (unsigned int i = 0; i < HANDLES; i++) {
+		struct handle *h = &handles[i];
+
+		memset(h, 0, sizeof(*h));
+		h->index = i;
+		h->dev.ops = &ops;
+		h->dev.env = env_posix();
+		h->dev.info = (struct blkdev_info){ .name = "lun", .size = SIZE, .sector = 512,
+			.mem_align = 1, .io_max = SIZE, .caw = BLK_CAW_SIM, .reservations = true,
+			.discard_granularity = 4096 };
+		list_init(&h->queue);
+		pthread_mutex_init(&h->mutex, NULL);
+		pthread_cond_init(&h->changed, NULL);
+		CU_ASSERT_EQUAL_FATAL(pthread_create(&h->thread, NULL, serve, h), 0);
+	}
+}
+
+static void stop(void)
+{
+	for (unsigned int i = 0; i < HANDLES; i++) {
+		struct handle *h = &handles[i];
+
+		pthread_mutex_lock(&h->mutex);
+		h->stopping = true;
+		pthread_cond_signal(&h->changed);
+		pthread_mutex_unlock(&h->mutex);
+		pthread_join(h->thread, NULL);
+	}
+	pr_clear(&handles[0].dev, 0);
+	free(lun.data);
+}
+
+static void init_test(struct selftest *t, unsigned int first, unsigned int count, unsigned int hosts)
+{
+	*t = (struct selftest){ .env = env_posix(), .dev_count = count, .hosts = hosts, .off = 4 * MIB,
+				.race_ms = lun.broken == CAW_NOT_ATOMIC || lun.broken == CAW_ONLY_AMONG_CAWS ?
+				150 : 40, .wait_ms = 10000 };
+	for (unsigned int i = 0; i < count; i++)
+		t->devs[i] = &handles[first + i].dev;
+}
+
+/* Every property that is not @bad passes; @bad has @verdict. */
+static void finds(enum breakage broken, enum selftest_property_index bad, enum selftest_verdict wanted)
+{
+	struct selftest t;
+	char why[300];
+
+	start(broken);
+	init_test(&t, 0, 2, 1);
+	CU_ASSERT_EQUAL(selftest_run(&t, why, sizeof(why)), 0);
+	for (unsigned int i = 0; i < SELFTEST_PROPERTIES; i++) {
+		enum selftest_verdict v = t.properties[i].verdict;
+
+		if (v != (i == bad ? wanted : SELFTEST_PASS))
+			printf("  %s: %s: %s\n", t.properties[i].name, selftest_verdict_name(v),
+			       t.properties[i].text);
+		CU_ASSERT_EQUAL(v, i == bad ? wanted : SELFTEST_PASS);
+		CU_ASSERT(t.properties[i].text[0] != '\0');
+	}
+	CU_ASSERT_EQUAL(selftest_failed(&t), wanted == SELFTEST_FAIL);
+	/* Nothing is left behind but zeros, on a LUN that does not write what it likes. */
+	for (uint64_t i = 0; broken != FENCE_LETS_QUEUED_LAND && i < SIZE; i++)
+		if (lun.data[i]) {
+			CU_FAIL("something was left behind");
+			break;
+		}
+	stop();
+}
+
+static void a_good_lun_passes(void)
+{
+	finds(NONE, SELFTEST_PROPERTIES, SELFTEST_PASS);
+}
+
+/* The one that would have two hosts hold one lock. */
+static void a_caw_that_is_not_atomic_fails(void)
+{
+	struct selftest t;
+	char why[300];
+
+	start(CAW_NOT_ATOMIC);
+	init_test(&t, 0, 2, 1);
+	CU_ASSERT_EQUAL(selftest_run(&t, why, sizeof(why)), 0);
+	CU_ASSERT_EQUAL(t.properties[SELFTEST_CAW].verdict, SELFTEST_PASS);
+	CU_ASSERT_EQUAL(t.properties[SELFTEST_CAW_CAW].verdict, SELFTEST_FAIL);
+	CU_ASSERT_EQUAL(t.properties[SELFTEST_CAW_WRITE].verdict, SELFTEST_WEAK);
+	CU_ASSERT(selftest_failed(&t));
+	/* The quick round of mkfs.lunfs finds it too. */
+	init_test(&t, 0, 2, 1);
+	t.flags = SELFTEST_QUICK;
+	CU_ASSERT_EQUAL(selftest_run(&t, why, sizeof(why)), 0);
+	CU_ASSERT(selftest_failed(&t));
+	CU_ASSERT_EQUAL(t.properties[SELFTEST_FENCE].verdict, SELFTEST_SKIPPED);
+	stop();
+}
+
+/* As Linux LIO: harmless to LunFS, and said. */
+static void one_that_is_atomic_among_its_like_only_is_weak(void)
+{
+	finds(CAW_ONLY_AMONG_CAWS, SELFTEST_CAW_WRITE, SELFTEST_WEAK);
+}
+
+static void one_that_compares_or_writes_wrongly_fails(void)
+{
+	struct selftest t;
+	char why[300];
+
+	for (enum breakage b = CAW_IGNORES_THE_END; b <= CAW_WRITES_ANYWAY; b++) {
+		start(b);
+		init_test(&t, 0, 2, 1);
+		t.flags = SELFTEST_CAW_ONLY;
+		selftest_run(&t, why, sizeof(why));
+		CU_ASSERT_EQUAL(t.properties[SELFTEST_CAW].verdict, SELFTEST_FAIL);
+		stop();
+	}
+}
+
+static void fencing_that_lets_queued_writes_land_fails(void)
+{
+	finds(FENCE_LETS_QUEUED_LAND, SELFTEST_FENCE, SELFTEST_FAIL);
+}
+
+static void fencing_that_stops_nobody_fails(void)
+{
+	finds(FENCE_LETS_GO_ON, SELFTEST_FENCE, SELFTEST_FAIL);
+}
+
+static void unmap_and_zero_that_do_not_what_they_are_told_fail(void)
+{
+	finds(UNMAP_TOO_MUCH, SELFTEST_UNMAP, SELFTEST_FAIL);
+	finds(ZERO_NOT, SELFTEST_UNMAP, SELFTEST_FAIL);
+}
+
+static void a_flush_that_fails_is_told(void)
+{
+	finds(FLUSH_FAILS, SELFTEST_FLUSH, SELFTEST_FAIL);
+}
+
+/* ---- several hosts ---- */
+
+struct host {
+	struct selftest	t;
+	pthread_t	thread;
+	int		err;
+	char		why[300];
+};
+
+static void *host_main(void *arg)
+{
+	struct host *h = arg;
+
+	h->err = selftest_run(&h->t, h->why, sizeof(h->why));
+	return NULL;
+}
+
+static void run_hosts(struct host *hosts, unsigned int n)
+{
+	for (unsigned int i = 0; i < n; i++) {
+		init_test(&hosts[i].t, i, 1, n);
+		CU_ASSERT_EQUAL_FATAL(pthread_create(&hosts[i].thread, NULL, host_main, &hosts[i]), 0);
+	}
+	for (unsigned int i = 0; i < n; i++)
+		pthread_join(hosts[i].thread, NULL);
+}
+
+static void hosts_meet_on_the_lun_and_agree(void)
+{
+	struct host hosts[HANDLES];
+
+	for (enum breakage b = NONE; b <= CAW_NOT_ATOMIC; b++) {
+		start(b);
+		run_hosts(hosts, HANDLES);
+		for (unsigned int i = 0; i < HANDLES; i++) {
+			const struct selftest_property *p = hosts[i].t.properties;
+
+			if (hosts[i].err)
+				printf("  host %u: %s\n", i, hosts[i].why);
+			CU_ASSERT_EQUAL(hosts[i].err, 0);
+			CU_ASSERT_EQUAL(p[SELFTEST_CAW_CAW].verdict,
+					b == NONE ? SELFTEST_PASS : SELFTEST_FAIL);
+			CU_ASSERT_EQUAL(p[SELFTEST_FENCE].verdict, SELFTEST_PASS);
+		}
+		stop();
+	}
+}
+
+/* Whoever is alone does not wait for ever, nor believe that it was two. */
+static void a_host_that_does_not_come_is_missed(void)
+{
+	struct selftest t;
+	char why[300];
+
+	start(NONE);
+	init_test(&t, 0, 1, 2);
+	t.wait_ms = 500;
+	CU_ASSERT_EQUAL(selftest_run(&t, why, sizeof(why)), -ETIMEDOUT);
+	CU_ASSERT(strstr(why, "1 of 2 hosts") != NULL);
+	stop();
+}
+
+UNIT_MAIN("selftest",
+	  UNIT_TEST(a_good_lun_passes),
+	  UNIT_TEST(a_caw_that_is_not_atomic_fails),
+	  UNIT_TEST(one_that_is_atomic_among_its_like_only_is_weak),
+	  UNIT_TEST(one_that_compares_or_writes_wrongly_fails),
+	  UNIT_TEST(fencing_that_lets_queued_writes_land_fails),
+	  UNIT_TEST(fencing_that_stops_nobody_fails),
+	  UNIT_TEST(unmap_and_zero_that_do_not_what_they_are_told_fail),
+	  UNIT_TEST(a_flush_that_fails_is_told),
+	  UNIT_TEST(hosts_meet_on_the_lun_and_agree),
+	  UNIT_TEST(a_host_that_does_not_come_is_missed));
