@@ -142,6 +142,7 @@ model: deps
 conformance: deps
 	@$(MAKE) -s -j2 all
 	@tests/iscsi/conformance.sh
+	@tests/iscsi/core_tests.sh
 
 # Slower than what `make check` looks for; wants Debian's clang-tidy.
 lint:

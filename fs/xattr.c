@@ -340,6 +340,7 @@ static int xattr_change_locked(struct fs *fs, struct inode *ino, const char *nam
 static int xattr_change(struct fs *fs, uint64_t id, const char *name, const void *value,
 			size_t len, int flags)
 {
+	bool multi = strcmp(name, XATTR_MULTI) == 0;
 	struct inode *ino;
 	struct attrs *a;
 	int err;
@@ -350,7 +351,7 @@ static int xattr_change(struct fs *fs, uint64_t id, const char *name, const void
 	a = malloc(sizeof(*a));
 	err = a ? inode_lock(fs, ino, id, LOCK_EXCLUSIVE, 0, NULL) : -ENOMEM;
 	if (!err) {
-		if (strcmp(name, XATTR_MULTI) == 0)
+		if (multi)
 			err = multi_set_locked(fs, ino, value != NULL);
 		else
 			err = xattr_change_locked(fs, ino, name, value, len, flags, a);
@@ -358,7 +359,8 @@ static int xattr_change(struct fs *fs, uint64_t id, const char *name, const void
 	}
 	free(a);
 	inode_put(fs, ino);
-	return err;
+	/* Others look at the home block to know in which mode to ask for the lock. */
+	return multi && !err ? journal_settle(fs) : err;
 }
 
 static int xattr_change_checked(struct fs *fs, uint64_t id, const char *name, const void *value,

@@ -76,13 +76,18 @@ story "a host that is stopped and goes on after it was taken over from writes no
 exec 3<>"$a/disk"
 head -c 65536 /dev/zero | tr '\0' A >&3
 sync -f "$a/disk"
+alpha_iqn=iqn.2026-11.org.lunfs:$("$bin/lunfs" --run-dir "$work/run-alpha" status --json | jq -r .host_id)
 kill -STOP "$(worker_of alpha)" "${pid_of[alpha]}"
 (head -c 65536 /dev/zero | tr '\0' Z |
 	timeout 30 dd of="$a/disk" bs=64k conv=notrunc,fsync 2>/dev/null) &
 late=$!
 wait_for 12 sh -c "printf B 2>/dev/null 1<>'$b/disk'" || fail "beta never got the file"
+# As far as the target is concerned everything of that host is refused from here on.
+refused=$(grep -c "$alpha_iqn: .* is refused" "$work/target.log")
 kill -CONT "${pid_of[alpha]}" "$(worker_of alpha)"
 wait "$late" && fail "a write of the dead host succeeded"
+was_refused() { [ "$(grep -c "$alpha_iqn: .* is refused" "$work/target.log")" -gt "$refused" ]; }
+wait_for 10 was_refused || fail "the target refused nothing of the dead host"
 wait_for 10 grep -qE 'slot [0-9]+ is lost' "$work/alpha.log" || fail "alpha does not know that it is lost"
 exec 3>&-
 [ "$(tr -d A <"$b/disk")" = B ] || fail "something of the dead host landed"
@@ -102,7 +107,16 @@ for round in 1 2 3; do
 	target_kill
 	sleep "0.$((RANDOM % 10))"
 	target_start
+	# Through each of these power cuts, as it were, the reservation is in force from the first moment.
+	[ "$("$bin/lunfs-target" --status --json --state-dir "$target_state" | jq -r \
+		'.targets[0].luns[0] | .reservation + " " + (.aptpl | tostring)')" = \
+		"write exclusive, all registrants true" ] || fail "the reservation is gone after a restart"
+	[ "$("$bin/lunfs-target" --status --json --state-dir "$target_state" | jq -r \
+		'[.targets[0].luns[0].registrations[].key] | unique | length')" = 2 ] ||
+		fail "registrations: $("$bin/lunfs-target" --status --state-dir "$target_state")"
 done
+"$bin/lunfs" --run-dir "$work/run-beta" status | grep -q 'keys      2, one for each live host' ||
+	fail "keys: $("$bin/lunfs" --run-dir "$work/run-beta" status)"
 for h in alpha beta; do
 	eval "wait \$load_$h" || fail "$h's load was disturbed: $(cat "$work/load-$h.out")"
 	"$load" check "$(mnt $h)/from-$h" "$work/ledger-$h" || fail "$h's data"

@@ -142,9 +142,15 @@ make_lun_volume() {	# make_lun_volume [mkfs option…]
 	"$bin/mkfs.lunfs" -q -L ds1 "$@" "$lun" || fail "mkfs.lunfs failed"
 }
 
-make_volume() {	# make_volume SIZE [mkfs option…]
+make_volume() {	# make_volume SIZE [mkfs option…]: on a file, or with E2E_LUN=iscsi on a LUN
 	local size=$1
 	shift
+	if [ "${E2E_LUN:-file}" = iscsi ]; then
+		target_size=$size
+		target_start
+		make_lun_volume "$@"
+		return
+	fi
 	"$bin/mkfs.lunfs" -q -L ds1 "$lun" --size "$size" "$@" || fail "mkfs.lunfs failed"
 }
 
