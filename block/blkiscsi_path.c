@@ -128,6 +128,8 @@ static void path_up(struct ini_path *p)
 		log_info(p->d->dev.env, p->d->t.name, "path %s is back",
 			 p->d->t.portals[p->portal]);
 	p->complained = false;
+	/* Unit attentions met on the way up are no reason for a loss later. */
+	snprintf(p->said, sizeof(p->said), "%s", iscsi_get_error(p->ctx));
 	p->was_up = true;
 	p->err = 0;
 	/* The login ended the session's former self and all that it had under way. */
