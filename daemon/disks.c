@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/machine.h"
@@ -688,6 +689,47 @@ static int start_threads(struct disks *all)
 	return err;
 }
 
+/* ---- the watchdog ---- */
+
+static void is_alive(void *arg)
+{
+	(void)arg;
+}
+
+/* A reactor that hangs keeps this thread here, and the service manager from hearing of us. */
+static void *watchdog_main(void *arg)
+{
+	struct rpc_request rq = { .op = RPC_ALIVE, .magic = RPC_MAGIC };
+	struct disks *all = arg;
+	struct timespec until;
+	bool stopping = false;
+
+	while (!stopping) {
+		for (unsigned int i = 0; i < all->reactor_count; i++)
+			reactor_call_sync(all->reactors[i], is_alive, NULL);
+		packet_send(all->rpc->sock, &rq, sizeof(rq), NULL, 0);
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_sec += all->hello->watchdog_ms / 1000;
+		until.tv_nsec += all->hello->watchdog_ms % 1000 * 1000000L;
+		until.tv_sec += until.tv_nsec / 1000000000L;
+		until.tv_nsec %= 1000000000L;
+		pthread_mutex_lock(&all->mutex);
+		while (!all->stopping &&
+		       pthread_cond_timedwait(&all->changed, &all->mutex, &until) != ETIMEDOUT)
+			;
+		stopping = all->stopping;
+		pthread_mutex_unlock(&all->mutex);
+	}
+	return NULL;
+}
+
+static int watchdog_start(struct disks *all)
+{
+	if (!all->hello->watchdog_ms)
+		return 0;
+	return pthread_create(&all->watchdog, NULL, watchdog_main, all) ? -EAGAIN : 0;
+}
+
 int disks_init(struct disks *all, struct stores *stores, struct rpc_client *rpc,
 	       const struct rpc_hello *hello, int state_fd, struct rpc_given *given)
 {
@@ -705,6 +747,8 @@ int disks_init(struct disks *all, struct stores *stores, struct rpc_client *rpc,
 	pthread_mutex_init(&all->mutex, NULL);
 	pthread_cond_init(&all->changed, NULL);
 	err = start_threads(all);
+	if (!err)
+		err = watchdog_start(all);
 	return err ? err : disks_restore_start(all);
 }
 
@@ -716,6 +760,8 @@ void disks_shutdown(struct disks *all)
 	all->stopping = true;
 	pthread_mutex_unlock(&all->mutex);
 	disks_restore_stop(all);
+	if (all->hello->watchdog_ms)
+		pthread_join(all->watchdog, NULL);
 	pthread_mutex_lock(&all->mutex);
 	while (!list_empty(&all->list)) {
 		a = list_first(&all->list, struct attachment, node);

@@ -98,6 +98,7 @@ struct disks {
 	bool		stopping;
 	pthread_t	restorer;
 	bool		restoring;
+	pthread_t	watchdog;	/* if hello->watchdog_ms */
 	struct rpc_given *given;	/* of the configuration */
 	unsigned int	given_count;
 };

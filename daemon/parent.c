@@ -446,6 +446,8 @@ static void handle_request(struct state *s)
 		answer(s, &rq, &reply, err);
 	} else if (rq.op == RPC_READY) {
 		worker_ready(s);
+	} else if (rq.op == RPC_ALIVE) {
+		notify_send("WATCHDOG=1");
 	} else if (rq.op == RPC_CLOSED) {
 		parent_opened_remove(&s->opened, rq.open.path, s->run_dir);
 	} else if (rq.op == RPC_COMM) {
@@ -584,6 +586,7 @@ static int prepare(struct state *s, const struct config *c)
 	h->threads = c->threads;
 	h->reactors = c->reactors;
 	h->poll_us = c->poll_us;
+	h->watchdog_ms = notify_watchdog_ms() / 2;
 	h->given_count = c->given_count;
 	s->config = c;
 	s->stop_timeout = c->stop_timeout;

@@ -32,6 +32,7 @@ enum rpc_op {
 	RPC_DIAL,	/* connect to a portal of an iSCSI LUN that was opened */
 	RPC_LISTEN,	/* a socket for a virtual disk's front ends */
 	RPC_UNLISTEN,	/* away with it */
+	RPC_ALIVE,	/* every reactor has run a call of late; no reply */
 	RPC_CLOSED,	/* a datastore that was opened is not attached any more; no reply */
 };
 
@@ -147,6 +148,7 @@ struct rpc_hello {
 	uint32_t threads;
 	uint32_t reactors;		/* 0: chosen */
 	uint32_t poll_us;
+	uint32_t watchdog_ms;		/* RPC_ALIVE is wanted that often; 0: never */
 	uint32_t given_count;		/* of the packets that follow */
 };
 

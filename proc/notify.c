@@ -8,6 +8,17 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+unsigned int notify_watchdog_ms(void)
+{
+	const char *usec = getenv("WATCHDOG_USEC"), *pid = getenv("WATCHDOG_PID");
+	unsigned long long n = usec ? strtoull(usec, NULL, 10) : 0;
+
+	if (pid && strtol(pid, NULL, 10) != getpid())
+		return 0;
+	n /= 1000;
+	return n < 3600 * 1000 ? (unsigned int)n : 3600 * 1000;
+}
+
 void notify_send(const char *state)
 {
 	const char *path = getenv("NOTIFY_SOCKET");

@@ -8,4 +8,8 @@
  */
 void notify_send(const char *state);
 
+/** notify_watchdog_ms() - how often at least systemd wants to hear "WATCHDOG=1" (WatchdogSec=);
+ * 0: it does not. */
+unsigned int notify_watchdog_ms(void);
+
 #endif

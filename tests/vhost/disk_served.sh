@@ -126,6 +126,40 @@ sleep 1
 after=$(awk '{ print $14 + $15 }' "/proc/$(worker_of alpha)/stat")
 [ $((after - before)) -le 5 ] || fail "an idle daemon took $((after - before)) ticks in a second"
 
+story "the service manager hears that the reactors work, and not from a worker that stands still"
+python3 - "$bin/lunfsd" "$work/run-dog" <<'END' >"$work/dog.out" 2>&1 || fail "$(cat "$work/dog.out")"
+import os, signal, socket, subprocess, sys, time
+
+path = sys.argv[2] + ".notify"
+heard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+heard.bind(path)
+heard.settimeout(10)
+os.mkdir(sys.argv[2], 0o755)
+dog = subprocess.Popen([sys.argv[1], "--run-dir", sys.argv[2], "--host-name", "dog"],
+                       env=dict(os.environ, NOTIFY_SOCKET=path, WATCHDOG_USEC="600000"))
+try:
+    said = [heard.recv(100) for _ in range(5)]
+    assert said.count(b"READY=1") == 1 and said.count(b"WATCHDOG=1") == 4, said
+    worker = int(subprocess.check_output(["pgrep", "-P", str(dog.pid)]).split()[0])
+    os.kill(worker, signal.SIGSTOP)
+    time.sleep(0.2)
+    heard.setblocking(False)
+    try:
+        while True:
+            heard.recv(100)
+    except BlockingIOError:
+        pass
+    heard.settimeout(1.5)
+    try:
+        sys.exit("still fed: %s" % heard.recv(100))
+    except socket.timeout:
+        pass
+    os.kill(worker, signal.SIGCONT)
+finally:
+    dog.terminate()
+    dog.wait()
+END
+
 story "no system call was refused"
 grep -l "Bad system call" "$work"/*.log && fail "seccomp"
 host_umount alpha
