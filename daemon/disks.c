@@ -220,11 +220,15 @@ static int make_disk(struct attachment *a, uint64_t id)
 
 	strcpy(p.user, a->options.user);
 	err = disks_port_get(all, a->store, a->reactor, &a->port);
-
 	if (!err)
 		p.lower = a->port->dev;
-	else if (err != -ENOTSUP)
+	else if (err == -ENOTSUP)
+		err = 0;
+	if (!err)
+		err = disks_state_map(all, a->record, &a->fresh);
+	if (err)
 		return err;
+	p.fresh = a->fresh;
 	return disk_new(&p, &a->disk);
 }
 
@@ -296,6 +300,7 @@ static void attachment_free(struct attachment *a)
 	if (a->disk)
 		disk_shut(a->disk);
 	disk_free(a->disk);
+	disks_state_unmap(a->fresh);
 	disks_port_put(a->all, a->port);
 	pthread_mutex_lock(&a->store->all->mutex);
 	a->store->disks--;

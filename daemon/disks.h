@@ -62,6 +62,7 @@ struct attachment {
 	uint64_t	birth;		/* another after each attaching, the same over restarts */
 	unsigned int	reactor;
 	struct disks_port *port;	/* NULL: the disk goes through fs->dev */
+	struct disk_fresh *fresh;	/* mapped from the state file */
 	struct disk	*disk;
 	struct vhu	*vhu;
 	unsigned int	record;		/* in the state file */
@@ -152,6 +153,10 @@ int disks_option(struct disk_options *o, const char *text, char *why, size_t why
 void disks_state_save(struct attachment *a);
 /** disks_state_clear() - what record @i was about is not attached any more. */
 void disks_state_clear(struct disks *all, unsigned int i);
+
+/** disks_state_map() - the memory of record @i that outlives us.  Return: 0 or -errno. */
+int disks_state_map(struct disks *all, unsigned int i, struct disk_fresh **out);
+void disks_state_unmap(struct disk_fresh *fresh);
 
 /* One that was written down. */
 struct disks_saved {

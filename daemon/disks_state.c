@@ -8,16 +8,19 @@
  * extend.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/crc32c.h"
 #include "daemon/disks.h"
 
 #define RECORD_SIZE	(20 * 1024)	/* two paths, each byte of which may become six */
+#define FRESH_OFFSET	(64 * (off_t)MIB)
 #define RECORD_MAGIC	0x44544c4cu
 
 struct record {
@@ -27,7 +30,7 @@ struct record {
 	uint32_t len;		/* of text; 0: nothing is attached */
 	char	text[RECORD_SIZE - 20];
 };
-static_assert(sizeof(struct record) <= RECORD_SIZE + 8, "a record fits its place");
+static_assert(sizeof(struct record) * 2 * DISKS_MAX <= FRESH_OFFSET, "records end before it");
 
 static uint32_t record_crc(const struct record *r)
 {
@@ -107,6 +110,30 @@ void disks_state_clear(struct disks *all, unsigned int i)
 		record_write(all, i, r);
 	free(r);
 	all->record_used[i] = false;
+}
+
+/* ---- first writes ---- */
+
+/* Behind the records, a part for each; space for it is got before, or a store could fail. */
+int disks_state_map(struct disks *all, unsigned int i, struct disk_fresh **out)
+{
+	size_t size = ALIGN_UP(sizeof(struct disk_fresh), 4096);
+	off_t off = FRESH_OFFSET + (off_t)i * (off_t)size;
+	void *map;
+
+	if (fallocate(all->state_fd, 0, off, (off_t)size))
+		return -errno;
+	map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, all->state_fd, off);
+	if (map == MAP_FAILED)
+		return -errno;
+	*out = map;
+	return 0;
+}
+
+void disks_state_unmap(struct disk_fresh *fresh)
+{
+	if (fresh)
+		munmap(fresh, ALIGN_UP(sizeof(*fresh), 4096));
 }
 
 /* ---- reading ---- */

@@ -211,7 +211,8 @@ static int memory_get(struct disk *d)
 	d->parts = calloc(DISK_PARTS, sizeof(*d->parts));
 	d->slows = calloc(DISK_SLOWS, sizeof(*d->slows));
 	d->bits = calloc(DISK_FILLS, sizeof(*d->bits));
-	if (!d->fills || !d->parts || !d->slows || !d->bits)
+	d->fresh = d->p.fresh ? d->p.fresh : calloc(1, sizeof(*d->fresh));
+	if (!d->fresh || !d->fills || !d->parts || !d->slows || !d->bits)
 		return -ENOMEM;
 	disk_fills_init(d);
 	list_init(&d->parts_free);
@@ -237,6 +238,9 @@ static void memory_put(struct disk *d)
 	free(d->parts);
 	free(d->slows);
 	free(d->bits);
+	if (d->fresh != d->p.fresh)
+		free(d->fresh);
+	d->fresh = NULL;
 	d->fills = NULL;
 	d->parts = NULL;
 	d->slows = NULL;
@@ -305,6 +309,15 @@ int disk_open(struct disk *d, const struct disk_claim *resume, struct lock_holde
 	err = memory_get(d);
 	if (!err)
 		err = open_file(d, resume, holder);
+	if (!err && resume && d->f->mode == LOCK_EXCLUSIVE) {
+		err = disk_work_resume(d);
+		if (err) {
+			fs_close(d->fs, d->f);
+			d->f = NULL;
+		}
+	}
+	if (!err)
+		memset(d->fresh, 0, sizeof(*d->fresh));
 	if (err)
 		memory_put(d);
 	else

@@ -47,6 +47,19 @@ struct disk_events {
 	void (*lost)(void *arg);		/* our slot is gone: everything fails from now on */
 };
 
+/*
+ * First writes that the map does not know of for certain yet: a guest that was told that they are
+ * done goes on when this process is killed, so they are noted in memory that outlives it.
+ */
+#define DISK_FRESH_MAX	2048u	/* units being filled: 512 MiB */
+struct disk_fresh {
+	struct {
+		uint64_t unit;		/* of the file, plus 1; 0: nothing here */
+		uint64_t block;		/* that it has on the device */
+		uint64_t blocks;	/* of it that were written, a bit each */
+	} units[DISK_FRESH_MAX];
+};
+
 struct disk_params {
 	struct fs	*fs;		/* attached; borrowed, as all pointers here */
 	uint64_t	id;		/* inode */
@@ -64,6 +77,7 @@ struct disk_params {
 	bool		multi;		/* a file of several writers: LOCK_MULTI */
 	enum disk_enospc enospc;
 	struct disk_limits limits;
+	struct disk_fresh *fresh;	/* mapped from a file; NULL: nobody resumes this disk */
 	size_t		map_bytes;	/* of memory for the map; 0: 48 MiB */
 	struct disk_events events;
 	void		*arg;		/* of the events */
@@ -91,7 +105,8 @@ struct disk_claim {
 /**
  * disk_open() - takes the lock (exclusive; shared or multi-writer as the parameters say).
  * @resume: NULL; or what disk_claim() said of an open that this host's last incarnation did not
- *          close: the lock is taken only if nobody else has had it since.
+ *          close: the lock is taken only if nobody else has had it since, and what params.fresh
+ *          notes goes into the map; otherwise those notes are forgotten.
  * @holder: filled in on -EBUSY.
  * Return: 0, also if it is open; -EBUSY somebody has it; -ESTALE it has been somebody else's since
  * it was open here (@resume, or disk_shut()), and what its user remembers is of another time: that

@@ -33,9 +33,33 @@ struct disk_fill *disk_fill_find(struct disk *d, uint64_t unit)
 	return NULL;
 }
 
+/*
+ * The order of these stores is all that a process which is killed leaves behind: an entry names a
+ * unit only once its blocks are none, and bits are noted before their request is answered.
+ */
+static void fresh_begin(struct disk *d, const struct disk_fill *fill)
+{
+	size_t i = (size_t)(fill - d->fills);
+
+	__atomic_store_n(&d->fresh->units[i].blocks, 0, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&d->fresh->units[i].block, fill->block, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&d->fresh->units[i].unit, fill->unit + 1, __ATOMIC_SEQ_CST);
+}
+
+static void fresh_note(struct disk *d, const struct disk_fill *fill)
+{
+	__atomic_store_n(&d->fresh->units[fill - d->fills].blocks, fill->fresh, __ATOMIC_SEQ_CST);
+}
+
+static void fresh_end(struct disk *d, const struct disk_fill *fill)
+{
+	__atomic_store_n(&d->fresh->units[fill - d->fills].unit, 0, __ATOMIC_SEQ_CST);
+}
+
 static void fill_drop(struct disk *d, struct disk_fill *fill)
 {
 	assert(!fill->fresh && !fill->busy);
+	fresh_end(d, fill);
 	list_del(&fill->node);
 	list_del(&fill->lru);
 	list_add_head(&d->fills_free, &fill->node);
@@ -82,6 +106,7 @@ struct disk_fill *disk_fill_add(struct disk *d, uint64_t unit, const struct map_
 	fill->block = e->block;
 	fill->valid = e->valid;
 	fill->fresh = fill->committing = fill->busy = 0;
+	fresh_begin(d, fill);
 	list_add_tail(bucket_of(d, unit), &fill->node);
 	list_add_tail(&d->fills_lru, &fill->lru);
 	d->fills_used++;
@@ -115,6 +140,7 @@ void disk_fill_end(struct disk *d, struct disk_fill *fill, uint64_t bits, int er
 		if (!fill->fresh)
 			d->fills_fresh++;
 		fill->fresh |= bits;
+		fresh_note(d, fill);
 		cache_own(d, fill, bits);
 		list_del(&fill->lru);
 		list_add_tail(&d->fills_lru, &fill->lru);
@@ -153,6 +179,7 @@ void disk_fills_committed(struct disk *d, int err)
 			continue;
 		fill->valid |= bits;
 		fill->fresh &= ~bits;
+		fresh_note(d, fill);
 		if (!fill->fresh)
 			d->fills_fresh--;
 		if (fill->valid == ~0ULL && fill_may_go(d, fill))

@@ -20,7 +20,7 @@
 #define DISK_PARTS	128u	/* pieces of requests under way at a time */
 #define DISK_PIECES_MAX	32u	/* of one request; what is in more goes to a worker */
 #define DISK_PART_IOVS	64u
-#define DISK_FILLS	2048u	/* units being filled: 512 MiB */
+#define DISK_FILLS	DISK_FRESH_MAX
 #define DISK_SLOWS	16u	/* slow operations at a time */
 #define DISK_BATCH	64u	/* requests to the lower device in one go */
 #define DISK_MAP_BYTES	(48 * MIB)
@@ -121,6 +121,8 @@ struct disk_slow {
 	unsigned int	found_count;
 	/* SLOW_SPACE */
 	struct map_entry space[UNITS_MAX];
+	uint64_t	wanted;		/* the unit that cannot do without */
+	bool		allocated;	/* the map has changed */
 	/* SLOW_COMMIT, and before each exclusive one */
 	struct disk_bits *bits;		/* the disk's only array of them */
 	unsigned int	bits_count;
@@ -145,6 +147,7 @@ struct disk {
 	struct disk_fill *fills;	/* memory of all */
 	struct list	fills_free, fills_lru;
 	struct list	buckets[256];
+	struct disk_fresh *fresh;	/* p.fresh, or our own; entry i is fill i's */
 	unsigned int	fills_used;
 	unsigned int	fills_fresh;	/* that have fresh blocks */
 	struct disk_part *parts;
@@ -158,6 +161,7 @@ struct disk {
 	struct disk_bits *bits;
 	bool		committing;	/* a SLOW_COMMIT is active */
 	bool		commit_wanted;
+	bool		space_exact;	/* there is little: no more than what is needed now */
 	uint64_t	space_end;	/* unit behind the last that got space … */
 	unsigned int	space_ahead;	/* … and for how many the next in turn gets some */
 
@@ -324,8 +328,11 @@ static inline bool disk_is_clean(const struct disk *d)
 
 void disk_work(struct work *work);
 
-/** disk_work_commit() - @count units' bits into the map.  Sorts them. */
+/** disk_work_commit() - @count units' bits into the map, durably.  Sorts them. */
 int disk_work_commit(struct disk *d, struct disk_bits *bits, unsigned int count);
+
+/** disk_work_resume() - what the last incarnation noted as fresh goes into the map. */
+int disk_work_resume(struct disk *d);
 
 /* ---- disk_limit.c ---- */
 

@@ -123,11 +123,16 @@ void disk_slow_space(struct disk *d, uint64_t unit, uint64_t end)
 	end = end < first + d->space_ahead ? first + d->space_ahead : end;
 	end = end < first + UNITS_MAX ? end : first + UNITS_MAX;
 	end = end < all ? end : all;
+	if (d->space_exact) {
+		first = unit;
+		end = unit + 1;
+	}
 	if (is_active(d, SLOW_SPACE, first, end))
 		return;
 	s = slow_get(d, SLOW_SPACE, first, end);
 	if (!s)
 		return;
+	s->wanted = unit;
 	d->space_end = end;
 	shared_begin(d, s);
 }
@@ -163,6 +168,10 @@ static void space_end(struct disk *d, struct disk_slow *s)
 {
 	struct disk_fill *fill;
 
+	if (s->err == -ENOSPC && s->end - s->first > 1) {
+		d->space_exact = true;	/* there may be enough for the one, or it has some */
+		return;
+	}
 	if (s->err == -ENOSPC) {
 		space_is_short(d, s);
 		return;
@@ -171,8 +180,11 @@ static void space_end(struct disk *d, struct disk_slow *s)
 		disk_fail_waiting(d, s->first, s->end, true, s->err);
 		return;
 	}
+	/* Only neighbours before it got some, or had some: again, without them. */
+	d->space_exact = s->reached <= s->wanted;
+	if (d->space_exact)
+		return;
 	space_is_back(d);
-	d->map_changes++;
 	for (uint64_t unit = s->first; unit < s->reached; unit++) {
 		const struct map_entry *e = &s->space[unit - s->first];
 
@@ -220,10 +232,10 @@ static void commit_end(struct disk *d, struct disk_slow *s)
 
 	d->committing = false;
 	disk_fills_committed(d, s->err);
-	if (s->flush && !s->err) {
+	if (s->flush && !s->err)
 		d->writes_flushed = s->covers;
+	if ((s->flush || s->bits_count) && !s->err)
 		d->map_flushed = s->covers_map;
-	}
 	list_init(&all);
 	list_splice_tail(&all, &d->flushing);
 	while (!list_empty(&all)) {

@@ -101,6 +101,7 @@ static int space_once(struct disk_slow *s, struct fs *fs, struct inode *ino)
 	err = units_load(fs, ino, s->first, s->end - s->first, &u);
 	if (!err)
 		err = units_reserve(fs, ino, &u, UNIT_ORDER);
+	s->allocated = u.fresh_count;
 	if (!err && u.fresh_count)
 		err = units_commit(fs, ino, &u, 0);
 	if (!err) {
@@ -120,6 +121,9 @@ static int work_space(struct disk_slow *s)
 		err = space_once(s, fs, s->d->f->ino);
 	if (err == -ENOSPC && fs_make_space(fs))
 		err = space_once(s, fs, s->d->f->ino);
+	/* Whose blocks are written before the map has them may be killed: the space stays the file's. */
+	if (!err && s->allocated)
+		err = file_fsync(fs, s->d->f->ino, true);
 	return err;
 }
 
@@ -184,17 +188,20 @@ int disk_work_commit(struct disk *d, struct disk_bits *bits, unsigned int count)
 			err = n;
 	}
 	file_wrunlock(fs, ino);
-	return err;
+	/* Durable: who is killed now has noted them in vain, who is killed before, for good. */
+	return err ? err : file_fsync(fs, ino, true);
 }
 
 static int work_commit(struct disk_slow *s)
 {
 	struct disk *d = s->d;
-	int err = disk_work_commit(d, s->bits, s->bits_count);
+	int err;
 
-	if (err || !s->flush)
-		return err;
-	file_overwritten(d->fs, d->f->ino, 0);
+	if (s->flush)
+		file_overwritten(d->fs, d->f->ino, 0);
+	err = disk_work_commit(d, s->bits, s->bits_count);
+	if (err || s->bits_count || !s->flush)
+		return err;	/* that was a flush */
 	return file_fsync(d->fs, d->f->ino, true);
 }
 
@@ -261,8 +268,37 @@ static int work_exclusive(struct disk_slow *s)
 	if (s->kind == SLOW_DISCARD)
 		return fs_fallocate(d->fs, d->f, FILE_KEEP_SIZE | FILE_PUNCH, s->off, s->len);
 	if (s->kind == SLOW_ZERO)
-		return fs_fallocate(d->fs, d->f, FILE_KEEP_SIZE | FILE_CLEAR, s->off, s->len);
-	return work_rw(s);
+		err = fs_fallocate(d->fs, d->f, FILE_KEEP_SIZE | FILE_CLEAR, s->off, s->len);
+	else
+		err = work_rw(s);
+	/* A guest that is told so goes on when this process is killed: the map must know. */
+	return err || s->kind == SLOW_READ ? err : file_fsync(d->fs, d->f->ino, true);
+}
+
+/* ---- after a kill ---- */
+
+int disk_work_resume(struct disk *d)
+{
+	struct fs *fs = d->fs;
+	struct inode *ino = d->f->ino;
+	struct map_entry e;
+	unsigned int n = 0;
+	int err = file_rdlock(fs, ino);
+
+	if (err)
+		return err;
+	for (unsigned int i = 0; !err && i < DISK_FRESH_MAX; i++) {
+		uint64_t unit = d->fresh->units[i].unit, bits = d->fresh->units[i].blocks;
+
+		if (!unit || !bits || unit - 1 >= FILE_BYTES_MAX / UNIT_SIZE)
+			continue;
+		err = map_get(fs, ino, unit - 1, &e);
+		/* Discarded or moved since: then the map knew them before. */
+		if (!err && e.block && e.block == d->fresh->units[i].block && e.order == UNIT_ORDER)
+			d->bits[n++] = (struct disk_bits){ unit - 1, bits };
+	}
+	file_rdunlock(fs, ino);
+	return err ? err : disk_work_commit(d, d->bits, n);
 }
 
 void disk_work(struct work *work)

@@ -95,6 +95,7 @@ struct disk_rig {
 	struct disk_params params;
 	struct disk	*disk;
 	struct blkdev	*dev;
+	const struct disk_claim *resume;
 };
 
 static inline int disk_rig_open(struct disk_rig *rig, struct env *env, struct fs *fs, uint64_t id)
@@ -112,7 +113,7 @@ static inline int disk_rig_open(struct disk_rig *rig, struct env *env, struct fs
 	rig->params.lower = fs->dev;
 	err = disk_new(&rig->params, &rig->disk);
 	if (!err)
-		err = disk_open(rig->disk, NULL, NULL);
+		err = disk_open(rig->disk, rig->resume, NULL);
 	if (!err)
 		rig->dev = disk_blkdev(rig->disk);
 	return err;

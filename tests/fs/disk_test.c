@@ -338,7 +338,106 @@ static void a_disk_that_is_not_open_answers_nothing(void)
 	cluster_run(8, VOLUME, not_open_body);
 }
 
+static void write_some(struct world *w, unsigned int count)
+{
+	uint8_t *buf = blkdev_alloc(64 * KIB);
+
+	for (unsigned int i = 0; i < count; i++) {
+		uint64_t off = ALIGN_DOWN(roll(w, w->size - 64 * KIB), SECTOR);
+		uint64_t len = SECTOR * (1 + roll(w, 127));
+		uint8_t seed = (uint8_t)(1 + roll(w, 255));
+
+		if (roll(w, 4)) {
+			off = ALIGN_DOWN(off, 4096);
+			len = ALIGN_UP(len, 4096);
+		}
+		memset(buf, seed, len);
+		if (roll(w, 10) == 0) {
+			CU_ASSERT_EQUAL(blkdev_zero(w->rig.dev, off, len), 0);
+			memset(w->model + off, 0, len);
+			continue;
+		}
+		CU_ASSERT_EQUAL(blkdev_write(w->rig.dev, off, buf, len), 0);
+		memcpy(w->model + off, buf, len);
+	}
+	free(buf);
+}
+
+static void killed_body(struct cluster *c)
+{
+	struct disk_fresh *fresh = calloc(1, sizeof(*fresh));
+	struct disk_claim claim;
+	struct world w;
+	uint64_t id;
+
+	world_begin(&w, c, DISK);
+	CU_ASSERT_EQUAL(disk_rig_close(&w.rig), 0);
+	w.rig.params.fresh = fresh;
+	id = id_of_disk(&w);
+	CU_ASSERT_EQUAL(disk_rig_open(&w.rig, c->hosts[0].env, c->fs, id), 0);
+	for (unsigned int life = 0; life < 4; life++) {
+		write_some(&w, 30);
+		if (roll(&w, 2))
+			CU_ASSERT_EQUAL(blkdev_flush(w.rig.dev), 0);
+		write_some(&w, 10);
+		CU_ASSERT_EQUAL(disk_claim(w.rig.disk, &claim), 0);
+		/* The process is killed; what it had is gone, but for that memory. */
+		cluster_crash(c, 0);
+		CU_ASSERT_EQUAL_FATAL(cluster_attach(c, 0, 0), 0);
+		w.rig = (struct disk_rig){ .params = { .fresh = fresh }, .resume = &claim };
+		CU_ASSERT_EQUAL(disk_rig_open(&w.rig, c->hosts[0].env, c->fs, id), 0);
+		compare_all(&w);
+	}
+	w.rig.resume = NULL;
+	world_end(&w);
+	free(fresh);
+}
+
+/*
+ * A guest that runs on when the daemon is killed relies on everything that was answered, flushed
+ * or not: nobody tells it that its disk was without power.
+ */
+static void killed_under_a_guest_it_loses_nothing_that_was_answered(void)
+{
+	for (uint64_t seed = 1; seed <= 5 && !CU_get_number_of_failures(); seed++)
+		cluster_run(seed, VOLUME, killed_body);
+}
+
+static void stranger_body(struct cluster *c)
+{
+	struct disk_claim claim;
+	struct fs_file *f;
+	struct world w;
+	uint64_t id;
+
+	world_begin(&w, c, DISK);
+	id = id_of_disk(&w);
+	write_some(&w, 3);
+	CU_ASSERT_EQUAL(blkdev_flush(w.rig.dev), 0);
+	CU_ASSERT_EQUAL(disk_claim(w.rig.disk, &claim), 0);
+	cluster_crash(c, 0);
+	CU_ASSERT_EQUAL_FATAL(cluster_attach(c, 1, 0), 0);
+	CU_ASSERT_EQUAL(fs_open(c->hosts[1].fs, id, FS_OPEN_WRITE, &cluster_cred, &f, NULL), 0);
+	CU_ASSERT_EQUAL(fs_close(c->hosts[1].fs, f), 0);
+	CU_ASSERT_EQUAL_FATAL(cluster_attach(c, 0, 0), 0);
+	w.rig = (struct disk_rig){ .resume = &claim };
+	CU_ASSERT_EQUAL(disk_rig_open(&w.rig, c->hosts[0].env, c->fs, id), -ESTALE);
+	CU_ASSERT_EQUAL(disk_rig_close(&w.rig), 0);
+	/* A new user is another matter. */
+	w.rig = (struct disk_rig){ .resume = NULL };
+	CU_ASSERT_EQUAL(disk_rig_open(&w.rig, c->hosts[0].env, c->fs, id), 0);
+	world_end(&w);
+}
+
+/* Another host had it meanwhile: what the guest remembers is of another time (R1). */
+static void it_is_not_resumed_behind_a_stranger(void)
+{
+	cluster_run(11, VOLUME, stranger_body);
+}
+
 UNIT_MAIN("fs/disk",
 	UNIT_TEST(a_disk_shows_what_was_written_to_it),
 	UNIT_TEST(an_open_disk_has_its_file_alone),
-	UNIT_TEST(a_disk_that_is_not_open_answers_nothing));
+	UNIT_TEST(a_disk_that_is_not_open_answers_nothing),
+	UNIT_TEST(killed_under_a_guest_it_loses_nothing_that_was_answered),
+	UNIT_TEST(it_is_not_resumed_behind_a_stranger));

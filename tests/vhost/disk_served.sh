@@ -57,7 +57,7 @@ host_start beta
 lunfs beta attach "$lun" >/dev/null || fail "beta: attach"
 theirs=$(lunfs beta disk attach $disk) || fail "beta: disk attach"
 load "$theirs" --rw randread --runtime 1 && fail "two hosts serve one disk"
-[ "$(shown beta holder)" = alpha ] || fail "beta does not know who has it: $(shown beta holder)"
+case $(shown beta holder) in alpha*) ;; *) fail "beta does not know who has it: $(shown beta holder)" ;; esac
 wait $loader || fail "$(cat "$work/load.out")"
 
 story "once its guest has ended another host may have it, and sees what was written"
@@ -164,7 +164,7 @@ story "no system call was refused"
 grep -l "Bad system call" "$work"/*.log && fail "seccomp"
 host_umount alpha
 lunfs alpha disk detach $disk || fail "detach"
-lunfs alpha detach ds1 || fail "detach of the datastore"
+wait_for 5 ctl alpha detach ds1 || fail "detach of the datastore"
 host_stop alpha || fail "alpha"
 host_stop beta || fail "beta"
 "$bin/fsck.lunfs" -n "$lun" >"$work/fsck.out" || fail "fsck: $(cat "$work/fsck.out")"
