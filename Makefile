@@ -168,7 +168,7 @@ install: all
 	install -m 644 docs/man/*.5 $(DESTDIR)$(PREFIX)/share/man/man5
 	install -m 644 docs/man/*.7 $(DESTDIR)$(PREFIX)/share/man/man7
 	install -m 644 docs/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8
-	for s in daemon/lunfsd target/lunfs-target; do \
+	for s in daemon/lunfsd target/lunfs-target kvm/lunvm-autostart kvm/lunvm@; do \
 		sed 's|/usr/local/sbin|$(PREFIX)/sbin|' $$s.service \
 			>$(DESTDIR)/lib/systemd/system/$${s##*/}.service; done
 

@@ -438,6 +438,8 @@ int ctl_run(struct ctl *c, const struct ctl_request *rq, struct ctl_conn *conn, 
 		return detach(c, rq, out, why, why_size);
 	case CTL_MOUNT:
 		return do_mount(c, rq, conn->fd, out, why, why_size);
+	case CTL_DISK_READ:
+		return ctl_disk_read(conn, rq, out, why, why_size);
 	default:
 		if (rq->cmd == CTL_DISK_LIST && !rq->ds) {
 			ctl_disk_list(c->disks, NULL, out);

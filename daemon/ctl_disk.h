@@ -18,6 +18,10 @@ int ctl_disk_hold(struct ctl *c, struct store *s, const struct ctl_request *rq,
 		  struct ctl_conn *conn, json_t **out, char *why, size_t why_size);
 void ctl_disk_release(struct ctl *c, struct ctl_conn *conn);
 
+/** ctl_disk_read() - a piece of the disk that @conn holds (ctl_read.c). */
+int ctl_disk_read(const struct ctl_conn *conn, const struct ctl_request *rq, json_t **out,
+		  char *why, size_t why_size);
+
 /* ---- ctl_attach.c ---- */
 
 int ctl_disk_attach(struct disks *disks, struct store *s, const struct ctl_request *rq, json_t **out,

@@ -252,6 +252,8 @@ json_t *holder_json(const struct lock_holder *h)
 	json_t *o = json_object();
 
 	put_text(o, "mode", lock_mode_name(h->mode));
+	if (h->left)
+		put_text(o, "left_by", h->left_comm);
 	if (h->mode == LOCK_FREE)
 		return o;
 	put_int(o, "slot", h->slot);

@@ -51,6 +51,7 @@ static const struct {
 	{ "disk-revert", CTL_DISK_REVERT, true, P_DS | P_PATH | P_NAME, 0 },
 	{ "disk-clone", CTL_DISK_CLONE, true, P_DS | P_PATH | P_TO, 0 },
 	{ "disk-hold", CTL_DISK_HOLD, true, P_DS | P_PATH, 0 },
+	{ "disk-read", CTL_DISK_READ, true, 0, P_FROM },
 	{ "disk-discard", CTL_DISK_DISCARD, true, P_DS | P_PATH, P_FROM },
 	{ "disk-attach", CTL_DISK_ATTACH, true, P_DS | P_PATH, P_DISK_OPTIONS },
 	{ "disk-detach", CTL_DISK_DETACH, true, P_DS | P_PATH, P_FORCE },

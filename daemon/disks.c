@@ -206,6 +206,18 @@ static unsigned int least_loaded(const struct disks *all)
 	return best;
 }
 
+/*
+ * Before the first request fails for it: a launcher that ends its guest when its lock is gone
+ * wants the guest to have seen nothing of that, for there is no telling what it would do.
+ */
+static void disk_lost(void *arg)
+{
+	struct attachment *a = arg;
+
+	if (a->options.cut_if_lost)
+		vhu_disconnect(a->vhu, "the disk's lock is lost");
+}
+
 static int make_disk(struct attachment *a, uint64_t id)
 {
 	struct disks *all = a->all;
@@ -214,7 +226,7 @@ static int make_disk(struct attachment *a, uint64_t id)
 		.reactor = all->reactors[a->reactor], .workers = all->workers,
 		.lower = a->store->fs->dev, .read_only = a->options.read_only,
 		.enospc = a->options.enospc, .limits = a->options.limits,
-		.events = { .resized = disk_resized }, .arg = a,
+		.events = { .resized = disk_resized, .lost = disk_lost }, .arg = a,
 	};
 	int err;
 
@@ -299,6 +311,8 @@ static void attachment_free(struct attachment *a)
 	pthread_mutex_unlock(&a->all->mutex);
 	if (a->disk)
 		disk_shut(a->disk);
+	if (a->disk && a->detaching)
+		disk_let_go(a->disk);
 	disk_free(a->disk);
 	disks_state_unmap(a->fresh);
 	disks_port_put(a->all, a->port);
@@ -656,6 +670,10 @@ int disks_option(struct disk_options *o, const char *text, char *why, size_t why
 		return set_serial(o, text + 7, why, why_size);
 	if (!strncmp(text, "user=", 5))
 		return set_user(o, text + 5, why, why_size);
+	if (!strcmp(text, "on-lost=disconnect") || !strcmp(text, "on-lost=report")) {
+		o->cut_if_lost = !strcmp(text, "on-lost=disconnect");
+		return 0;
+	}
 	for (unsigned int i = 0; i < ARRAY_SIZE(rates); i++)
 		if (!strncmp(text, rates[i].name, strlen(rates[i].name)))
 			return set_rate(rates[i].rate, text, text + strlen(rates[i].name), why,

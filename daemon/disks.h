@@ -33,6 +33,7 @@ struct disk_options {
 	unsigned int	queues;			/* 0: as the back end chooses */
 	char		serial[DISK_SERIAL_MAX + 1];	/* "": made of volume and path */
 	char		user[DISK_USER_MAX + 1];	/* whom it is for, for people; "": unknown */
+	bool		cut_if_lost;		/* on-lost=disconnect: the guest sees no error */
 };
 
 /* A datastore's device for one reactor; shared by the disks of both. */

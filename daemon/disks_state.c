@@ -62,6 +62,7 @@ static json_t *attachment_json(const struct attachment *a)
 	if (!j)
 		return NULL;
 	json_object_set_new(j, "user", json_string(o->user));
+	json_object_set_new(j, "cut", json_boolean(o->cut_if_lost));
 	json_object_set_new(j, "birth", json_integer((json_int_t)a->birth));
 	json_object_set_new(j, "iops", json_integer((json_int_t)o->limits.iops));
 	json_object_set_new(j, "iops_burst", json_integer((json_int_t)o->limits.iops_burst));
@@ -171,6 +172,7 @@ static bool saved_read(const json_t *j, struct disks_saved *s)
 		s->options.user[0] = '\0';
 	s->id = number(j, "id");
 	s->birth = number(j, "birth");
+	s->options.cut_if_lost = json_is_true(json_object_get(j, "cut"));
 	s->options.read_only = json_is_true(json_object_get(j, "ro"));
 	s->options.enospc = json_is_true(json_object_get(j, "report")) ? DISK_ENOSPC_REPORT :
 									 DISK_ENOSPC_PAUSE;

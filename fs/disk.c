@@ -460,6 +460,14 @@ int disk_new(const struct disk_params *p, struct disk **out)
 	return 0;
 }
 
+void disk_let_go(struct disk *d)
+{
+	assert(!d->f);
+	/* In use again by somebody else, it stays, and is given up when that one has done. */
+	if (d->kept)
+		cluster_evict(d->fs, &d->kept->cover.lock);
+}
+
 void disk_free(struct disk *d)
 {
 	if (!d)

@@ -90,6 +90,12 @@ struct disk_params {
  */
 int disk_new(const struct disk_params *p, struct disk **out);
 
+/**
+ * disk_let_go() - it is shut, and not going to be used soon: the lock that is only kept is given
+ * up on disk, so that whoever looks sees it free, also if this host dies next.  Blocks.
+ */
+void disk_let_go(struct disk *d);
+
 /** disk_free() - not open, and nobody submits any more. */
 void disk_free(struct disk *d);
 

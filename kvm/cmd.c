@@ -75,6 +75,15 @@ static int read_reply(int fd, json_t **reply)
 	return err;
 }
 
+bool cmd_is_running(const char *run_dir, const char *name)
+{
+	int fd = connect_to(run_dir, name);
+
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
+}
+
 static int ask(int fd, const char *word, json_t **reply)
 {
 	char line[32];

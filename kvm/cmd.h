@@ -13,6 +13,9 @@ struct vm_cmd {
 /** cmd_is_request() - "status", "pause", "resume", "stop", "kill" or "console". */
 bool cmd_is_request(const char *word);
 
+/** cmd_is_running() - whether a machine @name answers on this host. */
+bool cmd_is_running(const char *run_dir, const char *name);
+
 /* Each prints what there is to say.  Return: exit status: 0 done, 1 failed. */
 int cmd_list(struct vm_cmd *c);
 int cmd_request(struct vm_cmd *c, const char *word, const char *name);

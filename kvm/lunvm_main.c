@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/env.h"
+#include "kvm/autostart.h"
 #include "kvm/cmd.h"
 #include "kvm/parent.h"
 #include "kvm/source.h"
@@ -16,6 +17,7 @@
 static const char usage[] =
 	"usage: lunvm run [OPTION...] CONFIGURATION\n"
 	"       lunvm run [OPTION...] --name NAME --kernel FILE [--disk DISK]...\n"
+	"       lunvm autostart [--watch] [DATASTORE...]\n"
 	"       lunvm list\n"
 	"       lunvm status|pause|resume|stop|kill|console NAME\n"
 	"       lunvm --help | --version\n"
@@ -34,6 +36,8 @@ static const char usage[] =
 	"     --detach         return when the guest runs\n"
 	"     --user USER      whom the machine runs as (default lunfs, else nobody)\n"
 	"     --daemon-dir DIR run directory of the lunfsd to ask (default /run/lunfs)\n"
+	"  autostart           start what DS:/NAME/NAME.conf says is to be, and nobody runs\n"
+	"     --watch          and go on: restart the machines of hosts that die\n"
 	"  list                machines that run on this host\n"
 	"  status NAME         what a machine is made of and does\n"
 	"  pause NAME          stop its processors and drain its disks; resume goes on\n"
@@ -50,7 +54,7 @@ static const char usage[] =
 
 enum {
 	OPT_CONFIG = 1,		/* an option that is a setting of the same name */
-	OPT_RUN_DIR, OPT_DAEMON_DIR, OPT_USER, OPT_DETACH, OPT_JSON, OPT_HELP, OPT_VERSION,
+	OPT_RUN_DIR, OPT_DAEMON_DIR, OPT_USER, OPT_DETACH, OPT_WATCH, OPT_JSON, OPT_HELP, OPT_VERSION,
 };
 
 static const struct option options[] = {
@@ -67,6 +71,7 @@ static const struct option options[] = {
 	{ "daemon-dir", required_argument, NULL, OPT_DAEMON_DIR },
 	{ "user", required_argument, NULL, OPT_USER },
 	{ "detach", no_argument, NULL, OPT_DETACH },
+	{ "watch", no_argument, NULL, OPT_WATCH },
 	{ "json", no_argument, NULL, OPT_JSON },
 	{ "help", no_argument, NULL, OPT_HELP },
 	{ "version", no_argument, NULL, OPT_VERSION },
@@ -80,7 +85,7 @@ struct typed {
 	struct run_options run;
 	struct { const char *key, *value; } settings[SETTINGS_MAX];
 	unsigned int setting_count;
-	bool	json;
+	bool	json, watch;
 };
 
 static int complain(const char *what, const char *why)
@@ -115,6 +120,9 @@ static int take_option(struct typed *t, int opt, int index, char *value)
 		return 0;
 	case OPT_DETACH:
 		t->run.detach = true;
+		return 0;
+	case OPT_WATCH:
+		t->watch = true;
 		return 0;
 	case OPT_JSON:
 		t->json = true;
@@ -219,9 +227,11 @@ static int dispatch(struct typed *t, int argc, char **argv)
 		fputs(usage, stderr);
 		return VM_EXIT_CONFIG;
 	}
-	if (!strcmp(argv[0], "run"))
+	if (!strcmp(argv[0], "run") && !t->watch)
 		return run(t, argc - 1, argv + 1);
-	if (t->setting_count || t->run.detach)
+	if (!strcmp(argv[0], "autostart") && !t->setting_count)
+		return autostart(&t->run, argv + 1, (unsigned int)argc - 1, t->watch);
+	if (t->setting_count || t->run.detach || t->watch)
 		return complain(argv[0], "takes no such option");
 	if (!strcmp(argv[0], "list"))
 		return argc > 1 ? complain(argv[1], "\"list\" takes no name") : cmd_list(&cmd);

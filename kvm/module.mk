@@ -7,7 +7,7 @@ kvm_tests := $(wildcard tests/kvm/*_test.c)
 $(eval $(call library,kvm))
 $(eval $(call unit_tests,kvm))
 
-lunvm_main := kvm/lunvm_main.c kvm/source.c tools/ctl_client.c
+lunvm_main := kvm/lunvm_main.c kvm/autostart.c kvm/source.c tools/ctl_client.c
 # Less to map, relocate and lock: each machine is a process of its own.
 lunvm_libs := -ljansson -lseccomp -lpthread
 lunvm_uses := kvm

@@ -28,6 +28,33 @@ int source_connect(const struct config_disk *d, const char *vm, const char *run_
 /** source_release() - detaches a disk that was attached for us.  Waits a little until it is. */
 void source_release(const struct config_disk *d, const char *run_dir);
 
+/* What a disk's lock says of the machine that had it. */
+enum source_past {
+	SOURCE_FREE,		/* nobody has it: it was never used, or its machine was stopped */
+	SOURCE_LEFT,		/* its host died with it */
+	SOURCE_HELD,		/* somebody has it */
+};
+
+/** source_past() - of disk @d, whose machine is @vm.  Return: 0; -errno with @why. */
+int source_past(const struct config_disk *d, const char *vm, const char *run_dir,
+		enum source_past *past, char *why, size_t why_size);
+
+/**
+ * source_datastores() - labels of the datastores that lunfsd has, at most @max of them.
+ * Return: how many; -errno with @why.
+ */
+#define SOURCE_DS_SIZE	128
+int source_datastores(const char *run_dir, char (*names)[SOURCE_DS_SIZE], unsigned int max,
+		      char *why, size_t why_size);
+
+/**
+ * source_each_directory() - calls @fn for each directory in the root of datastore @ds.
+ * Return: 0; -errno with @why.
+ */
+int source_each_directory(const char *ds, const char *run_dir,
+			  void (*fn)(const char *ds, const char *name, void *arg), void *arg,
+			  char *why, size_t why_size);
+
 /**
  * source_open() - a file to read: "/PATH" of this host, or "DS:/PATH" of a datastore, then a
  * copy in memory.

@@ -428,6 +428,8 @@ int lock_show(struct lockd *ld, uint64_t addr, struct lock_holder *holder)
 		return err;
 	if (!err) {
 		holder_none(holder);
+		holder->left = r.rec.mode == LOCK_EXCLUSIVE;
+		memcpy(holder->left_comm, r.rec.comm, sizeof(holder->left_comm));
 		return 0;
 	}
 	env_mutex_lock(ld->p.env, &ld->mutex);

@@ -20,6 +20,9 @@ struct lock_holder {
 	uint64_t since;		/* realtime ns */
 	uint64_t silent_ms;	/* age of its last heartbeat seen */
 	uint64_t breakable_ms;	/* until death may be proven; UINT64_MAX while it lives */
+	/* LOCK_FREE only: whoever had it exclusively died with it and nobody has had it since. */
+	bool	left;
+	char	left_comm[25];		/* on whose behalf that was */
 };
 
 enum lock_flags {

@@ -44,9 +44,9 @@ report "includes point downward" "$(for m in base proc block lockd fs iscsi vhos
 # What systemd would ignore or refuse of the unit, with the program of this tree in it.
 if command -v systemd-analyze >/dev/null && [ -x build/bin/lunfsd ]; then
 	unit=$(mktemp -d)
-	for service in daemon/lunfsd target/lunfs-target; do
+	for service in daemon/lunfsd target/lunfs-target kvm/lunvm-autostart; do
 		name=$(basename $service)
-		sed "s|^ExecStart=.*|ExecStart=$PWD/build/bin/$name|" $service.service >"$unit/$name.service"
+		sed "s|^ExecStart=.*|ExecStart=$PWD/build/bin/${name%-autostart}|" $service.service >"$unit/$name.service"
 		report "systemd unit $name" "$(systemd-analyze verify --man=no "$unit/$name.service" 2>&1 |
 			grep -F "$name.service")"
 	done

@@ -10,9 +10,9 @@ need_kvm() {
 	[ -c /dev/kvm ] || skip_all "$1" "no /dev/kvm"
 	chmod 755 "$work"
 	timeout -s KILL 10 "$bin/lunvm" run --run-dir "$work/vm-probe" --name probe --memory 16M \
-		--kernel "$payload" --cmdline op=off >"$work/probe" 2>&1 &&
-		grep -q "done bad=0" "$work/probe" ||
-		skip_all "$1" "this machine's KVM runs no guest: $(tail -n 1 "$work/probe")"
+		--kernel "$payload" --cmdline op=off >"$work/kvm-probe" 2>&1 &&
+		grep -q "done bad=0" "$work/kvm-probe" ||
+		skip_all "$1" "this machine's KVM runs no guest: $(tail -n 1 "$work/kvm-probe")"
 }
 
 # vm HOST lunvm-arguments…: as on that host

@@ -1,0 +1,180 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Debian's stock kernel under lunvm, on a LUN that two hosts share: one host freezes while the guest writes,
+# the other takes the guest over, every record that was acknowledged is there, and the first one, which
+# wakes up, is refused.
+#
+# Where this machine's KVM runs a Linux, the hosts are two lunfsds on it; elsewhere two machines of
+# QEMU's, whose emulated processor has nested paging, with Debian's kernel and its kvm-amd: to lunvm a
+# KVM as any other.
+top=$(cd "$(dirname "$0")/../.." && pwd)
+. "$top/tests/e2e/lib.sh"
+. "$top/tests/guest/lib.sh"
+. "$top/tests/kvm/lib.sh"
+
+guest_need && guest_kernel cloud || skip_all "kvm linux" "$GUEST_WHY"
+need_fuse "kvm linux"
+command -v mkfs.ext4 >/dev/null || skip_all "kvm linux" "no mkfs.ext4"
+inner_kernel=$GUEST_KERNEL
+accel=$(guest_accel)
+disk=ds1:/web1/root.disk
+conf=ds1:/web1/web1.conf
+
+# What the guest does: its first life writes until somebody ends it, the second one looks.
+cat >"$work/inner" <<'IN'
+mount -t ext4 /dev/vda /mnt || echo "INNER-FAILED no disk"
+if [ -s /mnt/log ]; then
+	awk '$0 != "record " NR { exit 1 }' /mnt/log && echo "INNER-HAS $(grep -c . /mnt/log)" || echo "INNER-FAILED torn"
+	umount /mnt
+else
+	i=0
+	while [ $i -lt 100000 ]; do
+		i=$((i + 1))
+		echo "record $i" >>/mnt/log
+		dd if=/dev/null of=/mnt/log conv=notrunc,fsync 2>/dev/null || { echo "INNER-FAILED $?"; break; }
+		echo "INNER-ACK $i"
+	done
+fi
+IN
+
+# A host that is a machine of QEMU's: what it does is said by its command line.
+cat >"$work/outer" <<'IN'
+guest_net
+read -r line </proc/cmdline
+host=${line##*host=}
+lunfsd --host-name "$host" &
+wait_for 30 lunfs status >/dev/null
+wait_for 60 lunfs attach $(cat /etc/lun) || fail "has the datastore"
+echo "HOST-READY"
+if [ "$host" = beta ]; then
+	wait_for 150 sh -c "lunfs lock show ds1:/web1/root.disk | grep -q 'held by host alpha'"
+	echo "HOST-SEES $(lunfs lock show ds1:/web1/root.disk | head -n 1)"
+	wait_for 200 sh -c "! lunfs lock show ds1:/web1/root.disk | grep -q 'the host lives'"
+fi
+until lunvm run ds1:/web1/web1.conf; do
+	status=$?
+	[ $status -eq 3 ] || break
+	sleep 1
+	status=0
+done
+echo "HOST-VM-ENDED ${status:-0}"
+[ "$host" = alpha ] && { check "ends the machine whose lock is lost" test "$status" = 5; } ||
+	check "runs the machine" test "${status:-0}" = 0
+IN
+
+story "kernel, initial RAM disk, configuration and disk lie on the datastore"
+target_start 127.0.0.1
+make_lun_volume
+host_start prep
+host_mount prep
+mkdir "$(mnt prep)/web1"
+guest_initrd "$work/inner.initrd" "$work/inner" -m virtio_mmio,virtio_blk,ext4
+cp "$inner_kernel" "$(mnt prep)/web1/vmlinuz"
+cp "$work/inner.initrd" "$(mnt prep)/web1/initrd.img"
+cat >"$(mnt prep)/web1/web1.conf" <<'CONF'
+name = web1
+memory = 192M
+kernel = vmlinuz
+initrd = initrd.img
+cmdline = console=ttyS0 quiet panic=-1 mitigations=off
+disk = root.disk
+on-reset = exit
+CONF
+truncate -s 64M "$work/root.img"
+mkfs.ext4 -q "$work/root.img"
+ctl prep disk import "$work/root.img" $disk || fail "no disk: $(tail -n 3 "$work/prep.ctl.log")"
+host_umount prep
+host_stop prep
+
+hosts_start() {
+	local host
+	if [ "$accel" = kvm ]; then
+		for host in alpha beta; do
+			host_start $host
+			ctl $host attach "$lun" || fail "$host does not attach"
+		done
+		VM_SECONDS=120 vm alpha run $conf >"$work/alpha.console" 2>&1 &
+		return
+	fi
+	guest_kernel full || skip_all "kvm linux" "$GUEST_WHY"
+	echo "$lun" | sed 's/127\.0\.0\.1/10.0.2.2/' >"$work/lun-url"
+	guest_initrd "$work/outer.initrd" "$work/outer" -m kvm_amd,virtio_pci,virtio_net,fuse \
+		-f "$bin/lunfsd:/usr/sbin/lunfsd" -f "$bin/lunfs:/usr/sbin/lunfs" \
+		-f "$bin/lunvm:/usr/sbin/lunvm" -f "$work/lun-url:/etc/lun"
+	for host in alpha beta; do
+		GUEST_ACCEL=tcg GUEST_MEMORY=640M GUEST_APPEND="mitigations=off host=$host" guest_run "kvm linux: $host" 280 \
+			"$work/outer.initrd" "$work/$host.console" -M q35 -cpu EPYC,+svm,+npt \
+			-netdev user,id=n0 -device virtio-net-pci,netdev=n0 >"$work/$host.out" 2>&1 &
+		declare -g "${host}_job=$!"
+	done
+}
+
+freeze() {	# freeze STOP|CONT: the first host
+	if [ "$accel" = kvm ]; then
+		kill "-$1" "$(worker_of alpha)"
+	else
+		pkill "-$1" -P "$(pgrep -P "$alpha_job" timeout)"
+	fi
+}
+
+acked() { tr -d '\r' <"$work/alpha.console" | sed -n 's/.*INNER-ACK \([0-9]*\)$/\1/p' | tail -n 1; }
+
+story "Debian's kernel $(basename "$inner_kernel") boots under lunvm and writes (${accel/tcg/nested in QEMU})"
+: >"$work/alpha.console"
+: >"$work/beta.console"
+started=$(date +%s%N)
+hosts_start
+wait_for 200 sh -c "grep -q 'INNER-ACK 20' '$work/alpha.console'" || {
+	tail -n 30 "$work/alpha.console"
+	fail "it does not get there"
+}
+note "20 records with fsync $((($(date +%s%N) - started) / 1000000)) ms after the hosts were started"
+
+story "when its host freezes the other one runs it, and every acknowledged record is there"
+freeze STOP
+frozen=$(date +%s%N)
+before=$(acked)
+if [ "$accel" = kvm ]; then
+	until VM_SECONDS=120 vm beta run $conf >"$work/beta.console" 2>&1; do
+		[ $? -eq 3 ] || fail "$(tail -n 5 "$work/beta.console")"
+		[ $((($(date +%s%N) - frozen) / 1000000000)) -lt 60 ] || fail "beta does not get it"
+		sleep 0.3
+	done
+fi
+wait_for 120 grep -q "INNER-HAS\|INNER-FAILED" "$work/beta.console" || {
+	tail -n 30 "$work/beta.console"
+	fail "the guest does not get there"
+}
+note "the guest looked at its disk $((($(date +%s%N) - frozen) / 1000000)) ms after its host froze"
+has=$(tr -d '\r' <"$work/beta.console" | sed -n 's/.*INNER-HAS \([0-9]*\)$/\1/p')
+[ "${has:-0}" -ge "$before" ] || fail "$before records were acknowledged, ${has:-none} are there"
+
+story "the host that wakes up is refused, and ends its machine"
+freeze CONT
+if [ "$accel" = kvm ]; then
+	host_start alpha
+	wait_for 60 grep -q "used elsewhere\|attached anew\|lost its place" "$work/alpha.console" ||
+		fail "$(tail -n 5 "$work/alpha.console")"
+else
+	wait "$beta_job" || { cat "$work/beta.out"; fail "beta's claims hold"; }
+	# Its lunfsd says that the slot is gone; the launcher gives up.
+	wait_for 100 grep -q "HOST-VM-ENDED" "$work/alpha.console" || {
+		tail -n 30 "$work/alpha.console"
+		fail "it does not end"
+	}
+	! grep -q INNER-FAILED "$work/alpha.console" || fail "the guest saw an error: $(grep INNER-FAILED "$work/alpha.console")"
+	grep -q "HOST-VM-ENDED 5" "$work/alpha.console" || fail "$(tail -n 8 "$work/alpha.console")"
+	wait "$alpha_job" || { cat "$work/alpha.out"; fail "alpha's claims hold"; }
+fi
+
+story "volume and filesystem are whole"
+for host in alpha beta; do
+	[ -z "${pid_of[$host]:-}" ] || host_stop $host
+done
+host_start after
+ctl after attach "$lun" || fail "cannot be attached"
+ctl after disk export $disk "$work/raw" || fail "cannot be exported"
+e2fsck -fn "$work/raw" >"$work/e2fsck.log" 2>&1 || fail "$(cat "$work/e2fsck.log")"
+host_stop after
+check_volume
+finish
