@@ -158,7 +158,8 @@ static enum pdu_reject_reason take_request(struct tgt_text *t, const struct tgt_
 		return data_len ? PDU_REJECT_PROTOCOL_ERROR : 0;
 	if (data_len > sizeof(t->in) - t->in_len)
 		return PDU_REJECT_OUT_OF_RESOURCES;
-	memcpy(t->in + t->in_len, data, data_len);
+	if (data_len)
+		memcpy(t->in + t->in_len, data, data_len);
 	t->in_len += data_len;
 	if (bhs->flags & PDU_LOGIN_CONTINUE)
 		return 0;
