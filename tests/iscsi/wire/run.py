@@ -7,6 +7,7 @@ run.py [PART…]: the cases whose names contain one of PARTs, or all.
 import sys
 
 import cases_data
+import cases_fence
 import cases_login
 import cases_order
 from harness import Suite
@@ -14,7 +15,7 @@ from harness import Suite
 
 def main():
     suite = Suite()
-    cases = cases_login.CASES + cases_data.CASES + cases_order.CASES
+    cases = cases_login.CASES + cases_data.CASES + cases_order.CASES + cases_fence.CASES
     wanted = sys.argv[1:]
     for case in cases:
         if not wanted or any(w in case.__name__ for w in wanted):
