@@ -63,8 +63,8 @@ $$(B)/bin/$(1): $$($(1)_main:%.c=$$(B)/%.o) $$(call archives,$$($(1)_uses))
 all: $$(B)/bin/$(1)
 endef
 
-PKG_CFLAGS := $(shell pkg-config --cflags libiscsi libisal jansson fuse3 libseccomp blkid uuid 2>/dev/null)
-LIBS := -laio $(shell pkg-config --libs libiscsi libisal jansson fuse3 libseccomp blkid uuid libcrypto 2>/dev/null) -lpthread
+PKG_CFLAGS := $(shell pkg-config --cflags libiscsi libisal jansson fuse3 libseccomp blkid uuid zlib 2>/dev/null)
+LIBS := -laio $(shell pkg-config --libs libiscsi libisal jansson fuse3 libseccomp blkid uuid libcrypto zlib 2>/dev/null) -lpthread
 
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
@@ -76,7 +76,7 @@ $(B)/%.o: %.c
 quiet_goals := help deps check demo bench fuzz powercut model conformance clean
 ifneq ($(filter-out $(quiet_goals),$(or $(MAKECMDGOALS),all)),)
 missing := $(strip $(foreach p,libisal:libisal-dev jansson:libjansson-dev fuse3:libfuse3-dev \
-	libseccomp:libseccomp-dev blkid:libblkid-dev uuid:uuid-dev libcrypto:libssl-dev libiscsi:libiscsi-dev,\
+	libseccomp:libseccomp-dev blkid:libblkid-dev uuid:uuid-dev libcrypto:libssl-dev zlib:zlib1g-dev libiscsi:libiscsi-dev,\
 	$(shell pkg-config --exists $(firstword $(subst :, ,$(p))) || echo $(lastword $(subst :, ,$(p))))))
 ifneq ($(missing),)
 $(error missing Debian packages: $(missing); install them, or run `make deps`)

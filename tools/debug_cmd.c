@@ -12,6 +12,7 @@
 #include "fs/dir.h"
 #include "fs/journal.h"
 #include "fs/super.h"
+#include "tools/debug_dump.h"
 #include "tools/debug_json.h"
 #include "tools/volume_open.h"
 
@@ -23,8 +24,12 @@ static const char usage[] =
 "       lunfs debug DEVICE ag N\n"
 "       lunfs debug DEVICE lock ADDRESS | block ADDRESS\n"
 "       lunfs debug DEVICE inode ID | PATH\n"
+"       lunfs debug DEVICE dump FILE\n"
+"       lunfs debug restore FILE NEWFILE\n"
 "\n"
-"Prints metadata blocks, every field by the name that FORMAT.md gives it.\n";
+"Prints metadata blocks, every field by the name that FORMAT.md gives it.  dump writes all\n"
+"metadata to a file, for a bug report: names and attributes, not what files hold; restore\n"
+"makes a sparse volume of it.\n";
 
 /* What the subcommands work on. */
 struct debug {
@@ -297,6 +302,37 @@ static int show_path(struct debug *d, const char *path)
 	return show_inode(d, id);
 }
 
+/* ---- all metadata ---- */
+
+static int say_blocks(json_t *json, const char *file, uint64_t blocks)
+{
+	if (json)
+		json_object_set_new(json, "dumped", json_integer((json_int_t)blocks));
+	else
+		printf("%s: %llu blocks of metadata\n", file, (unsigned long long)blocks);
+	return EXIT_OK;
+}
+
+static int dump(struct debug *d, const char *file)
+{
+	char why[400] = "";
+	uint64_t blocks;
+
+	if (debug_dump(d->dev, file, &blocks, why, sizeof(why)))
+		return fail("%s", why);
+	return say_blocks(d->json, file, blocks);
+}
+
+static int restore(const char *file, const char *to)
+{
+	char why[400] = "";
+	uint64_t blocks;
+
+	if (debug_restore(file, to, &blocks, why, sizeof(why)))
+		return fail("%s", why);
+	return say_blocks(NULL, to, blocks);
+}
+
 /* ---- the command ---- */
 
 static int run(struct debug *d, int argc, char **argv)
@@ -314,6 +350,8 @@ static int run(struct debug *d, int argc, char **argv)
 		return show_super(d);
 	if (argc == 1 && argv[0][0] == '/')
 		return show_path(d, argv[0]);
+	if (argc == 2 && strcmp(argv[0], "dump") == 0)
+		return dump(d, argv[1]);
 	for (size_t i = 0; argc == 2 && i < ARRAY_SIZE(commands); i++)
 		if (strcmp(argv[0], commands[i].name) == 0)
 			return parse_number(argv[1], &n) ? EXIT_USAGE : commands[i].show(d, n);
@@ -366,6 +404,8 @@ int debug_main(int argc, char **argv, bool json)
 		fputs(usage, stdout);
 		return EXIT_OK;
 	}
+	if (argc == 4 && strcmp(argv[1], "restore") == 0)
+		return restore(argv[2], argv[3]);
 	if (argc < 3) {
 		fputs(usage, stderr);
 		return EXIT_USAGE;

@@ -6,7 +6,7 @@
 set -eu
 
 packages="gcc binutils make pkg-config libaio-dev libisal-dev libjansson-dev libfuse3-dev fuse3
-	libseccomp-dev libblkid-dev uuid-dev libssl-dev libiscsi-dev libcunit1-dev
+	libseccomp-dev libblkid-dev uuid-dev libssl-dev zlib1g-dev libiscsi-dev libcunit1-dev
 	acl attr acpica-tools cppcheck e2fsprogs xfsprogs fio jq mandoc procps psmisc python3 qemu-utils
 	qemu-system-common util-linux iproute2 tgt mount bsdextrautils strace spin libiscsi-bin qemu-block-extra
 	qemu-system-x86 busybox-static open-iscsi dmsetup"

@@ -35,12 +35,33 @@ listing() {	# listing IMAGE: what v1.list was made by
 same_list() { listing "$1" | diff "$2" -; }
 far_is_there() { tail -c +4000000000001 "$work/got/vm1/huge" | head -c 3 | grep -qx far; }
 
+# What a check says of the volume that a dump makes is what it says of the one that was dumped,
+# and nothing that a file held is in it.
+same_dump() {
+	local name=$1
+	rm -f "$work/dump" "$work/again.img"
+	build/bin/lunfs debug "$work/$name.img" dump "$work/dump" &&
+		build/bin/lunfs debug restore "$work/dump" "$work/again.img" || return 1
+	for image in "$name" again; do
+		build/bin/fsck.lunfs -n -v "$work/$image.img" | sed "s|^$work/$image.img||" \
+			>"$work/$image.check"
+	done
+	diff "$work/$name.check" "$work/again.check" || return 1
+	! grep -aq "line of file" "$work/again.img"
+}
+refused() { ! "$@"; }
+
 for packed in tests/golden/v*.img.xz; do
 	name=$(basename "$packed" .img.xz)
 	python3 -c 'import lzma, shutil, sys
 shutil.copyfileobj(lzma.open(sys.argv[1]), open(sys.argv[2], "wb"))' "$packed" "$work/$name.img"
 	claim "$name is clean" build/bin/fsck.lunfs -n "$work/$name.img"
 	claim "$name reads as it did" same_list "$work/$name.img" "tests/golden/$name.list"
+	claim "$name is dumped and restored" same_dump "$name"
+	claim "$name: no dump is written over anything" refused build/bin/lunfs debug \
+		"$work/$name.img" dump "$work/$name.img"
+	claim "$name: what is no dump is refused" refused build/bin/lunfs debug restore \
+		"$work/$name.img" "$work/no.img"
 	claim "$name: a disk of 5 TiB has its one line where it was" far_is_there
 done
 exit $bad
