@@ -270,6 +270,15 @@ static void opened(struct reactor_call *c)
 	call_done(d);
 }
 
+/* It was opened, but that is of no use: the next attempt shall not take it for another's. */
+static void give_file_up(struct disk *d)
+{
+	if (d->writable)
+		inode_writer_forget(d->fs, d->f->ino);
+	fs_close(d->fs, d->f);
+	d->f = NULL;
+}
+
 static int open_file(struct disk *d, const struct disk_claim *resume, struct lock_holder *holder)
 {
 	unsigned int flags = d->p.multi ? FS_OPEN_MULTI :
@@ -292,10 +301,8 @@ static int open_file(struct disk *d, const struct disk_claim *resume, struct loc
 		err = prepare_file(d);
 	if (!err)
 		err = check_size(d, file_size(d->f->ino));
-	if (!err)
-		return 0;
-	fs_close(d->fs, d->f);
-	d->f = NULL;
+	if (err)
+		give_file_up(d);
 	return err;
 }
 
@@ -311,10 +318,8 @@ int disk_open(struct disk *d, const struct disk_claim *resume, struct lock_holde
 		err = open_file(d, resume, holder);
 	if (!err && resume && d->f->mode == LOCK_EXCLUSIVE) {
 		err = disk_work_resume(d);
-		if (err) {
-			fs_close(d->fs, d->f);
-			d->f = NULL;
-		}
+		if (err)
+			give_file_up(d);
 	}
 	if (!err)
 		memset(d->fresh, 0, sizeof(*d->fresh));

@@ -101,6 +101,9 @@ void inode_open_move(struct fs_file *f, struct inode *to);
 int inode_writer_enter(struct fs *fs, struct inode *ino);
 void inode_writer_leave(struct fs *fs, struct inode *ino);
 
+/** inode_writer_forget() - an open for writing comes to nothing: it does not count for writers_ever. */
+void inode_writer_forget(struct fs *fs, struct inode *ino);
+
 static inline void disk_add32(le32 *v, int32_t n)
 {
 	*v = cpu_to_le32(le32_to_cpu(*v) + (uint32_t)n);

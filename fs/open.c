@@ -137,6 +137,13 @@ int inode_writer_enter(struct fs *fs, struct inode *ino)
 	return err;
 }
 
+void inode_writer_forget(struct fs *fs, struct inode *ino)
+{
+	env_mutex_lock(fs->env, &fs->open_mutex);
+	ino->writers_ever--;
+	env_mutex_unlock(fs->env, &fs->open_mutex);
+}
+
 void inode_writer_leave(struct fs *fs, struct inode *ino)
 {
 	env_mutex_lock(fs->env, &fs->open_mutex);
@@ -323,6 +330,8 @@ static int open_locked(struct fs *fs, struct fs_file *f, const struct fs_cred *c
 		return 0;
 	if (f->chained)
 		image_close(fs, f->ino);
+	if (f->flags & FS_OPEN_WRITE && !(f->flags & FS_OPEN_TRUNCATE))
+		inode_writer_forget(fs, f->ino);
 	open_leave(fs, f);
 	cluster_put(fs, lock, f->mode, LOCK_OPEN);
 	return err;
