@@ -278,6 +278,40 @@ static void chaos_hold(struct world *w)
 	simdisk_inject(w->disk, &rule);
 }
 
+/* A lock is taken or given up, nobody knows if, and the record cannot be read for a while. */
+static void unclear_strikes(void *arg, const struct simdisk_rule *rule, enum blk_op op)
+{
+	struct sim_host *h = arg;
+	struct world *w = h->w;
+	struct simdisk_rule blind = { .fault = SIMDISK_FAIL, .ops = 1u << BLK_READ, .host = rule->host,
+				      .off = rule->off, .len = rule->len, .struck = struck, .arg = w };
+
+	w->struck[rule->fault][op]++;
+	w->counters[COUNT_unclear]++;
+	blind.until_ns = sim_now_ns(w->sim) + (300 + world_below(w, 2500)) * MSEC;
+	simdisk_inject(w->disk, &blind);
+}
+
+static void chaos_unclear(struct world *w)
+{
+	static const enum simdisk_fault faults[] = {
+		SIMDISK_FAIL, SIMDISK_FAIL_APPLIED, SIMDISK_TIMEOUT, SIMDISK_TIMEOUT_APPLIED,
+		SIMDISK_TIMEOUT_LATE };
+	struct sim_host *h = pick_host(w);
+	struct simdisk_rule rule = { .struck = unclear_strikes, .ops = 1u << BLK_CAW, .count = 1 };
+
+	if (!h)
+		return;
+	rule.arg = h;
+	rule.host = h->env;
+	rule.off = w->super.ag_addr;
+	rule.len = w->super.size - w->super.ag_addr;
+	rule.fault = faults[world_below(w, ARRAY_SIZE(faults))];
+	rule.skip = world_below(w, 8);
+	rule.delay_ns = world_below(w, 1500) * MSEC;
+	simdisk_inject(w->disk, &rule);
+}
+
 /* A write that everybody has given up lands when somebody else may hold what it is addressed to. */
 static void chaos_late_write(struct world *w)
 {
@@ -374,7 +408,7 @@ static void chaos_step(struct world *w)
 		void (*fn)(struct world *w);
 	} kinds[] = {
 		{ 15, chaos_crash }, { 12, chaos_freeze }, { 6, chaos_freeze_write },
-		{ 9, chaos_hold }, { 28, chaos_command }, { 4, chaos_late_write }, { 8, chaos_stall },
+		{ 9, chaos_hold }, { 25, chaos_command }, { 3, chaos_unclear }, { 4, chaos_late_write }, { 8, chaos_stall },
 		{ 4, chaos_path_loss }, { 4, chaos_jump }, { 4, chaos_corrupt },
 		{ 2, chaos_power_cut }, { 4, chaos_detach } };
 	unsigned int dice = (unsigned int)world_below(w, 100), i = 0;

@@ -3,6 +3,16 @@
 #ifndef LUNFS_TESTS_SIM_MODEL_H
 #define LUNFS_TESTS_SIM_MODEL_H
 
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "fs/format.h"
+
+struct life;
+struct world;
+
+#define HOSTS_MAX	64u
 #define DIRS		4u
 #define NAMES		16u	/* a directory */
 #define CELL		512u

@@ -25,10 +25,10 @@
 #include "fs/check.h"
 #include "fs/fs.h"
 #include "fs/mkfs.h"
+#include "tests/sim/cluster/model.h"
 
 #define MSEC		NSEC_PER_MSEC
 #define SEC		NSEC_PER_SEC
-#define HOSTS_MAX	64u
 #define MANY_HOSTS	8u	/* of most runs; others have HOSTS_MAX */
 #define MANY_HOSTS_EVERY 61u	/* seeds */
 #define LIVES_MAX	4096u	/* attachments of one run */
@@ -49,6 +49,7 @@
 	X(stall_all, "fault: array stalled for all") \
 	X(stall_one, "fault: path of one host stalled") \
 	X(path_lost, "fault: path lost by one host") \
+	X(unclear, "fault: lock's CAW without an answer, and not to be read back") \
 	X(hold, "fault: host frozen between its lease check and the command") \
 	X(torn, "fault: write torn by a crash") \
 	X(cut_kept, "fault: unflushed write kept by a power cut") \
@@ -110,8 +111,9 @@
 	X(caw_miscompared, "CAW: miscompared, lost") \
 	X(lock_bump, "unclear lock: sequence raised, so that nothing lands any more") \
 	X(fate_freed, "unclear lock: found to be ours, freed") \
-	X(fate_moved, "unclear lock or stray: found to have moved on, or made to") \
-	X(stray, "stray: a record that named us for no reason freed") \
+	X(fate_moved, "unclear lock: found to have moved on, or made to") \
+	X(stray_look, "stray: a record looked at, as others want it for long") \
+	X(stray, "defence: a record that named us for no reason freed") \
 	X(replay, "journal: replayed by another host") \
 	X(lock_multi, "lock: free to multi-writer") \
 	X(lock_multi_join, "lock: writer added") \
@@ -298,7 +300,5 @@ void rules_died(struct world *w, struct life *life);
 /* ---- watch.c ---- */
 
 void watch_start(struct world *w);
-
-#include "tests/sim/cluster/model.h"
 
 #endif

@@ -70,10 +70,10 @@ int __wrap_record_settle_fate(struct lockd *ld, uint64_t addr, uint64_t sequence
 {
 	int err = __real_record_settle_fate(ld, addr, sequence, r);
 
-	if (err == 1)
-		seen(COUNT_fate_freed);
-	else if (!err)
-		seen(COUNT_fate_moved);
+	if (!sequence)
+		seen(err == 1 ? COUNT_stray : COUNT_stray_look);
+	else if (err >= 0)
+		seen(err == 1 ? COUNT_fate_freed : COUNT_fate_moved);
 	return err;
 }
 
@@ -98,7 +98,6 @@ void transitions_logged(const char *line)
 		{ COUNT_gate_again, "the lease is valid again" },
 		{ COUNT_gate_gap, "that the boot clock did not see" },
 		{ COUNT_slot_lost, "is lost: " },
-		{ COUNT_stray, "named us for no reason: released" },
 		{ COUNT_recover_retry, "trying again later" },
 		{ COUNT_fence_forced, "without proof that it is dead (forced)" },
 	};
