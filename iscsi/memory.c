@@ -19,8 +19,7 @@ static uint32_t need_of(const struct tgt_task *task)
 	return task->scsi.out_len > task->scsi.in_max ? task->scsi.out_len : task->scsi.in_max;
 }
 
-/* @task's buffer, if there is one now. */
-static bool get(struct tgt_task *task, uint32_t len)
+bool memory_get_now(struct tgt_task *task, uint32_t len)
 {
 	struct tgt_home *home = task->session->home;
 
@@ -28,11 +27,6 @@ static bool get(struct tgt_task *task, uint32_t len)
 		return false;
 	task->memory_ns = reactor_now_ns(home->reactor);
 	return true;
-}
-
-bool memory_get_now(struct tgt_task *task, uint32_t len)
-{
-	return get(task, len);
 }
 
 bool memory_get(struct tgt_task *task, bool data_comes)
@@ -46,7 +40,7 @@ bool memory_get(struct tgt_task *task, bool data_comes)
 		return true;
 	if (behind && !data_comes && !pool_is_entitled(&home->pool, need))
 		return false;
-	return get(task, need);
+	return memory_get_now(task, need);
 }
 
 static void watch(struct tgt_home *home, uint64_t now)
@@ -101,7 +95,7 @@ static void serve_waiters(struct reactor_end *e)
 	while (!list_empty(&home->waiting)) {
 		struct tgt_task *task = list_first(&home->waiting, struct tgt_task, queue);
 
-		if (!get(task, need_of(task)))
+		if (!memory_get_now(task, need_of(task)))
 			return;
 		list_del(&task->queue);
 		task_has_memory(task);
