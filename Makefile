@@ -131,6 +131,7 @@ check: deps
 demo: deps
 	@$(MAKE) -s -j2 all
 	@tests/demo.sh
+	@tests/demo_vm.sh
 
 bench: deps
 	@$(MAKE) -s -j2 all

@@ -289,12 +289,28 @@ void source_release(const struct config_disk *d, const char *run_dir)
 
 /* ---- looking around ---- */
 
+/* Lock records have room for 24 bytes of it. */
+static bool names_vm(const json_t *lock, const char *key, const char *vm)
+{
+	return !strncmp(ctl_str(lock, key), vm, 24);
+}
+
+/*
+ * A host that had the lock already, when it made the disk say, writes the name into the record only
+ * when somebody asks for it: one without a name may have been this machine's as well.
+ */
+static bool was_left(const json_t *lock, const char *vm)
+{
+	const json_t *left = json_object_get(lock, "left_by");
+
+	return left && (!*ctl_str(lock, "left_by") || names_vm(lock, "left_by", vm));
+}
+
 int source_past(const struct config_disk *d, const char *vm, const char *run_dir,
 		enum source_past *past, char *why, size_t why_size)
 {
 	enum vm_exit status;
 	struct asking a = { .status = &status, .why = why, .why_size = why_size };
-	const char *left;
 	json_t *lock;
 	int err = begin(&a, d->source, run_dir);
 
@@ -302,9 +318,9 @@ int source_past(const struct config_disk *d, const char *vm, const char *run_dir
 		return err;
 	err = ask(&a, "lock-show", NULL, NULL, &lock);
 	if (!err) {
-		left = ctl_str(lock, "left_by");
-		*past = strcmp(ctl_str(lock, "mode"), "free") ? SOURCE_HELD :
-			*left && !strncmp(left, vm, 24) ? SOURCE_LEFT : SOURCE_FREE;
+		/* A lock that a host only keeps, after it made the disk, say, has another name. */
+		*past = names_vm(lock, "process", vm) ? SOURCE_HELD :
+			was_left(lock, vm) ? SOURCE_LEFT : SOURCE_FREE;
 		json_decref(lock);
 	}
 	ctl_client_close(&a.client);

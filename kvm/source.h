@@ -30,9 +30,9 @@ void source_release(const struct config_disk *d, const char *run_dir);
 
 /* What a disk's lock says of the machine that had it. */
 enum source_past {
-	SOURCE_FREE,		/* nobody has it: it was never used, or its machine was stopped */
+	SOURCE_FREE,		/* it does not run, or its machine was stopped; who has it is no machine */
 	SOURCE_LEFT,		/* its host died with it */
-	SOURCE_HELD,		/* somebody has it */
+	SOURCE_HELD,		/* it runs, on this host or another */
 };
 
 /** source_past() - of disk @d, whose machine is @vm.  Return: 0; -errno with @why. */

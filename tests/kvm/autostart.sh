@@ -91,4 +91,21 @@ watch alpha
 sleep 4
 [ "$(count_running web1 alpha beta gamma)" = 1 ] || fail "it runs twice"
 running alpha web1 && fail "it moved"
+
+story "also if nobody had asked for the disk before its host died"
+for host in alpha beta gamma; do kill "${watcher[$host]}" 2>/dev/null; done
+for host in alpha beta gamma; do vm $host kill web1 2>/dev/null; done
+watch gamma
+sleep 3		# its first look, which starts what nobody runs, is over
+ctl alpha disk create ds1:/off/new.disk --size 64M || fail "no disk"
+host_mount alpha
+sed -i 's/^disk = .*/disk = new.disk/; s/= no$/= yes/' "$(mnt alpha)/off/off.conf"
+host_umount alpha
+vm alpha run --detach "ds1:/off/off.conf" || fail "it does not run"
+sleep 3
+launcher=$(vm_pid alpha off pid)
+host_kill alpha
+kill -KILL "$launcher"
+wait_for 40 running gamma off || fail "nobody runs it: $(cat "$work/watch-gamma.log")"
+vm gamma kill off
 finish

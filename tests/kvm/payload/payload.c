@@ -2,7 +2,7 @@
 /*
  * The test guest: a virtio-blk driver that writes patterns and reads them back, in ring 3.
  *
- * The command line says what to do: op=write|read|verify|stress|count|crash|reset|panic|cx16|off,
+ * The command line says what to do: op=write|read|verify|stress|life|count|crash|reset|panic|cx16|off,
  * n= blocks, bs= bytes each, qd= requests under way, irq=0|1, rounds=, cpus=1|2, seed=.
  * What happened is on the console: "payload: …" lines, the last one "payload: done bad=N".
  */
@@ -304,6 +304,40 @@ static void flush(struct lane *l)
 	reap(l);
 }
 
+/* ---- a guest with a memory ---- */
+
+#define LIFE_MAGIC	0x6566696c6d766e75ull
+
+static void one(struct lane *l, unsigned int type)
+{
+	l->block[0] = 0;
+	submit(l, 0, type);
+	reap(l);
+}
+
+/* Looks at what the life before has written, writes all anew, and says so when it is durable. */
+static void live(struct lane *l)
+{
+	volatile uint64_t *word = (uint64_t *)l->buf[0];
+	uint64_t before;
+
+	one(l, READ);
+	before = word[1] == LIFE_MAGIC ? word[0] : 0;
+	if (before)
+		work(l, 1, WORK_VERIFY, before);
+	say("payload: life ", before + 1, "");
+	say(", blocks of the life before that are wrong: ", l->bad, "\n");
+	work(l, 1, WORK_WRITE, before + 1);
+	flush(l);
+	word[0] = before + 1;
+	word[1] = LIFE_MAGIC;
+	one(l, WRITE);
+	flush(l);
+	say("payload: life ", before + 1, " has written\n");
+	for (;;)
+		work(l, 1, WORK_VERIFY, before + 1);
+}
+
 /* ---- the second processor ---- */
 
 static void stress(struct lane *l, uint64_t first)
@@ -406,6 +440,8 @@ void main(const uint8_t *zero_page)
 	} else if (same(opt_op, "read")) {
 		for (uint64_t r = 0; r < opt_rounds; r++)
 			work(&lanes[0], 0, WORK_READ, 0);
+	} else if (same(opt_op, "life")) {
+		live(&lanes[0]);
 	} else if (same(opt_op, "verify")) {
 		work(&lanes[0], 0, WORK_VERIFY, opt_seed);
 	} else {
