@@ -12,6 +12,7 @@
 
 #include "base/text.h"
 #include "daemon/ctl_json.h"
+#include "daemon/merger.h"
 #include "fs/image.h"
 
 #define PIECE_NS	(300 * NSEC_PER_MSEC)	/* of work in one request */
@@ -242,22 +243,42 @@ static int disk_info(struct store *s, const struct ctl_request *rq, json_t **out
 
 /* ---- snapshots and clones ---- */
 
-static int do_snapshot(struct store *s, const struct ctl_request *rq, json_t **out, char *why,
-			 size_t why_size)
+/* The attachment of the disk that @path names now, referenced; NULL: it has none. */
+static struct attachment *attachment_of(struct disks *disks, struct store *s, const char *path)
+{
+	struct fs_attr attr;
+
+	return fs_resolve(s->fs, path, &attr) ? NULL : disks_find_id(disks, s, attr.id);
+}
+
+/* Under a guest its requests wait for a moment. */
+static int do_snapshot(struct disks *disks, struct store *s, const struct ctl_request *rq,
+		       json_t **out, char *why, size_t why_size)
 {
 	char snap[NAME_BYTES_MAX + 1];
+	struct attachment *a;
+	uint64_t dir, pause_ns = 0;
 	struct fs_attr attr;
 	const char *name;
-	uint64_t dir;
 	int err = split(s, rq->path, &dir, &name);
 
 	if (!err)
 		err = snapshot_name(name, rq->name, snap, sizeof(snap), why, why_size);
-	if (!err)
+	if (err)
+		return err;
+	a = attachment_of(disks, s, rq->path);
+	if (a) {
+		err = disk_snapshot(a->disk, dir, name, snap, &attr, &pause_ns);
+		disks_moved(a);
+		disks_put(a);
+	} else {
 		err = fs_snapshot(s->fs, dir, name, snap, NULL, &attr);
-	if (!err)
-		*out = json_object();
-	return err;
+	}
+	if (err)
+		return err;
+	*out = json_object();
+	json_object_set_new(*out, "pause_ms", json_real((double)pause_ns / NSEC_PER_MSEC));
+	return 0;
 }
 
 /* The id of rq's snapshot; it has to be one. */
@@ -304,14 +325,22 @@ static int disk_snapshot_delete(struct store *s, const struct ctl_request *rq, j
 	return 0;
 }
 
-static int disk_revert(struct store *s, const struct ctl_request *rq, json_t **out, char *why,
-		       size_t why_size)
+static int disk_revert(struct disks *disks, struct store *s, const struct ctl_request *rq,
+		       json_t **out, char *why, size_t why_size)
 {
+	struct attachment *a = attachment_of(disks, s, rq->path);
 	char snap[NAME_BYTES_MAX + 1];
 	struct fs_attr attr;
 	const char *name;
 	uint64_t dir, id;
-	int err = find_snapshot(s, rq, &dir, snap, &id, why, why_size);
+	int err;
+
+	if (a) {
+		disks_put(a);
+		return text_refuse(-EBUSY, why, why_size, "%.100s:%.300s: attached: a guest would not "
+				   "know what happens to it; detach it first", s->fs->label, rq->path);
+	}
+	err = find_snapshot(s, rq, &dir, snap, &id, why, why_size);
 
 	if (!err)
 		err = split(s, rq->path, &dir, &name);
@@ -345,19 +374,18 @@ static int disk_clone(struct store *s, const struct ctl_request *rq, json_t **ou
 }
 
 /* A piece of what deleted snapshots below the disk have to move into the next image. */
-static int disk_merge(struct store *s, const struct ctl_request *rq, json_t **out)
+static int disk_merge(struct disks *disks, struct store *s, const struct ctl_request *rq,
+		      json_t **out)
 {
 	uint64_t end = env_now_ns(s->fs->env) + PIECE_NS;
 	struct merge m = { .unit = rq->from };
 	struct fs_attr attr;
-	struct fs_file *f;
-	int err = open_disk(s, rq->path, FS_OPEN_WRITE, &f, &attr), more = 1;
+	int more = 1, err = fs_resolve(s->fs, rq->path, &attr);
 
 	if (err)
 		return err;
 	while (more > 0 && env_now_ns(s->fs->env) < end)
-		more = fs_merge_step(s->fs, f, &m);
-	fs_close(s->fs, f);
+		more = merger_step(disks, s, attr.id, &m);
 	if (more < 0)
 		return more;
 	*out = json_object();
@@ -462,13 +490,13 @@ int ctl_disk_run(struct disks *disks, struct store *s, const struct ctl_request 
 		err = disk_info(s, rq, out);
 		break;
 	case CTL_DISK_SNAPSHOT:
-		err = do_snapshot(s, rq, out, why, why_size);
+		err = do_snapshot(disks, s, rq, out, why, why_size);
 		break;
 	case CTL_DISK_SNAPSHOT_DELETE:
 		err = disk_snapshot_delete(s, rq, out, why, why_size);
 		break;
 	case CTL_DISK_REVERT:
-		err = disk_revert(s, rq, out, why, why_size);
+		err = disk_revert(disks, s, rq, out, why, why_size);
 		break;
 	case CTL_DISK_CLONE:
 		err = disk_clone(s, rq, out, why, why_size);
@@ -477,7 +505,7 @@ int ctl_disk_run(struct disks *disks, struct store *s, const struct ctl_request 
 		err = disk_discard(s, rq, out);
 		break;
 	case CTL_DISK_MERGE:
-		err = disk_merge(s, rq, out);
+		err = disk_merge(disks, s, rq, out);
 		break;
 	default:
 		break;

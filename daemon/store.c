@@ -566,6 +566,10 @@ int store_detach(struct store *s, char *why, size_t why_size)
 	int err = 0;
 
 	pthread_mutex_lock(&all->mutex);
+	__atomic_store_n(&s->leaving, true, __ATOMIC_RELAXED);
+	while (s->background)
+		pthread_cond_wait(&all->changed, &all->mutex);
+	__atomic_store_n(&s->leaving, false, __ATOMIC_RELAXED);
 	if (!list_empty(&s->mounts)) {
 		snprintf(why, why_size, "%.100s: mounted on %.200s; umount that first",
 			 s->fs->label, list_first(&s->mounts, struct mount, node)->dir);

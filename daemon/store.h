@@ -38,6 +38,8 @@ struct store {
 	enum store_state state;
 	bool		implicit;	/* a mount attached it: the last umount detaches it */
 	unsigned int	refs;		/* commands, mounts and virtual disks that use it */
+	unsigned int	background;	/* of these, work that gives way to a detach … */
+	bool		leaving;	/* … which waits for that; atomic */
 	unsigned int	disks;		/* of these, virtual disks */
 	struct list	mounts;		/* struct mount; changed under both mutexes */
 	pthread_mutex_t	mounts_mutex;	/* a leaf: lockd's threads walk the list */

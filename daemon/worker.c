@@ -15,6 +15,7 @@
 #include "base/machine.h"
 #include "daemon/config.h"
 #include "daemon/ctl.h"
+#include "daemon/merger.h"
 #include "daemon/store.h"
 #include "proc/sandbox.h"
 #include "proc/spawn.h"
@@ -24,6 +25,7 @@ struct worker {
 	struct rpc_client rpc;
 	struct stores	stores;
 	struct disks	disks;
+	struct merger	merger;
 	struct rpc_given *given;
 	struct ctl	ctl;
 	int		parent_stat;	/* /proc/PARENT/stat */
@@ -149,6 +151,8 @@ static int serve(struct worker *w)
 	if (!err)
 		err = disks_init(&w->disks, &w->stores, &w->rpc, &w->hello, RPC_FD_STATE, w->given);
 	if (!err)
+		err = merger_start(&w->merger, &w->stores, &w->disks);
+	if (!err)
 		err = ctl_start(&w->ctl, RPC_FD_CONTROL, &w->stores, &w->disks, &w->hello);
 	return err ? err : packet_send(SPAWN_FD_RPC, &ready, sizeof(ready), NULL, 0);
 }
@@ -184,6 +188,7 @@ int worker_run(void)
 	}
 	spawn_wait_stop();
 	ctl_end_holds(&w.ctl);
+	merger_stop(&w.merger);
 	disks_shutdown(&w.disks);
 	err = stores_shutdown(&w.stores);
 	/* Not exit(): threads that serve connections are still there. */

@@ -116,6 +116,13 @@ struct merge { uint64_t unit; uint64_t units_moved, blocks_copied; };
 #define MERGE_UNITS	8u
 int fs_merge_step(struct fs *fs, struct fs_file *f, struct merge *m);
 
+/**
+ * fs_merge_find() - a disk below which this host has deleted a snapshot that has one child.
+ * @from: 0 at first; where to go on.
+ * Return: 1 with @top, its id; 0 there is none.  A moment old: the merge looks again.
+ */
+int fs_merge_find(struct fs *fs, uint32_t *from, uint64_t *top);
+
 /* ---- what is what ---- */
 
 struct image_info {

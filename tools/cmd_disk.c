@@ -254,8 +254,8 @@ static int snapshot_delete(struct cmd *c, const char *arg, const char *name)
 	if (children == 1)
 		err = merge(c, arg, &moved, &copied);
 	if (err)
-		fprintf(stderr, "lunfs: %s is deleted; what it holds moves into the next image with "
-			"\"lunfs disk merge %s\" once nobody uses the disk\n", name, arg);
+		fprintf(stderr, "lunfs: %s is deleted; what it holds moves into the next image in the "
+			"background, once whoever uses the disk elsewhere has closed it\n", name);
 	else if (children > 1)
 		fprintf(stderr, "lunfs: %s is deleted; its space stays until at most one of the %"
 			PRId64 " images that stand on it is left\n", name, children);
@@ -278,9 +278,13 @@ int cmd_disk_snapshot(struct cmd *c, int argc, char **argv)
 	}
 	err = call(c, !strcmp(argv[0], "create") ? "disk-snapshot" : "disk-revert", argv[1], "name",
 		   json_string(argv[2]), &result);
-	if (!err)
-		finish(c, result);
-	return err;
+	if (err)
+		return err;
+	if (!c->json && json_real_value(json_object_get(result, "pause_ms")) > 0)
+		printf("%s@%s: made; the guest's I/O waited for %.1f ms\n", argv[1], argv[2],
+		       json_real_value(json_object_get(result, "pause_ms")));
+	finish(c, result);
+	return CTL_OK;
 }
 
 int cmd_disk_clone(struct cmd *c, int argc, char **argv)

@@ -1,0 +1,75 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Snapshots of a disk that a guest writes to: made in a moment, deleted in the background, also
+# when the daemon is killed meanwhile.
+. "$(dirname "$0")/lib.sh"
+[ "$(id -u)" -eq 0 ] || skip_all snapshots_online "needs root"
+
+make_volume 2G
+host_start alpha
+disk=ds1:/root.disk
+
+lunfs() { "$bin/lunfs" --run-dir "$work/run-alpha" "$@"; }
+
+lunfs attach "$lun" >/dev/null || fail "attach"
+lunfs disk create $disk --size 256M || fail "create"
+socket=$(lunfs disk attach $disk) || fail "disk attach"
+
+guest_start() {	# guest_start SECONDS [option…]
+	local seconds=$1
+	shift
+	"$bin/lunfs-vhost-bench" --rw randrw --iodepth 8 --runtime "$seconds" --verify \
+		--ledger "$work/ledger" --reconnect 20 "$@" "$socket" >"$work/guest.log" 2>&1 &
+	guest=$!
+	in_use() { lunfs disk list | grep -q "in use"; }
+	wait_for 10 in_use || fail "the guest does not start: $(cat "$work/guest.log")"
+}
+
+deep() { lunfs --json disk info $disk | jq '.stands_on | length'; }
+at_depth() { [ "$(deep)" = "$1" ]; }
+
+story "snapshots under a guest's writes take less than 100 ms each"
+guest_start 5 --fsync 50
+worst=0
+for name in a b c d e; do
+	lunfs --json disk snapshot create $disk $name >"$work/json" || fail "snapshot $name"
+	worst=$(jq -r "[.pause_ms, $worst] | max" "$work/json")
+	jq -e '.pause_ms > 0 and .pause_ms < 100' "$work/json" >/dev/null ||
+		fail "I/O waited for $(jq .pause_ms "$work/json") ms"
+done
+note "the longest pause of five snapshots was $worst ms"
+at_depth 5 || fail "it stands on $(deep) images"
+lunfs disk snapshot list $disk | grep -q '@c' || fail "list does not show one"
+
+story "a guest's disk is not reverted under it"
+lunfs disk snapshot revert $disk a >"$work/out" 2>&1 && fail "it was"
+grep -q "detach it first" "$work/out" || fail "$(cat "$work/out")"
+
+story "snapshots are deleted under the guest, which notices nothing"
+for name in b d a; do
+	lunfs disk snapshot delete $disk $name || fail "delete $name"
+done
+wait_for 20 at_depth 2 || fail "it still stands on $(deep) images"
+wait $guest || fail "the guest found wrong data: $(cat "$work/guest.log")"
+
+story "a daemon that is killed while one moves goes on with it by itself"
+guest_start 5 --write-through
+for name in f g; do
+	lunfs disk snapshot create $disk $name || fail "snapshot $name"
+	sleep 0.5
+done
+lunfs disk snapshot delete $disk c >/dev/null &
+lunfs disk snapshot delete $disk f >/dev/null &
+sleep 0.1
+host_kill alpha
+host_start alpha
+lunfs attach "$lun" >/dev/null || fail "attach"
+moved() { ! lunfs disk info $disk | grep -q "(deleted)"; }
+wait_for 30 moved || fail "a deleted snapshot does not move: $(lunfs disk info $disk)"
+wait $guest || fail "the guest found wrong data: $(cat "$work/guest.log")"
+
+lunfs disk detach $disk --force >/dev/null || fail "detach"
+lunfs detach ds1 || fail "the datastore is not given up"
+host_stop alpha || fail "alpha ended with $?"
+check_volume
+finish
