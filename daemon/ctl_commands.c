@@ -10,6 +10,7 @@
 #include "daemon/ctl_disk.h"
 #include "daemon/ctl_json.h"
 #include "daemon/ctl_volume.h"
+#include "daemon/metrics.h"
 #include "fs/grow.h"
 
 /* ---- status, hosts ---- */
@@ -141,6 +142,18 @@ static int hosts(struct store *s, json_t **out, char *why, size_t why_size)
 	put_int(*out, "slots", count);
 	json_object_set_new(*out, "hosts", peers_json(peers, count));
 	free(peers);
+	return 0;
+}
+
+static int metrics(struct ctl *c, json_t **out)
+{
+	char *text = metrics_text(c->stores, c->disks);
+
+	if (!text)
+		return -ENOMEM;
+	*out = json_object();
+	put_text(*out, "text", text);
+	free(text);
 	return 0;
 }
 
@@ -432,6 +445,8 @@ int ctl_run(struct ctl *c, const struct ctl_request *rq, struct ctl_conn *conn, 
 	case CTL_STATUS:
 		*out = status(c);
 		return 0;
+	case CTL_METRICS:
+		return metrics(c, out);
 	case CTL_ATTACH:
 		return attach(c, rq, conn->fd, out, why, why_size);
 	case CTL_DETACH:

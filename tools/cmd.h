@@ -40,6 +40,7 @@ int cmd_disk_info(struct cmd *c, int argc, char **argv);
 int cmd_disk_grow(struct cmd *c, int argc, char **argv);
 int cmd_disk_snapshot(struct cmd *c, int argc, char **argv);
 int cmd_disk_clone(struct cmd *c, int argc, char **argv);
+int cmd_metrics(struct cmd *c, int argc, char **argv);
 int cmd_volume_grow(struct cmd *c, int argc, char **argv);
 int cmd_volume_reclaim(struct cmd *c, int argc, char **argv);
 int cmd_disk_discard(struct cmd *c, int argc, char **argv);

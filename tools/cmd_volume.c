@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* lunfs volume: whole volumes. */
+/* lunfs volume: whole volumes; lunfs metrics. */
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
@@ -115,5 +115,23 @@ int cmd_volume_reclaim(struct cmd *c, int argc, char **argv)
 	if (r.busy)
 		fprintf(stderr, "lunfs: %s: other hosts were using groups of %s, left out; run it again, "
 			"there or here\n", argv[0], cmd_size(r.busy, a));
+	return CTL_OK;
+}
+
+/* ---- metrics ---- */
+
+int cmd_metrics(struct cmd *c, int argc, char **argv)
+{
+	json_t *result;
+	int err;
+
+	(void)argc;
+	(void)argv;
+	c->client.raw = true;	/* its lines are meant as they are */
+	err = cmd_call(c, json_pack("{s:s}", "cmd", "metrics"), &result);
+	if (err || c->json)
+		return err;
+	fputs(ctl_str(result, "text"), stdout);
+	json_decref(result);
 	return CTL_OK;
 }

@@ -51,6 +51,7 @@ static const char usage[] =
 	"                         to the size that its device has now\n"
 	"  volume reclaim DS [--rate BYTES]\n"
 	"                         give free space back to the device, so much a second\n"
+	"  metrics                what was counted, in Prometheus' text format\n"
 	"  attach DEVICE          take part in a datastore, without a mount\n"
 	"     [-o ro,rescue,resignature,force-unsafe]\n"
 	"  detach DS              leave it\n"
@@ -81,6 +82,7 @@ static const struct subcommand {
 	{ "df", NULL, 0, 1, cmd_df, 0, 0 },
 	{ "ls", NULL, 1, 1, cmd_ls, 0, 0 },
 	{ "info", NULL, 1, 1, cmd_info, 0, 0 },
+	{ "metrics", NULL, 0, 0, cmd_metrics, 0, 0 },
 	{ "volume", "grow", 1, 1, cmd_volume_grow, 0, CMD_SIZE },
 	{ "volume", "reclaim", 1, 1, cmd_volume_reclaim, 0, CMD_RATE },
 	{ "disk", "create", 1, 1, cmd_disk_create, 0, CMD_SIZE | CMD_THICK },

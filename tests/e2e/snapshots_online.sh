@@ -52,6 +52,19 @@ done
 wait_for 20 at_depth 2 || fail "it still stands on $(deep) images"
 wait $guest || fail "the guest found wrong data: $(cat "$work/guest.log")"
 
+story "metrics are Prometheus' text, and count what the guest did"
+check() { lunfs metrics | python3 "$(dirname "$0")/metrics_check.py" "$@"; }
+check >"$work/out" 2>&1 || fail "$(cat "$work/out")"
+writes='^lunfs_disk_requests_total.*disk="/root.disk",op="write"'
+check "$writes" '^lunfs_lease_age_seconds' '^lunfs_stalls_total' '^lunfs_caw_retries_total' \
+	'^lunfs_takeovers_total' '^lunfs_reactor_rounds_total.*reactor="0"' >"$work/out" ||
+	fail "something is not there"
+[ "$(check "$writes" | awk '{print ($2 > 1000)}')" = 1 ] || fail "few writes: $(check "$writes")"
+[ "$(check '^lunfs_disk_latency_seconds_count.*op="write"' | awk '{print $2}')" = \
+	"$(check "$writes" | awk '{print $2}')" ] || fail "not every write has a latency"
+printf '# TYPE a counter\na 1\n' | python3 "$(dirname "$0")/metrics_check.py" 2>/dev/null &&
+	fail "the check passes anything"
+
 story "a daemon that is killed while one moves goes on with it by itself"
 guest_start 5 --write-through
 for name in f g; do
