@@ -89,7 +89,7 @@ static void unknown_requests_are_refused(void)
 	rq.magic = RPC_MAGIC;
 	CU_ASSERT_EQUAL(check(&rq, 0), 0);
 	CU_ASSERT_EQUAL(check(&rq, 1), -EINVAL);
-	for (uint32_t op = RPC_DIAL + 1; op < RPC_DIAL + 40; op++) {
+	for (uint32_t op = RPC_CLOSED + 1; op < RPC_CLOSED + 40; op++) {
 		rq.op = op;
 		CU_ASSERT_EQUAL(check(&rq, 0), -EINVAL);
 	}
