@@ -166,6 +166,10 @@ install: all
 	# By this type the kernel knows our mounts: mount -o remount looks for it.
 	ln -sf $(PREFIX)/sbin/mount.lunfs \
 		$(DESTDIR)$(if $(filter /usr,$(PREFIX)),/usr)/sbin/mount.fuse.lunfs
+	# One file for all programs: the loader looks for the name of the one that is typed.
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	for p in $(notdir $(programs)); do install -m 644 tools/completion.bash \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$p; done
 	install -m 644 docs/man/*.5 $(DESTDIR)$(PREFIX)/share/man/man5
 	install -m 644 docs/man/*.7 $(DESTDIR)$(PREFIX)/share/man/man7
 	install -m 644 docs/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8

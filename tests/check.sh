@@ -38,6 +38,7 @@ part mutants            tests/sim/mutants.sh short
 part powercut           tests/sim/powercut.sh
 part static             tests/static.sh
 part man                tests/man.sh
+part completion         tests/completion.sh
 part model              tests/model.sh
 part golden             tests/golden/run.sh
 for script in tests/e2e/*.sh; do
