@@ -16,6 +16,17 @@ run() {
 	"$@" || fail "that went wrong"
 }
 
+watch_alpha= watch_beta=
+# shellcheck disable=SC2317,SC2086
+leave() {
+	kill $watch_alpha $watch_beta 2>/dev/null
+	for host in alpha beta; do
+		"$bin/lunvm" --run-dir "$work/vm-$host" kill web1 2>/dev/null
+	done
+	cleanup
+}
+trap leave EXIT
+
 story "a virtual machine outlives its host"
 say "A virtual machine on the datastore."
 [ "$(id -u)" -eq 0 ] || skip_all "demo of a machine" "needs root"
