@@ -99,7 +99,7 @@ static int set_number(unsigned int *to, unsigned int max, const char *value, cha
 /* A datastore to attach, or a disk to serve, from the start on. */
 static int add_given(struct config *c, bool is_disk, const char *value, char *why, size_t why_size)
 {
-	struct config_given *g = &c->given[c->given_count];
+	struct config_given *g;
 
 	if (c->given_count == CONFIG_GIVEN_MAX) {
 		snprintf(why, why_size, "more than %u datastores and disks", CONFIG_GIVEN_MAX);
@@ -113,8 +113,8 @@ static int add_given(struct config *c, bool is_disk, const char *value, char *wh
 		snprintf(why, why_size, "\"%s\" is neither an absolute path nor an iSCSI URL", value);
 		return -EINVAL;
 	}
+	g = &c->given[c->given_count++];
 	g->is_disk = is_disk;
-	c->given_count++;
 	return set_text(g->text, sizeof(g->text), value, why, why_size);
 }
 
