@@ -15,7 +15,7 @@
 #define CONFIG_REACTORS_MAX	32
 #define CONFIG_POLL_US_MAX	100000
 #define CONFIG_POLL_US_DEFAULT	50
-#define CONFIG_GIVEN_MAX	64	/* datastores and disks together */
+#define CONFIG_GIVEN_MAX	64u	/* datastores and disks together */
 #define CONFIG_STOP_MAX		3600
 #define CONFIG_STOP_DEFAULT	45	/* below that of lunfsd.service, which kills */
 

@@ -7,6 +7,7 @@
 #include "base/table.h"
 #include "block/blkfile.h"
 #include "lockd/gate.h"
+#include "base/reactor.h"
 #include "tests/nomem/each.h"
 
 static char dir[64], path[96], why[512];
@@ -189,7 +190,32 @@ static void a_table_works_without_growing(void)
 	nomem_note("tables");
 }
 
+static uint64_t make_reactor(void *arg, uint64_t n, uint64_t count)
+{
+	struct reactor *r;
+	uint64_t hits;
+	int err;
+
+	(void)arg;
+	nomem_arm(n, count);
+	err = reactor_create(env_posix(), "nomem", 0, 4, &r);
+	hits = nomem_disarm();
+	CU_ASSERT_TRUE(err == 0 || err == -ENOMEM || err == -EAGAIN);
+	if (!err)
+		reactor_destroy(r);
+	return hits;
+}
+
+static void a_reactor_is_made_or_not_at_all(void)
+{
+	struct each each = { .count = 1, .stride = 1, .run = make_reactor };
+
+	each_allocation(&each);
+	nomem_note("reactors");
+}
+
 UNIT_MAIN("nomem block",
+	UNIT_TEST(a_reactor_is_made_or_not_at_all),
 	UNIT_TEST(a_file_is_opened_or_not_at_all),
 	UNIT_TEST(a_thread_is_started_or_not_at_all),
 	UNIT_TEST(zeros_are_written_or_refused),
