@@ -532,10 +532,15 @@ static void meddle_end(struct disk *d, bool open)
 int disk_snapshot(struct disk *d, uint64_t dir, const char *name, const char *snap_name,
 		  struct fs_attr *attr, uint64_t *pause_ns)
 {
-	uint64_t began = env_now_ns(d->fs->env);
+	uint64_t began;
 	bool open;
-	int err = meddle_begin(d, &open);
+	int err;
 
+	/* What is to be flushed and committed need not all wait for the pause, nor be waited for. */
+	if (blkdev_flush(&d->dev) == -ESTALE)
+		return -EIO;
+	began = env_now_ns(d->fs->env);
+	err = meddle_begin(d, &open);
 	if (err)
 		return err;
 	err = d->writable ? fs_snapshot(d->fs, dir, name, snap_name, d->f, attr) : -EROFS;

@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Builds and runs the unit tests of one build tree: tests/unit.sh build-address-undefined
+# Builds and runs the unit tests of one build tree, one a processor at a time:
+# tests/unit.sh build-address-undefined
 set -u
 cd "$(dirname "$0")/.."
 
@@ -14,22 +15,31 @@ esac
 
 # Undefined behaviour is a failure, not a line in a log that nobody reads.
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
-make -s -j"$(nproc)" SAN="$san" unit_programs || exit 1
-bad=0
+programs=
 for t in $(make -s SAN="$san" print_unit_programs); do
-	name=${t#"$tree"/tests/}
-	if [ "$san" = thread ] && ! grep -q "$name" tests/threaded.txt; then
-		continue
-	fi
+	[ "$san" != thread ] || grep -q "${t#"$tree"/tests/}" tests/threaded.txt || continue
+	programs="$programs $t"
+done
+# shellcheck disable=SC2086
+make -s -j"$(nproc)" SAN="$san" $programs || exit 1
+
+run_one() {	# run_one PROGRAM; its output in one piece
+	local t=$1 name=${1#"$tree"/tests/} status
 	rm -f "$t.sites"
-	if LUNFS_NOMEM_SITES=$t.sites timeout 120 "$t" >"$t.log" 2>&1; then
+	LUNFS_NOMEM_SITES=$t.sites timeout 300 "$t" >"$t.log" 2>&1
+	status=$?
+	if [ $status -eq 0 ]; then
 		echo "PASS: $tree $name"
 	else
-		echo "FAIL: $tree $name (exit status $?)"
-		tail -n 60 "$t.log"
-		bad=1
+		echo "FAIL: $tree $name (exit status $status)"$'\n'"$(tail -n 60 "$t.log")"
+		return 1
 	fi
-done
+}
+export -f run_one
+export tree
+
+bad=0
+printf '%s\n' $programs | xargs -P "$(nproc)" -I {} bash -c 'run_one {}' || bad=1
 # The sanitizers look at a sample only.
 if [ "$tree" = build ]; then
 	tests/nomem/coverage.sh "$tree" || bad=1
