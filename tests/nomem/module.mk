@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # tests/nomem/: every allocation of the product made to fail in turn.  Archives and programs in
 # build/nomem/ are the product's own with the names of allocating functions replaced.
-nomem_libs := $(call uniq,$(call closure,daemon))
+nomem_libs := $(call uniq,$(call closure,daemon) $(call closure,selftest))
 nomem_tests := $(patsubst %.c,%,$(wildcard tests/nomem/*_test.c))
 nomem_progs := $(nomem_tests:%=$(B)/%)
 nomem_archives := $(nomem_libs:%=$(B)/nomem/%.a)
