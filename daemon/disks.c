@@ -62,12 +62,27 @@ static void say_not_opened(struct attachment *a, int err, const struct lock_hold
 		log_error(env_posix(), a->object, "cannot be opened: %s", strerror(-err));
 }
 
+/*
+ * Since it was attached a snapshot, on whichever host, may have made the inode that the name led to
+ * the snapshot's, which cannot be written: the disk is what the name leads to now.
+ */
+static bool leads_elsewhere(struct attachment *a)
+{
+	struct fs_attr attr;
+
+	return !a->resume && !fs_resolve(a->store->fs, a->path, &attr) &&
+	       attr.id != disk_id(a->disk) && !disk_retarget(a->disk, attr.id);
+}
+
 /* Takes the lock; a front end may or may not be there already. */
 static int attachment_open(struct attachment *a)
 {
 	struct lock_holder h = { 0 };
 	int err = a->ended[0] ? -ESTALE : disk_open(a->disk, a->resume ? &a->claim : NULL, &h);
 
+	if ((err == -EPERM || err == -ENOENT || err == -ESTALE) && !a->ended[0] &&
+	    leads_elsewhere(a))
+		err = disk_open(a->disk, NULL, &h);
 	if (!err) {
 		a->resume = false;
 		a->holder[0] = '\0';

@@ -306,6 +306,19 @@ static int open_file(struct disk *d, const struct disk_claim *resume, struct loc
 	return err;
 }
 
+int disk_retarget(struct disk *d, uint64_t id)
+{
+	int err = -EBUSY;
+
+	env_mutex_lock(d->fs->env, &d->control);
+	if (!d->f && !d->kept) {
+		__atomic_store_n(&d->p.id, id, __ATOMIC_RELAXED);
+		err = 0;
+	}
+	env_mutex_unlock(d->fs->env, &d->control);
+	return err;
+}
+
 int disk_open(struct disk *d, const struct disk_claim *resume, struct lock_holder *holder)
 {
 	int err = 0;

@@ -121,6 +121,13 @@ struct disk_claim {
 int disk_open(struct disk *d, const struct disk_claim *resume, struct lock_holder *holder);
 
 /**
+ * disk_retarget() - a disk that has never been open is inode @id from now on: its name has come to
+ * be another image's since disk_new(), by a snapshot on whichever host.
+ * Return: 0; -EBUSY it is, or has been, open.
+ */
+int disk_retarget(struct disk *d, uint64_t id);
+
+/**
  * disk_shut() - waits for what is under way, makes everything durable, gives the lock up (R4).
  * Return: 0; the first error: what was not flushed may be lost; the disk is not open in any case.
  */
