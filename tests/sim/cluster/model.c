@@ -146,6 +146,62 @@ bool xattr_parse(uint64_t id, unsigned int i, const uint8_t *buf, size_t len, ui
 	return xattr_fill(id, i, *stamp, want) == len && !memcmp(want, buf, len);
 }
 
+/* ---- names of disks ---- */
+
+static unsigned int number_of(const struct life *life)
+{
+	return life->host->number;
+}
+
+void image_changed(struct mimage *im, struct life *life)
+{
+	memset(im->unsynced, 0, sizeof(im->unsynced));
+	im->unsynced[number_of(life)] = life;
+}
+
+void image_durable(struct mimage *im)
+{
+	memset(im->unsynced, 0, sizeof(im->unsynced));
+	chance_durable(&im->there);
+}
+
+static bool image_is_synced(const struct mimage *im)
+{
+	for (unsigned int i = 0; i <= HOSTS_MAX; i++)
+		if (im->unsynced[i])
+			return false;
+	return true;
+}
+
+void image_home(struct mimage *im, const struct life *life)
+{
+	for (unsigned int i = 0; i <= HOSTS_MAX; i++)
+		if (im->unsynced[i] != life)
+			im->unsynced[i] = NULL;
+	if (image_is_synced(im))
+		chance_durable(&im->there);
+}
+
+/* Of several that may have changed it last each has to sync. */
+static void image_synced(struct mimage *im, const struct life *life)
+{
+	if (im->unsynced[number_of(life)] != life || !im->there.certain)
+		return;
+	im->unsynced[number_of(life)] = NULL;
+	if (image_is_synced(im))
+		chance_durable(&im->there);
+}
+
+static void image_died(struct mimage *im, const struct life *life)
+{
+	bool unsynced = im->unsynced[number_of(life)] == life;
+
+	if (unsynced)
+		im->unsynced[number_of(life)] = NULL;
+	if (unsynced || im->busy == life)
+		chance_doubt(&im->there);
+}
+
 /* ---- files ---- */
 
 struct mfile *model_file(struct model *m, uint64_t id)
@@ -223,8 +279,8 @@ void model_synced(struct model *m, struct life *life, uint64_t change)
 	for (unsigned int i = 0; i < ARRAY_SIZE(m->images); i++) {
 		struct mimage *im = &m->images[i];
 
-		if (im->writer == life && !im->busy && im->change <= change)
-			chance_durable(&im->there);
+		if (!im->busy && im->change <= change)
+			image_synced(im, life);
 	}
 	for (struct mfile *f = m->files; f; f = f->next)
 		for (unsigned int i = 0; i < XATTRS; i++)
@@ -236,8 +292,7 @@ void model_synced(struct model *m, struct life *life, uint64_t change)
 static void others_died(struct model *m, const struct life *life)
 {
 	for (unsigned int i = 0; i < ARRAY_SIZE(m->images); i++)
-		if (m->images[i].writer == life || m->images[i].busy == life)
-			chance_doubt(&m->images[i].there);
+		image_died(&m->images[i], life);
 	for (unsigned int i = 0; i < MULTIS * MULTI_CELLS; i++) {
 		struct chance *c = &m->multis[i / MULTI_CELLS].cells[i % MULTI_CELLS];
 

@@ -77,9 +77,12 @@ struct mimage {
 	uint64_t family;
 	struct mfile *file;
 	struct chance there;		/* 1: it exists */
+	struct chance before;		/* what it was before the operation that is under way */
 	bool frozen;			/* a snapshot, if it exists */
-	struct life *writer, *busy;	/* as of a name */
+	struct life *busy;		/* as of a name */
 	uint64_t change;
+	/* By host: whose change of the name, or attempt at one, is not known to be durable. */
+	struct life *unsynced[HOSTS_MAX + 1];
 };
 
 /* Blocks of which each has one host that writes it while several have it open. */
@@ -104,6 +107,12 @@ struct model {
 };
 
 void model_start(struct world *w);
+/** image_changed() - @life's change of the name, and nobody else's, is what may still be lost. */
+void image_changed(struct mimage *im, struct life *life);
+/** image_durable() - nothing of it may. */
+void image_durable(struct mimage *im);
+/** image_home() - @life has the directory's lock: what others did is durable (R4). */
+void image_home(struct mimage *im, const struct life *life);
 void chance_issue(struct chance *c, uint64_t value);
 void chance_ack(struct chance *c, uint64_t value);
 void chance_durable(struct chance *c);

@@ -49,15 +49,35 @@ static struct mimage *pick_relative(struct life *life, const struct mimage *im)
 	return &w->model->images[family * IMAGES + world_below(w, IMAGES)];
 }
 
+static void trace(const struct life *life, const struct mimage *im)
+{
+	world_trace(life->w, "  %s: %llu, %s, %u%s", im->name, (unsigned long long)im->there.cur,
+		    im->there.certain ? "certain" : "in doubt", im->there.count,
+		    im->there.any ? ", or any" : "");
+}
+
+/* Under the directory's lock @im's name leads nowhere: what others did with it is home (R4). */
+static void saw_none(struct life *life, struct mimage *im)
+{
+	if (im->there.certain && im->there.cur)
+		world_violation(life->w, "R4: host %u finds %s gone", life->host->number, im->name);
+	else
+		chance_settle(&im->there, 0);
+	image_home(im, life);
+}
+
 /* The inode that @im's name leads to; 0: none. */
 static uint64_t look_up(struct life *life, struct mimage *im)
 {
 	struct fs_attr attr;
+	uint64_t change = im->change;
+	bool idle = is_idle(life, im);
 	int err = fs_lookup(life->fs, life->w->model->images_dir, im->name, &attr);
 
 	work_result(life, "lookup of a disk", err ? 0 : attr.id, err);
-	if (err == -ENOENT && !life->dead && is_idle(life, im) && !im->there.certain)
-		chance_settle(&im->there, 0);
+	if (err == -ENOENT && !life->dead && idle && is_idle(life, im) && im->change == change)
+		saw_none(life, im);
+	trace(life, im);
 	return err ? 0 : attr.id;
 }
 
@@ -72,11 +92,25 @@ int images_make(struct world *w, struct fs *fs)
 
 /* ---- operations that make or remove a name ---- */
 
+/* What the dead do in memory never comes to be. */
 static void begin(struct life *life, struct mimage *im, uint64_t there)
 {
+	if (life->dead)
+		return;
 	im->busy = life;
-	im->writer = life;
+	im->before = im->there;
+	im->change = ++life->w->model->changes;
 	chance_issue(&im->there, there);
+}
+
+/* It is as it was, whoever made it that, and may still be lost with him. */
+static void refused(struct mimage *im)
+{
+	bool doubted = im->before.certain && !im->there.certain;
+
+	im->there = im->before;
+	if (doubted)
+		chance_doubt(&im->there);
 }
 
 /* Returns whether the model is to know what came of it. */
@@ -86,12 +120,18 @@ static bool end(struct life *life, struct mimage *im, uint64_t there, int err)
 		return false;
 	im->busy = NULL;
 	im->change = ++life->w->model->changes;
-	if (life->dead || (err && !work_is_refusal(err)))
+	if (life->dead) {
 		chance_doubt(&im->there);
-	else if (err)
-		chance_set(&im->there, im->there.cur);
-	else
+	} else if (err && work_is_refusal(err)) {
+		refused(im);
+	} else if (err) {
+		chance_doubt(&im->there);
+		im->unsynced[life->host->number] = life;
+	} else {
 		chance_ack(&im->there, there);
+		image_changed(im, life);
+	}
+	trace(life, im);
 	return !life->dead && !err;
 }
 
@@ -142,11 +182,8 @@ static void do_delete(struct life *life, struct mimage *im)
 	err = fs_unlink(life->fs, life->w->model->images_dir, im->name);
 	work_result(life, "delete of a disk", im->file->id, err);
 	life->w->counters[COUNT_image_delete] += !err;
-	if (im->busy == life && err && !life->dead && work_is_refusal(err)) {
-		/* Only that it was not this: what was in doubt before still is. */
-		im->busy = NULL;
-		return;
-	}
+	if (err == -ENOENT && im->busy == life && !life->dead && is_there(im))
+		world_violation(life->w, "R4: host %u finds %s gone", life->host->number, im->name);
 	end(life, im, 0, err);
 }
 
@@ -171,7 +208,7 @@ static void do_clone(struct life *life, struct mimage *base)
 	w->counters[COUNT_image_clone] += !err;
 	if (!end(life, im, 1, err))
 		return;
-	chance_durable(&im->there);
+	image_durable(im);
 	model_claim(w->model, im->file, attr.id);
 }
 
@@ -262,7 +299,7 @@ static int do_snapshot(struct session *s)
 	w->counters[COUNT_image_snapshot] += !err;
 	if (!end(life, snap, 1, err))
 		return err && !work_is_refusal(err) ? err : 0;
-	chance_durable(&snap->there);
+	image_durable(snap);
 	for (unsigned int i = 0; i < CELLS; i++)
 		chance_durable(&im->file->cells[i]);
 	model_claim(w->model, im->file, attr.id);
