@@ -108,6 +108,11 @@ struct blkdev_ops {
 	 */
 	void (*lease)(struct blkdev *dev, uint64_t until_ns);
 	/*
+	 * Optional, beside it: whether the lease has ended, and nothing that was submitted before
+	 * can be sent any more.  Any thread; does not block.
+	 */
+	bool (*is_silent)(struct blkdev *dev);
+	/*
 	 * Optional, all four: the owner collects completions (blkdev_set_polled()).
 	 * poll() calls done() of what has completed and returns how much that was; poll_fd()
 	 * has an edge when there may be something to collect; wake() makes one.

@@ -36,6 +36,7 @@ struct blkiscsi_target {
 	char	mutual_user[BLKISCSI_SECRET_SIZE], mutual_secret[BLKISCSI_SECRET_SIZE];
 	char	chap_file[256];
 	bool	header_digest;
+	bool	no_reservations;	/* the target's are not to be relied on */
 	uint32_t durable;	/* enum blkiscsi_durable */
 	uint32_t timeout_ms;	/* a command that takes longer has failed */
 	uint32_t dead_ms;	/* a path that is silent for that long is dead */
@@ -49,9 +50,9 @@ bool blkiscsi_is_url(const char *name);
  * blkiscsi_parse() - what @url says; everything else gets its default.
  *
  * Parameters: portal=HOST[:PORT] (again for each further one; all of one portal group),
- * chap-file=FILE, initiator=IQN, header-digest=none|crc32c, durable=write|flush, timeout=S,
- * path-timeout=S, login-timeout=S (seconds).  A secret in the URL is refused, for everybody
- * who can run ps would see it.  Reads nothing.
+ * chap-file=FILE, initiator=IQN, header-digest=none|crc32c, durable=write|flush,
+ * reservations=yes|no, timeout=S, path-timeout=S, login-timeout=S (seconds).  A secret in the
+ * URL is refused, for everybody who can run ps would see it.  Reads nothing.
  * Return: 0; -EINVAL; -EPERM a secret; with @why.
  */
 int blkiscsi_parse(const char *url, struct blkiscsi_target *t, char *why, size_t why_size);

@@ -219,7 +219,7 @@ static int learn(struct ini_dev *d, uint8_t *buf, char *why, size_t why_size)
 	learn_limits(d, &lu.lu, buf, buf[14] & 0x80);
 	learn_provisioning(d, &lu.lu, buf);
 	learn_cache(d, buf);
-	info->reservations = lu_has_pr(&lu.lu, &d->limits.pr_aptpl);
+	info->reservations = !d->t.no_reservations && lu_has_pr(&lu.lu, &d->limits.pr_aptpl);
 	if (!d->limits.unmap_max)
 		info->discard_granularity = 0;
 	info->io_max = d->limits.rw_max;

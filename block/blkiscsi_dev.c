@@ -163,12 +163,16 @@ static void take_incoming(struct ini_dev *d)
 /* A lapsed lease: nothing that is queued in a socket may still get out. */
 static void cut_if_lapsed(struct ini_dev *d, uint64_t now)
 {
-	if (!ini_lease_lapsed(d, now))
+	uint64_t lease = atomic_load(&d->lease_ns);
+
+	if (now < lease)
 		return;
 	for (unsigned int i = 0; i < d->t.portal_count; i++)
 		if (d->paths[i].state == INI_UP && d->paths[i].active_count)
 			ini_path_drop(&d->paths[i], -ECONNRESET, "the lease has lapsed: cut, so that "
 				      "nothing under way can land later");
+	/* What is issued from here on looks at the clock, or at a lease that was renewed. */
+	atomic_store(&d->cut_ns, lease);
 }
 
 /* Who has no lease gate to wait at is not kept waiting for ever. */
@@ -358,6 +362,14 @@ static void ini_lease(struct blkdev *dev, uint64_t until_ns)
 		ini_wake(d);
 }
 
+static bool ini_is_silent(struct blkdev *dev)
+{
+	struct ini_dev *d = ini_dev(dev);
+	uint64_t lease = atomic_load(&d->lease_ns);
+
+	return ini_now(d) >= lease && atomic_load(&d->cut_ns) == lease;
+}
+
 /* Every request is answered only when nothing of it is under way any more. */
 static int ini_drain(struct blkdev *dev)
 {
@@ -460,6 +472,7 @@ static const struct blkdev_ops ini_ops = {
 	.drain = ini_drain,
 	.refresh = ini_refresh,
 	.lease = ini_lease,
+	.is_silent = ini_is_silent,
 	.set_polled = ini_set_polled,
 	.poll_fd = ini_poll_fd,
 	.poll = ini_poll,
@@ -511,6 +524,7 @@ static struct ini_dev *new_dev(struct env *env, const struct blkiscsi_target *t,
 	}
 	d->epfd = d->wake_fd = d->timer_fd = -1;
 	atomic_store(&d->lease_ns, UINT64_MAX);
+	atomic_store(&d->cut_ns, UINT64_MAX);
 	pthread_mutex_init(&d->mutex, NULL);
 	pthread_cond_init(&d->changed, NULL);
 	list_init(&d->incoming);

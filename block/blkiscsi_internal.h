@@ -156,6 +156,7 @@ struct ini_dev {
 
 	/* R2: commands are sent only before lease_ns; UINT64_MAX: no lease in front of us. */
 	_Atomic uint64_t lease_ns;
+	_Atomic uint64_t cut_ns;	/* the lease after whose end everything was cut */
 
 	struct list	queue;		/* struct blk_io with something left to be issued */
 	struct list	admins;

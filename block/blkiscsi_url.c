@@ -129,6 +129,11 @@ static int set_param(struct blkiscsi_target *t, const char *name, const char *va
 		t->durable = n == 1 ? BLKISCSI_DURABLE_FLUSH : BLKISCSI_DURABLE_WRITE;
 		return n < 0 ? n : 0;
 	}
+	if (!strcmp(name, "reservations")) {
+		n = choose(value, "yes", "no");
+		t->no_reservations = n == 1;
+		return n < 0 ? n : 0;
+	}
 	if (!strcmp(name, "data-digest")) {
 		if (!strcmp(value, "none"))
 			return 0;

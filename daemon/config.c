@@ -96,6 +96,19 @@ static int set_number(unsigned int *to, unsigned int max, const char *value, cha
 	return set_number_from(to, 1, max, value, why, why_size);
 }
 
+static int set_watchdog(struct config *c, const char *value, char *why, size_t why_size)
+{
+	c->guard = strcmp(value, "none");
+	c->watchdog[0] = '\0';
+	if (!c->guard || !strcmp(value, "guard"))
+		return 0;
+	if (value[0] == '/')
+		return set_text(c->watchdog, sizeof(c->watchdog), value, why, why_size);
+	snprintf(why, why_size, "\"%s\" is none of none, guard, or the path of a watchdog device",
+		 value);
+	return -EINVAL;
+}
+
 /* A datastore to attach, or a disk to serve, from the start on. */
 static int add_given(struct config *c, bool is_disk, const char *value, char *why, size_t why_size)
 {
@@ -146,6 +159,8 @@ int config_set(struct config *c, const char *key, const char *value, char *why, 
 		return set_number(&c->reactors, CONFIG_REACTORS_MAX, value, why, why_size);
 	if (!strcmp(key, "poll-us"))
 		return set_number_from(&c->poll_us, 0, CONFIG_POLL_US_MAX, value, why, why_size);
+	if (!strcmp(key, "watchdog"))
+		return set_watchdog(c, value, why, why_size);
 	if (!strcmp(key, "datastore") || !strcmp(key, "disk"))
 		return add_given(c, key[1] == 'i', value, why, why_size);
 	snprintf(why, why_size, "unknown setting \"%s\"", key);

@@ -32,6 +32,8 @@ struct config {
 	char	disk_group[64];		/* who may connect to virtual disks; "": root only */
 	unsigned int reactors;		/* that serve virtual disks; 0: chosen */
 	unsigned int poll_us;		/* that one polls after the last work; 0: sleeps at once */
+	bool	guard;			/* a process ends a frozen worker: fencing rung B */
+	char	watchdog[PATH_MAX];	/* a device that it feeds; "": none */
 	unsigned int given_count;
 	struct config_given {
 		bool	is_disk;	/* DS:/path[,option…]; else a device to attach */

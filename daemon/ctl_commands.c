@@ -107,6 +107,8 @@ static json_t *status(struct ctl *c)
 	put_uuid(o, "host_id", c->hello->host_id);
 	put_int(o, "pid", (uint64_t)c->hello->parent);
 	put_int(o, "worker_pid", (uint64_t)getpid());
+	put_text(o, "watchdog", !c->hello->has_guard ? "none" : c->hello->guard_device[0] ?
+		 c->hello->guard_device : "guard");
 	pthread_mutex_lock(&all->mutex);
 	list_for_each(s, tmp, &all->list, node)
 		json_array_append_new(list, store_json(s, asked, count));

@@ -19,7 +19,7 @@ enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
 static const char usage[] =
 	"usage: lunfsd [--run-dir DIR] [--host-name NAME] [--host-id UUID] [--config FILE]\n"
 	"              [--user USER] [--group GROUP] [--log-level LEVEL] [--threads N]\n"
-	"              [--stop-timeout SECONDS]\n"
+	"              [--stop-timeout SECONDS] [--watchdog none|guard|DEVICE]\n"
 	"       lunfsd --help | --version\n"
 	"\n"
 	"Serves the datastores of one host, in the foreground, until SIGTERM.\n"
@@ -34,6 +34,8 @@ static const char usage[] =
 	"  --log-level LEVEL error, warning, info (default) or debug\n"
 	"  --threads N       threads that serve a mount (default: chosen)\n"
 	"  --stop-timeout SECONDS  for giving everything back at the end (default 45)\n"
+	"  --watchdog WHAT   what ends this host if it freezes, for LUNs without reservations:\n"
+	"                    none (default), guard (a process), or a device as /dev/watchdog\n"
 	"\n"
 	"Exit status: 0 ended as told, 1 failed, 2 wrong usage.\n";
 
@@ -48,6 +50,7 @@ static const struct option options[] = {
 	{ "log-level", required_argument, NULL, OPT_SETTING },
 	{ "threads", required_argument, NULL, OPT_SETTING },
 	{ "stop-timeout", required_argument, NULL, OPT_SETTING },
+	{ "watchdog", required_argument, NULL, OPT_SETTING },
 	{ "config", required_argument, NULL, OPT_CONFIG },
 	{ "role", required_argument, NULL, OPT_ROLE },	/* ours, of the worker */
 	{ "help", no_argument, NULL, OPT_HELP },

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/machine.h"
+#include "daemon/guard.h"
 #include "proc/notify.h"
 #include "proc/spawn.h"
 
@@ -47,6 +48,7 @@ struct state {
 	struct parent p;
 	int	run_dir, lock_fd;	/* the directory, and that it is ours */
 	struct spawn worker;	/* closes its life with us: the worker ends then */
+	struct guard guard;	/* pid -1: none */
 	int	signals;
 	int	results[2];	/* from our child processes */
 	unsigned int operations;
@@ -209,11 +211,35 @@ static int send_given(struct state *s)
 	return err;
 }
 
+static int open_guard(struct state *s)
+{
+	struct rpc_hello *h = &s->p.hello;
+	char why[PATH_MAX + 128];
+
+	s->guard.pid = -1;
+	s->guard.pidfd = -1;
+	if (!s->config->guard)
+		return 0;
+	if (guard_open(s->config->watchdog, &s->guard, why, sizeof(why))) {
+		SAY(LOG_LEVEL_ERROR, "%s", why);
+		return -EINVAL;
+	}
+	h->has_guard = true;
+	h->guard_device_ms = s->guard.device_ms;
+	snprintf(h->guard_device, sizeof(h->guard_device), "%.63s", s->config->watchdog);
+	return 0;
+}
+
 static int start_worker(struct state *s, int control)
 {
-	int fds[] = { control, s->state_fd };
-	int err = spawn_worker("lunfsd", fds, ARRAY_SIZE(fds), &s->worker);
+	int fds[] = { control, s->state_fd, s->guard.page_fd };
+	int err = spawn_worker("lunfsd", fds, s->p.hello.has_guard ? 3 : 2, &s->worker);
 
+	if (err)
+		return err;
+	/* Before the worker can attach anything. */
+	if (s->p.hello.has_guard)
+		err = guard_start(&s->guard, s->worker.pidfd);
 	if (err)
 		return err;
 	s->p.worker = s->worker.pid;
@@ -477,9 +503,9 @@ static void handle_signal(struct state *s)
 		while (s->operations) {
 			siginfo_t info = { 0 };
 
-			/* The worker stays to be waited for by worker_status(). */
+			/* Worker and guard stay to be waited for at the end. */
 			if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) || !info.si_pid ||
-			    info.si_pid == s->p.worker)
+			    info.si_pid == s->p.worker || info.si_pid == s->guard.pid)
 				break;
 			waitpid(info.si_pid, NULL, 0);
 			s->operations--;
@@ -531,12 +557,29 @@ static int stop_left(const struct state *s)
 	return now < s->stop_until ? (int)((s->stop_until - now) / NSEC_PER_MSEC) + 1 : 0;
 }
 
+/* Other hosts rely on it.  A worker that goes on without it would be one that none watches. */
+static void guard_is_gone(struct state *s)
+{
+	SAY(LOG_LEVEL_ERROR, "the guard was ended by somebody: ending the worker with it");
+	syscall(SYS_pidfd_send_signal, s->worker.pidfd, SIGKILL, NULL, 0);
+}
+
+/* It ends with the worker, once it has stopped its watchdog device: killed before, it could not. */
+static void wait_for_guard(const struct state *s)
+{
+	struct pollfd pfd = { .fd = s->guard.pidfd, .events = POLLIN };
+
+	if (s->guard.pidfd >= 0 && poll(&pfd, 1, KILL_MS) > 0)
+		waitpid(s->guard.pid, NULL, 0);
+}
+
 static int loop(struct state *s)
 {
 	struct pollfd pfd[] = {
 		{ .fd = s->worker.pidfd, .events = POLLIN },
 		{ .fd = s->signals, .events = POLLIN },
 		{ .fd = s->p.rpc, .events = POLLIN },
+		{ .fd = s->guard.pidfd, .events = POLLIN },
 	};
 
 	for (;;) {
@@ -553,6 +596,10 @@ static int loop(struct state *s)
 			return worker_status(s);
 		if (pfd[1].revents)
 			handle_signal(s);
+		if (pfd[3].revents) {
+			guard_is_gone(s);
+			pfd[3].fd = -1;
+		}
 		if (pfd[2].revents & POLLIN)
 			handle_request(s);
 		else if (pfd[2].revents)
@@ -621,10 +668,13 @@ int parent_run(const struct config *c)
 	if (!err && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, s.results))
 		err = -errno;
 	if (!err)
+		err = open_guard(&s);
+	if (!err)
 		err = start_worker(&s, control);
 	if (err)
 		SAY(LOG_LEVEL_ERROR, "cannot start the worker: %s", strerror(-err));
 	status = err ? 1 : loop(&s);
+	wait_for_guard(&s);
 	unlinkat(s.run_dir, PARENT_CONTROL_SOCKET, 0);
 	return status;
 }

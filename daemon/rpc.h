@@ -149,6 +149,9 @@ struct rpc_hello {
 	uint32_t reactors;		/* 0: chosen */
 	uint32_t poll_us;
 	uint32_t watchdog_ms;		/* RPC_ALIVE is wanted that often; 0: never */
+	bool has_guard;			/* somebody ends a frozen worker: RPC_FD_GUARD */
+	uint32_t guard_device_ms;	/* in which its watchdog device strikes; 0: it has none */
+	char guard_device[64];		/* for people */
 	uint32_t given_count;		/* of the packets that follow */
 };
 
@@ -159,7 +162,7 @@ struct rpc_given {
 	char	text[PATH_MAX];
 };
 
-enum { RPC_FD_CONTROL = 5, RPC_FD_STATE };	/* beside SPAWN_FD_RPC; see SPAWN_FD_MORE */
+enum { RPC_FD_CONTROL = 5, RPC_FD_STATE, RPC_FD_GUARD };	/* beside SPAWN_FD_RPC; see SPAWN_FD_MORE */
 
 #define RPC_HEARTBEAT_PRIORITY	5	/* of SCHED_RR */
 

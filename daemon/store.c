@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/text.h"
+#include "daemon/guard.h"
 #include "daemon/store_internal.h"
 
 #define UMOUNT_WAIT_SECONDS 3	/* for a mount that was just unmounted to be ended */
@@ -133,9 +134,21 @@ int store_get(struct stores *all, const char *name, struct store **out, char *wh
 
 /* ---- attaching ---- */
 
+static_assert(STORES_MAX == GUARD_WORDS && GUARD_WORDS == 64, "each datastore has a word, and a bit");
+
+/* mutex held; there are as many as datastores. */
+static unsigned int take_word(struct stores *all)
+{
+	unsigned int word = (unsigned int)__builtin_ctzll(~all->words_used);
+
+	all->words_used |= 1ull << word;
+	return word;
+}
+
 /* mutex held. */
 static void forget_store(struct store *s)
 {
+	s->all->words_used &= ~(1ull << s->word);
 	list_del(&s->node);
 	s->all->count--;
 	pthread_cond_broadcast(&s->all->changed);
@@ -156,6 +169,7 @@ static struct store *new_store(struct stores *all, const char *device, unsigned 
 	s->flags = flags & ~STORE_READ_ONLY_WILL_DO;
 	s->state = STORE_ATTACHING;
 	s->implicit = implicit;
+	s->word = take_word(all);
 	s->refs = 1;
 	s->data_fd = -1;
 	s->lock_fd = -1;
@@ -356,6 +370,12 @@ static int attach_fs(struct store *s, char *why, size_t why_size)
 	memcpy(p.boot_id, h->boot_id, sizeof(p.boot_id));
 	memcpy(p.machine_id, h->machine_id, sizeof(p.machine_id));
 	memcpy(p.host_name, h->host_name, sizeof(p.host_name));
+	/* Of what the kernel or an agent sends for us its end proves nothing: only our own sockets. */
+	if (s->all->guard && s->is_lun) {
+		p.watchdog = true;
+		p.watchdog_ms = h->guard_device_ms;
+		p.guard = &s->all->guard->words[s->word];
+	}
 	why[0] = '\0';
 	err = fs_attach(&p, &s->fs, why, why_size);
 	if (err) {
@@ -404,7 +424,8 @@ static int attach_new(struct store *s, int asker, struct store **other, char *wh
 		snprintf(why, why_size, "%s", reply.why);
 		return err;
 	}
-	if (reply.open.is_lun)
+	s->is_lun = reply.open.is_lun;
+	if (s->is_lun)
 		err = open_lun(s, &reply, fds, fd_count, why, why_size);
 	else
 		err = take_devices(s, &reply, fds, fd_count, why, why_size);

@@ -50,6 +50,8 @@ struct store {
 	struct blkdev_info info;
 	char		lun[sizeof(((struct blkdev_info *)NULL)->identity)];	/* mutex; of a SCSI LUN */
 	int		data_fd;	/* to be dup()ed by who wants a handle of his own; -1: none may */
+	unsigned int	word;		/* of the guard's */
+	bool		is_lun;		/* this process speaks iSCSI itself */
 	int		lock_fd;	/* names the device to RPC_KILL; -1: no fencing by killing */
 	int		host_lock_fd;	/* held: no other process is this host there */
 };
@@ -69,6 +71,8 @@ struct stores {
 	struct rpc_client *rpc;
 	const struct rpc_hello *hello;
 	uint64_t	pid_start;	/* of this process */
+	struct guard_page *guard;	/* NULL: none */
+	uint64_t	words_used;	/* mutex: bits, of the guard's words */
 	bool		(*may_beat)(void *arg);
 	void		*may_beat_arg;
 	pthread_mutex_t	mutex;		/* everything below, and every store's state */
@@ -81,7 +85,8 @@ struct stores {
 
 /** stores_init() - an empty list, and the thread that ends unmounted mounts. */
 int stores_init(struct stores *all, struct rpc_client *rpc, const struct rpc_hello *hello,
-		uint64_t pid_start, bool (*may_beat)(void *arg), void *may_beat_arg);
+		uint64_t pid_start, struct guard_page *guard, bool (*may_beat)(void *arg),
+		void *may_beat_arg);
 
 /** stores_shutdown() - unmounts and detaches everything; refuses all that comes later.
  * Return: 0; the first error, with everything tried all the same. */

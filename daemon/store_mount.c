@@ -184,12 +184,13 @@ static void *reap(void *arg)
 }
 
 int stores_init(struct stores *all, struct rpc_client *rpc, const struct rpc_hello *hello,
-		uint64_t pid_start, bool (*may_beat)(void *arg), void *may_beat_arg)
+		uint64_t pid_start, struct guard_page *guard, bool (*may_beat)(void *arg), void *may_beat_arg)
 {
 	memset(all, 0, sizeof(*all));
 	all->rpc = rpc;
 	all->hello = hello;
 	all->pid_start = pid_start;
+	all->guard = guard;
 	all->may_beat = may_beat;
 	all->may_beat_arg = may_beat_arg;
 	pthread_mutex_init(&all->mutex, NULL);

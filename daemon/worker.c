@@ -15,6 +15,7 @@
 #include "base/machine.h"
 #include "daemon/config.h"
 #include "daemon/ctl.h"
+#include "daemon/guard.h"
 #include "daemon/merger.h"
 #include "daemon/store.h"
 #include "proc/sandbox.h"
@@ -30,6 +31,7 @@ struct worker {
 	struct ctl	ctl;
 	int		parent_stat;	/* /proc/PARENT/stat */
 	uint64_t	pid_start;
+	struct guard_page *guard;	/* NULL: none watches */
 	int		memory_err;	/* of locking memory, to be logged once there is a log */
 };
 
@@ -68,7 +70,8 @@ static void go_realtime(struct worker *w)
 
 /*
  * Asked by the heartbeat before each beat.  A daemon whose privileged half is stopped can
- * neither fence nor unmount: it counts as frozen as a whole, and stops beating.
+ * neither fence nor unmount: it counts as frozen as a whole, and stops beating.  So does one
+ * whose guard is stopped: nobody would end it if it froze.
  */
 static bool may_beat(void *arg)
 {
@@ -81,6 +84,8 @@ static bool may_beat(void *arg)
 		return false;
 	text[n] = '\0';
 	if (machine_parse_stat(text, &start, &state) || state == 'T' || state == 't')
+		return false;
+	if (w->guard && !guard_is_alive(w->guard))
 		return false;
 	go_realtime(w);	/* asks the parent, which runs */
 	return true;
@@ -118,6 +123,12 @@ static int open_views(struct worker *w)
 	w->parent_stat = open(path, O_RDONLY | O_CLOEXEC);
 	if (w->parent_stat < 0)
 		return -errno;
+	if (w->hello.has_guard) {
+		w->guard = guard_map(RPC_FD_GUARD);
+		close(RPC_FD_GUARD);
+		if (!w->guard)
+			return -ENOMEM;
+	}
 	return machine_process_start((uint32_t)getpid(), &w->pid_start, NULL);
 }
 
@@ -147,7 +158,7 @@ static int serve(struct worker *w)
 	int err = rpc_client_start(&w->rpc, SPAWN_FD_RPC);
 
 	if (!err)
-		err = stores_init(&w->stores, &w->rpc, &w->hello, w->pid_start, may_beat, w);
+		err = stores_init(&w->stores, &w->rpc, &w->hello, w->pid_start, w->guard, may_beat, w);
 	if (!err)
 		err = disks_init(&w->disks, &w->stores, &w->rpc, &w->hello, RPC_FD_STATE, w->given);
 	if (!err)

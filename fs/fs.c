@@ -232,6 +232,8 @@ static int fs_join(struct fs *fs, const struct fs_attach_params *p, char *why, s
 		.pid = p->pid,
 		.pid_start = p->pid_start,
 		.watchdog = p->watchdog,
+		.watchdog_ms = p->watchdog_ms,
+		.guard = p->guard,
 		.force_unsafe = p->flags & FS_FORCE_UNSAFE,
 		.own_slot_is_dead = p->own_slot_is_dead,
 		.kill = p->kill,

@@ -68,6 +68,8 @@ struct fs_attach_params {
 	uint32_t	pid;
 	uint64_t	pid_start;
 	bool		watchdog, own_slot_is_dead;
+	uint32_t	watchdog_ms;		/* these three: struct lockd_params */
+	_Atomic uint64_t *guard;
 	lockd_kill_fn	kill;
 	void		*kill_arg;
 	bool		(*may_beat)(void *arg);

@@ -34,7 +34,7 @@ enum fence_rung fence_choose_rung(const struct lockd_params *p)
 	/* The simulated LUN plays both: one machine's file, and an array's. */
 	if ((info->caw == BLK_CAW_LOCAL || info->caw == BLK_CAW_SIM) && p->kill)
 		return FENCE_KILL;
-	if (info->inflight_ns_max && p->watchdog)
+	if (info->inflight_ns_max && p->watchdog && p->watchdog_ms <= p->timing.lease_ms)
 		return FENCE_WAIT;
 	return FENCE_UNSAFE;
 }
@@ -318,7 +318,9 @@ static int fence_wait(struct lockd *ld, const struct slot *victim)
 			  "off and attach with force, or give hosts a watchdog");
 		return -EHOSTDOWN;
 	}
-	return fence_sleep(ld, ld->p.dev->info.inflight_ns_max);
+	/* A watchdog device may strike as late as a lease after the end of that of its host. */
+	return fence_sleep(ld, ld->p.dev->info.inflight_ns_max +
+			   ld->p.timing.lease_ms * NSEC_PER_MSEC);
 }
 
 int fence_slot(struct lockd *ld, const struct slot *victim)

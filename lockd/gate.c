@@ -210,7 +210,7 @@ static void gate_thread(void *arg)
 		}
 		if (g->ending)
 			break;
-		env_cond_wait(g->env, &g->changed, &g->mutex, ENV_FOREVER);
+		env_cond_wait(g->env, &g->changed, &g->mutex, gate_disarm(g));
 	}
 	env_mutex_unlock(g->env, &g->mutex);
 }
@@ -363,6 +363,7 @@ void gate_renew(struct gate *g, uint64_t until_ns)
 	env_mutex_lock(g->env, &g->mutex);
 	/* Under the mutex: a gate that failed stays shut, whoever races. */
 	if (!gate_has_failed(g)) {
+		gate_arm(g, until_ns);
 		atomic_store(&g->until_ns, until_ns);
 		gate_tell(g->lower, until_ns);
 	}
@@ -455,6 +456,8 @@ void gate_free(struct gate *g)
 	/* Nothing may come back from the lower device to a gate that is gone. */
 	gate_drain(g, ENV_FOREVER);
 	env_mutex_lock(env, &g->mutex);
+	if (g->guard)
+		atomic_store(g->guard, 0);
 	g->ending = true;
 	env_mutex_unlock(env, &g->mutex);
 	gate_wake(g);

@@ -6,6 +6,8 @@
 #ifndef LUNFS_LOCKD_GATE_H
 #define LUNFS_LOCKD_GATE_H
 
+#include <stdatomic.h>
+
 #include "block/blkdev.h"
 
 struct gate;
@@ -22,6 +24,16 @@ struct gate;
  */
 int gate_new(struct env *env, struct blkdev *lower, struct gate **out);
 void gate_free(struct gate *g);
+
+/**
+ * gate_set_guard() - another process watches @word, and ends this one when env_now_ns() has
+ * passed it and it is not 0 (rung B; daemon/guard.h).
+ * @word:     in memory that both share; outlives the gate, which leaves 0 in it.
+ * @grace_ns: after the lease's end, for this process to cut what is under way.
+ *
+ * Call it before the first renewal.
+ */
+void gate_set_guard(struct gate *g, _Atomic uint64_t *word, uint64_t grace_ns);
 
 /** gate_blkdev() - the guarded device; lives as long as the gate. */
 struct blkdev *gate_blkdev(struct gate *g);

@@ -23,6 +23,8 @@ struct gate {
 	struct env *env;
 
 	_Atomic uint64_t until_ns;	/* 0: closed */
+	_Atomic uint64_t *guard;	/* gate_guard.c; NULL: nobody watches */
+	uint64_t guard_grace_ns;
 	_Atomic uint64_t inflight;	/* commands inside the lower device, or about to be */
 	_Atomic uint64_t stalls;
 	atomic_bool failed;
@@ -56,6 +58,23 @@ static inline void gate_tell(struct blkdev *lower, uint64_t until_ns)
 
 /** gate_wake_ports() - the lease has changed; the mutex is held. */
 void gate_wake_ports(struct gate *g);
+
+/** gate_tell_ports() - gate_tell() for every port's device; the mutex is held. */
+void gate_tell_ports(struct gate *g, uint64_t until_ns);
+
+/** gate_port_at() - the device of port @index and what is inside of it; the mutex is held.
+ * Return: false: there are fewer. */
+bool gate_port_at(struct gate *g, unsigned int index, struct blkdev **lower, uint64_t *inflight);
+
+/** gate_arm() - before the lease is renewed until @until_ns: the guard is told first.  Mutex held. */
+void gate_arm(struct gate *g, uint64_t until_ns);
+
+/**
+ * gate_disarm() - takes the word back if the lease has lapsed and nothing can be sent any more.
+ * The mutex is held, so that no renewal comes in between.
+ * Return: when to look again; ENV_FOREVER: not before the next renewal.
+ */
+uint64_t gate_disarm(struct gate *g);
 
 /** gate_ports_grew() - the device has @size bytes now. */
 void gate_ports_grew(struct gate *g, uint64_t size);

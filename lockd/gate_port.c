@@ -40,6 +40,28 @@ void gate_wake_ports(struct gate *g)
 	}
 }
 
+void gate_tell_ports(struct gate *g, uint64_t until_ns)
+{
+	struct gate_port *p, *tmp;
+
+	list_for_each(p, tmp, &g->ports, node)
+		gate_tell(p->lower, until_ns);
+}
+
+bool gate_port_at(struct gate *g, unsigned int index, struct blkdev **lower, uint64_t *inflight)
+{
+	struct gate_port *p, *tmp;
+
+	list_for_each(p, tmp, &g->ports, node) {
+		if (index--)
+			continue;
+		*lower = p->lower;
+		*inflight = atomic_load(&p->inflight);
+		return true;
+	}
+	return false;
+}
+
 /* Their handles are of the same device; a reactor does not stop to ask. */
 void gate_ports_grew(struct gate *g, uint64_t size)
 {

@@ -173,7 +173,8 @@ static void join_identify(const struct lockd *ld, struct slot *s)
 	snprintf(s->software, sizeof(s->software), "%s", LUNFS_VERSION);
 	s->pid = ld->p.pid;
 	s->pid_start = ld->p.pid_start;
-	s->flags = ld->p.watchdog ? SLOT_WATCHDOG : 0;
+	/* Said where it is watched over: on another rung nobody ends this host. */
+	s->flags = ld->rung == FENCE_WAIT ? SLOT_WATCHDOG : 0;
 	s->key = 0;
 }
 
@@ -469,11 +470,15 @@ static int join_check(struct join *j)
 	if (p->dev->info.caw == BLK_CAW_NONE || p->hb_dev->info.caw == BLK_CAW_NONE)
 		return join_fail(j, -EOPNOTSUPP, "the device has no compare-and-write: "
 				 "hosts cannot share it");
+	if (ld->rung == FENCE_UNSAFE && !p->force_unsafe && p->watchdog_ms > p->timing.lease_ms)
+		return join_fail(j, -EOPNOTSUPP, "a dead host could not be kept from writing: the "
+				 "watchdog strikes later than a lease takes; give the volume a longer "
+				 "lease, or the host another watchdog, or attach with force");
 	if (ld->rung == FENCE_UNSAFE && !p->force_unsafe)
 		return join_fail(j, -EOPNOTSUPP, "a dead host could not be kept from "
 				 "writing: the device has no reservations, no bound on a "
-				 "command's life is known or no watchdog runs; attach with force "
-				 "to accept that");
+				 "command's life is known or no watchdog runs (\"watchdog\" in "
+				 "lunfsd.conf); attach with force to accept that");
 	return 0;
 }
 
@@ -495,6 +500,8 @@ static int lockd_new(const struct lockd_params *p, struct lockd **out)
 	ld->scan_buf = blkdev_alloc((size_t)p->slot_count * META_BLOCK_SIZE);
 	if (ld->scan_buf)
 		err = gate_new(p->env, p->dev, &ld->gate);
+	if (!err && ld->rung == FENCE_WAIT)
+		gate_set_guard(ld->gate, p->guard, p->timing.margin_ms * NSEC_PER_MSEC / 2);
 	if (err) {
 		lockd_destroy(ld);
 		return err;

@@ -8,6 +8,8 @@
 #ifndef LUNFS_LOCKD_LOCKD_H
 #define LUNFS_LOCKD_LOCKD_H
 
+#include <stdatomic.h>
+
 #include "block/blkdev.h"
 #include "lockd/lockrec.h"
 
@@ -70,7 +72,14 @@ struct lockd_params {
 	char		host_name[33];
 	uint32_t	pid;
 	uint64_t	pid_start;
-	bool		watchdog;	/* a frozen host is killed by something: rung B */
+	/*
+	 * Rung B: something ends this host if it is frozen, margin / 2 after its lease's end at the
+	 * latest, or watchdog_ms later; not more than a lease later, or it is no rung B.
+	 * @guard: the word that it watches (gate_set_guard()); NULL: it needs none.
+	 */
+	bool		watchdog;
+	uint32_t	watchdog_ms;
+	_Atomic uint64_t *guard;
 	bool		force_unsafe;	/* allow rung C */
 	bool		own_slot_is_dead; /* we hold the machine-wide lock file: no older self runs */
 	lockd_kill_fn	kill;		/* NULL: cannot */

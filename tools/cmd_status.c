@@ -22,8 +22,9 @@ static void print_reservation(const json_t *r)
 		printf("              %s\n", json_string_value(text));
 }
 
-static void print_locking(const json_t *d)
+static void print_locking(const json_t *d, const char *watchdog)
 {
+	bool is_bound = ctl_str(d, "fencing")[0] == 'B';
 	char age[32], lease[32];
 
 	if (!json_object_get(d, "slot"))
@@ -37,7 +38,8 @@ static void print_locking(const json_t *d)
 		       ctl_bool(d, "lease_valid") ? "valid" : "LAPSED: I/O waits",
 		       cmd_age(ctl_int(d, "lease_age_ms"), age),
 		       cmd_age(ctl_int(d, "lease_ms"), lease));
-	printf("    fencing   %s\n", ctl_str(d, "fencing"));
+	printf("    fencing   %s%s%s\n", ctl_str(d, "fencing"), is_bound ? ", watchdog: " : "",
+	       is_bound ? watchdog : "");
 	print_reservation(json_object_get(d, "reservation"));
 	printf("    locks     %lld cached, %lld taken, %lld waited for; %lld hosts recovered; "
 	       "%lld stalls\n", (long long)ctl_int(d, "locks_cached"),
@@ -45,7 +47,7 @@ static void print_locking(const json_t *d)
 	       (long long)ctl_int(d, "takeovers"), (long long)ctl_int(d, "stalls"));
 }
 
-static void print_store(const json_t *d)
+static void print_store(const json_t *d, const char *watchdog)
 {
 	size_t i;
 	json_t *dir;
@@ -59,7 +61,7 @@ static void print_store(const json_t *d)
 	       ctl_str(d, "uuid"), cmd_size(ctl_int(d, "size"), size), ctl_str(d, "mode"));
 	printf("    device    %s%s\n", ctl_str(d, "device"), ctl_bool(d, "o_direct") ? "" :
 	       "  (WARNING: O_DIRECT is not in force, flush is fdatasync)");
-	print_locking(d);
+	print_locking(d, watchdog);
 	json_array_foreach(json_object_get(d, "mounts"), i, dir)
 		printf("    mounted   %s\n", json_string_value(dir));
 }
@@ -81,7 +83,7 @@ int cmd_status(struct cmd *c, int argc, char **argv)
 	if (!json_array_size(list))
 		puts("no datastore is attached; mount one, or \"lunfs attach DEVICE\"");
 	json_array_foreach(list, i, d)
-		print_store(d);
+		print_store(d, ctl_str(result, "watchdog"));
 	json_decref(result);
 	return CTL_OK;
 }

@@ -71,6 +71,23 @@ static void values_out_of_range_are_refused(void)
 	}
 }
 
+/* What is no device and no word of ours is a typo, which must not leave a host unwatched. */
+static void a_watchdog_is_none_a_guard_or_a_device(void)
+{
+	struct config c;
+
+	CU_ASSERT_EQUAL(read_text(&c, ""), 0);
+	CU_ASSERT_FALSE(c.guard);
+	CU_ASSERT_EQUAL(read_text(&c, "watchdog = guard"), 0);
+	CU_ASSERT(c.guard && !c.watchdog[0]);
+	CU_ASSERT_EQUAL(read_text(&c, "watchdog = /dev/watchdog0"), 0);
+	CU_ASSERT_TRUE(c.guard);
+	CU_ASSERT_STRING_EQUAL(c.watchdog, "/dev/watchdog0");
+	CU_ASSERT_EQUAL(read_text(&c, "watchdog = guard\nwatchdog = none"), 0);
+	CU_ASSERT_FALSE(c.guard);
+	CU_ASSERT_EQUAL(read_text(&c, "watchdog = gaurd"), -EINVAL);
+}
+
 /* The socket's path has to fit into a socket address: found out at once, not at bind(). */
 static void a_run_dir_too_long_for_a_socket_is_refused(void)
 {
@@ -96,5 +113,6 @@ UNIT_MAIN("config",
 	  UNIT_TEST(every_setting_is_taken),
 	  UNIT_TEST(a_typo_is_told_with_line_and_column),
 	  UNIT_TEST(values_out_of_range_are_refused),
+	  UNIT_TEST(a_watchdog_is_none_a_guard_or_a_device),
 	  UNIT_TEST(a_run_dir_too_long_for_a_socket_is_refused),
 	  UNIT_TEST(an_endless_line_is_refused));

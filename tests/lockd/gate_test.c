@@ -3,6 +3,7 @@
 #include "lockd/gate.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 
 #include "base/env_sim.h"
 #include "tests/unit.h"
@@ -19,6 +20,7 @@ struct fake {
 	uint64_t run_ns;	/* how long a synchronous command takes */
 	int run_err_once;
 	uint64_t lease_ns;	/* as the gate told it last */
+	bool silent;		/* nothing of what is held can be sent any more */
 };
 
 static void fake_submit(struct blkdev *dev, struct blk_io **ios, unsigned int count)
@@ -48,13 +50,19 @@ static void fake_lease(struct blkdev *dev, uint64_t until_ns)
 	container_of(dev, struct fake, dev)->lease_ns = until_ns;
 }
 
+static bool fake_is_silent(struct blkdev *dev)
+{
+	return container_of(dev, struct fake, dev)->silent;
+}
+
 static void fake_close(struct blkdev *dev)
 {
 	(void)dev;
 }
 
 static const struct blkdev_ops fake_ops = {
-	.submit = fake_submit, .lease = fake_lease, .close = fake_close,
+	.submit = fake_submit, .lease = fake_lease, .is_silent = fake_is_silent,
+	.close = fake_close,
 };
 static const struct blkdev_ops fake_run_ops = {
 	.submit = fake_submit, .run = fake_run, .close = fake_close,
@@ -524,7 +532,47 @@ static void a_command_whose_path_was_lost_passes_the_gate_again(void)
 	world_run(body_path_lost, false);
 }
 
+static _Atomic uint64_t guard_word;
+
+/* What is inside holds the word until it is out, or the backend says that nothing of it can be sent. */
+static void body_guard(struct world *w)
+{
+	struct request wr;
+
+	gate_set_guard(w->gate, &guard_word, 500 * MSEC);
+	CU_ASSERT_EQUAL(atomic_load(&guard_word), 0);
+	renew_ms(w, 1000);
+	CU_ASSERT_EQUAL(atomic_load(&guard_word), gate_until_ns(w->gate) + 500 * MSEC);
+	sleep_ms(w, 1100);
+	CU_ASSERT_EQUAL(atomic_load(&guard_word), 0);	/* lapsed, and nothing was inside */
+	renew_ms(w, 1000);
+	request_submit(&wr, w->dev, BLK_WRITE);
+	sleep_ms(w, 1100);
+	CU_ASSERT_EQUAL(w->fake.lease_ns, 0);		/* it was told to cut what it has */
+	CU_ASSERT_NOT_EQUAL(atomic_load(&guard_word), 0);
+	w->fake.silent = true;
+	sleep_ms(w, 20);
+	CU_ASSERT_EQUAL(atomic_load(&guard_word), 0);
+	w->fake.silent = false;
+	renew_ms(w, 1000);
+	CU_ASSERT_EQUAL(atomic_load(&guard_word), gate_until_ns(w->gate) + 500 * MSEC);
+	gate_fail(w->gate);
+	sleep_ms(w, 1200);
+	CU_ASSERT_NOT_EQUAL(atomic_load(&guard_word), 0);	/* lost is not the same as silent */
+	fake_complete(&w->fake, 0);
+	sleep_ms(w, 20);
+	CU_ASSERT_EQUAL(atomic_load(&guard_word), 0);
+	CU_ASSERT_EQUAL(wr.done, 1);
+}
+
+/* Rung B: who could still send something has its word standing; who merely waits has not. */
+static void the_guard_is_told_until_when_commands_may_be_sent(void)
+{
+	world_run(body_guard, false);
+}
+
 UNIT_MAIN("lockd/gate",
+	  UNIT_TEST(the_guard_is_told_until_when_commands_may_be_sent),
 	  UNIT_TEST(faults_of_the_device_are_noted),
 	  UNIT_TEST(the_device_is_told_the_lease),
 	  UNIT_TEST(a_command_whose_path_was_lost_passes_the_gate_again),
