@@ -324,6 +324,8 @@ static int run_operation(struct state *s, const struct rpc_request *rq, const in
 		return parent_unlisten(&s->p, &rq->socket, reply);
 	case RPC_DIAL:
 		return parent_dial(&rq->dial, reply, out, out_count);
+	case RPC_HOLD:
+		return parent_hold(&s->p, &rq->hold, reply, out, out_count);
 	case RPC_MOUNT:
 		err = parent_mount(&s->p, &rq->mount, fds, reply, out, out_count);
 		r.dev_minor = reply->mount.dev_minor;

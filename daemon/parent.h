@@ -58,6 +58,10 @@ int parent_umount(const struct rpc_umount *rq, struct rpc_reply *reply);
 int parent_take_host_lock(const struct parent *p, const char *name, const char *device, int *out,
 			  struct rpc_reply *reply);
 
+/** parent_hold() - RPC_HOLD. */
+int parent_hold(const struct parent *p, const struct rpc_hold *rq, struct rpc_reply *reply, int *out,
+		unsigned int *out_count);
+
 /* ---- parent_scsi.c ---- */
 
 /**

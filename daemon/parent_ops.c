@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/siphash.h"
 #include "base/text.h"
 #include "block/hostlock.h"
 #include "daemon/mountinfo.h"
@@ -73,6 +74,21 @@ int parent_take_host_lock(const struct parent *p, const char *name, const char *
 	}
 	*out = fd;
 	return 0;
+}
+
+int parent_hold(const struct parent *p, const struct rpc_hold *rq, struct rpc_reply *reply, int *out,
+		unsigned int *out_count)
+{
+	static const uint8_t key[16] = "LunFS host's LUN";
+	char name[NAME_MAX + 1], uuid[UUID_TEXT_SIZE];
+	int err;
+
+	snprintf(name, sizeof(name), "host-%s-lun-%016llx", text_format_uuid(p->hello.host_id, uuid),
+		 (unsigned long long)siphash24(key, rq->identity, strlen(rq->identity)));
+	err = parent_take_host_lock(p, name, rq->device, out, reply);
+	if (!err)
+		(*out_count)++;
+	return err;
 }
 
 /* Between two opens the path may have come to name something else. */

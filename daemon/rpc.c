@@ -107,6 +107,10 @@ static const char *request_wrong(const struct rpc_request *rq, unsigned int fd_c
 	case RPC_DIAL:
 		return strnlen(rq->dial.portal, BLKISCSI_PORTAL_SIZE) < BLKISCSI_PORTAL_SIZE ?
 		       NULL : "the portal is not terminated";
+	case RPC_HOLD:
+		return rq->hold.identity[0] && strnlen(rq->hold.identity, 128) < 128 &&
+		       strnlen(rq->hold.device, 256) < 256 ?
+		       NULL : "the LUN's name is empty or not terminated";
 	case RPC_COMM:
 		return rq->comm_pid >= 1 && rq->comm_pid <= INT_MAX ? NULL :
 		       "not the number of a process";

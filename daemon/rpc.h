@@ -33,6 +33,7 @@ enum rpc_op {
 	RPC_LISTEN,	/* a socket for a virtual disk's front ends */
 	RPC_UNLISTEN,	/* away with it */
 	RPC_ALIVE,	/* every reactor has run a call of late; no reply */
+	RPC_HOLD,	/* the lock of this host on a LUN, by the name that the LUN has everywhere */
 	RPC_CLOSED,	/* a datastore that was opened is not attached any more; no reply */
 };
 
@@ -80,6 +81,12 @@ struct rpc_dial {
 	uint32_t timeout_ms;
 };
 
+/* Whatever way leads to it: of two daemons that are the same host only one may have a LUN. */
+struct rpc_hold {
+	char	identity[128];
+	char	device[256];		/* for messages */
+};
+
 /* Letters, digits, '-', '_' and '.', which is not the first. */
 #define RPC_SOCKET_NAME_SIZE 48
 struct rpc_socket {
@@ -96,6 +103,7 @@ struct rpc_request {
 		struct rpc_umount umount;
 		struct rpc_kill	kill;
 		struct rpc_dial	dial;
+		struct rpc_hold	hold;
 		struct rpc_socket socket;
 		uint32_t	comm_pid;
 		uint32_t	realtime_tid;
@@ -121,7 +129,8 @@ struct rpc_reply {
 			bool	has_locks, has_host_lock;
 			uint64_t backing_dev, backing_ino;	/* the same for every path to it */
 		} open;
-		/* RPC_DIAL and RPC_LISTEN have no more than a descriptor: the connection, the socket. */
+		/* RPC_DIAL, RPC_LISTEN and RPC_HOLD have no more than a descriptor: the connection, the
+		 * socket, the lock. */
 		/* fds: /dev/fuse */
 		struct {
 			char	dir[PATH_MAX];	/* as the kernel names it */

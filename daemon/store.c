@@ -74,6 +74,31 @@ static int refuse_twice(struct store *s, char *why, size_t why_size)
 	return other ? -EALREADY : 0;
 }
 
+/*
+ * The same for another daemon that is this very host: host_lock_fd is of the way to the LUN that
+ * was asked for, and it may have come by another one (an iSCSI URL, a disk of the kernel's).
+ */
+static int hold_lun(struct store *s, char *why, size_t why_size)
+{
+	struct rpc_request rq = { .op = RPC_HOLD };
+	struct rpc_reply reply;
+	int fds[PACKET_FDS_MAX], err;
+	unsigned int fd_count = 0;
+
+	if (!s->lun[0] || s->host_lock_fd < 0)
+		return 0;
+	snprintf(rq.hold.identity, sizeof(rq.hold.identity), "%s", s->lun);
+	snprintf(rq.hold.device, sizeof(rq.hold.device), "%.255s", s->device);
+	err = rpc_call(s->all->rpc, &rq, -1, &reply, fds, &fd_count);
+	if (!err && fd_count == 1) {
+		s->lun_lock_fd = fds[0];
+		return 0;
+	}
+	packet_close_fds(fds, fd_count);
+	snprintf(why, why_size, "%s", err ? reply.why : "the privileged half sent no lock");
+	return err ? err : -EPROTO;
+}
+
 static bool is_called(const struct store *s, const char *name)
 {
 	uint8_t id[16];
@@ -174,6 +199,7 @@ static struct store *new_store(struct stores *all, const char *device, unsigned 
 	s->data_fd = -1;
 	s->lock_fd = -1;
 	s->host_lock_fd = -1;
+	s->lun_lock_fd = -1;
 	list_init(&s->mounts);
 	pthread_mutex_init(&s->mounts_mutex, NULL);
 	list_add_tail(&all->list, &s->node);
@@ -190,6 +216,8 @@ static void close_devices(struct store *s)
 	if (s->lock_fd >= 0)
 		close(s->lock_fd);
 	/* Last: who gets it next may skip the wait for our lease. */
+	if (s->lun_lock_fd >= 0)
+		close(s->lun_lock_fd);
 	if (s->host_lock_fd >= 0)
 		close(s->host_lock_fd);
 	s->dev = NULL;
@@ -197,6 +225,7 @@ static void close_devices(struct store *s)
 	s->data_fd = -1;
 	s->lock_fd = -1;
 	s->host_lock_fd = -1;
+	s->lun_lock_fd = -1;
 }
 
 /* Called by the handle's own threads: the parent makes the connection. */
@@ -431,6 +460,8 @@ static int attach_new(struct store *s, int asker, struct store **other, char *wh
 		err = take_devices(s, &reply, fds, fd_count, why, why_size);
 	if (!err)
 		err = refuse_twice(s, why, why_size);
+	if (!err)
+		err = hold_lun(s, why, why_size);
 	if (!err)
 		err = attach_fs(s, why, why_size);
 	if (err)

@@ -53,7 +53,8 @@ struct store {
 	unsigned int	word;		/* of the guard's */
 	bool		is_lun;		/* this process speaks iSCSI itself */
 	int		lock_fd;	/* names the device to RPC_KILL; -1: no fencing by killing */
-	int		host_lock_fd;	/* held: no other process is this host there */
+	int		host_lock_fd;	/* held: no other process is this host there … */
+	int		lun_lock_fd;	/* … and this: by no other way to the same LUN either */
 };
 
 struct mount {

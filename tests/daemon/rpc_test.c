@@ -34,6 +34,15 @@ static void honest_requests_pass(void)
 	CU_ASSERT_EQUAL(check(&rq, 1), 0);
 	rq = (struct rpc_request){ .magic = RPC_MAGIC, .op = RPC_COMM, .comm_pid = 1 };
 	CU_ASSERT_EQUAL(check(&rq, 0), 0);
+	rq = (struct rpc_request){ .magic = RPC_MAGIC, .op = RPC_HOLD };
+	CU_ASSERT_EQUAL(check(&rq, 0), -EINVAL);	/* of which LUN? */
+	strcpy(rq.hold.identity, "naa.x");
+	CU_ASSERT_EQUAL(check(&rq, 0), 0);
+	memset(rq.hold.identity, 'x', sizeof(rq.hold.identity));
+	CU_ASSERT_EQUAL(check(&rq, 0), -EINVAL);
+	strcpy(rq.hold.identity, "naa.x");
+	memset(rq.hold.device, 'x', sizeof(rq.hold.device));
+	CU_ASSERT_EQUAL(check(&rq, 0), -EINVAL);
 }
 
 /* A worker that was taken over asks the parent for everything: it gets nothing of it. */

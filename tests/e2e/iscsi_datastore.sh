@@ -18,6 +18,26 @@ ctl alpha attach "$lun" || fail "lunfs attach"
 ctl alpha info "$lun" || fail "lunfs info by URL"
 ctl alpha detach "${lun/?timeout*/}?timeout=20" || fail "lunfs detach by another URL of the same LUN"
 
+story "one host by two daemons: refused, whatever way leads to the LUN"
+id=$("$bin/lunfs" --run-dir "$work/run-alpha" status --json | jq -r .host_id)
+ctl alpha attach "$lun" || fail "lunfs attach"
+"$bin/lunfsd" --run-dir "$work/run-twin" --host-name twin --host-id "$id" >"$work/twin.log" 2>&1 &
+pid_of[twin]=$!
+wait_for 10 ctl twin status || fail "the twin does not answer"
+ctl twin attach "$lun" && fail "the twin has it, too"
+grep -q "has it attached as host $id already; stop that one, or give this daemon a --host-id" \
+	"$work/twin.ctl.log" || fail "the twin was told: $(cat "$work/twin.ctl.log")"
+ctl alpha detach ds1 || fail "lunfs detach"
+# What a daemon holds that came by a disk of the kernel's, say.
+ls "$LUNFS_LOCK_DIR/host-$id-lun-"* >/dev/null || fail "no lock by the LUN's own name: $(ls "$LUNFS_LOCK_DIR")"
+exec 4<>"$(echo "$LUNFS_LOCK_DIR/host-$id-lun-"*)"
+flock -n 4 || fail "alpha still holds the LUN"
+ctl twin attach "$lun" && fail "the twin got past the LUN's lock"
+[ "$(grep -c 'has it attached as host' "$work/twin.ctl.log")" = 2 ] || fail "the twin was told: $(cat "$work/twin.ctl.log")"
+exec 4>&-
+ctl twin attach "$lun" || fail "the LUN is free, and the twin was refused"
+host_stop twin || fail "the twin ended with $?"
+
 story "a secret in a URL gets nowhere, and no process shows one"
 bad=${lun/127.0.0.1/bob%geheim@127.0.0.1}
 for cmd in "mkfs.lunfs -q $bad" "fsck.lunfs -n $bad" "lunfs --run-dir $work/run-alpha attach $bad" \

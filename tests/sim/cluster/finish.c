@@ -64,7 +64,7 @@ static unsigned int slots_taken(struct world *w, uint32_t self)
 	return n;
 }
 
-/* The dead are recovered one after the other, on rung B with a wait of 20 s for each. */
+/* The dead are recovered one after the other, on rung B with a wait of 25 s for each. */
 static void wait_recovered(struct world *w, struct life *life)
 {
 	unsigned int eights = (w->host_count + MANY_HOSTS - 1) / MANY_HOSTS;
