@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "iscsi/config.h"
 #include "iscsi/internal.h"
 
 #define ACCEPTS_MAX	64			/* in one round */
@@ -211,15 +212,61 @@ int tgt_listen(struct tgt *tgt, int fd, uint16_t portal_group)
 	return call.err;
 }
 
+/* In the first reactor, as everything about portals. */
+static void portal_close(struct tgt_listener *p)
+{
+	struct reactor *r = p->tgt->homes[0].reactor;
+
+	list_del(&p->node);
+	reactor_remove(r, &p->fd);
+	reactor_timer_cancel(r, &p->retry);
+	close(p->fd.fd);
+	free(p);
+}
+
 void portal_close_all(struct tgt *tgt)
 {
-	while (!list_empty(&tgt->portals)) {
-		struct tgt_listener *p = list_first(&tgt->portals, struct tgt_listener, node);
+	while (!list_empty(&tgt->portals))
+		portal_close(list_first(&tgt->portals, struct tgt_listener, node));
+}
 
-		list_del(&p->node);
-		reactor_remove(tgt->homes[0].reactor, &p->fd);
-		reactor_timer_cancel(tgt->homes[0].reactor, &p->retry);
-		close(p->fd.fd);
-		free(p);
-	}
+/* ---- closing some ---- */
+
+struct only_call {
+	struct tgt	*tgt;
+	const struct tgt_portal *portals;
+	unsigned int	count;
+};
+
+static bool is_wanted(const struct tgt_listener *p, const struct only_call *call)
+{
+	struct sockaddr_storage addr;
+	socklen_t len = sizeof(addr);
+	char text[64], other[64];
+
+	memset(&addr, 0, sizeof(addr));
+	if (getsockname(p->fd.fd, (struct sockaddr *)&addr, &len))
+		return true;
+	tgt_portal_format(&addr, text);
+	for (unsigned int i = 0; i < call->count; i++)
+		if (!strcmp(tgt_portal_format(&call->portals[i].addr, other), text))
+			return true;
+	return false;
+}
+
+static void portal_only(void *arg)
+{
+	const struct only_call *call = arg;
+	struct tgt_listener *p, *tmp;
+
+	list_for_each(p, tmp, &call->tgt->portals, node)
+		if (!is_wanted(p, call))
+			portal_close(p);
+}
+
+void tgt_listen_only(struct tgt *tgt, const struct tgt_portal *portals, unsigned int count)
+{
+	struct only_call call = { tgt, portals, count };
+
+	reactor_call_sync(tgt->homes[0].reactor, portal_only, &call);
 }

@@ -10,7 +10,8 @@
 
 #include "iscsi/params.h"
 
-struct tgt;		/* everything that one process serves */
+struct tgt;
+struct tgt_portal;		/* everything that one process serves */
 struct tgt_config;	/* config.h: what the login checks against */
 
 /* Bounds; each has a name in lunfs-target.conf(5). */
@@ -52,6 +53,13 @@ int tgt_create(const struct tgt_options *options, struct tgt **out);
  * Return: 0 or -errno.  Context: none of the reactors.
  */
 int tgt_listen(struct tgt *tgt, int fd, uint16_t portal_group);
+
+/**
+ * tgt_listen_only() - closes the portals whose addresses are not among @portals.
+ *
+ * Nobody gets in there any more; who is connected stays.  Any thread but a reactor's.
+ */
+void tgt_listen_only(struct tgt *tgt, const struct tgt_portal *portals, unsigned int count);
 
 /**
  * tgt_set_config() - logins that begin from now on see @config; until tgt_config_unused() says

@@ -105,6 +105,12 @@ static int listen_on(struct tgt_portal *portal)
 	return err;
 }
 
+static int refuse_portal(int err, const char *text, char *why, size_t why_size)
+{
+	return text_refuse(err, why, why_size, "portal %s: cannot listen: %s%s", text, strerror(-err),
+			   err == -EADDRINUSE ? "; does another target serve there?" : "");
+}
+
 int target_portals_open(struct target_files *files, struct tgt_config *config, char *why,
 			size_t why_size)
 {
@@ -119,9 +125,53 @@ int target_portals_open(struct target_files *files, struct tgt_config *config, c
 			fd = listen_on(&config->portals[i]);
 		} while (fd == -EADDRINUSE && wait_for_former(&deadline_ns, text));
 		if (fd < 0)
-			return text_refuse(fd, why, why_size, "portal %s: cannot listen: %s%s", text,
-					   strerror(-fd), fd == -EADDRINUSE ?
-					   "; does another target serve there?" : "");
+			return refuse_portal(fd, text, why, why_size);
+		files->portals[files->portal_count++] = fd;
+	}
+	return 0;
+}
+
+/* As it was asked for, or as it became: of a port that was left open both name it. */
+static unsigned int find_portal(const struct tgt_portal *p, const struct tgt_portal *old,
+				const struct tgt_portal *bound, unsigned int count)
+{
+	unsigned int i = 0;
+
+	while (i < count && memcmp(&p->addr, &old[i].addr, sizeof(p->addr)) &&
+	       memcmp(&p->addr, &bound[i].addr, sizeof(p->addr)))
+		i++;
+	return i;
+}
+
+void target_portals_drop(struct target_files *files)
+{
+	for (unsigned int i = 0; i < files->portal_count; i++)
+		close_fd(&files->portals[i]);
+	files->portal_count = 0;
+}
+
+int target_portals_change(struct target_files *files, const struct tgt_portal *old,
+			  const struct tgt_portal *bound, unsigned int count,
+			  struct tgt_config *config, char *why, size_t why_size)
+{
+	char text[64];
+	int fd;
+
+	files->portal_count = 0;
+	for (unsigned int i = 0; i < config->portal_count; i++) {
+		unsigned int n = find_portal(&config->portals[i], old, bound, count);
+
+		fd = -1;
+		if (n < count) {
+			config->portals[i] = bound[n];
+		} else {
+			tgt_portal_format(&config->portals[i].addr, text);
+			fd = listen_on(&config->portals[i]);
+			if (fd < 0) {
+				target_portals_drop(files);
+				return refuse_portal(fd, text, why, why_size);
+			}
+		}
 		files->portals[files->portal_count++] = fd;
 	}
 	return 0;

@@ -37,6 +37,21 @@ int target_portals_open(struct target_files *files, struct tgt_config *config, c
 			size_t why_size);
 
 /**
+ * target_portals_change() - the same for those of @config that are new; @old[i], as it was asked
+ * for once, is served already at @bound[i].
+ *
+ * A portal that stays gets its address, with the port, and its group from @bound.  On failure
+ * nothing is left open.
+ */
+int target_portals_change(struct target_files *files, const struct tgt_portal *old,
+			  const struct tgt_portal *bound, unsigned int count,
+			  struct tgt_config *config, char *why, size_t why_size);
+
+/** target_portals_drop() - closes what was opened and not yet given to the worker. */
+void target_portals_drop(struct target_files *files);
+
+
+/**
  * target_files_open() - opens what @config names and is not open yet.
  * @state: with a state file for each in config->state_dir; or without.
  * Return: 0; -EBUSY another target serves the file, and did not end within a moment; -errno;

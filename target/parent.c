@@ -21,7 +21,8 @@
 
 struct parent {
 	const struct target_options *options;
-	struct tgt_config *config;	/* that the worker serves by */
+	struct tgt_config *config;	/* that the worker serves by; its portals as they are bound */
+	struct tgt_portal asked[TGT_PORTALS_MAX];	/* the same as they were asked for */
 	struct target_files files;	/* what is open for it */
 	struct spawn	worker;
 	int		signals;
@@ -55,13 +56,17 @@ static int send_config(struct parent *p, const struct tgt_config *config)
 	return err;
 }
 
-static int send_portals(struct parent *p)
+/* Those that it has not got yet. */
+static int send_portals(struct parent *p, const struct tgt_config *config)
 {
-	for (unsigned int i = 0; i < p->config->portal_count; i++) {
+	for (unsigned int i = 0; i < p->files.portal_count; i++) {
 		struct target_packet packet = { .magic = TARGET_MAGIC, .op = TARGET_PORTAL,
-						.portal_group = p->config->portals[i].group };
-		int err = send_packet(p, &packet, &p->files.portals[i], 1);
+						.portal_group = config->portals[i].group };
+		int err;
 
+		if (p->files.portals[i] < 0)
+			continue;
+		err = send_packet(p, &packet, &p->files.portals[i], 1);
 		close(p->files.portals[i]);
 		p->files.portals[i] = -1;
 		if (err)
@@ -97,8 +102,8 @@ static int send_all(struct parent *p, const struct tgt_config *config)
 	const struct target_packet control = { .magic = TARGET_MAGIC, .op = TARGET_CONTROL };
 	int err = send_config(p, config);
 
-	if (!err && !p->ready)
-		err = send_portals(p);
+	if (!err)
+		err = send_portals(p, config);
 	if (!err)
 		err = send_luns(p);
 	if (!err && p->files.control >= 0) {
@@ -137,54 +142,55 @@ static int start_worker(struct parent *p)
 
 /* ---- SIGHUP ---- */
 
-static bool same_portals(const struct tgt_config *a, const struct tgt_config *b)
+/* A group is what sessions of a target were opened by: it stays. */
+static void warn_of_groups(const struct tgt_config *asked, const struct tgt_config *config)
 {
-	if (a->portal_count != b->portal_count)
-		return false;
-	for (unsigned int i = 0; i < a->portal_count; i++)
-		if (memcmp(&a->portals[i], &b->portals[i], sizeof(a->portals[i])))
-			return false;
-	return true;
+	char text[64];
+
+	for (unsigned int i = 0; i < config->portal_count; i++)
+		if (asked->portals[i].group != config->portals[i].group)
+			SAY(LOG_LEVEL_WARNING, "portal %s: its group stays %u until a restart",
+			    tgt_portal_format(&config->portals[i].addr, text),
+			    config->portals[i].group);
 }
 
-static void warn_of_unchanged(const struct tgt_config *old, const struct tgt_config *new)
-{
-	if (!same_portals(old, new))
-		SAY(LOG_LEVEL_WARNING, "portals stay as they are until a restart");
-}
-
-/* Portals keep what they were bound to: port 0 has become a number by now. */
-static int reread(struct parent *p, struct tgt_config **out)
+/* @asked: the portals as they are in the file; those of *@out are bound, and new ones listen. */
+static int reread(struct parent *p, struct tgt_config **out, struct tgt_config *asked)
 {
 	char why[1024];
 	int err = target_read_config(p->options->config_path, out, why, sizeof(why));
 
-	if (err) {
-		SAY(LOG_LEVEL_ERROR, "the configuration stays as it was: %s", why);
-		return err;
+	if (!err) {
+		*asked = **out;	/* only to look at its portals */
+		err = target_portals_change(&p->files, p->asked, p->config->portals,
+					    p->config->portal_count, *out, why, sizeof(why));
+		if (err)
+			tgt_config_destroy(*out);
 	}
-	warn_of_unchanged(p->config, *out);
-	memcpy((*out)->portals, p->config->portals, sizeof((*out)->portals));
-	(*out)->portal_count = p->config->portal_count;
-	return 0;
+	if (err)
+		SAY(LOG_LEVEL_ERROR, "the configuration stays as it was: %s", why);
+	else
+		warn_of_groups(asked, *out);
+	return err;
 }
 
 /*
- * Whom to let in, secrets, targets and logical units that are new or gone, and the sizes of
- * those there are.  Without a file only the last.
+ * Whom to let in, secrets, portals, targets and logical units that are new or gone, and the sizes
+ * of those there are.  Without a file only the last.
  */
 static void reload(struct parent *p)
 {
-	struct tgt_config *config = p->config;
+	struct tgt_config *config = p->config, asked = *p->config;
 	char why[1024];
 
 	if (!p->ready || p->stopping)
 		return;
 	notify_send("RELOADING=1");
-	if (p->options->config_path && reread(p, &config))
+	if (p->options->config_path && reread(p, &config, &asked))
 		goto out;
 	if (target_files_open(&p->files, config, p->options->state, why, sizeof(why))) {
 		SAY(LOG_LEVEL_ERROR, "the configuration stays as it was: %s", why);
+		target_portals_drop(&p->files);
 		if (config != p->config)
 			tgt_config_destroy(config);
 		goto out;
@@ -195,6 +201,7 @@ static void reload(struct parent *p)
 	if (config != p->config) {
 		tgt_config_destroy(p->config);
 		p->config = config;
+		memcpy(p->asked, asked.portals, sizeof(p->asked));
 	}
 	return;	/* the worker's answer says READY */
 out:
@@ -367,6 +374,7 @@ int target_parent_run(const struct target_options *options, struct tgt_config *c
 
 	env_posix_log_level(config->log_level);
 	target_files_init(&p.files);
+	memcpy(p.asked, config->portals, sizeof(p.asked));
 	if (target_portals_open(&p.files, config, why, sizeof(why)) ||
 	    target_files_open(&p.files, config, options->state, why, sizeof(why)))
 		SAY(LOG_LEVEL_ERROR, "%s", why);

@@ -173,6 +173,7 @@ static int open_portals(struct worker *w)
 		if (err)
 			return err;
 	}
+	w->portal_count = 0;	/* theirs now */
 	return 0;
 }
 
@@ -212,6 +213,12 @@ static int change_config(struct worker *w, int *some)
 		return err;
 	}
 	w->old[i] = w->config;
+	tgt_listen_only(w->tgt, w->next->portals, w->next->portal_count);
+	err = open_portals(w);
+	if (err)
+		SAY(LOG_LEVEL_ERROR, "not every new portal is served: %s", strerror(-err));
+	if (err && !*some)
+		*some = err;
 	err = units_remove(&w->units, w->next);
 	if (err && !*some)
 		*some = err;

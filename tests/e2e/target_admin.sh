@@ -98,6 +98,39 @@ reload
 wait_for 5 luns_are Lun:0 || fail "the unit is still there: $(luns)"
 wait_for 5 flock -n "$work/second.img" true || fail "its file is still locked"
 
+story "SIGHUP: a portal comes and goes, who is connected stays"
+free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+other=$(free_port)
+config $host1 "$target_file" >"$work/conf"
+sed -i "1a portal = 127.0.0.1:$other" "$work/conf"
+reload
+answers() { iscsi-inq "iscsi://127.0.0.1:$1/$target_iqn/0" >/dev/null 2>&1; }
+silent() { ! answers "$1"; }
+wait_for 5 answers "$other" || fail "no new portal: $(tail -3 "$work/target.log")"
+answers "$target_port" || fail "the old portal is gone"
+iscsi-ls "iscsi://127.0.0.1:$target_port" | grep -q ":$other" || fail "discovery does not show it"
+[ "$(status --json | jq '.portals | length')" = 2 ] || fail "status: $(status)"
+# In the way of the first one: refused before anything is changed.
+printf 'portal = 0.0.0.0:%s\n' "$other" >"$work/conf2"
+cat "$work/conf" >>"$work/conf2"
+cp "$work/conf" "$work/conf.good"
+cp "$work/conf2" "$work/conf"
+reload
+wait_for 5 grep -q "portal 0.0.0.0:$other: cannot listen" "$work/target.log" || fail "a portal in the way"
+cp "$work/conf.good" "$work/conf"
+sed -i "/portal = 127.0.0.1:$target_port/d" "$work/conf"
+reload
+wait_for 5 silent "$target_port" || fail "the portal that was taken away answers"
+answers "$other" || fail "the other portal went with it"
+[ "$(iscsi-ls "iscsi://127.0.0.1:$other" | grep -c Target)" = 1 ] || fail "discovery"
+echo 'write 1M 64k' >&4
+wait_for 5 grep -q 'at offset 1048576' "$work/client.out" || fail "who was connected: $(cat "$work/client.out")"
+cp "$work/conf.good" "$work/conf"
+sed -i "/portal = 127.0.0.1:$other/d" "$work/conf"
+reload
+wait_for 5 answers "$target_port" || fail "the portal does not come back"
+wait_for 5 silent "$other" || fail "the second portal is still there"
+
 story "a file that has grown is noticed without a word"
 truncate -s 128M "$target_file"
 grown() { sleep 0.3; iscsi-readcapacity16 "$lun" 2>&1 | grep -qi 'total size:134217728'; }
