@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -33,7 +34,7 @@ struct env_thread {
 static_assert(sizeof(pthread_mutex_t) <= sizeof(struct env_mutex), "fits its storage");
 static_assert(sizeof(pthread_cond_t) <= sizeof(struct env_cond), "fits its storage");
 
-static enum log_level log_level_max = LOG_LEVEL_INFO;
+static _Atomic enum log_level log_level_max = LOG_LEVEL_INFO;	/* changed by a reload, under way */
 static bool log_to_journal;
 static pthread_once_t log_once = PTHREAD_ONCE_INIT;
 
@@ -223,7 +224,7 @@ static void posix_log(struct env *env, enum log_level level, const char *object,
 	int len;
 
 	(void)env;
-	if (level > log_level_max)
+	if (level > atomic_load_explicit(&log_level_max, memory_order_relaxed))
 		return;
 	pthread_once(&log_once, log_find_journal);
 	len = snprintf(raw, sizeof(raw) / 2, "%s", object);
@@ -266,5 +267,5 @@ struct env *env_posix(void)
 
 void env_posix_log_level(enum log_level level)
 {
-	log_level_max = level;
+	atomic_store_explicit(&log_level_max, level, memory_order_relaxed);
 }

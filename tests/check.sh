@@ -59,6 +59,7 @@ for script in tests/vhost/*.sh; do
 done
 part iscsi              tests/iscsi/conformance.sh short
 part iscsi-wire         tests/iscsi/wire/run.py
+part iscsi-threads      tests/iscsi/threads.sh
 part core-over-iscsi    tests/iscsi/core_tests.sh short
 part bench              tests/bench_smoke.sh
 
