@@ -33,7 +33,7 @@ done
 
 # The table that the program itself goes by, not its --help.
 table=$(sed -n 's/^	{ "\([a-z]*\)", \(NULL\|"\([a-z]*\)"\), [0-9].*/\1 \3/p' tools/lunfs_main.c)
-check "lunfs commands" "$( (echo "$table" | cut -d' ' -f1; echo debug; echo selftest) | sort -u)" \
+check "lunfs commands" "$( (echo "$table" | cut -d' ' -f1; echo debug; echo scan; echo selftest) | sort -u)" \
 	"$(offered lunfs "")"
 for first in $(echo "$table" | awk '$2 { print $1 }' | sort -u); do
 	check "lunfs $first" "$(echo "$table" | awk -v f="$first" '$1 == f { print $2 }' | sort -u)" \

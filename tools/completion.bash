@@ -46,7 +46,7 @@ _lunfs() {
 	found=$(_lunfs_words "$program" $((${#words[@]} + 1)) "${words[0]-}" "${words[1]-}")
 	if [ -n "$found" ]; then
 		mapfile -t COMPREPLY < <(compgen -W "$found" -- "$cur")
-	elif [[ ${words[0]-} == attach || ${words[0]-} == debug || ${words[1]-} == import ]] &&
+	elif [[ ${words[0]-} == attach || ${words[0]-} == debug || ${words[0]-} == scan || ${words[1]-} == import ]] &&
 	     [[ $cur == */* || $cur == .* ]]; then
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 	else

@@ -10,6 +10,7 @@
 
 #include "base/text.h"
 #include "tools/cmd.h"
+#include "tools/cmd_scan.h"
 #include "tools/cmd_selftest.h"
 #include "tools/debug_cmd.h"
 
@@ -57,6 +58,9 @@ static const char usage[] =
 	"  detach DS              leave it\n"
 	"  selftest DEVICE...     whether a LUN keeps what LunFS rests on: on one host, or\n"
 	"     [--hosts N] [--offset OFFSET] [--seconds S] [--force]   on several at once\n"
+	"  scan DEVICE [--restore]\n"
+	"                         volumes on a device whose beginning is gone; their superblock\n"
+	"                         from a copy\n"
 	"  debug DEVICE WHAT...   any metadata block, by name and field\n"
 	"\n"
 	"DS is a label, a UUID or the path of a device.\n"
@@ -348,12 +352,14 @@ int main(int argc, char **argv)
 	int first, err;
 
 	ctl_client_init();
-	/* Options may stand anywhere, but all that follows "debug" or "selftest" belongs to it. */
+	/* Options may stand anywhere, but all that follows "debug", "scan", "selftest" belongs to it. */
 	err = parse(&c, argc, argv, "+o:h");
 	if (err)
 		return err;
 	if (optind < argc && !strcmp(argv[optind], "debug"))
 		return debug_main(argc - optind, argv + optind, c.json);
+	if (optind < argc && !strcmp(argv[optind], "scan"))
+		return scan_main(argc - optind, argv + optind, c.json);
 	if (optind < argc && !strcmp(argv[optind], "selftest"))
 		return selftest_main(argc - optind, argv + optind, c.json);
 	first = optind - 1;
