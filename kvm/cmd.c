@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <termios.h>
 #include <unistd.h>
@@ -18,6 +19,7 @@
 
 #define REPLY_MAX	(64u << 10)
 #define LEAVE		0x1d	/* Ctrl-] */
+#define QUIET_MS	1000	/* who waits longer is told for what */
 
 bool cmd_is_request(const char *word)
 {
@@ -116,6 +118,7 @@ static void print_json(const json_t *o)
 
 static void print_status(const json_t *o)
 {
+	const json_t *jail = json_object_get(o, "confined");
 	char size[24], name[VM_DISK_NAME_MAX + 1];
 	json_t *disk;
 	size_t i;
@@ -125,6 +128,10 @@ static void print_status(const json_t *o)
 	       number(o, "cpus") == 1 ? "" : "s",
 	       text_format_size((uint64_t)number(o, "memory"), size, sizeof(size)),
 	       number(o, "pid"), (double)number(o, "start_us") / 1000);
+	printf("  confined by: %s%s%s\n", json_is_true(json_object_get(jail, "empty_root")) ?
+	       "an empty root directory, " : "", json_is_true(json_object_get(jail, "landlock")) ?
+	       "Landlock, " : "", json_is_true(json_object_get(jail, "filter")) ?
+	       "system call filters" : "system call filters that only log");
 	json_array_foreach(json_object_get(o, "disks"), i, disk)
 		printf("  vd%c  %s%s: %s\n", (char)('a' + i),
 		       text_printable(text(disk, "name"), VM_DISK_NAME_MAX, name, sizeof(name)),
@@ -177,6 +184,56 @@ static int watch_console(int fd)
 	return 0;
 }
 
+/* ---- stopping ---- */
+
+/*
+ * The launcher itself, whose end is the machine's: its disks are given back then, and its name is free.
+ * A guest that resets the machine instead ends a worker, not the launcher.
+ * Return: a descriptor that is readable once it has ended; -errno.
+ */
+static int launcher_of(int fd)
+{
+	struct ucred listener;
+	socklen_t len = sizeof(listener);
+	int pidfd;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &listener, &len))
+		return -errno;
+	pidfd = (int)syscall(SYS_pidfd_open, listener.pid, 0);
+	return pidfd < 0 ? -errno : pidfd;
+}
+
+/* Return: 0 it has ended; -ETIMEDOUT; -errno. */
+static int wait_end(int pidfd, unsigned int seconds, const char *name, bool quiet)
+{
+	struct pollfd pfd = { .fd = pidfd, .events = POLLIN };
+	int n = poll(&pfd, 1, QUIET_MS);
+
+	if (!n && seconds > 1) {
+		if (!quiet)
+			fprintf(stderr, LUNVM_NAME ": %s: its guest shuts down; waiting for up to "
+				"%u s\n", name, seconds);
+		n = poll(&pfd, 1, (int)(seconds - 1) * 1000);
+	}
+	return n < 0 ? -errno : n ? 0 : -ETIMEDOUT;
+}
+
+/* Its power button was pressed: 0 once it has ended. */
+static int finish_stop(struct vm_cmd *c, int pidfd, const char *name)
+{
+	int err = pidfd < 0 ? pidfd : wait_end(pidfd, c->timeout, name, c->json);
+
+	if (err == -ESRCH)	/* that was fast */
+		err = 0;
+	if (err == -ETIMEDOUT)
+		fprintf(stderr, LUNVM_NAME ": %s: still runs %u s after its power button was pressed: its "
+			"guest does not listen to it, or needs longer (--timeout), or has restarted; "
+			"\"lunvm kill %s\" cuts its power\n", name, c->timeout, name);
+	else if (err)
+		fprintf(stderr, LUNVM_NAME ": %s: %s\n", name, strerror(-err));
+	return err;
+}
+
 /* ---- what is typed ---- */
 
 static int say_absent(const char *name, int err)
@@ -191,11 +248,12 @@ static int say_absent(const char *name, int err)
 
 int cmd_request(struct vm_cmd *c, const char *word, const char *name)
 {
-	int fd = connect_to(c->run_dir, name), err;
+	int fd = connect_to(c->run_dir, name), err, launcher;
 	json_t *reply = NULL;
 
 	if (fd < 0)
 		return say_absent(name, fd);
+	launcher = launcher_of(fd);
 	err = ask(fd, word, &reply);
 	if (err) {
 		fprintf(stderr, LUNVM_NAME ": %s: %s\n", name, err == -EPIPE ?
@@ -205,6 +263,12 @@ int cmd_request(struct vm_cmd *c, const char *word, const char *name)
 		err = -EINVAL;
 	} else if (!strcmp(word, "console")) {
 		watch_console(fd);
+	} else if (!strcmp(word, "stop") && c->timeout) {
+		err = finish_stop(c, launcher, name);
+		json_object_set_new(reply, "ended", json_boolean(!err));
+		json_object_set_new(reply, "ok", json_boolean(!err));
+		if (c->json)
+			print_json(reply);
 	} else if (c->json) {
 		print_json(reply);
 	} else if (!strcmp(word, "status")) {
@@ -212,6 +276,8 @@ int cmd_request(struct vm_cmd *c, const char *word, const char *name)
 	}
 	json_decref(reply);
 	close(fd);
+	if (launcher >= 0)
+		close(launcher);
 	return err ? 1 : 0;
 }
 

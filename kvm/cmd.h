@@ -8,7 +8,11 @@
 struct vm_cmd {
 	const char	*run_dir;
 	bool		json;
+	unsigned int	timeout;	/* seconds that "stop" waits; 0: not at all */
 };
+
+#define CMD_STOP_SECONDS	60	/* by default */
+#define CMD_STOP_SECONDS_MAX	86400
 
 /** cmd_is_request() - "status", "pause", "resume", "stop", "kill" or "console". */
 bool cmd_is_request(const char *word);

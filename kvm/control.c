@@ -99,6 +99,11 @@ static const char *state_name(const struct machine *m)
 	return names[atomic_load(&m->state)];
 }
 
+static const char *yes(bool it_is)
+{
+	return it_is ? "true" : "false";
+}
+
 static void do_status(struct peer *p)
 {
 	static const char *const disk_states[] = { "away", "greeting", "idle", "running" };
@@ -110,15 +115,17 @@ static void do_status(struct peer *p)
 	say(c, "{\"ok\":true,\"name\":");
 	say_string(c, m->plan->name);
 	say(c, ",\"state\":\"%s\",\"cpus\":%u,\"memory\":%llu,\"pid\":%d,\"worker_pid\":%d,"
-	    "\"start_us\":%llu,\"console\":%llu,\"disks\":[", state_name(m), m->plan->cpus,
+	    "\"start_us\":%llu,\"console\":%llu,\"confined\":{\"empty_root\":%s,\"landlock\":%s,\"filter\":%s},"
+	    "\"disks\":[", state_name(m), m->plan->cpus,
 	    (unsigned long long)m->plan->memory, (int)m->plan->parent, (int)getpid(),
 	    (unsigned long long)(first ? (first - m->plan->start_ns) / 1000 : 0),
-	    (unsigned long long)m->console.written);
+	    (unsigned long long)m->console.written, yes(m->jail.empty_root),
+	    yes(m->jail.landlock), yes(m->jail.filter));
 	for (unsigned int i = 0; i < m->plan->disk_count; i++) {
 		say(c, "%s{\"name\":", i ? "," : "");
 		say_string(c, m->plan->disks[i].name);
 		say(c, ",\"read_only\":%s,\"server\":\"%s\"}",
-		    m->plan->disks[i].read_only ? "true" : "false",
+		    yes(m->plan->disks[i].read_only),
 		    disk_states[front_state(m->disks[i].front)]);
 	}
 	say(c, "]}\n");

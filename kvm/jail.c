@@ -41,13 +41,27 @@ static int new_namespaces(int more)
 	return empty_root();
 }
 
-/* Nothing may be opened below any directory.  Linux 5.13 and later, if configured. */
+/* struct landlock_ruleset_attr as Linux 6.12 has it; older headers end before. */
+struct ruleset {
+	uint64_t fs, net, scoped;
+};
+static_assert(sizeof(struct ruleset) == 24, "landlock(7)");
+
+/*
+ * Nothing may be opened below any directory, connected, bound or signalled: all that this kernel can
+ * take away, by landlock(7)'s table of versions.  Linux 5.13 and later, if configured.
+ */
 static int landlock(void)
 {
-	const struct landlock_ruleset_attr all = { .handled_access_fs = (1ull << 13) - 1 };
-	int fd = (int)syscall(SYS_landlock_create_ruleset, &all, sizeof(all), 0);
-	int err = 0;
+	int abi = (int)syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+	unsigned int rights = abi >= 5 ? 16 : abi >= 3 ? 15 : abi == 2 ? 14 : 13;
+	struct ruleset all = { .fs = (1ull << rights) - 1, .net = 3, .scoped = 3 };
+	size_t size = abi >= 6 ? 24 : abi >= 4 ? 16 : 8;
+	int fd, err = 0;
 
+	if (abi < 1)
+		return abi < 0 ? -errno : -EOPNOTSUPP;
+	fd = (int)syscall(SYS_landlock_create_ruleset, &all, size, 0);
 	if (fd < 0)
 		return -errno;
 	if (syscall(SYS_landlock_restrict_self, fd, 0))
@@ -56,7 +70,7 @@ static int landlock(void)
 	return err;
 }
 
-int jail_enter(uid_t uid, gid_t gid, pid_t parent, const char **what)
+int jail_enter(uid_t uid, gid_t gid, pid_t parent, struct jail_state *got, const char **what)
 {
 	bool root = !geteuid();
 	int empty = -EPERM, locked, err;
@@ -70,6 +84,7 @@ int jail_enter(uid_t uid, gid_t gid, pid_t parent, const char **what)
 	if (empty)
 		empty = new_namespaces(CLONE_NEWUSER);
 	locked = landlock();
+	*got = (struct jail_state){ !empty, !locked, !sandbox_filter_is_open() };
 	if (empty && locked) {
 		*what = "neither an empty root directory nor Landlock";
 		return -EPERM;

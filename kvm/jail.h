@@ -14,12 +14,18 @@
 
 #include "base/types.h"
 
+struct jail_state {
+	bool	empty_root;
+	bool	landlock;
+	bool	filter;		/* calls that are in no list end the process; else they are logged */
+};
+
 /**
  * jail_enter() - namespaces, Landlock, user; one thread only.
- * @what: on failure, what could not be had.
+ * @what: on failure, what could not be had.  @got: what is in force, for status.
  * Return: 0 or -errno; -EPERM neither an empty root directory nor Landlock can be had here.
  */
-int jail_enter(uid_t uid, gid_t gid, pid_t parent, const char **what);
+int jail_enter(uid_t uid, gid_t gid, pid_t parent, struct jail_state *got, const char **what);
 
 enum jail_part {
 	JAIL_START,	/* the whole process, from jail_enter() on */

@@ -41,7 +41,8 @@ static const char usage[] =
 	"  list                machines that run on this host\n"
 	"  status NAME         what a machine is made of and does\n"
 	"  pause NAME          stop its processors and drain its disks; resume goes on\n"
-	"  stop NAME           press its power button\n"
+	"  stop NAME           press its power button, and wait until it has ended\n"
+	"     --timeout SECONDS  for that long at most (default 60; 0: not at all)\n"
 	"  kill NAME           end it at once\n"
 	"  console NAME        its console; Ctrl-] leaves it\n"
 	"\n"
@@ -54,7 +55,7 @@ static const char usage[] =
 
 enum {
 	OPT_CONFIG = 1,		/* an option that is a setting of the same name */
-	OPT_RUN_DIR, OPT_DAEMON_DIR, OPT_USER, OPT_DETACH, OPT_WATCH, OPT_JSON, OPT_HELP, OPT_VERSION,
+	OPT_RUN_DIR, OPT_DAEMON_DIR, OPT_USER, OPT_DETACH, OPT_WATCH, OPT_TIMEOUT, OPT_JSON, OPT_HELP, OPT_VERSION,
 };
 
 static const struct option options[] = {
@@ -72,6 +73,7 @@ static const struct option options[] = {
 	{ "user", required_argument, NULL, OPT_USER },
 	{ "detach", no_argument, NULL, OPT_DETACH },
 	{ "watch", no_argument, NULL, OPT_WATCH },
+	{ "timeout", required_argument, NULL, OPT_TIMEOUT },
 	{ "json", no_argument, NULL, OPT_JSON },
 	{ "help", no_argument, NULL, OPT_HELP },
 	{ "version", no_argument, NULL, OPT_VERSION },
@@ -85,6 +87,7 @@ struct typed {
 	struct run_options run;
 	struct { const char *key, *value; } settings[SETTINGS_MAX];
 	unsigned int setting_count;
+	const char *timeout;
 	bool	json, watch;
 };
 
@@ -123,6 +126,9 @@ static int take_option(struct typed *t, int opt, int index, char *value)
 		return 0;
 	case OPT_WATCH:
 		t->watch = true;
+		return 0;
+	case OPT_TIMEOUT:
+		t->timeout = value;
 		return 0;
 	case OPT_JSON:
 		t->json = true;
@@ -219,14 +225,30 @@ static int run(struct typed *t, int argc, char **argv)
 
 /* ---- which ---- */
 
+static int take_timeout(const char *typed, const char *command, unsigned int *seconds)
+{
+	char *end;
+	unsigned long n = strtoul(typed, &end, 10);
+
+	if (strcmp(command, "stop"))
+		return complain("--timeout", "only \"stop\" waits");
+	if (*typed < '0' || *typed > '9' || *end || n > CMD_STOP_SECONDS_MAX)
+		return complain(typed, "not a number of seconds, at most a day of them");
+	*seconds = (unsigned int)n;
+	return 0;
+}
+
 static int dispatch(struct typed *t, int argc, char **argv)
 {
-	struct vm_cmd cmd = { .run_dir = t->run.run_dir, .json = t->json };
+	struct vm_cmd cmd = { .run_dir = t->run.run_dir, .json = t->json,
+			      .timeout = CMD_STOP_SECONDS };
 
 	if (!argc) {
 		fputs(usage, stderr);
 		return VM_EXIT_CONFIG;
 	}
+	if (t->timeout && take_timeout(t->timeout, argv[0], &cmd.timeout))
+		return VM_EXIT_CONFIG;
 	if (!strcmp(argv[0], "run") && !t->watch)
 		return run(t, argc - 1, argv + 1);
 	if (!strcmp(argv[0], "autostart") && !t->setting_count)

@@ -15,6 +15,7 @@
 #include "base/reactor.h"
 #include "kvm/console.h"
 #include "kvm/front.h"
+#include "kvm/jail.h"
 #include "kvm/memory.h"
 #include "kvm/mmio.h"
 #include "kvm/plan.h"
@@ -50,6 +51,7 @@ enum machine_state { MACHINE_STARTING, MACHINE_RUNNING, MACHINE_PAUSING, MACHINE
 
 struct machine {
 	const struct vm_plan *plan;
+	struct jail_state jail;
 	int		kvm, vm;
 	struct vm_memory memory;
 	uint64_t	entry;		/* of the kernel */

@@ -29,6 +29,6 @@ breakout_objs := $(lunvm_main:%.c=$(B)/%.o) $(B)/tests/kvm/breakout.o
 all_objs += $(B)/tests/kvm/breakout.o
 $(B)/tests/kvm/lunvm_breakout: $(breakout_objs) $(call archives,kvm)
 	@echo "  LD    $@"
-	@$(CC) $(LDFLAGS_ALL) -Wl,--wrap=machine_go,--wrap=uart_write,--wrap=console_view -o $@ \
+	@$(CC) $(LDFLAGS_ALL) -Wl,--wrap=machine_go,--wrap=uart_write,--wrap=console_view,--wrap=mount,--wrap=packet_recv -o $@ \
 		$(breakout_objs) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(lunvm_libs)
 all: $(B)/tests/kvm/lunvm_breakout

@@ -44,16 +44,22 @@ static void raise(struct uart *u)
 		u->ops->interrupt(u->arg);
 }
 
+/* What is read, or thrown away, was all there is: input that had to wait may come. */
+static void make_room(struct uart *u)
+{
+	if (rx_waits(u) || !u->refused)
+		return;
+	u->refused = false;
+	u->ops->drained(u->arg);
+}
+
 static uint8_t read_data(struct uart *u)
 {
 	uint8_t byte = 0;
 
 	if (rx_waits(u))
 		byte = u->rx[u->rx_tail++ % UART_RX_SIZE];
-	if (!rx_waits(u) && u->refused) {
-		u->refused = false;
-		u->ops->drained(u->arg);
-	}
+	make_room(u);
 	return byte;
 }
 
@@ -137,6 +143,7 @@ static void write_locked(struct uart *u, unsigned int reg, uint8_t value)
 		u->fcr = value;
 		if (value & FCR_CLEAR_RX)
 			u->rx_tail = u->rx_head;
+		make_room(u);
 		break;
 	case REG_LCR:
 		u->lcr = value;

@@ -115,7 +115,8 @@ static void confine(struct worker *w)
 {
 	const char *what = "seccomp";
 	char why[VM_WHY_SIZE];
-	int err = jail_enter(w->plan.uid, w->plan.gid, w->plan.parent, &what);
+	int err = jail_enter(w->plan.uid, w->plan.gid, w->plan.parent, &w->machine.jail,
+			     &what);
 
 	if (!err) {
 		what = "seccomp";

@@ -8,7 +8,7 @@ need_kvm "kvm breakout"
 attempts=36
 program=$top/${BUILD:-build}/tests/kvm/lunvm_breakout
 
-# try THREAD ATTEMPT: its result is in $work/said
+# try THREAD "ATTEMPT [root=full]": its result is in $work/said
 try() {
 	timeout -s KILL 20 "$program" run --run-dir "$work/vm-x" --name x --memory 16M --kernel "$payload" \
 		--cmdline "op=count breakout=$1,$2" >"$work/said" 2>&1 &
@@ -40,6 +40,19 @@ for i in 0 2 17 33; do
 	LUNFS_SECCOMP=log try main $i
 	grep -q "breakout: refused" "$work/said" || fail "attempt $i: $(cat "$work/said")"
 done
+
+story "with neither filter nor empty root directory Landlock refuses, or nothing starts"
+if "$program" run --run-dir "$work/vm-x" --name x --memory 16M --kernel "$payload" --cmdline "op=off root=full" \
+	>"$work/said" 2>&1; then
+	for i in 0 1 2 17 33; do
+		LUNFS_SECCOMP=log try main "$i root=full"
+		grep -q "breakout: refused" "$work/said" || fail "attempt $i: $(cat "$work/said")"
+	done
+	note "Landlock refuses"
+else
+	grep -q "neither an empty root directory nor Landlock" "$work/said" || fail "$(cat "$work/said")"
+	note "this kernel has no Landlock: the machine is not started"
+fi
 
 story "an attempt that was not made is told from one that was refused"
 try main $attempts

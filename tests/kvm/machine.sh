@@ -38,6 +38,47 @@ expect_exit 11 "triple fault" alpha a --cmdline op=crash
 expect_exit 11 "kernel panicked" alpha a --cmdline op=panic
 expect_exit 2 "neither a bzImage nor an ELF" alpha a --kernel "$top/Makefile"
 
+story "a guest that resets goes on where its configuration says so, on the disk that it had"
+expect_exit 0 "the guest powered off" alpha a --disk $disk --on-reset restart --cmdline "op=life n=200 qd=8 lives=3"
+[ "$(grep -c "reset the machine; starting it again" "$work/vm-a.out")" = 2 ] &&
+	[ "$(grep -c "payload: hello" "$work/vm-a.out")" = 3 ] || fail "$(cat "$work/vm-a.out")"
+grep -q "life 3, blocks of the life before that are wrong: 0" "$work/vm-a.out" || fail "$(cat "$work/vm-a.out")"
+expect_exit 10 "the guest reset the machine" alpha a --disk $disk --on-reset exit --cmdline "op=life n=200 qd=8 lives=9"
+[ "$(grep -c "payload: hello" "$work/vm-a.out")" = 1 ] || fail "it was started again"
+expect_exit 2 'neither "restart" nor "exit"' alpha a --on-reset maybe
+
+story "stop presses the power button, and ends when the machine has"
+vm_run alpha a --disk $disk --cmdline op=button &
+runner=$!
+vm_says 10 a "waits for its button" || fail "it does not run"
+vm alpha stop a >"$work/said" 2>&1 || fail "$(cat "$work/said")"
+[ ! -s "$work/said" ] || fail "says $(cat "$work/said")"
+grep -q "the button was pressed" "$work/vm-a.out" || fail "its guest does not see it"
+"$bin/lunfs" --run-dir "$work/run-alpha" disk list | grep -q root.disk && fail "its disk is still attached"
+wait $runner || fail "its exit status is $?"
+
+story "a guest that does not listen is left running, and that is said"
+vm_run alpha a --cmdline op=count &
+runner=$!
+vm_says 10 a alive || fail "it does not run"
+vm alpha stop a --timeout 1 >"$work/said" 2>&1 && fail "says that it has ended"
+grep -q 'a: still runs 1 s after.*"lunvm kill a"' "$work/said" || fail "$(cat "$work/said")"
+vm alpha stop a --timeout 0 || fail "does not press"
+[ "$(vm alpha stop a --timeout 1 --json 2>/dev/null | jq -c '[.ok, .ended]')" = "[false,false]" ] || fail "no JSON"
+vm alpha status a --json | jq -e .ok >/dev/null || fail "it runs no more"
+vm alpha stop a --timeout x >"$work/said" 2>&1
+[ $? -eq 2 ] && grep -q "x: not a number of seconds" "$work/said" || fail "$(cat "$work/said")"
+vm alpha kill a --timeout 3 >"$work/said" 2>&1
+[ $? -eq 2 ] && grep -q 'only "stop" waits' "$work/said" || fail "$(cat "$work/said")"
+vm alpha pause a || fail "cannot be paused"
+vm alpha stop a >"$work/said" 2>&1 && fail "a paused one is stopped"
+grep -q "resume it first" "$work/said" || fail "$(cat "$work/said")"
+vm alpha kill a || fail "cannot be killed"
+wait $runner
+[ $? -eq 13 ] || fail "its exit status is not 13"
+vm alpha stop a >"$work/said" 2>&1 && fail "what does not run is stopped"
+grep -q "no machine of that name" "$work/said" || fail "$(cat "$work/said")"
+
 story "a mistake in a configuration is told with its place"
 printf 'name = a\ncpus = 0\n' >"$work/bad.conf"
 vm alpha run "$work/bad.conf" >"$work/said" 2>&1
@@ -73,6 +114,9 @@ for task in /proc/"$worker"/task/*; do
 done
 readlink /proc/"$worker"/fd/* | grep -vE '^(socket:|anon_inode:|pipe:|/dev/kvm|/dev/null|/memfd:)' |
 	grep -v "vm-web1.out" >"$work/open" && fail "has open: $(cat "$work/open")"
+vm alpha status web1 --json | jq -e '.confined | .filter and (.empty_root or .landlock)' >/dev/null ||
+	fail "status does not say what confines it"
+note "$(vm alpha status web1 | grep "confined by")"
 readlink /proc/"$worker"/ns/net | grep -qvx "$(readlink /proc/self/ns/net)" || fail "it has the network"
 
 story "a pause drains the disk, and goes on"

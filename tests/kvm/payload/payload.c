@@ -2,14 +2,15 @@
 /*
  * The test guest: a virtio-blk driver that writes patterns and reads them back, in ring 3.
  *
- * The command line says what to do: op=write|read|verify|stress|life|count|crash|reset|panic|cx16|off,
- * n= blocks, bs= bytes each, qd= requests under way, irq=0|1, rounds=, cpus=1|2, seed=.
+ * The command line says what to do: op=write|read|verify|stress|life|count|button|crash|reset|panic|cx16|off,
+ * n= blocks, bs= bytes each, qd= requests under way, irq=0|1, rounds=, cpus=1|2, seed=, lives= (of op=life: resets in between).
  * What happened is on the console: "payload: …" lines, the last one "payload: done bad=N".
  */
 #include <stdint.h>
 
 #define MMIO		0xd0000000ul
 #define GSI		6
+#define GSI_BUTTON	5
 #define IOAPIC		0xfec00000ul
 #define LAPIC		0xfee00000ul
 #define TRAMPOLINE	0x8000ul
@@ -40,7 +41,7 @@ struct lane {
 
 static struct lane lanes[2];
 static uint64_t opt_n = 1000, opt_bs = 4096, opt_qd = 1, opt_irq = 1, opt_rounds = 1, opt_cpus = 1,
-		opt_seed = 1;
+		opt_seed = 1, opt_lives = 0;
 static const char *opt_op = "off";
 extern volatile uint64_t irq_count;
 extern const uint8_t trampoline[], trampoline_end[];
@@ -131,6 +132,7 @@ static void read_options(const uint8_t *zero_page)
 	take_number(line, "rounds", &opt_rounds);
 	take_number(line, "cpus", &opt_cpus);
 	take_number(line, "seed", &opt_seed);
+	take_number(line, "lives", &opt_lives);
 	if (option(line, "op"))
 		opt_op = option(line, "op");
 }
@@ -191,15 +193,20 @@ static uint64_t setup_device(void)
 	return *(volatile uint64_t *)(MMIO + 0x100);
 }
 
+static void setup_pin(unsigned int pin)
+{
+	*(volatile uint32_t *)IOAPIC = 0x10 + 2 * pin;
+	*(volatile uint32_t *)(IOAPIC + 0x10) = 0x40;
+	*(volatile uint32_t *)IOAPIC = 0x10 + 2 * pin + 1;
+	*(volatile uint32_t *)(IOAPIC + 0x10) = 0;
+}
+
 static void setup_interrupts(void)
 {
 	outb(0x21, 0xff);
 	outb(0xa1, 0xff);
 	*(volatile uint32_t *)(LAPIC + 0xf0) = 0x1ff;
-	*(volatile uint32_t *)IOAPIC = 0x10 + 2 * GSI;
-	*(volatile uint32_t *)(IOAPIC + 0x10) = 0x40;
-	*(volatile uint32_t *)IOAPIC = 0x10 + 2 * GSI + 1;
-	*(volatile uint32_t *)(IOAPIC + 0x10) = 0;
+	setup_pin(GSI);
 }
 
 /* ---- requests ---- */
@@ -334,6 +341,10 @@ static void live(struct lane *l)
 	one(l, WRITE);
 	flush(l);
 	say("payload: life ", before + 1, " has written\n");
+	if (opt_lives && before + 1 >= opt_lives)
+		return;
+	if (opt_lives)
+		outb(0x64, 0xfe);
 	for (;;)
 		work(l, 1, WORK_VERIFY, before + 1);
 }
@@ -389,6 +400,17 @@ static void count(void)
 	}
 }
 
+/* Does what a system does when its power button is pressed. */
+static void wait_button(void)
+{
+	uint64_t count = irq_count;
+
+	setup_pin(GSI_BUTTON);
+	print("payload: waits for its button\n");
+	call(1, count, 0);
+	print("payload: the button was pressed\n");
+}
+
 static void finish(void)
 {
 	say("payload: done bad=", lanes[0].bad + lanes[1].bad, "\n");
@@ -418,6 +440,10 @@ void main(const uint8_t *zero_page)
 	if (same(opt_op, "off"))
 		finish();
 	setup_interrupts();
+	if (same(opt_op, "button")) {
+		wait_button();
+		finish();
+	}
 	if (same(opt_op, "count")) {
 		if (opt_cpus > 1)
 			start_second();
