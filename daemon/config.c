@@ -7,6 +7,7 @@
 
 #include "base/settings.h"
 #include "base/text.h"
+#include "daemon/exports.h"
 
 void config_init(struct config *c)
 {
@@ -131,6 +132,29 @@ static int add_given(struct config *c, bool is_disk, const char *value, char *wh
 	return set_text(g->text, sizeof(g->text), value, why, why_size);
 }
 
+static int add_portal(struct config *c, const char *value, char *why, size_t why_size)
+{
+	char portal[EXPORTS_PORTAL_SIZE];
+
+	if (c->iscsi_portal_count == CONFIG_PORTALS_MAX) {
+		snprintf(why, why_size, "more than %u portals", CONFIG_PORTALS_MAX);
+		return -EINVAL;
+	}
+	if (exports_portal(value, portal, why, why_size))
+		return -EINVAL;
+	strcpy(c->iscsi_portals[c->iscsi_portal_count++], portal);
+	return 0;
+}
+
+static int set_secrets(struct config *c, const char *value, char *why, size_t why_size)
+{
+	if (value[0] != '/') {
+		snprintf(why, why_size, "\"%s\" is not an absolute path", value);
+		return -EINVAL;
+	}
+	return set_text(c->iscsi_secrets, sizeof(c->iscsi_secrets), value, why, why_size);
+}
+
 int config_set(struct config *c, const char *key, const char *value, char *why, size_t why_size)
 {
 	if (!*value) {
@@ -161,6 +185,10 @@ int config_set(struct config *c, const char *key, const char *value, char *why, 
 		return set_number_from(&c->poll_us, 0, CONFIG_POLL_US_MAX, value, why, why_size);
 	if (!strcmp(key, "watchdog"))
 		return set_watchdog(c, value, why, why_size);
+	if (!strcmp(key, "iscsi-portal"))
+		return add_portal(c, value, why, why_size);
+	if (!strcmp(key, "iscsi-secrets"))
+		return set_secrets(c, value, why, why_size);
 	if (!strcmp(key, "datastore") || !strcmp(key, "disk"))
 		return add_given(c, key[1] == 'i', value, why, why_size);
 	snprintf(why, why_size, "unknown setting \"%s\"", key);

@@ -16,6 +16,7 @@
 #define CONFIG_POLL_US_MAX	100000
 #define CONFIG_POLL_US_DEFAULT	50
 #define CONFIG_GIVEN_MAX	64u	/* datastores and disks together */
+#define CONFIG_PORTALS_MAX	8u
 #define CONFIG_STOP_MAX		3600
 #define CONFIG_STOP_DEFAULT	45	/* below that of lunfsd.service, which kills */
 
@@ -34,6 +35,9 @@ struct config {
 	unsigned int poll_us;		/* that one polls after the last work; 0: sleeps at once */
 	bool	guard;			/* a process ends a frozen worker: fencing rung B */
 	char	watchdog[PATH_MAX];	/* a device that it feeds; "": none */
+	char	iscsi_portals[CONFIG_PORTALS_MAX][64];	/* beyond loopback, of exported disks */
+	unsigned int iscsi_portal_count;
+	char	iscsi_secrets[PATH_MAX];	/* CHAP of exported disks; "": none */
 	unsigned int given_count;
 	struct config_given {
 		bool	is_disk;	/* DS:/path[,option…]; else a device to attach */

@@ -68,12 +68,11 @@ static json_t *attachment_json(struct attachment *a)
 {
 	char socket[PATH_MAX], ended[sizeof(a->ended)], holder[sizeof(a->holder)];
 	json_t *o = json_object();
-	bool connected;
+	bool connected = disks_connected(a);
 
 	pthread_mutex_lock(&a->all->mutex);
 	memcpy(ended, a->ended, sizeof(ended));
 	memcpy(holder, a->holder, sizeof(holder));
-	connected = a->connected;
 	pthread_mutex_unlock(&a->all->mutex);
 	put_text(o, "ds", a->store->fs->super.label);
 	put_text(o, "path", a->path);
@@ -85,6 +84,7 @@ static json_t *attachment_json(struct attachment *a)
 	put_text(o, "user", a->options.user);
 	put_int(o, "birth", (int64_t)a->birth);
 	put_int(o, "reactor", a->reactor);
+	put_text(o, "protocol", a->options.portal[0] ? "iscsi" : "vhost-user-blk");
 	put_bool(o, "polled", a->port != NULL);
 	put_bool(o, "connected", connected);
 	put_text(o, "ended", ended);

@@ -14,7 +14,7 @@
 
 #define WORKERS		16u	/* for what blocks: misses, space, flushes, opening, closing */
 #define QUEUES_DEFAULT	16u
-#define TIMERS		(2 * DISKS_MAX + 64)
+#define TIMERS		(2 * DISKS_MAX + 64 + EXPORTS_TIMERS)
 
 /* ---- what a front end does, and what follows ---- */
 
@@ -112,7 +112,17 @@ static void attachment_work(struct work *work)
 	enum attachment_event e;
 
 	pthread_mutex_lock(&a->all->mutex);
-	while (a->event_count) {
+	while (a->event_count || a->resized) {
+		if (a->resized) {
+			struct export *x = a->export;
+
+			a->resized = false;
+			pthread_mutex_unlock(&a->all->mutex);
+			if (x)
+				export_resized(x);
+			pthread_mutex_lock(&a->all->mutex);
+			continue;
+		}
 		e = a->events[0];
 		memmove(a->events, a->events + 1, --a->event_count * sizeof(a->events[0]));
 		pthread_mutex_unlock(&a->all->mutex);
@@ -177,12 +187,29 @@ static const struct vhu_ops vhu_ops = {
 	.connected = front_end_connected, .start = front_end_starts, .closed = front_end_closed,
 };
 
+/* The same for initiators, of whom a reactor cannot wait. */
+static void post_resized(struct attachment *a)
+{
+	bool post;
+
+	pthread_mutex_lock(&a->all->mutex);
+	post = !a->working && a->export;
+	a->resized = a->export != NULL;
+	a->working = a->working || post;
+	pthread_mutex_unlock(&a->all->mutex);
+	a->work.fn = attachment_work;
+	if (post)
+		workers_post(a->all->workers, &a->work);
+}
+
 static void disk_resized(void *arg)
 {
 	struct attachment *a = arg;
 
 	if (a->vhu)
 		vhu_resized(a->vhu);
+	else
+		post_resized(a);
 }
 
 /* ---- attaching ---- */
@@ -207,7 +234,9 @@ static void make_names(struct attachment *a)
 	machine_derive_id(a->store->fs->super.volume_id, a->path, id);
 	name_attachment(a, id);
 	snprintf(a->object, sizeof(a->object), "%s:%s", a->store->fs->label, a->path);
-	for (unsigned int i = 0; !a->options.serial[0] && i < DISK_SERIAL_MAX / 2; i++)
+	if (a->options.serial[0])
+		return;
+	for (unsigned int i = 0; i < DISK_SERIAL_MAX / 2; i++)
 		sprintf(a->options.serial + 2 * i, "%02x", id[i]);
 }
 
@@ -229,7 +258,7 @@ static void disk_lost(void *arg)
 {
 	struct attachment *a = arg;
 
-	if (a->options.cut_if_lost)
+	if (a->options.cut_if_lost && a->vhu)
 		vhu_disconnect(a->vhu, "the disk's lock is lost");
 }
 
@@ -310,6 +339,8 @@ static void end_listening(struct attachment *a)
 	struct rpc_request rq = { .op = RPC_UNLISTEN };
 	struct rpc_reply reply;
 
+	if (!a->vhu)
+		return;
 	snprintf(rq.socket.name, sizeof(rq.socket.name), "%s", a->name);
 	rpc_call(a->all->rpc, &rq, -1, &reply, NULL, NULL);
 }
@@ -317,6 +348,7 @@ static void end_listening(struct attachment *a)
 /* Whatever there is of it; it is in no list. */
 static void attachment_free(struct attachment *a)
 {
+	disks_export_stop(a);
 	if (a->vhu)
 		vhu_close_sync(a->vhu);
 	pthread_mutex_lock(&a->all->mutex);
@@ -415,6 +447,33 @@ static int find_inode(struct attachment *a, const struct disks_saved *saved, uin
 	return err;
 }
 
+static int serve_front_ends(struct attachment *a, char *why, size_t why_size)
+{
+	int err = make_vhu(a);
+
+	if (!err && a->resume)
+		attachment_open(a);	/* now, before anybody else of this host can */
+	return err ? err : begin_listening(a, why, why_size);
+}
+
+/* One that has ended stays in the list, served to nobody: it says why. */
+static int serve_initiators(struct attachment *a, char *why, size_t why_size)
+{
+	struct export_portal *portal;
+	int err = exports_hold(&a->all->exports, a->options.portal, &portal, why, why_size);
+
+	if (err)
+		return err;
+	err = attachment_open(a);
+	if (err == -EBUSY)
+		text_refuse(err, why, why_size, "%.300s: %s has it open; close it there",
+			    a->object, a->holder);
+	if (!err)
+		err = disks_export_start(a, why, why_size);
+	exports_release(&a->all->exports, portal);
+	return a->ended[0] ? 0 : err;
+}
+
 static int attach_new(struct attachment *a, const struct disks_saved *saved, char *why,
 		      size_t why_size)
 {
@@ -424,11 +483,8 @@ static int attach_new(struct attachment *a, const struct disks_saved *saved, cha
 	if (!err)
 		err = make_disk(a, id);
 	if (!err)
-		err = make_vhu(a);
-	if (!err && a->resume)
-		attachment_open(a);	/* now, before anybody else of this host can */
-	if (!err)
-		err = begin_listening(a, why, why_size);
+		err = a->options.portal[0] ? serve_initiators(a, why, why_size) :
+					     serve_front_ends(a, why, why_size);
 	return explain(a, err, why, why_size);
 }
 
@@ -438,10 +494,12 @@ static int attach(struct disks *all, struct store *s, const char *path,
 		  struct attachment **out, char *why, size_t why_size)
 {
 	struct attachment *a = calloc(1, sizeof(*a));
-	int err;
+	int err = disks_export_check(options, why, why_size);
 
-	if (!a)
-		return -ENOMEM;
+	if (!a || err) {
+		free(a);
+		return err ? err : -ENOMEM;
+	}
 	a->all = all;
 	a->store = s;
 	a->refs = 1;
@@ -467,6 +525,7 @@ static int attach(struct disks *all, struct store *s, const char *path,
 	store_hold(s);
 	err = attach_new(a, saved, why, why_size);
 	pthread_mutex_lock(&all->mutex);
+	a->attached = !err;
 	if (err)
 		leave(a);
 	else if (!all->stopping)
@@ -489,6 +548,12 @@ int disks_attach(struct disks *all, struct store *s, const char *path,
 
 	if (!a)
 		return attach(all, s, path, options, NULL, out, why, why_size);
+	if (strcmp(a->options.portal, options->portal)) {
+		disks_put(a);
+		return text_refuse(-EBUSY, why, why_size, "%.300s: attached already, %s%s; detach it "
+				   "first", path, a->options.portal[0] ? "by iSCSI at " :
+				   "by vhost-user-blk", a->options.portal);
+	}
 	if (a->options.read_only != options->read_only || a->options.enospc != options->enospc) {
 		disks_put(a);
 		return text_refuse(-EBUSY, why, why_size, "%.300s: attached with other options; detach "
@@ -526,15 +591,18 @@ static void wait_unused(struct attachment *a)
 int disks_detach(struct disks *all, struct store *s, const char *path, bool force, char *why,
 		 size_t why_size)
 {
-	struct attachment *a;
+	struct attachment *a = disks_find(all, s, path);
+	bool connected = a && disks_connected(a);
 	int err = 0;
 
+	if (a)
+		disks_put(a);
 	pthread_mutex_lock(&all->mutex);
 	a = find(all, s, path);
-	if (!a || a->detaching || !a->vhu)
+	if (!a || a->detaching || !a->attached)
 		err = text_refuse(-ENOENT, why, why_size, "%.100s:%.300s is not attached; \"lunfs disk "
 				  "list\" shows what is", s->fs->label, path);
-	else if (!force && a->connected)
+	else if (!force && connected)
 		err = text_refuse(-EBUSY, why, why_size, "%.300s: a guest is using it; end that, or "
 				  "take the disk from under it with --force", a->object);
 	if (!err) {
@@ -562,7 +630,7 @@ struct attachment *disks_find(struct disks *all, struct store *s, const char *pa
 
 	pthread_mutex_lock(&all->mutex);
 	a = find(all, s, path);
-	if (a && (a->detaching || !a->vhu))
+	if (a && (a->detaching || !a->attached))
 		a = NULL;
 	if (a)
 		a->refs++;
@@ -576,7 +644,7 @@ struct attachment *disks_find_id(struct disks *all, struct store *s, uint64_t id
 
 	pthread_mutex_lock(&all->mutex);
 	list_for_each(a, tmp, &all->list, node)
-		if (a->store == s && !a->detaching && a->vhu && disk_id(a->disk) == id)
+		if (a->store == s && !a->detaching && a->attached && disk_id(a->disk) == id)
 			found = a;
 	if (found)
 		found->refs++;
@@ -604,7 +672,7 @@ void disks_each(struct disks *all, void (*fn)(struct attachment *a, void *arg), 
 
 	pthread_mutex_lock(&all->mutex);
 	list_for_each(a, tmp, &all->list, node) {
-		if (a->detaching || !a->vhu)
+		if (a->detaching || !a->attached)
 			continue;
 		a->refs++;
 		all_of_them[n++] = a;
@@ -614,12 +682,6 @@ void disks_each(struct disks *all, void (*fn)(struct attachment *a, void *arg), 
 		fn(all_of_them[i], arg);
 		disks_put(all_of_them[i]);
 	}
-}
-
-char *disks_socket(const struct attachment *a, char *buf)
-{
-	snprintf(buf, PATH_MAX, "%.*s/disks/%s", PATH_MAX - 64, a->all->hello->run_dir, a->name);
-	return buf;
 }
 
 /* ---- all of them ---- */
@@ -711,6 +773,7 @@ int disks_init(struct disks *all, struct stores *stores, struct rpc_client *rpc,
 	pthread_mutex_init(&all->mutex, NULL);
 	pthread_cond_init(&all->changed, NULL);
 	err = start_threads(all);
+	exports_init(&all->exports, rpc, all->reactors, all->reactor_count);
 	if (!err)
 		err = watchdog_start(all);
 	return err ? err : disks_restore_start(all);
@@ -726,6 +789,7 @@ void disks_shutdown(struct disks *all)
 	disks_restore_stop(all);
 	if (all->hello->watchdog_ms)
 		pthread_join(all->watchdog, NULL);
+	exports_stop(&all->exports);
 	pthread_mutex_lock(&all->mutex);
 	while (!list_empty(&all->list)) {
 		a = list_first(&all->list, struct attachment, node);

@@ -5,6 +5,9 @@
  *   disks_attach() ──► LISTENING ──rings start: lock──► OPEN ──front end closes: R4──► LISTENING
  *                          └── changed by others meanwhile ──► ENDED (only disks_detach() helps)
  *
+ * Or, with options.portal, a LUN of a portal (exports.h): OPEN from the beginning to the end, for
+ * initiators come back without a word and take what they find for what they left.
+ *
  * What is attached is written down (disks_state.c), so that a daemon that was killed, or
  * upgraded, serves it again under guests that run on: the lock is taken back only from exactly
  * the record that was left.
@@ -15,6 +18,7 @@
 #include <pthread.h>
 
 #include "block/blkpoll.h"
+#include "daemon/exports.h"
 #include "daemon/store.h"
 #include "fs/disk.h"
 #include "vhost/vhu.h"
@@ -33,6 +37,7 @@ struct disk_options {
 	unsigned int	queues;			/* 0: as the back end chooses */
 	char		serial[DISK_SERIAL_MAX + 1];	/* "": made of volume and path */
 	char		user[DISK_USER_MAX + 1];	/* whom it is for, for people; "": unknown */
+	char		portal[EXPORTS_PORTAL_SIZE];	/* iscsi[=]: served there; "": vhost-user-blk */
 	bool		cut_if_lost;		/* on-lost=disconnect: the guest sees no error */
 };
 
@@ -65,7 +70,9 @@ struct attachment {
 	struct disks_port *port;	/* NULL: the disk goes through fs->dev */
 	struct disk_fresh *fresh;	/* mapped from the state file */
 	struct disk	*disk;
-	struct vhu	*vhu;
+	struct vhu	*vhu;		/* its front ends, or … */
+	struct export	*export;	/* … its initiators; neither if it has ended */
+	bool		attached;	/* what there is of it is whole */
 	unsigned int	record;		/* in the state file */
 
 	/* What its front end does, in the order in which it does it; disks.mutex. */
@@ -73,6 +80,7 @@ struct attachment {
 	enum attachment_event events[ATTACHMENT_EVENTS];
 	unsigned int	event_count;
 	bool		working;
+	bool		resized;	/* initiators have to be told */
 	bool		connected;	/* a front end is there */
 	bool		has_claim;	/* the last incarnation's, or ours while it is open */
 	bool		resume;		/* the next open continues that one */
@@ -86,6 +94,7 @@ struct disks {
 	struct rpc_client *rpc;
 	const struct rpc_hello *hello;
 	struct vhu_server *server;
+	struct exports	exports;
 	struct workers	*workers;
 	struct reactor	*reactors[DISKS_REACTORS_MAX];
 	unsigned int	reactor_count;
@@ -142,11 +151,24 @@ void disks_moved(struct attachment *a);
 /** disks_each() - calls @fn for each, referenced meanwhile; no mutex is held. */
 void disks_each(struct disks *all, void (*fn)(struct attachment *a, void *arg), void *arg);
 
-/** disks_socket() - the path of its socket; @buf of PATH_MAX; returns it. */
+/** disks_connected() - somebody uses it: a front end, or an initiator.  Blocks. */
+bool disks_connected(struct attachment *a);
+
+/** disks_socket() - where it is served: the path of its socket, or the URL of the LUN; @buf of
+ * PATH_MAX; returns it. */
 char *disks_socket(const struct attachment *a, char *buf);
 
 /** disks_option() - "ro", "enospc=report", "iops=N", …  Return: 0; -EINVAL with @why. */
 int disks_option(struct disk_options *o, const char *text, char *why, size_t why_size);
+
+/* ---- disks_export.c ---- */
+
+/** disks_export_check() - that @o is for iSCSI, if it is.  -EINVAL with @why. */
+int disks_export_check(const struct disk_options *o, char *why, size_t why_size);
+
+/** disks_export_start() - offers the open disk of @a; disks_export_stop() ends that, if it is so. */
+int disks_export_start(struct attachment *a, char *why, size_t why_size);
+void disks_export_stop(struct attachment *a);
 
 /* ---- disks_state.c: mutex held ---- */
 

@@ -66,6 +66,10 @@ int disks_option(struct disk_options *o, const char *text, char *why, size_t why
 		return set_queues(o, text + 7, why, why_size);
 	if (!strncmp(text, "serial=", 7))
 		return set_serial(o, text + 7, why, why_size);
+	if (!strcmp(text, "iscsi"))
+		return exports_portal(EXPORTS_PORTAL_DEFAULT, o->portal, why, why_size);
+	if (!strncmp(text, "iscsi=", 6))
+		return exports_portal(text + 6, o->portal, why, why_size);
 	if (!strncmp(text, "user=", 5))
 		return set_user(o, text + 5, why, why_size);
 	if (!strcmp(text, "on-lost=disconnect") || !strcmp(text, "on-lost=report")) {

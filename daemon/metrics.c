@@ -89,9 +89,7 @@ static void sample_disk(struct attachment *a, void *arg)
 	append_label(at, end, "disk", a->path);
 	d->reactor = a->reactor;
 	d->size = blkdev_size(disk_blkdev(a->disk));
-	pthread_mutex_lock(&a->all->mutex);
-	d->connected = a->connected;
-	pthread_mutex_unlock(&a->all->mutex);
+	d->connected = disks_connected(a);
 	disk_stats(a->disk, &d->stats);
 }
 

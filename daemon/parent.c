@@ -322,6 +322,8 @@ static int run_operation(struct state *s, const struct rpc_request *rq, const in
 		return parent_listen(&s->p, &rq->socket, reply, out, out_count);
 	case RPC_UNLISTEN:
 		return parent_unlisten(&s->p, &rq->socket, reply);
+	case RPC_PORTAL:
+		return parent_portal(s->config, &rq->portal, reply, out, out_count);
 	case RPC_DIAL:
 		return parent_dial(&rq->dial, reply, out, out_count);
 	case RPC_HOLD:

@@ -93,6 +93,13 @@ int parent_listen(const struct parent *p, const struct rpc_socket *rq, struct rp
 		  int *out, unsigned int *out_count);
 int parent_unlisten(const struct parent *p, const struct rpc_socket *rq, struct rpc_reply *reply);
 
+/* ---- parent_portal.c ---- */
+
+/** parent_portal() - RPC_PORTAL: on loopback, or where @c says; the socket is in the reply, and the
+ * file of secrets if @c names one. */
+int parent_portal(const struct config *c, const struct sockaddr_storage *a, struct rpc_reply *reply,
+		  int *out, unsigned int *out_count);
+
 /** parent_find_disk_group() - who may connect to them, beside root. */
 int parent_find_disk_group(const char *name, struct rpc_hello *h);
 

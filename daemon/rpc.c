@@ -120,6 +120,9 @@ static const char *request_wrong(const struct rpc_request *rq, unsigned int fd_c
 	case RPC_LISTEN:
 	case RPC_UNLISTEN:
 		return is_socket_name(rq->socket.name) ? NULL : "not a plain name of a socket";
+	case RPC_PORTAL:
+		return rq->portal.ss_family == AF_INET || rq->portal.ss_family == AF_INET6 ?
+		       NULL : "not an address of a portal";
 	case RPC_CLOSED:
 		return strnlen(rq->open.path, PATH_MAX) < PATH_MAX ? NULL :
 		       "the device is not terminated";

@@ -11,6 +11,7 @@
 #define LUNFS_DAEMON_RPC_H
 
 #include <limits.h>
+#include <sys/socket.h>
 #include <sys/types.h>
 
 #include "block/blkfile.h"
@@ -34,6 +35,7 @@ enum rpc_op {
 	RPC_UNLISTEN,	/* away with it */
 	RPC_ALIVE,	/* every reactor has run a call of late; no reply */
 	RPC_HOLD,	/* the lock of this host on a LUN, by the name that the LUN has everywhere */
+	RPC_PORTAL,	/* a listening socket for an iSCSI portal of virtual disks */
 	RPC_CLOSED,	/* a datastore that was opened is not attached any more; no reply */
 };
 
@@ -105,6 +107,7 @@ struct rpc_request {
 		struct rpc_dial	dial;
 		struct rpc_hold	hold;
 		struct rpc_socket socket;
+		struct sockaddr_storage portal;	/* with its port */
 		uint32_t	comm_pid;
 		uint32_t	realtime_tid;
 	};
@@ -131,6 +134,7 @@ struct rpc_reply {
 		} open;
 		/* RPC_DIAL, RPC_LISTEN and RPC_HOLD have no more than a descriptor: the connection, the
 		 * socket, the lock. */
+		/* RPC_PORTAL, fds: the socket[, the file of CHAP secrets]. */
 		/* fds: /dev/fuse */
 		struct {
 			char	dir[PATH_MAX];	/* as the kernel names it */

@@ -29,7 +29,7 @@ _lunfs() {
 	--run-dir) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
 	--format) mapfile -t COMPREPLY < <(compgen -W "raw qcow2 vmdk vhdx" -- "$cur"); return ;;
 	--enospc) mapfile -t COMPREPLY < <(compgen -W "pause report" -- "$cur"); return ;;
-	--size|--rate|--iops|--bytes|--queues|--serial|--iops-burst|--bytes-burst) return ;;
+	--size|--rate|--iops|--bytes|--queues|--serial|--iscsi|--iops-burst|--bytes-burst) return ;;
 	esac
 	if [[ $cur == -* ]]; then
 		mapfile -t COMPREPLY < <(compgen -W "$(_lunfs_options "$program")" -- "$cur")

@@ -44,6 +44,7 @@ static const char usage[] =
 	"  disk discard DS:/PATH  give back what was written with zeros\n"
 	"  disk merge DS:/PATH    move what deleted snapshots left into the next image\n"
 	"  disk attach DS:/PATH   serve a disk to guests (vhost-user-blk); prints the socket\n"
+	"     [--iscsi[=ADDRESS:PORT]]   or to iSCSI initiators; prints the LUN's URL\n"
 	"     [--read-only] [--enospc pause|report] [--iops N] [--iops-burst N] [--bytes SIZE]\n"
 	"     [--bytes-burst SIZE] [--queues N] [--serial TEXT]\n"
 	"  disk detach DS:/PATH   stop that  [--force]\n"
@@ -289,6 +290,7 @@ static int parse(struct cmd *c, int argc, char **argv, const char *short_options
 		{ "bytes-burst", required_argument, NULL, OPT_DISK },
 		{ "queues", required_argument, NULL, OPT_DISK },
 		{ "serial", required_argument, NULL, OPT_DISK },
+		{ "iscsi", optional_argument, NULL, OPT_DISK },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
 		{ 0 },

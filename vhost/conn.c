@@ -124,7 +124,7 @@ static void conn_ready(struct reactor_fd *f, uint32_t events)
 	}
 }
 
-void conn_resume(struct vhu *v)
+void vhu_conn_resume(struct vhu *v)
 {
 	message_end(v);
 	if (v->cut || v->conn.added)
@@ -190,7 +190,7 @@ int conn_open(struct vhu *v, int fd)
 	return err;
 }
 
-void conn_close(struct vhu *v)
+void vhu_conn_close(struct vhu *v)
 {
 	reactor_remove(v->r, &v->conn);
 	message_end(v);

@@ -202,13 +202,13 @@ void vhu_check_drained(struct vhu *v);
 
 int conn_open(struct vhu *v, int fd);
 /* Closes the socket and forgets all that belonged to the front end; nothing is under way. */
-void conn_close(struct vhu *v);
+void vhu_conn_close(struct vhu *v);
 /* Sends the answer to v->msg: its header and @size bytes of its payload, with @fd unless -1. */
 void conn_reply(struct vhu *v, size_t size, int fd);
 /* Answers v->msg with 0 or 1 if it wants an answer. */
 void conn_ack(struct vhu *v, int err);
 /* Goes on with the next message after one that had to wait. */
-void conn_resume(struct vhu *v);
+void vhu_conn_resume(struct vhu *v);
 /* Tells the front end that the configuration space has changed. */
 void conn_send_config_change(struct vhu *v);
 

@@ -97,7 +97,7 @@ void vhu_check_drained(struct vhu *v)
 	v->drained = NULL;
 	fn(v);
 	v->drain_queue = NULL;
-	conn_resume(v);
+	vhu_conn_resume(v);
 }
 
 /* ---- the front end ---- */
@@ -138,7 +138,7 @@ static void forget_front_end(struct vhu *v)
 	v->writeback = 1;
 	v->drained = NULL;
 	v->drain_queue = NULL;
-	conn_close(v);
+	vhu_conn_close(v);
 }
 
 static void vhu_freed(struct reactor_call *call);

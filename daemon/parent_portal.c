@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Listening sockets of iSCSI portals for virtual disks.  A worker that was taken over could ask for
+ * any: it gets loopback ones, and those that the configuration names.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/text.h"
+#include "daemon/parent.h"
+#include "iscsi/config.h"
+
+#define PORT_MIN	1024	/* below are other services' */
+
+static uint16_t port_of(const struct sockaddr_storage *a)
+{
+	const struct sockaddr_in6 *in6 = (const void *)a;
+	const struct sockaddr_in *in = (const void *)a;
+
+	return ntohs(a->ss_family == AF_INET6 ? in6->sin6_port : in->sin_port);
+}
+
+static bool is_loopback(const struct sockaddr_storage *a)
+{
+	const struct sockaddr_in6 *in6 = (const void *)a;
+	const struct sockaddr_in *in = (const void *)a;
+
+	if (a->ss_family == AF_INET6)
+		return IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
+	return ntohl(in->sin_addr.s_addr) >> 24 == 127;
+}
+
+/* A portal is compared as it is written: that has one form. */
+static bool is_configured(const struct config *c, const char *portal)
+{
+	char why[64], buf[64];
+	struct tgt_config *t;
+	bool found = false;
+
+	for (unsigned int i = 0; i < c->iscsi_portal_count && !found; i++) {
+		if (tgt_config_create(&t))
+			return false;
+		if (!tgt_config_add_portal(t, c->iscsi_portals[i], 1, why, sizeof(why)))
+			found = !strcmp(tgt_portal_format(&t->portals[0].addr, buf), portal);
+		tgt_config_destroy(t);
+	}
+	return found;
+}
+
+static int check(const struct config *c, const struct sockaddr_storage *a, const char *portal,
+		 struct rpc_reply *reply)
+{
+	if (port_of(a) < PORT_MIN)
+		return text_refuse(-EPERM, reply->why, sizeof(reply->why), "%s: a portal's port is %u "
+				   "or above, such as 3260", portal, PORT_MIN);
+	if (is_loopback(a) || is_configured(c, portal))
+		return 0;
+	return text_refuse(-EPERM, reply->why, sizeof(reply->why), "%s: not a loopback address; to "
+			   "serve disks there add \"iscsi-portal = %s\" to lunfsd.conf and restart the "
+			   "daemon", portal, portal);
+}
+
+/* Also of secrets that others may read: who has them can be anybody. */
+static int open_secrets(const char *path, struct rpc_reply *reply)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st)) {
+		text_refuse(-errno, reply->why, sizeof(reply->why), "%.300s: %s", path,
+			    strerror(errno));
+		if (fd >= 0)
+			close(fd);
+		return -errno;
+	}
+	if (S_ISREG(st.st_mode) && !st.st_uid && !(st.st_mode & (S_IRWXG | S_IRWXO)))
+		return fd;
+	close(fd);
+	return text_refuse(-EPERM, reply->why, sizeof(reply->why), "%.300s: holds secrets, but is not "
+			   "root's alone; chown root and chmod 600 it", path);
+}
+
+static int listen_at(const struct sockaddr_storage *a, const char *portal, struct rpc_reply *reply)
+{
+	socklen_t len = a->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) :
+						   sizeof(struct sockaddr_in);
+	int fd = socket(a->ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), on = 1, err;
+
+	if (fd >= 0 && a->ss_family == AF_INET6)
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
+	if (fd >= 0 && !setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) &&
+	    !bind(fd, (const struct sockaddr *)a, len) && !listen(fd, SOMAXCONN))
+		return fd;
+	err = -errno;
+	if (fd >= 0)
+		close(fd);
+	if (err == -EADDRINUSE)
+		return text_refuse(err, reply->why, sizeof(reply->why), "%s: another program listens "
+				   "there (ss -ltnp shows it); name another port, as in "
+				   "--iscsi=127.0.0.1:3261", portal);
+	if (err == -EADDRNOTAVAIL)
+		return text_refuse(err, reply->why, sizeof(reply->why), "%s: no address of this machine",
+				   portal);
+	return text_refuse(err, reply->why, sizeof(reply->why), "%s: %s", portal, strerror(-err));
+}
+
+int parent_portal(const struct config *c, const struct sockaddr_storage *a, struct rpc_reply *reply,
+		  int *out, unsigned int *out_count)
+{
+	int secrets = -1, fd, err;
+	char portal[64];
+
+	tgt_portal_format(a, portal);
+	err = check(c, a, portal, reply);
+	if (err)
+		return err;
+	if (c->iscsi_secrets[0]) {
+		secrets = open_secrets(c->iscsi_secrets, reply);
+		if (secrets < 0)
+			return secrets;
+	}
+	fd = listen_at(a, portal, reply);
+	if (fd < 0) {
+		if (secrets >= 0)
+			close(secrets);
+		return fd;
+	}
+	out[(*out_count)++] = fd;
+	if (secrets >= 0)
+		out[(*out_count)++] = secrets;
+	return 0;
+}
