@@ -169,6 +169,10 @@ static int make_config(const struct export_portal *p, struct tgt_config **out)
 	if (err)
 		return err;
 	c->limits.memory_max = MEMORY_MAX;
+	c->limits.connections_max = EXPORTS_CONNECTIONS_MAX;
+	c->limits.connections_address_max = EXPORTS_CONNECTIONS_MAX;
+	c->limits.half_open_max = EXPORTS_HALF_OPEN_MAX;
+	c->limits.sessions_max = EXPORTS_CONNECTIONS_MAX;
 	err = copy_auth(&p->auth, &c->discovery);
 	list_for_each(e, tmp, &p->exports, node) {
 		if (!err)
@@ -349,9 +353,11 @@ static int portal_get(struct exports *x, const char *name, struct export_portal 
 		      size_t why_size)
 {
 	struct export_portal *p, *tmp;
+	unsigned int count = 0;
 	int err;
 
 	list_for_each(p, tmp, &x->portals, node) {
+		count++;
 		if (strcmp(p->name, name))
 			continue;
 		if (!p->tgt)
@@ -360,6 +366,9 @@ static int portal_get(struct exports *x, const char *name, struct export_portal 
 		*out = p;
 		return 0;
 	}
+	if (count >= EXPORTS_PORTALS_MAX)
+		return text_refuse(-EMFILE, why, why_size, "this daemon has %u iSCSI portals already; "
+				   "disks can share one", EXPORTS_PORTALS_MAX);
 	err = portal_new(x, name, out, why, why_size);
 	if (!err)
 		(*out)->users++;

@@ -21,7 +21,12 @@
 
 #define EXPORTS_PORTAL_DEFAULT	"127.0.0.1:3260"
 #define EXPORTS_PORTAL_SIZE	64	/* "[2001:db8::1]:3260" */
-#define EXPORTS_TIMERS		4096u	/* of a reactor: connections of all portals */
+#define EXPORTS_PORTALS_MAX	8u
+#define EXPORTS_CONNECTIONS_MAX	256u	/* of a portal */
+#define EXPORTS_HALF_OPEN_MAX	64u	/* not logged in yet */
+/* Of a reactor, which may have all connections: a few each, and of logical units some. */
+#define EXPORTS_TIMERS		(EXPORTS_PORTALS_MAX * 4 * (EXPORTS_CONNECTIONS_MAX + \
+							    EXPORTS_HALF_OPEN_MAX) + 2048)
 
 struct export;
 struct export_portal;

@@ -88,6 +88,26 @@ static void a_watchdog_is_none_a_guard_or_a_device(void)
 	CU_ASSERT_EQUAL(read_text(&c, "watchdog = gaurd"), -EINVAL);
 }
 
+/* Written in whatever way, a portal is compared and shown in one. */
+static void portals_of_disks_are_addresses(void)
+{
+	char line[] = "iscsi-portal = 192.0.2.1:3260\n", text[10 * sizeof(line)] = "";
+	struct config c;
+
+	CU_ASSERT_EQUAL(read_text(&c, "iscsi-portal = 192.0.2.1\niscsi-portal = [2001:DB8::0:1]:9\n"
+				      "iscsi-secrets = /etc/s"), 0);
+	CU_ASSERT_EQUAL(c.iscsi_portal_count, 2);
+	CU_ASSERT_STRING_EQUAL(c.iscsi_portals[0], "192.0.2.1:3260");
+	CU_ASSERT_STRING_EQUAL(c.iscsi_portals[1], "[2001:db8::1]:9");
+	CU_ASSERT_STRING_EQUAL(c.iscsi_secrets, "/etc/s");
+	CU_ASSERT_EQUAL(read_text(&c, "iscsi-portal = storage.example"), -EINVAL);
+	CU_ASSERT_EQUAL(read_text(&c, "iscsi-portal = 192.0.2.1:65536"), -EINVAL);
+	CU_ASSERT_EQUAL(read_text(&c, "iscsi-secrets = etc/s"), -EINVAL);
+	for (unsigned int i = 0; i < CONFIG_PORTALS_MAX + 1; i++)
+		strcat(text, line);
+	CU_ASSERT_EQUAL(read_text(&c, text), -EINVAL);
+}
+
 /* The socket's path has to fit into a socket address: found out at once, not at bind(). */
 static void a_run_dir_too_long_for_a_socket_is_refused(void)
 {
@@ -114,5 +134,6 @@ UNIT_MAIN("config",
 	  UNIT_TEST(a_typo_is_told_with_line_and_column),
 	  UNIT_TEST(values_out_of_range_are_refused),
 	  UNIT_TEST(a_watchdog_is_none_a_guard_or_a_device),
+	  UNIT_TEST(portals_of_disks_are_addresses),
 	  UNIT_TEST(a_run_dir_too_long_for_a_socket_is_refused),
 	  UNIT_TEST(an_endless_line_is_refused));
