@@ -305,7 +305,8 @@ static void exclusive_end(struct disk *d, struct disk_slow *s)
 	disk_fills_committed(d, s->commit_err);
 	d->exclusive = NULL;
 	list_add_head(&d->slows_free, &s->node);
-	if (s->kind != SLOW_READ) {
+	/* Without the commit it has done nothing, and fresh blocks are still only the fills'. */
+	if (s->kind != SLOW_READ && !s->commit_err) {
 		disk_fills_drop(d, s->first, s->end);
 		extents_forget(&d->map, s->first * UNIT_BLOCKS, (s->end - s->first) * UNIT_BLOCKS);
 		d->map_changes++;

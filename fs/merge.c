@@ -276,6 +276,27 @@ static int unit_combine(struct merging *mg, struct unit_merge *u, uint64_t missi
 	return err;
 }
 
+/*
+ * An open disk counts on its units to be whole: a small first one of a file that was small when
+ * it was frozen grows before it moves.  While it is the parent's nobody else sees it.
+ */
+static int unit_make_whole(struct merging *mg, struct unit_merge *u)
+{
+	int err = unit0_grow(mg->fs, mg->parent, UNIT_ORDER);
+
+	return err ? err : map_get(mg->fs, mg->parent, u->unit, &u->s);
+}
+
+static bool child_is_disk(struct merging *mg)
+{
+	bool sole;
+
+	env_mutex_lock(mg->fs->env, &mg->fs->open_mutex);
+	sole = mg->child->sole;
+	env_mutex_unlock(mg->fs->env, &mg->fs->open_mutex);
+	return sole;
+}
+
 static int unit_merge(struct merging *mg, uint64_t unit)
 {
 	struct unit_merge u = { .unit = unit };
@@ -288,6 +309,11 @@ static int unit_merge(struct merging *mg, uint64_t unit)
 	if (err || !show || u.x.detached)
 		return err;
 	missing = u.s.valid & ~u.x.valid & show;
+	if (missing && !u.x.block && u.s.order < UNIT_ORDER && child_is_disk(mg) &&
+	    !MUTANT("small-unit-moves"))
+		err = unit_make_whole(mg, &u);
+	if (err)
+		return err;
 	u.new_s = u.s;
 	u.new_x = u.x;
 	u.new_x.detached = u.s.detached;

@@ -435,7 +435,133 @@ static void it_is_not_resumed_behind_a_stranger(void)
 	cluster_run(11, VOLUME, stranger_body);
 }
 
+static void write_file(struct fs *fs, uint64_t id, const uint8_t *data, size_t len)
+{
+	struct fs_file *f;
+	size_t done;
+
+	CU_ASSERT_EQUAL_FATAL(fs_open(fs, id, FS_OPEN_WRITE, &cluster_cred, &f, NULL), 0);
+	CU_ASSERT_EQUAL(fs_write(fs, f, 0, data, len, false, &done), 0);
+	CU_ASSERT_EQUAL(done, len);
+	CU_ASSERT_EQUAL(fs_close(fs, f), 0);
+}
+
+static void small_parent_body(struct cluster *c)
+{
+	struct world w = { .c = c, .size = DISK, .model = calloc(1, DISK) };
+	uint8_t *buf = blkdev_alloc(UNIT_SIZE);
+	struct merge m = { 0 };
+	struct fs_attr attr;
+	uint64_t pause_ns;
+	int err;
+
+	cluster_alone(c);
+	memset(buf, 0x33, UNIT_SIZE);
+	CU_ASSERT_EQUAL(fs_create(c->fs, fs_root(c->fs), "disk", S_IFREG | 0600, 0, &cluster_cred,
+				  &attr), 0);
+	/* Small when it is frozen: its first unit has 32 KiB. */
+	write_file(c->fs, attr.id, buf, 20000);
+	memcpy(w.model, buf, 20000);
+	CU_ASSERT_EQUAL(fs_snapshot(c->fs, fs_root(c->fs), "disk", "snap-0", NULL, &attr), 0);
+	attr.size = DISK;
+	CU_ASSERT_EQUAL(fs_setattr(c->fs, attr.id, FS_SET_SIZE, &attr), 0);
+	CU_ASSERT_EQUAL_FATAL(disk_rig_open(&w.rig, c->hosts[0].env, c->fs, attr.id), 0);
+	CU_ASSERT_EQUAL(fs_unlink(c->fs, fs_root(c->fs), "snap-0"), 0);
+	while ((err = disk_merge_step(w.rig.disk, &m)) > 0)
+		;
+	CU_ASSERT_EQUAL(err, 0);
+	CU_ASSERT_TRUE(m.units_moved > 0);
+	memset(buf, 0x44, UNIT_SIZE);
+	CU_ASSERT_EQUAL(blkdev_write(w.rig.dev, UNIT_SIZE - 8192, buf, 8192), 0);
+	memcpy(w.model + UNIT_SIZE - 8192, buf, 8192);
+	free(buf);
+	/* What it leaves is read again, and cluster_run() checks the volume. */
+	CU_ASSERT_EQUAL(blkdev_flush(w.rig.dev), 0);
+	CU_ASSERT_EQUAL(disk_snapshot(w.rig.disk, fs_root(c->fs), "disk", "snap-1", &attr, &pause_ns), 0);
+	world_end(&w);
+}
+
+/*
+ * A file's first unit is small while the file is.  One that came to a disk by a merge was written
+ * to beyond its end: over whatever else lay there.
+ */
+static void a_small_first_unit_that_a_merge_brings_is_made_whole(void)
+{
+	cluster_run(12, VOLUME, small_parent_body);
+}
+
+static void lost_body(struct cluster *c)
+{
+	struct simdisk_rule rule = { .fault = SIMDISK_FAIL, .ops = 1u << BLK_WRITE | 1u << BLK_FLUSH };
+	uint8_t *buf = blkdev_alloc(4096);
+	struct world w;
+
+	world_begin(&w, c, DISK);
+	memset(buf, 1, 4096);
+	CU_ASSERT_EQUAL(blkdev_write(w.rig.dev, 8192, buf, 4096), 0);
+	rule.host = c->hosts[0].env;
+	simdisk_inject(c->disk, &rule);
+	CU_ASSERT_NOT_EQUAL(blkdev_discard(w.rig.dev, 4096, 4096), 0);
+	CU_ASSERT_NOT_EQUAL(blkdev_zero(w.rig.dev, 0, 64 * KIB), 0);
+	simdisk_clear_rules(c->disk);
+	CU_ASSERT_NOT_EQUAL(disk_rig_close(&w.rig), 0);
+	CU_ASSERT_NOT_EQUAL(cluster_detach(c, 0), 0);
+	free(buf);
+	free(w.model);
+}
+
+/* The map cannot be told of first writes any more: an error, and no end of the process. */
+static void a_discard_of_a_host_that_is_lost_fails(void)
+{
+	cluster_run(13, VOLUME, lost_body);
+}
+
+static void unreadable_map_body(struct cluster *c)
+{
+	struct simdisk_rule rule = { .fault = SIMDISK_FAIL, .ops = 1u << BLK_READ };
+	const uint64_t off = 140 * MIB;		/* behind what an inode's own map reaches */
+	struct fs_attr attr = { .size = 150 * MIB };
+	uint8_t *buf = blkdev_alloc(4096);
+	struct disk_rig rig = { 0 };
+	uint64_t id;
+
+	cluster_alone(c);
+	CU_ASSERT_EQUAL(fs_create(c->fs, fs_root(c->fs), "disk", S_IFREG | 0600, 0, &cluster_cred,
+				  &attr), 0);
+	id = attr.id;
+	attr.size = 150 * MIB;
+	CU_ASSERT_EQUAL(fs_setattr(c->fs, id, FS_SET_SIZE, &attr), 0);
+	CU_ASSERT_EQUAL_FATAL(disk_rig_open(&rig, c->hosts[0].env, c->fs, id), 0);
+	memset(buf, 7, 4096);
+	CU_ASSERT_EQUAL(blkdev_write(rig.dev, off, buf, 4096), 0);
+	CU_ASSERT_EQUAL(disk_rig_close(&rig), 0);
+	/* So that nothing of the map is in memory. */
+	CU_ASSERT_EQUAL(cluster_detach(c, 0), 0);
+	CU_ASSERT_EQUAL_FATAL(cluster_attach(c, 0, 0), 0);
+	CU_ASSERT_EQUAL_FATAL(disk_rig_open(&rig, c->hosts[0].env, c->fs, id), 0);
+	rule.host = c->hosts[0].env;
+	rule.off = c->fs->super.ag_addr;
+	rule.len = c->fs->super.size - rule.off;
+	simdisk_inject(c->disk, &rule);
+	CU_ASSERT_EQUAL(blkdev_read(rig.dev, off, buf, 4096), -EIO);
+	simdisk_clear_rules(c->disk);
+	buf[0] = 0;
+	CU_ASSERT_EQUAL(blkdev_read(rig.dev, off, buf, 4096), 0);
+	CU_ASSERT_EQUAL(buf[0], 7);
+	CU_ASSERT_EQUAL(disk_rig_close(&rig), 0);
+	free(buf);
+}
+
+/* It was tried again at once, for ever, by a reactor that did nothing else any more. */
+static void a_map_that_cannot_be_read_is_an_error(void)
+{
+	cluster_run(14, VOLUME, unreadable_map_body);
+}
+
 UNIT_MAIN("fs/disk",
+	UNIT_TEST(a_map_that_cannot_be_read_is_an_error),
+	UNIT_TEST(a_small_first_unit_that_a_merge_brings_is_made_whole),
+	UNIT_TEST(a_discard_of_a_host_that_is_lost_fails),
 	UNIT_TEST(a_disk_shows_what_was_written_to_it),
 	UNIT_TEST(an_open_disk_has_its_file_alone),
 	UNIT_TEST(a_disk_that_is_not_open_answers_nothing),

@@ -181,10 +181,12 @@ static void host_thread(void *arg)
 
 		if (life->dev)
 			life = life_new(h);
+		h->note.killed = h->note.killed && !h->rebooted;
 		err = life_attach(life);
 		h->rebooted = false;
 		h->old_env = NULL;
 		if (!err) {
+			vdisks_resume(life);
 			life_work(life);
 			life_detach(life);
 		} else {
@@ -219,9 +221,10 @@ void host_crash(struct sim_host *h, const char *why)
 	h->crashed = true;
 	h->old_env = h->env;
 	rules_died(w, h->life);
-	model_died(w->model, h->life);
 	/* On one machine only processes die; elsewhere it is the machine, or the process. */
 	h->rebooted = w->rung != RUNG_KILL && world_chance(w, 50);
+	vdisk_killed(h);
+	model_died(w->model, h->life);
 	if (h->rebooted)
 		h->boot_id[0]++;
 	h->back_ns = sim_now_ns(w->sim) + (200 + world_below(w, 20000)) * MSEC;

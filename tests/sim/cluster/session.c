@@ -24,7 +24,7 @@ void work_result(struct life *life, const char *what, uint64_t id, int err)
 	case -ETIMEDOUT:
 		return;
 	/* Disks and files of several writers: frozen meanwhile, too deep, marked otherwise. */
-	case -EPERM: case -ELOOP:
+	case -EPERM: case -ELOOP: case -EROFS: case -ENOMEDIUM:
 		return;
 	case -EUCLEAN: case -EBADMSG:
 		if (w->corrupts || w->rung == RUNG_UNSAFE)
@@ -55,7 +55,7 @@ static void show_run(const struct session *s, const char *what, unsigned int cel
 			    (unsigned long long)stamp);
 }
 
-static unsigned int pick_run(struct world *w, unsigned int *cell)
+unsigned int session_pick(struct world *w, unsigned int *cell)
 {
 	unsigned int left, n;
 
@@ -73,7 +73,7 @@ static int session_write(struct session *s)
 {
 	struct world *w = s->life->w;
 	uint64_t stamp = ++w->model->stamp;
-	unsigned int cell, n = pick_run(w, &cell);
+	unsigned int cell, n = session_pick(w, &cell);
 	bool counted = session_counts(s);
 	size_t done = 0;
 	int err;
@@ -123,13 +123,14 @@ static void check_cell(struct session *s, unsigned int cell, const uint8_t *buf,
 }
 
 /* @settle: what is read is what it stays; else it may still change (a write's fate is open). */
-static int session_read(struct session *s, unsigned int cell, unsigned int n, bool settle)
+int session_read(struct session *s, unsigned int cell, unsigned int n, bool settle)
 {
 	size_t done = 0;
 	int err;
 
 	memset(s->buf, 0, n * CELL);
-	err = fs_read(s->life->fs, s->file, cell_off(cell), s->buf, n * CELL, &done);
+	err = s->disk ? vdisk_read(s, cell, n, &done) :
+	      fs_read(s->life->fs, s->file, cell_off(cell), s->buf, n * CELL, &done);
 	work_result(s->life, "read", s->f->id, err);
 	if (err)
 		return err;
@@ -185,7 +186,7 @@ static int session_truncate(struct session *s)
 static int session_allocate(struct session *s)
 {
 	struct world *w = s->life->w;
-	unsigned int cell, n = pick_run(w, &cell), flags = (unsigned int)world_below(w, 3);
+	unsigned int cell, n = session_pick(w, &cell), flags = (unsigned int)world_below(w, 3);
 	bool clears = flags != 0;
 	int err;
 
@@ -208,8 +209,10 @@ static int session_step(struct session *s, bool write)
 
 	if (write && s->image && world_chance(w, 25))
 		return image_step(s);
+	if (s->disk)
+		return vdisk_step(s, write);
 	if (!write || dice < 30) {
-		n = pick_run(w, &cell);
+		n = session_pick(w, &cell);
 		return session_read(s, cell, n, false);
 	}
 	if (dice < 68)
@@ -251,8 +254,12 @@ static int session_begin(struct session *s, uint64_t id, bool write)
 	bool other;
 	int err;
 
-	err = fs_open(life->fs, id, write ? FS_OPEN_WRITE : 0, &work_cred, &s->file, NULL);
-	work_result(life, write ? "open to write" : "open to read", id, err);
+	if (s->via_disk) {
+		err = vdisk_open(s, id, write);
+	} else {
+		err = fs_open(life->fs, id, write ? FS_OPEN_WRITE : 0, &work_cred, &s->file, NULL);
+		work_result(life, write ? "open to write" : "open to read", id, err);
+	}
 	if (!err && !session_is_right(s, id, write))
 		return -ESTALE;
 	if (err)
@@ -260,28 +267,57 @@ static int session_begin(struct session *s, uint64_t id, bool write)
 	other = s->f->writer != life;
 	if (life->dead)
 		return 0;
+	if (s->resume)
+		vdisk_resumed(s);
 	model_opened(s->f, life, write);
+	if (s->disk)
+		vdisk_opened(s);
 	for (unsigned int i = 0; other && !err && i < WINDOWS; i++)
 		err = session_read(s, i * WINDOW_CELLS, WINDOW_CELLS, true);
 	return err;
+}
+
+static void work_session(struct session *s, uint64_t id, bool write)
+{
+	struct life *life = s->life, **busy = &s->f->busy[life->host->number];
+	int err;
+
+	if (*busy == life)
+		return;
+	*busy = life;
+	s->buf = blkdev_alloc(WINDOW_CELLS * CELL);
+	err = session_begin(s, id, write);
+	if (!err)
+		session_run(s, write);
+	if (s->file)
+		fs_close(life->fs, s->file);
+	if (s->disk)
+		vdisk_close(s);
+	free(s->buf);
+	*busy = NULL;
 }
 
 void work_file(struct life *life, struct mfile *f, uint64_t id, struct mimage *image, bool write)
 {
 	struct session s = { .life = life, .f = f, .image = image,
 			     .change = image ? image->change : 0 };
-	struct life **busy = &f->busy[life->host->number];
-	int err;
 
-	if (*busy == life)
-		return;
-	*busy = life;
-	s.buf = blkdev_alloc(WINDOW_CELLS * CELL);
-	err = session_begin(&s, id, write);
-	if (!err)
-		session_run(&s, write);
-	if (s.file)
-		fs_close(life->fs, s.file);
-	free(s.buf);
-	*busy = NULL;
+	work_session(&s, id, write);
+}
+
+void work_disk(struct life *life, struct mimage *image, uint64_t id, bool write)
+{
+	struct session s = { .life = life, .f = image->file, .image = image,
+			     .change = image->change, .via_disk = true };
+
+	work_session(&s, id, write);
+}
+
+void work_disk_resume(struct life *life, struct mimage *image, uint64_t id,
+		      const struct disk_claim *claim)
+{
+	struct session s = { .life = life, .f = image->file, .image = image,
+			     .change = image->change, .via_disk = true, .resume = claim };
+
+	work_session(&s, id, true);
 }

@@ -5,7 +5,8 @@
  *   chaos.c   decides what befalls hosts and commands
  *   host.c    hosts' lives: attach, work, detach, crash, come back
  *   work.c    what their threads do: with names; session.c with contents, work_xattr.c with
- *             attributes, work_multi.c with files of several writers, work_image.c with disks
+ *             attributes, work_multi.c with files of several writers, work_image.c with images,
+ *             work_disk.c with disks as guests have them
  *   model.c   which names and contents are allowed then
  *   rules.c   watches every command that the LUN applies (R1); rules_slots.c slots (R3, R5),
  *             rules_home.c what must be at home when a lock is given up (R4)
@@ -23,6 +24,7 @@
 
 #include "block/simdev.h"
 #include "fs/check.h"
+#include "fs/disk.h"
 #include "fs/fs.h"
 #include "fs/mkfs.h"
 #include "tests/sim/cluster/model.h"
@@ -132,6 +134,14 @@
 	X(image_delete, "work: disk or snapshot deleted") \
 	X(image_merge, "work: step of a merge") \
 	X(image_merged, "work: deleted snapshot merged") \
+	X(vdisk_open, "work: disk opened for a guest") \
+	X(vdisk_write, "work: disk's write, others under way") \
+	X(vdisk_discard, "work: disk's discard") \
+	X(vdisk_zero, "work: disk's write of zeroes") \
+	X(vdisk_flush, "work: disk's flush") \
+	X(vdisk_grow, "work: disk grown while open") \
+	X(vdisk_snapshot, "work: disk's cell under way when a snapshot began") \
+	X(vdisk_resume, "work: killed process's disk resumed by the next") \
 	X(recoverer_died, "recovery: its recoverer died") \
 	X(recoverer_died_again, "recovery: two recoverers of one host died in a row") \
 	X(check_submitted, "check: commands submitted within the lease (R2)") \
@@ -189,6 +199,19 @@ struct life {
 	unsigned int workers;		/* running */
 };
 
+/* A disk that a host serves to a guest, which outlives the host's process. */
+struct disk_note {
+	struct disk_fresh *fresh;	/* as in a file of the run directory */
+	struct disk_claim claim;
+	uint64_t id;
+	struct mimage *image;
+	struct life *life;
+	struct vdisk *disk;
+	bool open, killed;
+	bool certain[CELLS];		/* when it was killed */
+	uint64_t shown[CELLS];
+};
+
 struct sim_host {
 	struct world *w;
 	unsigned int number;
@@ -201,6 +224,7 @@ struct sim_host {
 	uint64_t back_ns;		/* true time at which a crashed one comes back */
 	uint64_t frozen_ns;		/* true time until which it is frozen */
 	uint64_t hold_ns;		/* that long it freezes with a command in hand */
+	struct disk_note note;
 };
 
 struct model;
@@ -285,6 +309,9 @@ struct life *life_new(struct sim_host *h);
 /* ---- work.c, chaos.c, finish.c ---- */
 
 void work_thread(void *life);
+/** vdisk_killed() - @h's process is about to crash; vdisks_resume() - a new one is attached. */
+void vdisk_killed(struct sim_host *h);
+void vdisks_resume(struct life *life);
 void chaos_run(struct world *w);
 void finish_run(struct world *w);
 /** chaos_saw_recovery() - @life has begun to recover another one: it may die of that. */

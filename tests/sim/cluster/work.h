@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the parts of the workload share: work.c, session.c, work_image.c, work_multi.c, work_xattr.c. */
+/* What the parts of the workload share: work.c, session.c, work_disk.c, work_image.c, work_multi.c,
+ * work_xattr.c. */
 #ifndef LUNFS_TESTS_SIM_WORK_H
 #define LUNFS_TESTS_SIM_WORK_H
 
@@ -13,6 +14,9 @@ struct session {
 	struct mfile *f;
 	struct mimage *image;		/* that it is the file of, or NULL */
 	struct fs_file *file;
+	struct vdisk *disk;		/* instead of it */
+	bool via_disk;
+	const struct disk_claim *resume;
 	uint8_t *buf;
 	uint64_t change;		/* the image's, when it was looked up */
 };
@@ -25,6 +29,31 @@ bool work_is_refusal(int err);
 
 /** session_counts() - whether what the session sees and does is what the model is about. */
 bool session_counts(const struct session *s);
+
+/** session_pick() - where a request of a session goes: its first cell; returns how many. */
+unsigned int session_pick(struct world *w, unsigned int *cell);
+/** session_read() - compared with the model; @settle: what is read is what it stays. */
+int session_read(struct session *s, unsigned int cell, unsigned int n, bool settle);
+
+/** work_disk(), work_disk_resume() - as work_file(), through fs/disk.h. */
+void work_disk(struct life *life, struct mimage *image, uint64_t id, bool write);
+void work_disk_resume(struct life *life, struct mimage *image, uint64_t id,
+		      const struct disk_claim *claim);
+
+/* work_disk.c: a session's disk. */
+int vdisk_open(struct session *s, uint64_t id, bool write);
+/** vdisk_opened() - and it is what its name means. */
+void vdisk_opened(struct session *s);
+void vdisk_close(struct session *s);
+int vdisk_read(struct session *s, unsigned int cell, unsigned int n, size_t *done);
+int vdisk_step(struct session *s, bool write);
+int vdisk_snapshot(struct session *s, const char *name, struct mimage *snap, struct fs_attr *attr);
+int vdisk_merge_step(struct session *s, struct merge *m);
+uint64_t vdisk_id(const struct session *s);
+/** vdisk_inflight() - which cells requests are under way to. */
+void vdisk_inflight(const struct session *s, bool inflight[CELLS]);
+/** vdisk_resumed() - the successor of a killed process has its disk. */
+void vdisk_resumed(struct session *s);
 
 /** work_file() - opens inode @id, which the model knows as @f, and reads and writes for a while. */
 void work_file(struct life *life, struct mfile *f, uint64_t id, struct mimage *image, bool write);

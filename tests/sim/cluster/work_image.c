@@ -285,7 +285,8 @@ static int do_snapshot(struct session *s)
 	struct life *life = s->life;
 	struct world *w = life->w;
 	struct mimage *im = s->image, *snap = pick_relative(life, im);
-	uint64_t old = s->file->id;
+	uint64_t old = s->disk ? vdisk_id(s) : s->file->id;
+	bool inflight[CELLS] = { false };
 	struct fs_attr attr = { 0 };
 	int err;
 
@@ -294,14 +295,20 @@ static int do_snapshot(struct session *s)
 	begin(life, snap, 1);
 	snap->frozen = true;
 	show(snap, im);
-	err = fs_snapshot(life->fs, w->model->images_dir, im->name, snap->name, s->file, &attr);
+	if (s->disk) {
+		vdisk_inflight(s, inflight);
+		err = vdisk_snapshot(s, im->name, snap, &attr);
+	} else {
+		err = fs_snapshot(life->fs, w->model->images_dir, im->name, snap->name, s->file, &attr);
+	}
 	work_result(life, "snapshot of a disk", old, err);
 	w->counters[COUNT_image_snapshot] += !err;
 	if (!end(life, snap, 1, err))
 		return err && !work_is_refusal(err) ? err : 0;
 	image_durable(snap);
 	for (unsigned int i = 0; i < CELLS; i++)
-		chance_durable(&im->file->cells[i]);
+		if (!inflight[i])
+			chance_durable(&im->file->cells[i]);
 	model_claim(w->model, im->file, attr.id);
 	model_claim(w->model, snap->file, old);
 	return 0;
@@ -316,8 +323,8 @@ static int do_merge(struct session *s)
 	while (steps-- && err > 0) {
 		uint64_t units = m.units_moved + m.blocks_copied;
 
-		err = fs_merge_step(s->life->fs, s->file, &m);
-		work_result(s->life, "merge", s->file->id, err > 0 ? 0 : err);
+		err = s->disk ? vdisk_merge_step(s, &m) : fs_merge_step(s->life->fs, s->file, &m);
+		work_result(s->life, "merge", s->f->id, err > 0 ? 0 : err);
 		s->life->w->counters[COUNT_image_merge] += err >= 0 && m.units_moved + m.blocks_copied > units;
 		s->life->w->counters[COUNT_image_merged] += err == 1 && !m.unit;
 	}
@@ -336,7 +343,11 @@ static void do_session(struct life *life, struct mimage *im)
 	if (!is_idle(life, im) || (im->there.certain && !im->there.cur))
 		return;
 	id = look_up(life, im);
-	if (id && is_idle(life, im) && im->change == change)
+	if (!id || !is_idle(life, im) || im->change != change)
+		return;
+	if (world_chance(life->w, 50))
+		work_disk(life, im, id, !im->frozen && world_chance(life->w, 85));
+	else
 		work_file(life, im->file, id, im, !im->frozen && world_chance(life->w, 85));
 }
 
