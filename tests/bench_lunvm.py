@@ -1,13 +1,17 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """lunvm measured: start, memory, size, and 4 KiB reads of the test guest through lunvm and lunfsd, beside the same
-guest on qemu-storage-daemon, in interleaved rounds.  tests/bench_lunvm.py [ROUNDS]; needs root and a usable /dev/kvm."""
+guest on qemu-storage-daemon, in interleaved rounds; the size of all programs.  tests/bench_lunvm.py [--smoke|ROUNDS];
+needs root and a usable /dev/kvm."""
 import json, os, re, shutil, subprocess, sys, tempfile, time
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BIN = TOP + "/build/bin/"
 PAYLOAD = TOP + "/build/tests/kvm/payload.elf"
-ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+SMOKE = "--smoke" in sys.argv
+ROUNDS = 1 if SMOKE else int(sys.argv[1]) if len(sys.argv) > 1 else 5
+STARTS = 2 if SMOKE else 10
+BLOCKS = 400 if SMOKE else 4000
 DISK_MB = 64
 procs = []
 
@@ -53,7 +57,7 @@ def own_kib(pid):
 
 def start_and_memory(work):
     starts = []
-    for _ in range(10):
+    for _ in range(STARTS):
         p = subprocess.Popen(lunvm(work, "run", "--name", "b", "--memory", "64M", "--kernel", PAYLOAD, "--cmdline",
                                    "op=count"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         s = {}
@@ -68,12 +72,20 @@ def start_and_memory(work):
         subprocess.run(lunvm(work, "kill", "b"), check=True)
         p.wait()
     starts.sort()
-    print(f"exec to first guest instruction: {starts[0]:.1f} ms at best, {starts[len(starts) // 2]:.1f} ms median of 10")
+    print(f"exec to first guest instruction: {starts[0]:.1f} ms at best, {starts[len(starts) // 2]:.1f} ms median of {STARTS}")
     print(f"memory beyond the guest's: worker {worker[0]} KiB resident, {worker[1]} KiB of it its own; "
           f"parent {parent[0]} and {parent[1]} KiB")
-    with tempfile.NamedTemporaryFile() as f:
-        subprocess.run(["strip", "-o", f.name, BIN + "lunvm"], check=True)
-        print(f"lunvm, stripped: {os.path.getsize(f.name) // 1024} KiB")
+
+
+def sizes():
+    """What is installed, without symbols."""
+    got = {}
+    with tempfile.TemporaryDirectory() as d:
+        for name in sorted(os.listdir(BIN)):
+            subprocess.run(["strip", "-o", d + "/x", BIN + name], check=True)
+            got[name] = os.path.getsize(d + "/x")
+    print(f"programs, stripped: {sum(got.values()) / 1e6:.2f} MB together (goal: under 3): " +
+          ", ".join(f"{name} {size // 1024} KiB" for name, size in got.items()))
 
 
 def serve(work):
@@ -96,13 +108,13 @@ def serve(work):
 def iops(work):
     disks = serve(work)
     for disk in disks.values():
-        guest(work, disk, "op=write n=4000 qd=16")
+        guest(work, disk, f"op=write n={BLOCKS} qd=16")
     for depth, rounds in (1, 1), (32, 4):
         got = {name: [] for name in disks}
         for _ in range(ROUNDS):
             for name, disk in disks.items():
-                s = guest(work, disk, f"op=read n=4000 qd={depth} rounds={rounds}")
-                got[name].append(4000 * rounds / s)
+                s = guest(work, disk, f"op=read n={BLOCKS} qd={depth} rounds={rounds}")
+                got[name].append(BLOCKS * rounds / s)
         best = {name: sorted(v)[len(v) // 2] for name, v in got.items()}
         print(f"4 KiB reads at depth {depth:2}: " + ", ".join(f"{n} {v:,.0f}/s" for n, v in best.items()) +
               f": {best['lunfsd'] / best['qemu-storage-daemon']:.2f} of it (medians of {ROUNDS} interleaved rounds)")
@@ -112,6 +124,7 @@ def main():
     work = tempfile.mkdtemp(prefix="lunvm-bench-", dir="/var/tmp")
     os.chmod(work, 0o755)
     os.environ["LUNFS_LOCK_DIR"] = work + "/locks"
+    sizes()
     try:
         probe = subprocess.run(lunvm(work, "run", "--name", "b", "--memory", "16M", "--kernel", PAYLOAD, "--cmdline", "op=off"),
                                capture_output=True, text=True) if os.path.exists("/dev/kvm") else None

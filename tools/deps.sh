@@ -9,7 +9,8 @@ packages="gcc binutils make pkg-config libaio-dev libisal-dev libjansson-dev lib
 	libseccomp-dev libblkid-dev uuid-dev libssl-dev zlib1g-dev libiscsi-dev libcunit1-dev
 	acl attr acpica-tools cppcheck e2fsprogs xfsprogs fio jq mandoc procps psmisc python3 qemu-utils
 	qemu-system-common util-linux iproute2 tgt mount bsdextrautils strace spin libiscsi-bin qemu-block-extra
-	qemu-system-x86 busybox-static open-iscsi dmsetup"
+	qemu-system-x86 busybox-static open-iscsi dmsetup
+	libvirt-daemon-driver-qemu libvirt-clients"
 [ "${1:-}" != fuzz ] || packages="$packages clang libclang-rt-14-dev"
 
 missing=

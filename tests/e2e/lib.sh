@@ -67,6 +67,20 @@ ctl() {		# ctl NAME lunfs-arguments…
 	"$bin/lunfs" --run-dir "$work/run-$name" "$@" >/dev/null 2>>"$work/$name.ctl.log"
 }
 
+lunfs() {	# lunfs HOST arguments…: by hand, with what it says on standard output and error
+	local host=$1
+	shift
+	"$bin/lunfs" --run-dir "$work/run-$host" "$@"
+}
+
+refused() {	# refused STATUS TEXT HOST arguments…: lunfs ends with that status and says that
+	local status=$1 text=$2
+	shift 2
+	lunfs "$@" >"$work/out" 2>&1
+	[ $? -eq "$status" ] || fail "lunfs $* did not end with $status: $(cat "$work/out")"
+	grep -q -- "$text" "$work/out" || fail "lunfs $*: no \"$text\" in: $(cat "$work/out")"
+}
+
 host_mount() {	# host_mount NAME [options]
 	local name=$1 options=run-dir=$work/run-$1${2:+,$2}
 	"$bin/mount.lunfs" "$lun" "$work/mnt-$name" -o "$options" ||

@@ -13,20 +13,6 @@ host_mount beta
 mkdir "$(mnt alpha)/vm1" "$(mnt alpha)/vm2"
 disk=ds1:/vm1/root.disk
 
-lunfs() {	# lunfs HOST arguments…
-	local host=$1
-	shift
-	"$bin/lunfs" --run-dir "$work/run-$host" "$@"
-}
-
-refused() {	# refused STATUS TEXT HOST arguments…
-	local status=$1 text=$2
-	shift 2
-	lunfs "$@" >"$work/out" 2>&1
-	[ $? -eq "$status" ] || fail "lunfs $* did not end with $status: $(cat "$work/out")"
-	grep -q -- "$text" "$work/out" || fail "lunfs $*: no \"$text\" in: $(cat "$work/out")"
-}
-
 fill() {	# fill FILE SEED OFFSET_MIB MIB: bytes that only this call makes
 	openssl enc -aes-128-ctr -K "$(printf '%032x' "$2")" -iv 0 </dev/zero 2>/dev/null |
 		dd of="$1" bs=1M seek="$3" count="$4" iflag=fullblock conv=notrunc,fsync status=none

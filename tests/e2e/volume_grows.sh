@@ -11,20 +11,6 @@ host_start beta
 host_mount alpha
 host_mount beta
 
-lunfs() {	# lunfs HOST arguments…
-	local host=$1
-	shift
-	"$bin/lunfs" --run-dir "$work/run-$host" "$@"
-}
-
-refused() {	# refused STATUS TEXT HOST arguments…
-	local status=$1 text=$2
-	shift 2
-	lunfs "$@" >"$work/out" 2>&1
-	[ $? -eq "$status" ] || fail "lunfs $* did not end with $status: $(cat "$work/out")"
-	grep -q -- "$text" "$work/out" || fail "lunfs $*: no \"$text\" in: $(cat "$work/out")"
-}
-
 size_of() { lunfs "$1" --json info ds1 | jq .size; }
 taken() { du -B1 "$lun" | cut -f1; }
 

@@ -9,12 +9,6 @@ make_volume 1G
 host_start alpha
 disk=ds1:/root.disk
 
-lunfs() {	# lunfs HOST arguments…
-	local host=$1
-	shift
-	"$bin/lunfs" --run-dir "$work/run-$host" "$@"
-}
-
 load() {	# load SOCKET options…
 	local socket=$1
 	shift
@@ -23,14 +17,6 @@ load() {	# load SOCKET options…
 
 shown() {	# shown HOST KEY: of the first disk that is listed
 	lunfs "$1" --json disk list | jq -r ".disks[0].$2"
-}
-
-refused() {	# refused STATUS TEXT HOST arguments…
-	local status=$1 text=$2
-	shift 2
-	lunfs "$@" >"$work/out" 2>&1
-	[ $? -eq "$status" ] || fail "lunfs $* did not end with $status: $(cat "$work/out")"
-	grep -q -- "$text" "$work/out" || fail "lunfs $*: no \"$text\" in: $(cat "$work/out")"
 }
 
 story "a disk is attached, and a front end finds everything that a disk must do"
@@ -108,13 +94,13 @@ load "$socket" --rw randrw --runtime 1 --verify || fail "the other disk: $(cat "
 kill -0 $loader 2>/dev/null || fail "the guest was not made to wait"
 rm "$(mnt alpha)/filler"
 wait $loader || fail "it does not go on: $(cat "$work/load.out")"
-lunfs alpha disk detach ds1:/thin.disk || fail "detach"
+wait_for 5 lunfs alpha disk detach ds1:/thin.disk || fail "detach"
 free=$(lunfs alpha --json df ds1 | jq .free)
 fallocate -l $((free - (16 << 20))) "$(mnt alpha)/filler" || fail "fallocate"
 lunfs alpha disk create ds1:/more.disk --size 600M || fail "create"
 more=$(lunfs alpha disk attach ds1:/more.disk --enospc report) || fail "attach"
 load "$more" --rw write --bs 256K --once && fail "no error on a full datastore"
-lunfs alpha disk detach ds1:/more.disk || fail "detach"
+wait_for 5 lunfs alpha disk detach ds1:/more.disk || fail "detach"
 rm "$(mnt alpha)/filler"
 
 story "limits hold, and a disk that nobody uses costs nothing"
@@ -164,7 +150,7 @@ END
 story "no system call was refused"
 grep -l "Bad system call" "$work"/*.log && fail "seccomp"
 host_umount alpha
-lunfs alpha disk detach $disk || fail "detach"
+wait_for 5 lunfs alpha disk detach $disk || fail "detach"
 wait_for 5 ctl alpha detach ds1 || fail "detach of the datastore"
 host_stop alpha || fail "alpha"
 host_stop beta || fail "beta"
