@@ -76,6 +76,9 @@ int disks_option(struct disk_options *o, const char *text, char *why, size_t why
 		o->cut_if_lost = !strcmp(text, "on-lost=disconnect");
 		return 0;
 	}
+	if (!strncmp(text, "shares=", 7))
+		return text_refuse(-EINVAL, why, why_size, "disks have no shares yet; limit those that "
+				   "take too much with iops= and bytes=");
 	for (unsigned int i = 0; i < ARRAY_SIZE(rates); i++)
 		if (!strncmp(text, rates[i].name, strlen(rates[i].name)))
 			return set_rate(rates[i].rate, text, text + strlen(rates[i].name), why,

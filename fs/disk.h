@@ -37,7 +37,6 @@ enum disk_enospc {
 struct disk_limits {
 	uint64_t iops, iops_burst;	/* requests a second; burst 0: a second's worth */
 	uint64_t bytes, bytes_burst;	/* bytes a second */
-	unsigned int shares;		/* of what there is, among the disks of a reactor; 0: 100 */
 };
 
 /* Told in the owner's thread; must not block.  All are optional. */
