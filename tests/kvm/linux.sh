@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Debian's stock kernel under lunvm, on a LUN that two hosts share: one host freezes while the guest writes,
 # the other takes the guest over, every record that was acknowledged is there, and the first one, which
-# wakes up, is refused.
+# wakes up, is refused.  The guest has a power button.
 #
 # Where this machine's KVM runs a Linux, the hosts are two lunfsds on it; elsewhere two machines of
 # QEMU's, whose emulated processor has nested paging, with Debian's kernel and its kvm-amd: to lunvm a
@@ -26,6 +26,8 @@ mount -t ext4 /dev/vda /mnt || echo "INNER-FAILED no disk"
 if [ -s /mnt/log ]; then
 	awk '$0 != "record " NR { exit 1 }' /mnt/log && echo "INNER-HAS $(grep -c . /mnt/log)" || echo "INNER-FAILED torn"
 	umount /mnt
+	echo "INNER-WAITS for its power button"
+	timeout 60 head -c 24 /dev/input/event0 >/dev/null && echo "INNER-BUTTON" || echo "INNER-FAILED no button"
 else
 	i=0
 	while [ $i -lt 100000 ]; do
@@ -51,6 +53,11 @@ if [ "$host" = beta ]; then
 	echo "HOST-SEES $(lunfs lock show ds1:/web1/root.disk | head -n 1)"
 	wait_for 200 sh -c "! lunfs lock show ds1:/web1/root.disk | grep -q 'the host lives'"
 fi
+press() {
+	wait_for 250 sh -c "timeout 1 lunvm console web1 </dev/null | grep -q INNER-WAITS" &&
+		lunvm stop web1 --timeout 60 && echo "HOST-STOPPED"
+}
+[ "$host" = alpha ] || press &
 until lunvm run ds1:/web1/web1.conf; do
 	status=$?
 	[ $status -eq 3 ] || break
@@ -68,7 +75,7 @@ make_lun_volume
 host_start prep
 host_mount prep
 mkdir "$(mnt prep)/web1"
-guest_initrd "$work/inner.initrd" "$work/inner" -m virtio_mmio,virtio_blk,ext4
+guest_initrd "$work/inner.initrd" "$work/inner" -m virtio_mmio,virtio_blk,ext4,button,evdev
 cp "$inner_kernel" "$(mnt prep)/web1/vmlinuz"
 cp "$work/inner.initrd" "$(mnt prep)/web1/initrd.img"
 cat >"$(mnt prep)/web1/web1.conf" <<'CONF'
@@ -135,6 +142,8 @@ freeze STOP
 frozen=$(date +%s%N)
 before=$(acked)
 if [ "$accel" = kvm ]; then
+	(wait_for 100 grep -q INNER-WAITS "$work/beta.console" && vm beta stop web1) >"$work/stop.out" 2>&1 &
+	stopper=$!
 	until VM_SECONDS=120 vm beta run $conf >"$work/beta.console" 2>&1; do
 		[ $? -eq 3 ] || fail "$(tail -n 5 "$work/beta.console")"
 		[ $((($(date +%s%N) - frozen) / 1000000000)) -lt 60 ] || fail "beta does not get it"
@@ -148,6 +157,17 @@ wait_for 120 grep -q "INNER-HAS\|INNER-FAILED" "$work/beta.console" || {
 note "the guest looked at its disk $((($(date +%s%N) - frozen) / 1000000)) ms after its host froze"
 has=$(tr -d '\r' <"$work/beta.console" | sed -n 's/.*INNER-HAS \([0-9]*\)$/\1/p')
 [ "${has:-0}" -ge "$before" ] || fail "$before records were acknowledged, ${has:-none} are there"
+
+story "its power button makes the guest power itself off"
+wait_for 60 grep -q "INNER-BUTTON" "$work/beta.console" || {
+	tail -n 30 "$work/beta.console"
+	fail "it does not see it"
+}
+if [ "$accel" = kvm ]; then
+	wait $stopper || fail "$(cat "$work/stop.out")"
+else
+	wait_for 60 grep -q "HOST-STOPPED" "$work/beta.console" || fail "stop does not say that it has ended"
+fi
 
 story "the host that wakes up is refused, and ends its machine"
 freeze CONT
