@@ -99,6 +99,7 @@ include kvm/module.mk
 include tests/guest/module.mk
 include tests/fuzz/module.mk
 include tests/nomem/module.mk
+include tests/fsck/module.mk
 include tests/sim/module.mk
 include tests/sim/cluster/module.mk
 

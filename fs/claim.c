@@ -77,10 +77,14 @@ static uint64_t suspicion_ns(const struct claim *c)
 	return (uint64_t)(c->super.timing.lease_ms + c->super.timing.margin_ms) * NSEC_PER_MSEC;
 }
 
-/* Whether slot @i keeps nobody from repairing: free, ours, or dead with a damaged journal. */
+/*
+ * Whether slot @i keeps nobody from repairing: free, ours, dead with a damaged journal, or in the
+ * hands of a recoverer that cannot be, which is no better than a block that cannot be believed.
+ */
 static bool is_out_of_the_way(struct claim *c, uint32_t i, const struct slot *s)
 {
 	return s->state == SLOT_FREE || i == lockd_slot(c->lockd) ||
+	       (s->state == SLOT_RECOVERING && s->recoverer >= c->super.slot_count) ||
 	       __atomic_load_n(&c->damaged[i], __ATOMIC_ACQUIRE);
 }
 

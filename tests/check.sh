@@ -41,6 +41,7 @@ part man                tests/man.sh
 part completion         tests/completion.sh
 part model              tests/model.sh
 part golden             tests/golden/run.sh
+part fsck               tests/fsck/run.sh
 for script in tests/e2e/*.sh; do
 	case $script in */lib.sh) continue ;; esac
 	part "e2e/$(basename "$script" .sh)" "$script"

@@ -60,12 +60,15 @@ static void print_finding(const char *before, const struct check_finding *found)
 	       (unsigned long long)found->addr, found->text);
 }
 
-/* While it repairs only what it repairs is news: the rest was told by the look before. */
+/*
+ * While it repairs, only what it repairs is news, and what keeps it from that: the rest was told
+ * by the look before.
+ */
 void fsck_report(void *arg, const struct check_finding *found)
 {
 	struct fsck *f = arg;
 
-	if (f->repairing && !found->repaired)
+	if (f->repairing && !found->repaired && found->code != CHECK_UNWRITABLE)
 		return;
 	if (f->json) {
 		add_json(f, found->repaired ? f->repairs : f->findings, found);

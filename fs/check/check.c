@@ -230,7 +230,7 @@ static int check_round(const struct check_params *p, struct check_result *r, boo
 		if (!err)
 			err = c->fix->err;
 		if (!err)
-			err = blkdev_flush(c->dev);
+			err = fix_flush(c);
 		fix_end(c);
 	}
 	check_close(c);

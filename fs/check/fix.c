@@ -70,6 +70,16 @@ int fix_write(struct check *c, uint64_t addr, const void *data, size_t len)
 	return err;
 }
 
+int fix_flush(struct check *c)
+{
+	int err = blkdev_flush(c->dev);
+
+	if (err)
+		chk_report(c, CHECK_UNWRITABLE, 0, "what was repaired cannot be made durable: %s",
+			   strerror(-err));
+	return err;
+}
+
 int fix_seal(struct check *c, void *block, const struct meta_expect *e)
 {
 	meta_seal(block, e, meta_version(block) + 1);

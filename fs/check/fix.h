@@ -59,6 +59,9 @@ int fix_write(struct check *c, uint64_t addr, const void *data, size_t len);
 /** fix_tell_before() - tells before_write() alone: somebody else writes. */
 int fix_tell_before(struct check *c, uint64_t addr, size_t len);
 
+/** fix_flush() - makes durable what was written; a failure is reported.  Return: blkdev_flush(). */
+int fix_flush(struct check *c);
+
 /** fix_seal() - seals @block one version later and writes it to @e->addr. */
 int fix_seal(struct check *c, void *block, const struct meta_expect *e);
 

@@ -132,7 +132,42 @@ static void safe_only(struct volume *v)
 static void safe_repairs_are_whole_or_none(void)
 {
 	for (uint64_t i = 0; i < ARRAY_SIZE(cases); i++)
-		volume_run(3, 64 * MIB, 512, safe_only, i);
+		if (cases[i].code != CHECK_UNWRITABLE)
+			volume_run(3, 64 * MIB, 512, safe_only, i);
+}
+
+/* ---- a device that does not take it ---- */
+
+/* Writes go into a cache that cannot be written back. */
+static void fail_flushes(struct volume *v)
+{
+	struct simdisk_rule rule = { .fault = SIMDISK_FAIL, .ops = 1u << BLK_FLUSH };
+
+	simdisk_clear_rules(v->disk);
+	simdisk_inject(v->disk, &rule);
+}
+
+static void unwritable(struct volume *v)
+{
+	struct repairs rs = { .show = false };
+	struct check_result r;
+
+	make_volume(v);
+	d_unwritable(v);
+	if (v->arg)
+		fail_flushes(v);
+	CU_ASSERT_EQUAL(run(v, CHECK_REPAIR_LOSS, &rs, &r), -EIO);
+	CU_ASSERT_TRUE(rs.found[CHECK_UNWRITABLE] > 0);
+	simdisk_clear_rules(v->disk);
+	CU_ASSERT_EQUAL(run(v, CHECK_REPAIR_LOSS, &rs, &r), 0);
+	CU_ASSERT_EQUAL(r.errors, 0);
+}
+
+/* Said with its code, and the repair ends: "repaired" alone would be a lie. */
+static void a_write_that_fails_is_reported(void)
+{
+	for (uint64_t flush = 0; flush < 2; flush++)
+		volume_run(3, 64 * MIB, 512, unwritable, flush);
 }
 
 /* ---- a repair that is cut off ---- */
@@ -248,7 +283,7 @@ static void taken_back(struct volume *v)
 static void every_write_can_be_taken_back(void)
 {
 	for (uint64_t i = 0; i < ARRAY_SIZE(cases); i++)
-		if (cases[i].code != CHECK_UNREADABLE)
+		if (cases[i].code != CHECK_UNREADABLE && cases[i].code != CHECK_UNWRITABLE)
 			volume_run(3, 64 * MIB, 512, taken_back, i);
 }
 
@@ -328,6 +363,7 @@ static void garbage_is_repaired_too(void)
 UNIT_MAIN("fs/check_repair",
 	  UNIT_TEST(every_damage_is_repaired_in_one_run),
 	  UNIT_TEST(safe_repairs_are_whole_or_none),
+	  UNIT_TEST(a_write_that_fails_is_reported),
 	  UNIT_TEST(repair_may_be_cut_off_at_any_write),
 	  UNIT_TEST(every_write_can_be_taken_back),
 	  UNIT_TEST(garbage_is_repaired_too));

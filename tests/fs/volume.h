@@ -31,16 +31,14 @@ static inline void volume_thread(void *arg)
 	blkdev_close(v->dev);
 }
 
-/* Runs @body on a device of @size bytes that holds random bytes, in a world of @seed. */
-static inline void volume_run(uint64_t seed, uint64_t size, uint32_t sector,
-			      void (*body)(struct volume *v), uint64_t arg)
+/* Runs @body on a device of @p, in a world of @seed. */
+static inline void volume_run_on(uint64_t seed, const struct simdisk_params *p,
+				 void (*body)(struct volume *v), uint64_t arg)
 {
-	struct simdisk_params p = { .size = size, .sector = sector, .latency_min_ns = 1000,
-				    .latency_max_ns = 50000, .random_contents = true };
 	struct volume v = { .sim = sim_new(seed), .body = body, .arg = arg };
 	struct env_thread *thread;
 
-	v.disk = simdisk_new(v.sim, &p);
+	v.disk = simdisk_new(v.sim, p);
 	v.host = sim_host(v.sim, "host");
 	v.block = blkdev_alloc(BLOCK_SIZE);
 	CU_ASSERT_EQUAL_FATAL(env_thread_start(v.host, "test", volume_thread, &v, &thread), 0);
@@ -49,6 +47,16 @@ static inline void volume_run(uint64_t seed, uint64_t size, uint32_t sector,
 	free(v.block);
 	simdisk_free(v.disk);
 	sim_free(v.sim);
+}
+
+/* On a device of @size bytes that holds random bytes. */
+static inline void volume_run(uint64_t seed, uint64_t size, uint32_t sector,
+			      void (*body)(struct volume *v), uint64_t arg)
+{
+	struct simdisk_params p = { .size = size, .sector = sector, .latency_min_ns = 1000,
+				    .latency_max_ns = 50000, .random_contents = true };
+
+	volume_run_on(seed, &p, body, arg);
 }
 
 static inline int volume_format(struct volume *v)

@@ -278,6 +278,16 @@ static void d_unreadable(struct volume *v)
 	simdisk_inject(v->disk, &rule);
 }
 
+/* Something to repair, which the device does not take; everything can be read. */
+static void d_unwritable(struct volume *v)
+{
+	struct simdisk_rule rule = { .fault = SIMDISK_FAIL, .ops = 1u << BLK_WRITE,
+				     .off = v->s.ag_addr + 2 * BLOCK_SIZE, .len = BLOCK_SIZE };
+
+	BITMAP(v, d->bits[300] |= 4);
+	simdisk_inject(v->disk, &rule);
+}
+
 static void d_super_damaged(struct volume *v)
 {
 	spoil(v, v->s.copy_addr);
@@ -593,7 +603,7 @@ static const struct {
 	void (*damage)(struct volume *v);
 	enum check_code code;
 } cases[] = {
-	{ d_unreadable, CHECK_UNREADABLE },
+	{ d_unreadable, CHECK_UNREADABLE }, { d_unwritable, CHECK_UNWRITABLE },
 	{ d_super_damaged, CHECK_SUPER_DAMAGED }, { d_super_differs, CHECK_SUPER_DIFFERS },
 	{ d_super_old, CHECK_SUPER_OLD }, { d_ag_short, CHECK_AG_SHORT },
 	{ d_super_repair, CHECK_SUPER_REPAIR },
