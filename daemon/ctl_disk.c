@@ -19,6 +19,7 @@
 #define PIECE_BYTES	(64 * MIB)
 #define DISK_SIZE_MIN	(1 * MIB)
 #define SNAPSHOT_NAME_MAX 64u
+#define BRANCHES_MAX	16u	/* shown of one image */
 
 static const struct fs_cred ctl_cred = { .comm = "lunfs disk" };
 
@@ -192,6 +193,43 @@ static int do_grow(struct disks *disks, struct store *s, const struct ctl_reques
 
 /* ---- what it stands on ---- */
 
+/* Images that stand on one, but for the one through which we came to it. */
+struct branches {
+	struct store *s;
+	json_t	*paths;
+	uint64_t from;
+};
+
+static int add_branch(void *arg, uint64_t child)
+{
+	struct branches *b = arg;
+	char path[PATH_MAX];
+
+	if (child != b->from)
+		json_array_append_new(b->paths, json_string(fs_path(b->s->fs, child, path,
+								    sizeof(path))));
+	return json_array_size(b->paths) >= BRANCHES_MAX;
+}
+
+static void put_branches(struct store *s, json_t *o, const struct image_info *i, uint64_t from)
+{
+	struct branches b = { .s = s, .paths = json_array(), .from = from };
+
+	/* For people: what cannot be read now is not shown, and the number of children is. */
+	if (i->children > (from ? 1 : 0))
+		fs_image_children(s->fs, i->id, add_branch, &b);
+	json_object_set_new(o, "branches", b.paths);
+}
+
+/* @merge: of the disk. */
+static void put_merged(json_t *o, const struct image_info *i, const struct merge *merge)
+{
+	uint64_t bytes = merge->unit * UNIT_SIZE;
+
+	if (i->merging && merge->image == i->id)
+		put_int(o, "merged", bytes < i->size ? bytes : i->size);
+}
+
 static void put_image(struct store *s, json_t *o, const struct image_info *i)
 {
 	char path[PATH_MAX];
@@ -211,24 +249,31 @@ static int disk_info(struct store *s, const struct ctl_request *rq, json_t **out
 {
 	json_t *below = json_array(), *o;
 	struct image_info i = { 0 };
-	uint64_t total = 0, id;
+	uint64_t own = 0, total = 0, id, from = 0;
+	struct merge merge = { 0 };
 	struct fs_attr attr;
 	int err = fs_resolve(s->fs, rq->path, &attr);
 
 	if (!err && !S_ISREG(attr.mode))
 		err = -EINVAL;
 	*out = NULL;
-	for (id = attr.id; !err && id; id = i.parent) {
+	if (!err)
+		merger_place(s, attr.id, &merge);
+	for (id = attr.id; !err && id; from = id, id = i.parent) {
 		err = fs_image_info(s->fs, id, &i);
 		if (err)
 			break;
 		total += i.blocks << BLOCK_SHIFT;
 		o = json_object();
 		put_image(s, o, &i);
-		if (id == attr.id)
+		put_branches(s, o, &i, from);
+		put_merged(o, &i, &merge);
+		if (id == attr.id) {
+			own = total;
 			*out = o;
-		else
+		} else {
 			json_array_append_new(below, o);
+		}
 	}
 	if (err) {
 		json_decref(*out);
@@ -236,7 +281,10 @@ static int disk_info(struct store *s, const struct ctl_request *rq, json_t **out
 		*out = NULL;
 		return err;
 	}
-	put_int(*out, "allocated_with_images", total);
+	put_int(*out, "own", own);
+	put_int(*out, "shared", total - own);
+	put_int(*out, "total", total);
+	put_int(*out, "allocated_with_images", total);	/* what it was called at first */
 	json_object_set_new(*out, "stands_on", below);
 	return 0;
 }
@@ -304,8 +352,8 @@ static int find_snapshot(struct store *s, const struct ctl_request *rq, uint64_t
 	return err;
 }
 
-static int disk_snapshot_delete(struct store *s, const struct ctl_request *rq, json_t **out,
-				char *why, size_t why_size)
+static int disk_snapshot_delete(struct disks *disks, struct store *s, const struct ctl_request *rq,
+				json_t **out, char *why, size_t why_size)
 {
 	char snap[NAME_BYTES_MAX + 1];
 	struct image_info info = { 0 };
@@ -320,27 +368,21 @@ static int disk_snapshot_delete(struct store *s, const struct ctl_request *rq, j
 		err = fs_sync(s->fs);
 	if (err)
 		return err;
+	/* At once, also if the client that asked goes away before it asks for the merge. */
+	merger_kick(disks->merger);
 	*out = json_object();
 	put_int(*out, "children", info.children);
 	return 0;
 }
 
-static int disk_revert(struct disks *disks, struct store *s, const struct ctl_request *rq,
-		       json_t **out, char *why, size_t why_size)
+static int revert_inode(struct store *s, const struct ctl_request *rq, json_t **out, char *why,
+			size_t why_size)
 {
-	struct attachment *a = attachment_of(disks, s, rq->path);
 	char snap[NAME_BYTES_MAX + 1];
 	struct fs_attr attr;
 	const char *name;
 	uint64_t dir, id;
-	int err;
-
-	if (a) {
-		disks_put(a);
-		return text_refuse(-EBUSY, why, why_size, "%.100s:%.300s: attached: a guest would not "
-				   "know what happens to it; detach it first", s->fs->label, rq->path);
-	}
-	err = find_snapshot(s, rq, &dir, snap, &id, why, why_size);
+	int err = find_snapshot(s, rq, &dir, snap, &id, why, why_size);
 
 	if (!err)
 		err = split(s, rq->path, &dir, &name);
@@ -349,6 +391,56 @@ static int disk_revert(struct disks *disks, struct store *s, const struct ctl_re
 	if (!err)
 		*out = json_object();
 	return err;
+}
+
+/*
+ * As of a machine that is powered off: it is attached anew, at the same socket and with the same
+ * options, and whoever remembers the disk of before can tell (attachment.birth).
+ */
+static int revert_attached(struct disks *disks, struct store *s, const struct ctl_request *rq,
+			   struct attachment *a, json_t **out, char *why, size_t why_size)
+{
+	struct disk_options options = a->options;
+	char path[PATH_MAX], attach_why[512] = "";
+	int err, e;
+
+	strcpy(path, a->path);
+	disks_put(a);
+	err = disks_detach(disks, s, path, false, why, why_size);
+	if (err)
+		return err;
+	err = revert_inode(s, rq, out, why, why_size);
+	e = disks_attach(disks, s, path, &options, &a, attach_why, sizeof(attach_why));
+	if (!e)
+		disks_put(a);
+	if (e && !err) {
+		json_decref(*out);
+		*out = NULL;
+		err = text_refuse(e, why, why_size, "%.100s:%.300s is reverted, but not attached any "
+				  "more: %.300s; attach it again", s->fs->label, path, attach_why);
+	}
+	return err;
+}
+
+static int disk_revert(struct disks *disks, struct store *s, const struct ctl_request *rq,
+		       json_t **out, char *why, size_t why_size)
+{
+	char snap[NAME_BYTES_MAX + 1];
+	struct attachment *a;
+	uint64_t dir, id;
+	int err = find_snapshot(s, rq, &dir, snap, &id, why, why_size);
+
+	if (err)
+		return err;
+	a = attachment_of(disks, s, rq->path);
+	if (!a)
+		return revert_inode(s, rq, out, why, why_size);
+	if (disks_is_idle(a))
+		return revert_attached(disks, s, rq, a, out, why, why_size);
+	disks_put(a);
+	return text_refuse(-EBUSY, why, why_size, "%.100s:%.300s: a guest is using it, or may come back "
+			   "to it, and would not know what happens to it; end that guest (or detach "
+			   "the disk with --force), then revert", s->fs->label, rq->path);
 }
 
 static int disk_clone(struct store *s, const struct ctl_request *rq, json_t **out, char *why,
@@ -378,14 +470,14 @@ static int disk_merge(struct disks *disks, struct store *s, const struct ctl_req
 		      json_t **out)
 {
 	uint64_t end = env_now_ns(s->fs->env) + PIECE_NS;
-	struct merge m = { .unit = rq->from };
+	struct merge m = { 0 };
 	struct fs_attr attr;
 	int more = 1, err = fs_resolve(s->fs, rq->path, &attr);
 
 	if (err)
 		return err;
 	while (more > 0 && env_now_ns(s->fs->env) < end)
-		more = merger_step(disks, s, attr.id, &m);
+		more = merger_step(disks, s, attr.id, true, &m);
 	if (more < 0)
 		return more;
 	*out = json_object();
@@ -493,7 +585,7 @@ int ctl_disk_run(struct disks *disks, struct store *s, const struct ctl_request 
 		err = do_snapshot(disks, s, rq, out, why, why_size);
 		break;
 	case CTL_DISK_SNAPSHOT_DELETE:
-		err = disk_snapshot_delete(s, rq, out, why, why_size);
+		err = disk_snapshot_delete(disks, s, rq, out, why, why_size);
 		break;
 	case CTL_DISK_REVERT:
 		err = disk_revert(disks, s, rq, out, why, why_size);

@@ -660,6 +660,17 @@ void disks_put(struct attachment *a)
 	pthread_mutex_unlock(&a->all->mutex);
 }
 
+bool disks_is_idle(struct attachment *a)
+{
+	bool idle;
+
+	pthread_mutex_lock(&a->all->mutex);
+	/* Of a read-only one nothing tells whether somebody had it before the daemon was restarted. */
+	idle = !a->connected && !a->working && !a->has_claim && !a->resume && !a->options.read_only;
+	pthread_mutex_unlock(&a->all->mutex);
+	return idle;
+}
+
 void disks_moved(struct attachment *a)
 {
 	claim_set(a, a->has_claim);

@@ -29,6 +29,7 @@
 #define DISK_USER_MAX		24	/* as long as a lock record tells */
 
 struct disks;
+struct merger;
 
 struct disk_options {
 	bool		read_only;
@@ -107,6 +108,7 @@ struct disks {
 	bool		record_used[DISKS_MAX];	/* of the state file */
 	uint64_t	record_seqs[DISKS_MAX];
 	bool		stopping;
+	struct merger	*merger;	/* told of what is there to be merged; NULL: not running */
 	pthread_t	restorer;
 	bool		restoring;
 	pthread_t	watchdog;	/* if hello->watchdog_ms */
@@ -144,6 +146,12 @@ int disks_detach(struct disks *all, struct store *s, const char *path, bool forc
 struct attachment *disks_find(struct disks *all, struct store *s, const char *path);
 struct attachment *disks_find_id(struct disks *all, struct store *s, uint64_t id);
 void disks_put(struct attachment *a);
+
+/**
+ * disks_is_idle() - no front end has @a, nor one of before this daemon was started that may come
+ * back to it.  A moment old: disks_detach() looks again for the former.
+ */
+bool disks_is_idle(struct attachment *a);
 
 /** disks_moved() - the disk is another inode now (a snapshot): that is written down. */
 void disks_moved(struct attachment *a);

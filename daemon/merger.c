@@ -9,10 +9,76 @@
 
 #define LOOK_NS		(10 * NSEC_PER_SEC)	/* between looks at what could not be done */
 #define REST_MIN_NS	(5 * NSEC_PER_MSEC)
+#define CLIENT_NS	(3 * NSEC_PER_SEC)	/* after its last step a client is believed gone */
 
 static const struct fs_cred merger_cred = { .comm = "lunfsd merging" };
 
-int merger_step(struct disks *disks, struct store *s, uint64_t id, struct merge *m)
+/* ---- one step ---- */
+
+/* mutex held.  The place of disk @id; the one that has not been used for longest; NULL: all are. */
+static struct store_merge *place_of(struct store *s, uint64_t id)
+{
+	struct store_merge *p, *oldest = NULL;
+
+	for (p = s->merges; p < s->merges + STORE_MERGES; p++) {
+		if (p->disk == id)
+			return p;
+		if (!p->busy && (!oldest || p->used_ns < oldest->used_ns))
+			oldest = p;
+	}
+	if (oldest)
+		*oldest = (struct store_merge){ .disk = id };
+	return oldest;
+}
+
+/*
+ * The place of disk @id, where nobody else does anything until place_put().  NULL: a client is
+ * about to (@is_client: it is this one), who would find the disk in use if we came in between.
+ */
+static struct store_merge *place_get(struct store *s, uint64_t id, bool is_client)
+{
+	uint64_t now = env_now_ns(env_posix());
+	struct store_merge *p;
+
+	pthread_mutex_lock(&s->all->mutex);
+	while (!(p = place_of(s, id)) || p->busy)
+		pthread_cond_wait(&s->all->changed, &s->all->mutex);
+	p->used_ns = now;
+	if (is_client)
+		p->asked_ns = now;
+	if (p->asked_ns && now - p->asked_ns > CLIENT_NS)
+		p->asked_ns = 0;
+	if (is_client || !p->asked_ns)
+		p->busy = true;
+	else
+		p = NULL;
+	pthread_mutex_unlock(&s->all->mutex);
+	return p;
+}
+
+static void place_put(struct store *s, struct store_merge *p, const struct merge *m)
+{
+	pthread_mutex_lock(&s->all->mutex);
+	p->m = *m;
+	p->busy = false;
+	pthread_cond_broadcast(&s->all->changed);
+	pthread_mutex_unlock(&s->all->mutex);
+}
+
+bool merger_place(struct store *s, uint64_t id, struct merge *m)
+{
+	bool found = false;
+
+	pthread_mutex_lock(&s->all->mutex);
+	for (unsigned int i = 0; i < STORE_MERGES && !found; i++) {
+		found = s->merges[i].disk == id;
+		*m = s->merges[i].m;
+	}
+	pthread_mutex_unlock(&s->all->mutex);
+	return found;
+}
+
+static int step(struct disks *disks, struct store *s, uint64_t id, struct merge *m)
 {
 	struct attachment *a = disks_find_id(disks, s, id);
 	struct fs_file *f;
@@ -32,6 +98,25 @@ int merger_step(struct disks *disks, struct store *s, uint64_t id, struct merge 
 	fs_close(s->fs, f);
 	return err;
 }
+
+int merger_step(struct disks *disks, struct store *s, uint64_t id, bool is_client, struct merge *m)
+{
+	struct store_merge *p = place_get(s, id, is_client);
+	struct merge at;
+	int err;
+
+	if (!p)
+		return 0;
+	at = p->m;	/* nobody changes it while the place is busy */
+	at.units_moved = m->units_moved;
+	at.blocks_copied = m->blocks_copied;
+	err = step(disks, s, id, &at);
+	*m = at;
+	place_put(s, p, &at);
+	return err;
+}
+
+/* ---- by itself ---- */
 
 /* Until @ns have passed, it is stopped, or (@kicks) it is kicked.  False: stopped. */
 static bool rest(struct merger *m, uint64_t ns, bool kicks)
@@ -65,7 +150,7 @@ static void merge_below(struct merger *m, struct store *s, uint64_t id)
 
 	while (more > 0 && !__atomic_load_n(&s->leaving, __ATOMIC_RELAXED)) {
 		began = env_now_ns(env);
-		more = merger_step(m->disks, s, id, &merge);
+		more = merger_step(m->disks, s, id, false, &merge);
 		took = env_now_ns(env) - began;
 		if (!rest(m, took > REST_MIN_NS ? took : REST_MIN_NS, false))
 			return;
@@ -133,6 +218,7 @@ int merger_start(struct merger *m, struct stores *stores, struct disks *disks)
 	memset(m, 0, sizeof(*m));
 	m->stores = stores;
 	m->disks = disks;
+	disks->merger = m;
 	pthread_mutex_init(&m->mutex, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);

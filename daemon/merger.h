@@ -28,8 +28,16 @@ void merger_kick(struct merger *m);
 /** merger_stop() - before disks_shutdown(). */
 void merger_stop(struct merger *m);
 
-/** merger_step() - one step for the disk @id of @s, through its attachment if there is one.
- * Return: as fs_merge_step(). */
-int merger_step(struct disks *disks, struct store *s, uint64_t id, struct merge *m);
+/**
+ * merger_step() - one step for the disk @id of @s, through its attachment if there is one, from
+ * where the last one ended, whoever did that.
+ * @is_client: for somebody who waits; the merger itself leaves the disk to him meanwhile (0).
+ * @m: counts what is moved and copied.
+ * Return: as fs_merge_step().
+ */
+int merger_step(struct disks *disks, struct store *s, uint64_t id, bool is_client, struct merge *m);
+
+/** merger_place() - how far the merge below disk @id has come.  False: that is not known. */
+bool merger_place(struct store *s, uint64_t id, struct merge *m);
 
 #endif

@@ -178,6 +178,8 @@ static void put_histogram(struct samples *m, const struct disk_sample *d, unsign
 	}
 	fprintf(m->out, "lunfs_disk_latency_seconds_bucket{%s,op=\"%s\",le=\"+Inf\"} %" PRIu64 "\n",
 		d->labels, ops[op], count);
+	fprintf(m->out, "lunfs_disk_latency_seconds_sum{%s,op=\"%s\"} %.17g\n", d->labels, ops[op],
+		(double)d->stats.latency_ns[op] / 1e9);
 	fprintf(m->out, "lunfs_disk_latency_seconds_count{%s,op=\"%s\"} %" PRIu64 "\n", d->labels,
 		ops[op], count);
 }

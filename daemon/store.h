@@ -16,7 +16,7 @@
 #include <pthread.h>
 
 #include "daemon/rpc_client.h"
-#include "fs/fs.h"
+#include "fs/image.h"
 #include "fuse/fuse_mount.h"
 
 #define STORES_MAX	64
@@ -26,6 +26,16 @@ struct stores;
 
 /* Beside enum fs_attach_flags: a datastore that is attached read-only will do. */
 #define STORE_READ_ONLY_WILL_DO	(1u << 31)
+
+/* How far the merge below a disk has come; stores->mutex. */
+#define STORE_MERGES	16u
+struct store_merge {
+	uint64_t	disk;		/* id; 0: none */
+	bool		busy;		/* somebody does a step */
+	uint64_t	asked_ns;	/* when a client last did one; 0: none has */
+	uint64_t	used_ns;
+	struct merge	m;
+};
 
 enum store_state { STORE_ATTACHING, STORE_ATTACHED, STORE_DETACHING };
 
@@ -41,6 +51,7 @@ struct store {
 	unsigned int	background;	/* of these, work that gives way to a detach … */
 	bool		leaving;	/* … which waits for that; atomic */
 	unsigned int	disks;		/* of these, virtual disks */
+	struct store_merge merges[STORE_MERGES];	/* merger.c */
 	struct list	mounts;		/* struct mount; changed under both mutexes */
 	pthread_mutex_t	mounts_mutex;	/* a leaf: lockd's threads walk the list */
 

@@ -572,7 +572,6 @@ int disk_snapshot(struct disk *d, uint64_t dir, const char *name, const char *sn
 
 int disk_merge_step(struct disk *d, struct merge *m)
 {
-	uint64_t from = m->unit;
 	bool open;
 	int err = meddle_begin(d, &open);
 
@@ -580,8 +579,8 @@ int disk_merge_step(struct disk *d, struct merge *m)
 		return err;
 	err = d->writable ? fs_merge_step(d->fs, d->f, m) : -EROFS;
 	/* Which units were looked at is its business: from where it began to where it is now. */
-	if (open && m->unit > from)
-		disk_forget(d, from * UNIT_SIZE, (m->unit - from) * UNIT_SIZE);
+	if (open && err == 1 && m->unit > m->first)
+		disk_forget(d, m->first * UNIT_SIZE, (m->unit - m->first) * UNIT_SIZE);
 	else if (open)
 		disk_forget(d, 0, 0);
 	d->map_changes++;
@@ -652,6 +651,7 @@ void disk_stats(struct disk *d, struct disk_stats *stats)
 	for (unsigned int op = 0; op < DISK_OPS; op++) {
 		stats->ops[op] = __atomic_load_n(&s->ops[op], __ATOMIC_RELAXED);
 		stats->bytes[op] = __atomic_load_n(&s->bytes[op], __ATOMIC_RELAXED);
+		stats->latency_ns[op] = __atomic_load_n(&s->latency_ns[op], __ATOMIC_RELAXED);
 		for (unsigned int i = 0; i < DISK_LATENCIES; i++)
 			stats->latency[op][i] = __atomic_load_n(&s->latency[op][i],
 								__ATOMIC_RELAXED);

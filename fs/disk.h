@@ -178,6 +178,7 @@ enum disk_op { DISK_READ, DISK_WRITE, DISK_FLUSH, DISK_DISCARD, DISK_OPS };
 struct disk_stats {
 	uint64_t ops[DISK_OPS], bytes[DISK_OPS], errors;
 	uint64_t latency[DISK_OPS][DISK_LATENCIES];
+	uint64_t latency_ns[DISK_OPS];	/* the sum of all */
 	uint64_t misses;	/* of the map's cache */
 	uint64_t first_writes;	/* requests that wrote what had not been written */
 	uint64_t slow;		/* requests, or parts, that went to a worker thread */

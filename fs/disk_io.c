@@ -67,6 +67,7 @@ static void count(struct disk *d, const struct blk_io *io, int err)
 		STAT_ADD(d->stats.errors, 1);
 	STAT_ADD(d->stats.ops[op], 1);
 	STAT_ADD(d->stats.bytes[op], io->len);
+	STAT_ADD(d->stats.latency_ns[op], ns);
 	STAT_ADD(d->stats.latency[op][bucket < DISK_LATENCIES ? bucket : DISK_LATENCIES - 1], 1);
 }
 

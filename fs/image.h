@@ -103,8 +103,16 @@ int fs_clone(struct fs *fs, uint64_t base, uint64_t dir, const char *name, bool 
 
 /* ---- merging (merge.c) ---- */
 
-/* How far a merge has come; zeroed at first. */
-struct merge { uint64_t unit; uint64_t units_moved, blocks_copied; };
+/*
+ * How far a merge has come; zeroed at first.  Only for as long as the datastore is attached: what
+ * was moved may be undone by a crash, and what was skipped for having been moved would be lost.
+ */
+struct merge {
+	uint64_t image;		/* the parent, of which … */
+	uint64_t unit;		/* … what lies before this unit has been moved */
+	uint64_t first;		/* where the last step began */
+	uint64_t units_moved, blocks_copied;
+};
 
 /**
  * fs_merge_step() - moves a bounded part (at most MERGE_UNITS) of the unlinked parent image of

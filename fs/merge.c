@@ -447,14 +447,21 @@ static void merging_refreeze(struct merging *mg)
 /* Units from m->unit on, at most MERGE_UNITS, and the end.  Return: 1 more to do; 0 done; errors. */
 static int merging_units(struct merging *mg)
 {
-	uint64_t unit = mg->m->unit, limit = le64_to_cpu(inode_disk(mg->child)->image_limit);
+	uint64_t unit, limit = le64_to_cpu(inode_disk(mg->child)->image_limit);
+	struct merge *m = mg->m;
 	struct map_entry e;
 	int err;
 
+	/* How far another image has been moved says nothing of this one: its data would be lost. */
+	if (m->image != mg->parent->id && !MUTANT("merge-place")) {
+		m->image = mg->parent->id;
+		m->unit = 0;
+	}
+	unit = m->first = m->unit;
 	for (unsigned int i = 0; i < MERGE_UNITS; i++, unit++) {
 		err = map_next(mg->fs, mg->parent, &unit, &e);
 		if (err == -ENOENT || (!err && unit * UNIT_SIZE >= limit)) {
-			mg->m->unit = 0;
+			m->unit = 0;
 			return merging_finish(mg);
 		}
 		if (!err)
@@ -462,7 +469,7 @@ static int merging_units(struct merging *mg)
 		if (err)
 			return err;
 	}
-	mg->m->unit = unit;
+	m->unit = unit;
 	return 1;
 }
 

@@ -194,24 +194,34 @@ static const char *name_of(const json_t *image)
 	return ctl_bool(image, "deleted") ? "(deleted)" : path;
 }
 
-static void print_image(const json_t *i)
+/* @depth: how many images are above it. */
+static void print_image(const json_t *i, size_t depth)
 {
-	char size[24], own[24], when[32];
+	char size[24], own[24], when[32], label[40];
+	int indent = depth > 8 ? 8 : (int)depth;
+	json_t *branch;
+	size_t k;
 
-	printf("%-32s %10s %10s  %s", name_of(i), cmd_size(ctl_int(i, "size"), size),
-	       cmd_size(ctl_int(i, "allocated"), own), cmd_time(ctl_int(i, "created"), when));
+	snprintf(label, sizeof(label), "%*s%s", indent, "", depth ? "`-" : "");
+	printf("%s%-*s %10s %10s  %s", label, 32 - (int)strlen(label), name_of(i),
+	       cmd_size(ctl_int(i, "size"), size), cmd_size(ctl_int(i, "allocated"), own),
+	       cmd_time(ctl_int(i, "created"), when));
 	if (ctl_int(i, "children") > 1)
 		printf("  base of %" PRId64 " images", ctl_int(i, "children"));
 	if (ctl_bool(i, "merging"))
 		fputs("  moving into the image above", stdout);
+	if (json_object_get(i, "merged") && ctl_int(i, "size"))
+		printf(": %" PRId64 " %%", ctl_int(i, "merged") * 100 / ctl_int(i, "size"));
 	putchar('\n');
+	json_array_foreach(json_object_get(i, "branches"), k, branch)
+		printf("%*s  also below %s\n", indent, "", json_string_value(branch));
 }
 
 /* @whole: the disk itself too, and what all takes. */
 static int show(struct cmd *c, const char *arg, bool whole)
 {
+	char own[24], shared[24], total[24];
 	json_t *result, *i;
-	char total[24];
 	size_t k;
 	int err = call(c, "disk-info", arg, NULL, NULL, &result);
 
@@ -222,12 +232,14 @@ static int show(struct cmd *c, const char *arg, bool whole)
 	} else {
 		printf("%-32s %10s %10s  CREATED\n", "IMAGE", "SIZE", "OWN SPACE");
 		if (whole)
-			print_image(result);
+			print_image(result, 0);
 		json_array_foreach(json_object_get(result, "stands_on"), k, i)
-			print_image(i);
+			print_image(i, whole ? k + 1 : 0);
 		if (whole)
-			printf("%s in all\n",
-			       cmd_size(ctl_int(result, "allocated_with_images"), total));
+			printf("%s in all: %s of its own, %s in images that it stands on\n",
+			       cmd_size(ctl_int(result, "total"), total),
+			       cmd_size(ctl_int(result, "own"), own),
+			       cmd_size(ctl_int(result, "shared"), shared));
 	}
 	json_decref(result);
 	return CTL_OK;

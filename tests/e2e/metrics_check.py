@@ -61,18 +61,24 @@ def main():
         seen[name, labels] = number
         if types[current] == 'histogram':
             rest = tuple(p for p in re.findall(LABEL, labels) if not p.startswith('le='))
-            h = histograms.setdefault((base, rest), {'buckets': [], 'count': None})
+            h = histograms.setdefault((base, rest), {'buckets': [], 'count': None, 'sum': None})
             le = [p for p in re.findall(LABEL, labels) if p.startswith('le=')]
             if name.endswith('_bucket'):
                 h['buckets'].append((float(le[0][4:-1]), number))
             elif name.endswith('_count'):
                 h['count'] = number
+            elif name.endswith('_sum'):
+                h['sum'] = number
     for (name, labels), h in histograms.items():
         b = h['buckets']
         if not b or b[-1][0] != float('inf') or b[-1][1] != h['count']:
             sys.exit(f'{name}{labels}: the last bucket is not +Inf, or not the count')
         if any(x[0] >= y[0] or x[1] > y[1] for x, y in zip(b, b[1:])):
             sys.exit(f'{name}{labels}: the buckets do not rise')
+        # No less than if each value were as small as its bucket allows; nothing counted: 0.
+        low = sum((y[1] - x[1]) * x[0] for x, y in zip(b, b[1:]))
+        if h['sum'] is None or h['sum'] < low * 0.999999 or (h['count'] == 0) != (h['sum'] == 0):
+            sys.exit(f'{name}{labels}: no sum, or none of these values: {h["sum"]}')
     if not types:
         sys.exit('there is nothing in it')
     for want in sys.argv[1:]:

@@ -43,7 +43,7 @@ lunfs disk snapshot list $disk | grep -q '@c' || fail "list does not show one"
 
 story "a guest's disk is not reverted under it"
 lunfs disk snapshot revert $disk a >"$work/out" 2>&1 && fail "it was"
-grep -q "detach it first" "$work/out" || fail "$(cat "$work/out")"
+grep -q "end that guest" "$work/out" || fail "$(cat "$work/out")"
 
 story "snapshots are deleted under the guest, which notices nothing"
 for name in b d a; do
@@ -64,9 +64,12 @@ check "$writes" '^lunfs_lease_age_seconds' '^lunfs_stalls_total' '^lunfs_caw_ret
 	"$(check "$writes" | awk '{print $2}')" ] || fail "not every write has a latency"
 printf '# TYPE a counter\na 1\n' | python3 "$(dirname "$0")/metrics_check.py" 2>/dev/null &&
 	fail "the check passes anything"
+printf '# HELP h h\n# TYPE h histogram\nh_bucket{le="+Inf"} 1\nh_count 1\n' |
+	python3 "$(dirname "$0")/metrics_check.py" 2>/dev/null &&
+	fail "the check passes a histogram without a sum"
 
 story "a daemon that is killed while one moves goes on with it by itself"
-guest_start 5 --write-through
+guest_start 5 --fsync 20
 for name in f g; do
 	lunfs disk snapshot create $disk $name || fail "snapshot $name"
 	sleep 0.5
@@ -80,6 +83,52 @@ lunfs attach "$lun" >/dev/null || fail "attach"
 moved() { ! lunfs disk info $disk | grep -q "(deleted)"; }
 wait_for 30 moved || fail "a deleted snapshot does not move: $(lunfs disk info $disk)"
 wait $guest || fail "the guest found wrong data: $(cat "$work/guest.log")"
+
+story "a disk that is attached, but has no guest, is reverted like one of a machine that is off"
+idle() { ! lunfs disk list | grep -q "in use"; }
+wait_for 10 idle || fail "the guest is not gone"
+lunfs disk snapshot revert $disk nonsense 2>/dev/null && fail "to a snapshot that is not there"
+lunfs disk list | grep -q /root.disk || fail "that detached the disk"
+lunfs disk snapshot create $disk kept || fail "snapshot kept"
+digest() { lunfs --json disk info $disk | jq -r '"\(.own) \(.shared) \(.total)"'; }
+cp "$work/ledger" "$work/ledger.kept"
+guest_start 1 --fsync 50
+wait $guest || fail "the guest found wrong data: $(cat "$work/guest.log")"
+wait_for 10 idle || fail "the guest is not gone"
+read -r own shared total <<<"$(digest)"
+[ "$own" -gt 1000000 ] && [ "$shared" -gt 1000000 ] && [ $((own + shared)) = "$total" ] ||
+	fail "sizes: own $own, shared $shared, total $total"
+lunfs disk snapshot revert $disk kept || fail "revert"
+read -r own_now shared_now total <<<"$(digest)"
+[ "$own_now" -lt 100000 ] && [ "$shared_now" = "$shared" ] ||
+	fail "reverted: own $own_now, shared $shared_now of $shared"
+[ "$(lunfs disk attach $disk)" = "$socket" ] || fail "its socket is another one"
+cp "$work/ledger.kept" "$work/ledger"
+guest_start 1 --fsync 50
+wait $guest || fail "it does not show what the snapshot holds: $(cat "$work/guest.log")"
+lunfs disk clone --linked $disk@kept ds1:/twin.disk || fail "clone"
+lunfs disk info $disk >"$work/out"
+grep -q "also below /twin.disk" "$work/out" || fail "info shows no tree: $(cat "$work/out")"
+lunfs --json disk info $disk | jq -e '.stands_on[0].branches == ["/twin.disk"]' >/dev/null ||
+	fail "nor does --json"
+
+story "what a deleted snapshot holds moves at once, also when who deleted it goes away"
+wait_for 10 idle || fail "the guest is not gone"
+guest_start 1 --fsync 50
+wait $guest || fail "the guest: $(cat "$work/guest.log")"
+lunfs disk snapshot create $disk last || fail "snapshot last"
+before=$(deep)
+python3 - "$work/run-alpha/control" >"$work/out" <<'EOF' || fail "delete: $(cat "$work/out")"
+import json, socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.settimeout(20)
+s.connect(sys.argv[1])
+s.sendall(b'{"cmd": "disk-snapshot-delete", "ds": "ds1", "path": "/root.disk", "name": "last"}\n')
+reply = s.makefile().readline()
+print(reply)
+sys.exit('children' not in reply)
+EOF
+wait_for 5 at_depth $((before - 1)) || fail "it does not move by itself within 5 s"
 
 lunfs disk detach $disk --force >/dev/null || fail "detach"
 lunfs detach ds1 || fail "the datastore is not given up"

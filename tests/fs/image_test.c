@@ -537,6 +537,54 @@ static void what_merged_below_an_open_image_shows_at_once(void)
 	cluster_run(4714, VOLUME, merged_below_body);
 }
 
+/*
+ * Two who merge below one disk, as the background and an administrator do: one is half-way through
+ * the upper image when the other completes it.  Where it was says nothing of the lower image; what
+ * it skipped there would be lost with that.
+ */
+static void two_mergers_body(struct cluster *c)
+{
+	static uint8_t data[12 * UNIT_SIZE];
+	struct merge one = { 0 }, other = { 0 };
+	struct fs_file *f;
+	struct fs_attr a;
+	uint64_t root, upper;
+	size_t done;
+	int err;
+
+	cluster_alone(c);
+	root = fs_root(c->fs);
+	CU_ASSERT_EQUAL(fs_create(c->fs, root, "disk", S_IFREG | 0644, 0, &cluster_cred, &a), 0);
+	CU_ASSERT_EQUAL_FATAL(fs_open(c->fs, a.id, FS_OPEN_WRITE, &cluster_cred, &f, NULL), 0);
+	memset(data, 'l', sizeof(data));
+	CU_ASSERT_EQUAL(fs_write(c->fs, f, 0, data, sizeof(data), false, &done), 0);
+	CU_ASSERT_EQUAL(fs_snapshot(c->fs, root, "disk", "lower", f, &a), 0);
+	for (uint64_t off = 0; off < sizeof(data); off += UNIT_SIZE)
+		CU_ASSERT_EQUAL(fs_write(c->fs, f, off, "u", 1, false, &done), 0);
+	upper = f->id;
+	CU_ASSERT_EQUAL(fs_snapshot(c->fs, root, "disk", "upper", f, &a), 0);
+	CU_ASSERT(!fs_unlink(c->fs, root, "lower") && !fs_unlink(c->fs, root, "upper"));
+	CU_ASSERT_EQUAL(fs_merge_step(c->fs, f, &one), 1);
+	CU_ASSERT(one.image == upper && one.unit == MERGE_UNITS);
+	do {
+		err = fs_merge_step(c->fs, f, &other);
+	} while (err > 0 && other.image == upper && other.unit);
+	CU_ASSERT_EQUAL(err, 1);	/* the upper one is done, the lower one is left */
+	while ((err = fs_merge_step(c->fs, f, &one)) > 0)
+		;
+	CU_ASSERT_EQUAL(err, 0);
+	CU_ASSERT_EQUAL(fs_read(c->fs, f, 0, data, sizeof(data), &done), 0);
+	for (size_t i = 0; i < sizeof(data); i++)
+		if (data[i] != (i % UNIT_SIZE ? 'l' : 'u'))
+			CU_FAIL_FATAL("data is lost");
+	fs_close(c->fs, f);
+}
+
+static void a_merge_begins_anew_with_each_image(void)
+{
+	cluster_run(4715, VOLUME, two_mergers_body);
+}
+
 /* ---- a parent whose lock hangs ---- */
 
 struct opening {
@@ -666,5 +714,6 @@ UNIT_MAIN("fs/image",
 	UNIT_TEST(a_crash_anywhere_leaves_snapshots_as_they_were),
 	UNIT_TEST(clones_of_one_base_are_written_on_two_hosts),
 	UNIT_TEST(what_merged_below_an_open_image_shows_at_once),
+	UNIT_TEST(a_merge_begins_anew_with_each_image),
 	UNIT_TEST(an_open_whose_parent_hangs_delays_no_other),
 	UNIT_TEST(sixty_four_deep_and_no_deeper));
