@@ -665,8 +665,12 @@ bool disks_is_idle(struct attachment *a)
 	bool idle;
 
 	pthread_mutex_lock(&a->all->mutex);
-	/* Of a read-only one nothing tells whether somebody had it before the daemon was restarted. */
-	idle = !a->connected && !a->working && !a->has_claim && !a->resume && !a->options.read_only;
+	/*
+	 * Of a read-only one nothing tells whether somebody had it before the daemon was restarted;
+	 * an initiator that has lost its connections comes back to what it remembers.
+	 */
+	idle = !a->connected && !a->working && !a->has_claim && !a->resume &&
+	       !a->options.read_only && !a->options.portal[0];
 	pthread_mutex_unlock(&a->all->mutex);
 	return idle;
 }

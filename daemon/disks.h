@@ -149,7 +149,7 @@ void disks_put(struct attachment *a);
 
 /**
  * disks_is_idle() - no front end has @a, nor one of before this daemon was started that may come
- * back to it.  A moment old: disks_detach() looks again for the former.
+ * back to it, nor does it serve initiators.  A moment old: disks_detach() looks again for the former.
  */
 bool disks_is_idle(struct attachment *a);
 
