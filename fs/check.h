@@ -46,6 +46,11 @@ struct check_params {
 	 * repairs to the same end.
 	 */
 	enum check_repair repair;
+	/*
+	 * With @repair: the caller has looked, without a claim, and found that nothing stands in
+	 * the way of CHECK_REPAIR_LOSS, and so the volume is not read once more to find that out.
+	 */
+	bool looked;
 	uint32_t own_slot;		/* with @repair: the slot of who holds the claim, or SLOT_NONE */
 	/* Optional: whether to repair this one after all (fsck(8) asks a person). */
 	bool (*may_repair)(void *arg, const struct check_finding *f);
@@ -79,12 +84,12 @@ struct check_result {
 /**
  * check_volume() - reads every metadata block of the volume and compares all with all.
  *
- * With @p->repair it looks first, and changes nothing if hosts live, if a block cannot be read
+ * With @p->repair it looks first (unless @p->looked), and changes nothing if hosts live, if a block cannot be read
  * (it may be whole: copy the device first), or if @p->repair is CHECK_REPAIR_SAFE and that is
  * not enough (so that nothing is done halfway).  Otherwise it puts right what it finds and begins
  * anew, until a round finds nothing that it may repair; the last one's findings are those left.
  *
- * Journals are taken into account as if replayed.  Memory: about 50 bytes an inode, 4 KiB
+ * Journals are taken into account as if replayed.  Memory: 40 bytes an inode, 4 KiB
  * for each 126 MiB of space that is partly used, and the journals' images.
  * If hosts are live it waits until two beats have passed since it began, to tell the living
  * from the dead.  Context: blocks.

@@ -156,6 +156,8 @@ static int repair_claimed(struct fsck *f, struct fsck_claim *fc, struct check_re
 	struct check_params p = {
 		.env = env_posix(), .dev = claim_dev(fc->claim), .own_slot = claim_slot(fc->claim),
 		.repair = f->mode == FSCK_SAFE ? CHECK_REPAIR_SAFE : CHECK_REPAIR_LOSS,
+		/* -p does nothing halfway: what came since then must not surprise it. */
+		.looked = f->mode != FSCK_SAFE,
 		.may_repair = f->mode == FSCK_ASK ? fsck_ask : NULL,
 		.report = fsck_report, .progress = fsck_progress, .arg = f,
 	};

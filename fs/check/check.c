@@ -72,6 +72,17 @@ void chk_progress(struct check *c, const char *phase, uint64_t done, uint64_t to
 		c->p->progress(c->p->arg, phase, done, total);
 }
 
+void chk_replayed(struct check *c, uint64_t addr, void *buf, uint32_t blocks)
+{
+	for (uint32_t i = 0; i < blocks && c->images.count; i++) {
+		struct table_node *n = table_find(&c->images, addr + (uint64_t)i * BLOCK_SIZE);
+
+		if (n)
+			memcpy((uint8_t *)buf + (size_t)i * BLOCK_SIZE,
+			       container_of(n, struct chk_image, node)->data, BLOCK_SIZE);
+	}
+}
+
 int chk_read(struct check *c, uint64_t addr, void *buf, uint32_t blocks)
 {
 	int err = blkdev_read(c->dev, addr, buf, (size_t)blocks * BLOCK_SIZE);
@@ -81,13 +92,7 @@ int chk_read(struct check *c, uint64_t addr, void *buf, uint32_t blocks)
 			   strerror(-err));
 		return err;
 	}
-	for (uint32_t i = 0; i < blocks && c->images.count; i++) {
-		struct table_node *n = table_find(&c->images, addr + (uint64_t)i * BLOCK_SIZE);
-
-		if (n)
-			memcpy((uint8_t *)buf + (size_t)i * BLOCK_SIZE,
-			       container_of(n, struct chk_image, node)->data, BLOCK_SIZE);
-	}
+	chk_replayed(c, addr, buf, blocks);
 	return 0;
 }
 
@@ -137,6 +142,7 @@ static void free_image(struct table_node *n, void *arg)
 
 static void check_close(struct check *c)
 {
+	chk_ahead_end(c);
 	chk_space_free(c);
 	for (size_t i = 0; i < ARRAY_SIZE(c->levels); i++)
 		free(c->levels[i]);
@@ -251,7 +257,7 @@ static bool may_begin(const struct check_params *p, const struct check_result *r
 int check_volume(const struct check_params *p, struct check_result *r, char *why,
 		 size_t why_size)
 {
-	bool fix = false, more = true;
+	bool fix = p->looked && p->repair == CHECK_REPAIR_LOSS, more = true;
 	uint64_t repaired = 0;
 	unsigned int rounds = 0;
 	int err = 0;

@@ -49,7 +49,7 @@ static void name_tells(struct dir_walk *w, const struct dir_entry_disk *e, struc
 	if (e->type != DT_DIR)
 		return;
 	ino->flags |= CHK_MAKE_DIR;
-	ino->generation = inode_id_generation(le64_to_cpu(e->id));
+	ino->generation = inode_id_generation(le64_to_cpu(e->id)) & INODE_GENERATION_MASK;
 	ino->parent = w->id;
 }
 

@@ -66,8 +66,10 @@ int fix_write(struct check *c, uint64_t addr, const void *data, size_t len)
 		chk_report(c, CHECK_UNWRITABLE, addr, "%zu bytes cannot be written: %s", len,
 			   strerror(-err));
 		c->fix->err = err;
+		return err;
 	}
-	return err;
+	chk_ahead_wrote(c, addr, data, len);
+	return 0;
 }
 
 int fix_flush(struct check *c)

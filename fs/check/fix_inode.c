@@ -244,7 +244,7 @@ static void children_tell(struct check *c)
 		if (!up || up->type || !(up->flags & CHK_LOST) || up->flags & CHK_MAKE_DIR)
 			continue;
 		up->flags |= CHK_MAKE_DIR;
-		up->generation = inode_id_generation(ino->parent);
+		up->generation = inode_id_generation(ino->parent) & INODE_GENERATION_MASK;
 		up->parent = c->s->root;
 	}
 }

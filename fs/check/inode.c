@@ -32,7 +32,7 @@ static void record(struct check *c, uint64_t number, const struct inode_disk *d)
 
 	if (!ino)
 		return;
-	ino->number = number;
+	ino->number = number & ((1ULL << INODE_NUMBER_BITS) - 1);
 	if (!d)
 		return;
 	flags = le32_to_cpu(d->flags);

@@ -8,18 +8,22 @@
 #include "fs/super.h"
 #include "lockd/slot.h"
 
-/* What is remembered of each inode in use, from the clusters to the count of its names. */
+/*
+ * What is remembered of each inode in use, from the clusters to the count of its names.  Ten million
+ * of them fit into 400 MB: what a check may have is 512 MiB.
+ */
 struct chk_inode {
-	uint64_t number;
+	uint64_t number : INODE_NUMBER_BITS;
+	uint64_t generation : 64 - INODE_NUMBER_BITS;
 	uint64_t parent;		/* as the inode states it */
 	uint64_t name_hash;		/* of the name that it states */
-	uint32_t generation;
 	uint32_t nlink;
 	uint32_t names;			/* directory entries found */
 	uint32_t subdirs;
-	uint8_t	type;			/* DT_*, 0: its block is damaged, nothing is known */
 	uint16_t flags;			/* enum chk_inode_flags */
+	uint8_t	type;			/* DT_*, 0: its block is damaged, nothing is known */
 };
+static_assert(sizeof(struct chk_inode) == 40, "the bound of a check's memory");
 
 /* An image with a parent or children, or a list of children. */
 struct chk_layer {
@@ -103,12 +107,13 @@ struct check {
 	struct table images;
 	uint32_t scanning;		/* slot whose journal is being read */
 	struct chk_group *groups;
-	struct chk_inode *inodes;	/* sorted by number once all clusters are read */
+	struct chk_inode *inodes;	/* sorted by number, as the clusters are */
 	size_t	inode_count, inode_room;
 	struct chk_layer *layers;	/* sorted by id once all clusters are read */
 	size_t	layer_count, layer_room;
 	struct chk_cluster *clusters;
 	size_t	cluster_count, cluster_room;
+	struct chk_ahead *ahead;	/* while clusters are read */
 	uint8_t	*cluster;		/* CLUSTER_BLOCKS blocks, for I/O */
 	uint8_t	*levels[DEPTH_MAX + 1];	/* a block for each level of a tree */
 	bool	no_memory;
@@ -129,6 +134,9 @@ bool chk_report(struct check *c, enum check_code code, uint64_t addr, const char
 /** chk_read() - @blocks blocks as they would be after replay; errors are reported. */
 int chk_read(struct check *c, uint64_t addr, void *buf, uint32_t blocks);
 
+/** chk_replayed() - @blocks blocks that were read from @addr become what replay makes of them. */
+void chk_replayed(struct check *c, uint64_t addr, void *buf, uint32_t blocks);
+
 /** chk_verify() - believes @block or reports @code, naming @who. */
 int chk_verify(struct check *c, const void *block, const struct meta_expect *e,
 	       enum check_code code, const char *who);
@@ -147,6 +155,17 @@ void chk_lock(struct check *c, const void *block, uint64_t addr, const char *who
 int chk_journals(struct check *c);
 /** chk_hosts_after() - who lives, who needs replay, and whether anything changed meanwhile. */
 void chk_hosts_after(struct check *c, uint64_t began_ns);
+
+/* ---- ahead.c: inode clusters, read ahead ---- */
+
+/** chk_ahead_begin() - c->clusters, sorted, will be asked for in order.  Return: 0, -ENOMEM. */
+int chk_ahead_begin(struct check *c);
+void chk_ahead_end(struct check *c);
+/** chk_ahead_next() - the blocks of cluster @k, good until the next call; may be changed.
+ * Return: NULL they cannot be read, which was reported. */
+uint8_t *chk_ahead_next(struct check *c, size_t k);
+/** chk_ahead_wrote() - [@addr, +@len) became @data: what was read ahead of it becomes that too. */
+void chk_ahead_wrote(struct check *c, uint64_t addr, const void *data, size_t len);
 
 /* ---- space.c: claims and bitmaps ---- */
 

@@ -25,11 +25,11 @@ struct chk_inode *chk_find(struct check *c, uint64_t id)
 	return &c->inodes[low];
 }
 
-static int by_number(const void *a, const void *b)
+static int by_place(const void *a, const void *b)
 {
-	const struct chk_inode *x = a, *y = b;
+	const struct chk_cluster *x = a, *y = b;
 
-	return x->number < y->number ? -1 : x->number > y->number;
+	return x->first < y->first ? -1 : x->first > y->first;
 }
 
 /* ---- inodes ---- */
@@ -89,18 +89,23 @@ static void check_pair(struct check *c, struct chk_cluster *cl, uint32_t i, uint
 		c->groups[cl->ag].inodes_free++;
 }
 
+/* In the order of their places: so are the inodes then, and neighbours are read together. */
 static void check_clusters(struct check *c)
 {
+	if (c->cluster_count)
+		qsort(c->clusters, c->cluster_count, sizeof(*c->clusters), by_place);
+	if (!c->no_memory && chk_ahead_begin(c))
+		c->no_memory = true;
 	for (size_t k = 0; k < c->cluster_count && !c->no_memory; k++) {
 		struct chk_cluster *cl = &c->clusters[k];
+		uint8_t *blocks = chk_ahead_next(c, k);
 
 		if (k % 256 == 0 || k + 1 == c->cluster_count)
 			chk_progress(c, "inodes", k + 1, c->cluster_count);
-		if (chk_read(c, cl->first << BLOCK_SHIFT, c->cluster, 2u * cl->count))
-			continue;
-		for (uint32_t i = 0; i < cl->count && !c->no_memory; i++)
-			check_pair(c, cl, i, c->cluster + (size_t)i * 2 * BLOCK_SIZE);
+		for (uint32_t i = 0; blocks && i < cl->count && !c->no_memory; i++)
+			check_pair(c, cl, i, blocks + (size_t)i * 2 * BLOCK_SIZE);
 	}
+	chk_ahead_end(c);
 }
 
 /* ---- the index ---- */
@@ -359,6 +364,4 @@ void chk_groups(struct check *c)
 	check_clusters(c);
 	for (uint32_t ag = 0; ag < c->s->ag_count && !c->no_memory; ag++)
 		check_counts(c, ag);
-	if (c->inode_count)
-		qsort(c->inodes, c->inode_count, sizeof(*c->inodes), by_number);
 }

@@ -106,6 +106,35 @@ static void every_damage_is_repaired_in_one_run(void)
 		volume_run(3, 64 * MIB, 512, repaired, i);
 }
 
+static void looked_before(struct volume *v)
+{
+	struct repairs rs = { .show = false };
+	struct check_params p = { .env = v->host, .dev = v->dev, .repair = CHECK_REPAIR_LOSS,
+				  .looked = true, .own_slot = SLOT_NONE, .report = note,
+				  .arg = &rs };
+	struct check_result r;
+
+	make_volume(v);
+	d_inode_links(v);
+	CU_ASSERT_EQUAL(check_volume(&p, &r, v->why, sizeof(v->why)), 0);
+	CU_ASSERT_EQUAL(r.repaired, 1);
+	CU_ASSERT_EQUAL(r.errors, 0);
+	CU_ASSERT_EQUAL(r.rounds, 2);
+	/* What a person would have to lose something for is not for -p to begin. */
+	d_inode_damaged(v);
+	p.repair = CHECK_REPAIR_SAFE;
+	CU_ASSERT_EQUAL(check_volume(&p, &r, v->why, sizeof(v->why)), 0);
+	CU_ASSERT_EQUAL(r.repaired, 0);
+	CU_ASSERT_TRUE(r.errors > 0);
+	CU_ASSERT_EQUAL(r.rounds, 1);
+}
+
+/* Who has looked already waits for two readings of a large volume, not for three. */
+static void a_look_is_not_repeated(void)
+{
+	volume_run(3, 64 * MIB, 512, looked_before, 0);
+}
+
 /* ---- what may be done without asking ---- */
 
 static void safe_only(struct volume *v)
@@ -362,6 +391,7 @@ static void garbage_is_repaired_too(void)
 
 UNIT_MAIN("fs/check_repair",
 	  UNIT_TEST(every_damage_is_repaired_in_one_run),
+	  UNIT_TEST(a_look_is_not_repeated),
 	  UNIT_TEST(safe_repairs_are_whole_or_none),
 	  UNIT_TEST(a_write_that_fails_is_reported),
 	  UNIT_TEST(repair_may_be_cut_off_at_any_write),
