@@ -113,14 +113,10 @@ int chk_ahead_begin(struct check *c)
 	env_mutex_init(a->env, &a->mutex);
 	env_cond_init(a->env, &a->cond);
 	c->ahead = a;
-	for (unsigned int i = 0; i < 2; i++) {
-		struct window *w = &a->windows[i];
-
-		w->ahead = a;
-		if (i && c->cluster_count <= room)
-			break;
-		w->mem = blkdev_alloc(room * CLUSTER_BLOCKS * BLOCK_SIZE);
-		if (!w->mem)
+	a->windows[0].ahead = a->windows[1].ahead = a;
+	for (unsigned int i = 0; i < (c->cluster_count > room ? 2u : 1u); i++) {
+		a->windows[i].mem = blkdev_alloc(room * CLUSTER_BLOCKS * BLOCK_SIZE);
+		if (!a->windows[i].mem)
 			return -ENOMEM;
 	}
 	window_fill(c, &a->windows[0], 0);
