@@ -24,12 +24,12 @@ static const char usage[] =
 "       lunfs debug DEVICE ag N\n"
 "       lunfs debug DEVICE lock ADDRESS | block ADDRESS\n"
 "       lunfs debug DEVICE inode ID | PATH\n"
-"       lunfs debug DEVICE dump FILE\n"
+"       lunfs debug DEVICE dump [--scramble-names] FILE\n"
 "       lunfs debug restore FILE NEWFILE\n"
 "\n"
 "Prints metadata blocks, every field by the name that FORMAT.md gives it.  dump writes all\n"
 "metadata to a file, for a bug report: names and attributes, not what files hold; restore\n"
-"makes a sparse volume of it.\n";
+"makes a sparse volume of it.  With --scramble-names it has other names, as long as the true ones.\n";
 
 /* What the subcommands work on. */
 struct debug {
@@ -313,12 +313,12 @@ static int say_blocks(json_t *json, const char *file, uint64_t blocks)
 	return EXIT_OK;
 }
 
-static int dump(struct debug *d, const char *file)
+static int dump(struct debug *d, const char *file, bool scramble)
 {
 	char why[400] = "";
 	uint64_t blocks;
 
-	if (debug_dump(d->dev, file, &blocks, why, sizeof(why)))
+	if (debug_dump(d->dev, file, scramble, &blocks, why, sizeof(why)))
 		return fail("%s", why);
 	return say_blocks(d->json, file, blocks);
 }
@@ -351,7 +351,9 @@ static int run(struct debug *d, int argc, char **argv)
 	if (argc == 1 && argv[0][0] == '/')
 		return show_path(d, argv[0]);
 	if (argc == 2 && strcmp(argv[0], "dump") == 0)
-		return dump(d, argv[1]);
+		return dump(d, argv[1], false);
+	if (argc == 3 && strcmp(argv[0], "dump") == 0 && strcmp(argv[1], "--scramble-names") == 0)
+		return dump(d, argv[2], true);
 	for (size_t i = 0; argc == 2 && i < ARRAY_SIZE(commands); i++)
 		if (strcmp(argv[0], commands[i].name) == 0)
 			return parse_number(argv[1], &n) ? EXIT_USAGE : commands[i].show(d, n);

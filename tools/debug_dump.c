@@ -18,6 +18,7 @@
 #include "base/table.h"
 #include "base/text.h"
 #include "fs/check.h"
+#include "tools/debug_scramble.h"
 
 #define DUMP_MAGIC	"LUNDUMP1"
 
@@ -44,6 +45,7 @@ struct recorder {
 	gzFile		out;
 	struct table	seen;
 	uint64_t	blocks;
+	struct scramble	*scramble;	/* NULL: names as they are */
 	int		err;
 };
 
@@ -64,12 +66,21 @@ static void leave_contents_out(struct inode_disk *d, uint64_t addr)
 	meta_seal(d, &e, meta_version(d));
 }
 
+/* Of a journal that holds nothing any more only the tail: its ring still has the old names. */
+static bool is_old_journal(const struct super *s, uint64_t addr)
+{
+	uint64_t off = addr - s->journals_addr;
+
+	return addr >= s->journals_addr && off < s->slot_count * s->journal_size &&
+	       off % s->journal_size >= JOURNAL_TAIL_BLOCKS * BLOCK_SIZE;
+}
+
 static int note_block(struct recorder *r, uint64_t addr, const uint8_t *block)
 {
 	struct dump_record_disk rec = { .addr = cpu_to_le64(addr) };
 	struct noted *n;
 
-	if (table_find(&r->seen, addr))
+	if (table_find(&r->seen, addr) || (r->scramble && is_old_journal(r->scramble->s, addr)))
 		return 0;
 	n = malloc(sizeof(*n));
 	if (!n || table_insert(&r->seen, &n->node, addr)) {
@@ -78,6 +89,8 @@ static int note_block(struct recorder *r, uint64_t addr, const uint8_t *block)
 	}
 	memcpy(rec.block, block, BLOCK_SIZE);
 	leave_contents_out((struct inode_disk *)(void *)rec.block, addr);
+	if (r->scramble)
+		scramble_block(r->scramble, addr, rec.block);
 	r->blocks++;
 	return gzwrite(r->out, &rec, sizeof(rec)) == sizeof(rec) ? 0 : -EIO;
 }
@@ -138,6 +151,10 @@ static int run_check(struct recorder *r, char *why, size_t why_size)
 
 	if (!err)
 		err = r->err;
+	if (!err && r->scramble && (result.transactions || result.hosts_live))
+		return text_refuse(-EBUSY, why, why_size, "%s: names are not scrambled while hosts use "
+				   "the volume or journals hold what is not at home; detach it, or "
+				   "fsck.lunfs -p it", r->lower->info.name);
 	if (!err && gzwrite(r->out, &end, sizeof(end.addr)) != sizeof(end.addr))
 		err = -EIO;
 	return err;
@@ -150,10 +167,12 @@ static int create(const char *path, int *fd, char *why, size_t why_size)
 	return *fd >= 0 ? 0 : text_refuse(-errno, why, why_size, "%s: %s", path, strerror(errno));
 }
 
-int debug_dump(struct blkdev *dev, const char *path, uint64_t *blocks, char *why, size_t why_size)
+int debug_dump(struct blkdev *dev, const char *path, bool scramble,
+	       uint64_t *blocks, char *why, size_t why_size)
 {
 	struct recorder r = { .dev = { .ops = &recorder_ops, .info = dev->info }, .lower = dev };
 	struct dump_head_disk head = { .magic = DUMP_MAGIC };
+	struct scramble names;
 	struct super s;
 	int fd, err = super_find(dev, &s, why, why_size);
 
@@ -167,10 +186,16 @@ int debug_dump(struct blkdev *dev, const char *path, uint64_t *blocks, char *why
 	if (!r.out)
 		close(fd);
 	err = r.out && gzwrite(r.out, &head, sizeof(head)) == sizeof(head) ? 0 : -EIO;
+	if (!err && scramble) {
+		err = scramble_init(&names, dev, &s);
+		r.scramble = &names;
+	}
 	if (!err)
 		err = run_check(&r, why, why_size);
 	if (r.out && gzclose(r.out) != Z_OK && !err)
 		err = -EIO;
+	if (r.scramble)
+		scramble_fini(r.scramble);
 	table_each(&r.seen, forget, &r.seen);
 	table_fini(&r.seen);
 	*blocks = r.blocks;

@@ -7,12 +7,14 @@
 
 /**
  * debug_dump() - writes every block that a check of @dev reads to the new file @path, compressed.
+ * @scramble: with other names (debug_scramble.h); -EBUSY while the volume is in use.
  *
  * Files' contents are left out, those within inodes too, unless they are in a journal only; names,
  * attributes and the targets of symbolic links are in it.
  * Return: 0; negative errno with @why.
  */
-int debug_dump(struct blkdev *dev, const char *path, uint64_t *blocks, char *why, size_t why_size);
+int debug_dump(struct blkdev *dev, const char *path, bool scramble, uint64_t *blocks, char *why,
+	       size_t why_size);
 
 /**
  * debug_restore() - makes the new sparse file @path from the dump in @dump: a volume of the same

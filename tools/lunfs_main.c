@@ -63,6 +63,7 @@ static const char usage[] =
 	"                         volumes on a device whose beginning is gone; their superblock\n"
 	"                         from a copy\n"
 	"  debug DEVICE WHAT...   any metadata block, by name and field\n"
+	"     [dump [--scramble-names] FILE]   all of them in a file\n"
 	"\n"
 	"DS is a label, a UUID or the path of a device.\n"
 	"\n"
