@@ -153,8 +153,8 @@ static int run_check(struct recorder *r, char *why, size_t why_size)
 		err = r->err;
 	if (!err && r->scramble && (result.transactions || result.hosts_live))
 		return text_refuse(-EBUSY, why, why_size, "%s: names are not scrambled while hosts use "
-				   "the volume or journals hold what is not at home; detach it, or "
-				   "fsck.lunfs -p it", r->lower->info.name);
+				   "the volume or journals hold what is not at home; detach it, "
+				   "after a crash attach and detach it once", r->lower->info.name);
 	if (!err && gzwrite(r->out, &end, sizeof(end.addr)) != sizeof(end.addr))
 		err = -EIO;
 	return err;
