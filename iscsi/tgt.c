@@ -81,8 +81,7 @@ static int homes_init(struct tgt *tgt, const struct tgt_options *o)
 		if (err) {
 			while (i-- > 0)
 				home_fini(&tgt->homes[i]);
-			free(tgt->homes);
-			return err;
+			return err;	/* the array goes with @tgt */
 		}
 	}
 	tgt->home_count = o->reactor_count;

@@ -8,33 +8,12 @@ for tool in qemu-io qemu-img iscsi-test-cu iscsi-readcapacity16 jq; do
 	command -v $tool >/dev/null || skip_all disk_by_iscsi "no $tool"
 done
 
-lunfs() {	# lunfs HOST arguments…
-	local host=$1
-	shift
-	"$bin/lunfs" --run-dir "$work/run-$host" "$@"
-}
-
-refused() {	# refused STATUS TEXT HOST arguments…
-	local status=$1 text=$2
-	shift 2
-	lunfs "$@" >"$work/out" 2>&1
-	[ $? -eq "$status" ] || fail "lunfs $* did not end with $status: $(cat "$work/out")"
-	grep -q -- "$text" "$work/out" || fail "lunfs $*: no \"$text\" in: $(cat "$work/out")"
-}
-
 io() {		# io URL qemu-io-commands…
 	local url=$1 args=() c
 	shift
 	for c in "$@"; do args+=(-c "$c"); done
 	timeout 60 qemu-io -f raw "${args[@]}" "$url" >"$work/io" 2>&1 &&
 		! grep -qiE 'fail|error|differ' "$work/io"
-}
-
-free_port() {	# one that nobody listens at
-	local port
-	for port in $(shuf -i 20000-30000 -n 50); do
-		(: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
-	done
 }
 
 kill_daemon() {	# both halves at once, without a word

@@ -67,6 +67,13 @@ ctl() {		# ctl NAME lunfs-arguments…
 	"$bin/lunfs" --run-dir "$work/run-$name" "$@" >/dev/null 2>>"$work/$name.ctl.log"
 }
 
+free_port() {	# one that nobody listens at
+	local port
+	for port in $(shuf -i 20000-30000 -n 50); do
+		(: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
+	done
+}
+
 lunfs() {	# lunfs HOST arguments…: by hand, with what it says on standard output and error
 	local host=$1
 	shift

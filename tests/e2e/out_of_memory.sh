@@ -73,6 +73,29 @@ note "$hits allocations failed in the daemon, $refused of $i loads were ended by
 [ "$hits" -gt 100 ] || fail "only $hits allocations failed"
 grep -q "leaves the volume" "$work/alpha.log" && fail "the daemon gave its slot up"
 
+story "a disk is given to initiators, or is not and can be the next time"
+lunfs alpha disk create "$lun:/export.disk" --size 16M || fail "disk create"
+attached=0 portal=127.0.0.1:$(free_port)
+for i in $(seq 1 ${ROUNDS:-24}); do
+	every $((i * i * i / 20 + i))
+	lunfs alpha disk attach "--iscsi=$portal" "$lun:/export.disk" >"$work/url" 2>"$work/err"
+	status=$?
+	if [ $status -eq 0 ]; then
+		attached=$((attached + 1))
+		timeout 5 iscsi-inq "$(head -n 1 "$work/url")" >/dev/null 2>&1
+	else
+		[ -s "$work/err" ] || fail "attach: status $status and no message"
+	fi
+	every 0
+	ctl alpha status || fail "the daemon does not answer any more"
+	[ $status -ne 0 ] || lunfs alpha disk detach "$lun:/export.disk" --force || fail "detach"
+done
+lunfs alpha disk attach "--iscsi=$portal" "$lun:/export.disk" >"$work/url" || fail "not with all memory"
+iscsi-inq "$(head -n 1 "$work/url")" >/dev/null || fail "it serves nobody"
+lunfs alpha disk detach "$lun:/export.disk" --force || fail "detach"
+note "$attached of $i attachments were made"
+[ "$attached" -gt 0 ] && [ "$attached" -lt "$i" ] || fail "that shows nothing"
+
 story "what was written is there for the next host, and the volume is clean"
 host_umount alpha
 host_stop alpha || fail "lunfsd ended with $?"
