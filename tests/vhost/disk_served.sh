@@ -39,7 +39,7 @@ wait_for 5 eval '[ "$(shown alpha open)" = true ]' || fail "not open under load"
 refused 3 "a guest is using it" alpha disk detach $disk
 refused 3 "are attached" alpha detach ds1
 lunfs alpha disk snapshot create $disk one >/dev/null || fail "no snapshot under a guest"
-refused 3 "attached" alpha disk snapshot revert $disk one
+refused 3 "a guest is using it" alpha disk snapshot revert $disk one
 host_start beta
 lunfs beta attach "$lun" >/dev/null || fail "beta: attach"
 theirs=$(lunfs beta disk attach $disk) || fail "beta: disk attach"
