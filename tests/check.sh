@@ -10,6 +10,7 @@ cd "$(dirname "$0")/.."
 log=build/check.log
 mkdir -p build
 : >"$log"
+limit=900		# seconds: a part that hangs is named, and the others are run
 failed_parts=0
 times=
 
@@ -18,7 +19,7 @@ part() {
 	local name=$1 start=$SECONDS status
 	shift
 	echo "--- $name"
-	"$@" 2>&1 | tee -a "$log" | grep -E --line-buffered '^(PASS|FAIL|SKIP):|^  note:'
+	timeout -k 10 $limit "$@" 2>&1 | tee -a "$log" | grep -E --line-buffered '^(PASS|FAIL|SKIP):|^  note:'
 	status=${PIPESTATUS[0]}
 	times="$times$(printf '%-28s %4d s' "$name" $((SECONDS - start)))"$'\n'
 	if [ "$status" -ne 0 ]; then

@@ -14,7 +14,7 @@ import time
 
 from bench_iscsi import part_iscsi
 from bench_vhost import part_vhost
-from common import (BIN, MIB, ROUNDS, SECONDS, SMOKE, TOP, Volume, direct_works, fill, median, run,
+from common import (BIN, MIB, ROUNDS, SECONDS, SMOKE, TOP, Volume, direct_works, end_peer, fill, median, run,
                     say)
 
 
@@ -65,8 +65,7 @@ class Peer:
             time.sleep(0.05)
 
     def stop(self):
-        self.daemon.terminate()
-        self.daemon.wait()
+        end_peer(self.daemon)
         subprocess.run(["umount", "-l", self.mount], stderr=subprocess.DEVNULL)
 
 

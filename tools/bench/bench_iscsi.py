@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 
-from common import BIN, MIB, ROUNDS, SMOKE, TOP, direct_works, fill, median, run, say
+from common import BIN, MIB, ROUNDS, SMOKE, TOP, direct_works, end_peer, fill, median, run, say
 
 IQN = "iqn.2026-01.org.lunfs:bench"
 CLIENT = os.path.join(TOP, "build", "tools", "bench", "iscsi_bench")
@@ -57,12 +57,7 @@ class Target:
     path = None
 
     def stop(self):
-        self.process.terminate()
-        try:
-            self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end_peer(self.process)
 
     def client(self, *args):
         out = run(CLIENT, *args, "-t", str(SECONDS), "-p", ",".join(str(p) for p in self.pids),

@@ -14,7 +14,7 @@ import tempfile
 import time
 
 from bench_iscsi import Raw
-from common import (BIN, MIB, ROUNDS, SMOKE, Host, direct_works, fill, lay_out, median, run, say)
+from common import (BIN, MIB, ROUNDS, SMOKE, Host, direct_works, end_peer, fill, lay_out, median, run, say)
 
 CLIENT = os.path.join(BIN, "lunfs-vhost-bench")
 SECONDS = 0.2 if SMOKE else 1
@@ -89,8 +89,7 @@ class Qemu:
         self.served = Served(name, self.socket, [self.process.pid], wait)
 
     def stop(self):
-        self.process.terminate()
-        self.process.wait()
+        end_peer(self.process)
         if os.path.exists(self.socket):
             os.unlink(self.socket)
 

@@ -88,6 +88,16 @@ class Host:
             self.daemon.wait()
 
 
+def end_peer(process):
+    """A peer is asked to end; one that does not is ended: qemu-storage-daemon sometimes hangs."""
+    process.terminate()
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def lay_out(path, size):
     """Writes the whole file, so that it is LunFS that is measured and not the filesystem below
     it finding space: a flush of a file with new blocks commits that one's journal."""
