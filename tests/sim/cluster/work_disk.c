@@ -133,15 +133,18 @@ void vdisk_opened(struct session *s)
 	note_open(s);
 }
 
-/* Who gives it up in order has made everything durable first (R4, R7). */
+/*
+ * Who gives it up in order has made everything durable first (R4, R7); who only read has nothing to
+ * give up, and what its own host has written and not synced is no more durable by that.
+ */
 void vdisk_close(struct session *s)
 {
-	bool was_open = s->disk->rig.dev;
 	struct disk_rig *rig = &s->disk->rig;
+	bool was_open = rig->dev, wrote = was_open && !rig->params.read_only;
 	int err = rig->disk ? disk_shut(rig->disk) : 0;
 
 	work_result(s->life, "shut", s->f->id, err);
-	for (unsigned int i = 0; was_open && !err && session_counts(s) && i < CELLS; i++)
+	for (unsigned int i = 0; wrote && !err && session_counts(s) && i < CELLS; i++)
 		chance_durable(&s->f->cells[i]);
 	note_leave(s);
 	if (was_open && world_chance(s->life->w, 50))
