@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -35,21 +36,13 @@ static bool is_loopback(const struct sockaddr_storage *a)
 	return ntohl(in->sin_addr.s_addr) >> 24 == 127;
 }
 
-/* A portal is compared as it is written: that has one form. */
+/* The configuration has them as tgt_portal_format() writes them, and so does @portal. */
 static bool is_configured(const struct config *c, const char *portal)
 {
-	char why[64], buf[64];
-	struct tgt_config *t;
-	bool found = false;
-
-	for (unsigned int i = 0; i < c->iscsi_portal_count && !found; i++) {
-		if (tgt_config_create(&t))
-			return false;
-		if (!tgt_config_add_portal(t, c->iscsi_portals[i], 1, why, sizeof(why)))
-			found = !strcmp(tgt_portal_format(&t->portals[0].addr, buf), portal);
-		tgt_config_destroy(t);
-	}
-	return found;
+	for (unsigned int i = 0; i < c->iscsi_portal_count; i++)
+		if (!strcmp(c->iscsi_portals[i], portal))
+			return true;
+	return false;
 }
 
 static int check(const struct config *c, const struct sockaddr_storage *a, const char *portal,
@@ -68,15 +61,15 @@ static int check(const struct config *c, const struct sockaddr_storage *a, const
 /* Also of secrets that others may read: who has them can be anybody. */
 static int open_secrets(const char *path, struct rpc_reply *reply)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), err;
 	struct stat st;
 
 	if (fd < 0 || fstat(fd, &st)) {
-		text_refuse(-errno, reply->why, sizeof(reply->why), "%.300s: %s", path,
-			    strerror(errno));
+		err = -errno;	/* close() may change it */
 		if (fd >= 0)
 			close(fd);
-		return -errno;
+		return text_refuse(err, reply->why, sizeof(reply->why), "%.300s: %s", path,
+				   strerror(-err));
 	}
 	if (S_ISREG(st.st_mode) && !st.st_uid && !(st.st_mode & (S_IRWXG | S_IRWXO)))
 		return fd;

@@ -17,7 +17,7 @@ struct scan {
 	void	*block;
 };
 
-static uint64_t place_addr(const struct super *s, enum scan_place place)
+uint64_t scan_place_addr(const struct super *s, enum scan_place place)
 {
 	return place == SCAN_FIRST ? SUPER_ADDR : place == SCAN_END ? super_end_addr(s) :
 	       s->copy_addr;
@@ -57,9 +57,9 @@ static void take_word(struct scan *c, struct scan_volume *v)
 	struct super s;
 
 	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
-		uint64_t addr = place_addr(&v->super, places[i]);
+		uint64_t addr = scan_place_addr(&v->super, places[i]);
 
-		if (read_copy(c, v->start, addr, &s) != SCAN_GOOD || place_addr(&s, places[i]) != addr ||
+		if (read_copy(c, v->start, addr, &s) != SCAN_GOOD || scan_place_addr(&s, places[i]) != addr ||
 		    memcmp(s.volume, v->super.volume, 16) != 0)
 			continue;
 		if (!outranked || s.version > v->super.version)
@@ -73,7 +73,7 @@ static void look_at_copies(struct scan *c, struct scan_volume *v)
 	struct super s;
 
 	for (enum scan_place i = 0; i < SCAN_PLACES; i++) {
-		v->copies[i] = read_copy(c, v->start, place_addr(&v->super, i), &s);
+		v->copies[i] = read_copy(c, v->start, scan_place_addr(&v->super, i), &s);
 		if (v->copies[i] != SCAN_GOOD)
 			continue;
 		if (!same_layout(&s, &v->super))
@@ -108,7 +108,7 @@ static void look_at_groups(struct scan *c, struct scan_volume *v)
 static bool is_own_place(const struct scan_volume *v, uint64_t pos)
 {
 	for (enum scan_place i = 0; i < SCAN_PLACES; i++)
-		if (pos - v->start == place_addr(&v->super, i))
+		if (pos - v->start == scan_place_addr(&v->super, i))
 			return true;
 	return false;
 }
@@ -124,7 +124,7 @@ static bool holds(const struct scan_volume *outer, const struct scan_volume *v)
 	bool any = false;
 
 	for (enum scan_place i = 0; i < SCAN_PLACES; i++) {
-		uint64_t pos = v->start + place_addr(&v->super, i);
+		uint64_t pos = v->start + scan_place_addr(&v->super, i);
 
 		if (v->copies[i] != SCAN_GOOD && v->copies[i] != SCAN_OLD)
 			continue;

@@ -65,6 +65,9 @@ void scan_free(struct scan_result *r);
 int scan_choose(const struct scan_result *r, const struct blkdev *dev,
 		const struct scan_volume **out, char *why, size_t why_size);
 
+/** scan_place_addr() - where in its volume the superblock @s has this copy, in bytes. */
+uint64_t scan_place_addr(const struct super *s, enum scan_place place);
+
 /** scan_copy_name() - "good", "old", … */
 const char *scan_copy_name(enum scan_copy copy);
 

@@ -36,14 +36,10 @@ static json_t *volume_json(const struct scan_volume *v)
 	char uuid[UUID_TEXT_SIZE], label[LABEL_MAX + 1];
 	json_t *copies = json_array(), *o;
 
-	for (enum scan_place i = 0; i < SCAN_PLACES; i++) {
-		uint64_t addr = i == SCAN_FIRST ? SUPER_ADDR : i == SCAN_END ?
-				super_end_addr(&v->super) : v->super.copy_addr;
-
-		json_array_append_new(copies, json_pack("{ss sI ss}", "place", place_names[i],
-							"offset", (json_int_t)(v->start + addr),
-							"state", scan_copy_name(v->copies[i])));
-	}
+	for (enum scan_place i = 0; i < SCAN_PLACES; i++)
+		json_array_append_new(copies, json_pack("{ss sI ss}", "place", place_names[i], "offset",
+			(json_int_t)(v->start + scan_place_addr(&v->super, i)), "state",
+			scan_copy_name(v->copies[i])));
 	text_format_uuid(v->super.volume_id, uuid);
 	text_printable(v->super.label, LABEL_MAX, label, sizeof(label));
 	o = json_pack("{ss ss sI sI so sb sb si si}", "label", label, "uuid", uuid, "offset",

@@ -500,6 +500,21 @@ static void clones_of_one_base_are_written_on_two_hosts(void)
 
 /* ---- merging below what is open ---- */
 
+/* A new disk, open to write, that stands on the snapshot "lower" of @data. */
+static struct fs_file *open_on_lower(struct cluster *c, const void *data, size_t len)
+{
+	uint64_t root = fs_root(c->fs);
+	struct fs_file *f;
+	struct fs_attr a;
+	size_t done;
+
+	CU_ASSERT_EQUAL(fs_create(c->fs, root, "disk", S_IFREG | 0644, 0, &cluster_cred, &a), 0);
+	CU_ASSERT_EQUAL_FATAL(fs_open(c->fs, a.id, FS_OPEN_WRITE, &cluster_cred, &f, NULL), 0);
+	CU_ASSERT_EQUAL(fs_write(c->fs, f, 0, data, len, false, &done), 0);
+	CU_ASSERT_EQUAL(fs_snapshot(c->fs, root, "disk", "lower", f, &a), 0);
+	return f;
+}
+
 /* Of disk on two snapshots the lower one goes: the upper one shows what it has taken over at once. */
 static void merged_below_body(struct cluster *c)
 {
@@ -513,11 +528,8 @@ static void merged_below_body(struct cluster *c)
 
 	cluster_alone(c);
 	root = fs_root(c->fs);
-	CU_ASSERT_EQUAL(fs_create(c->fs, root, "disk", S_IFREG | 0644, 0, &cluster_cred, &a), 0);
-	CU_ASSERT_EQUAL_FATAL(fs_open(c->fs, a.id, FS_OPEN_WRITE, &cluster_cred, &f, NULL), 0);
 	memset(data, 'l', sizeof(data));
-	CU_ASSERT_EQUAL(fs_write(c->fs, f, 0, data, sizeof(data), false, &done), 0);
-	CU_ASSERT_EQUAL(fs_snapshot(c->fs, root, "disk", "lower", f, &a), 0);
+	f = open_on_lower(c, data, sizeof(data));
 	memset(data, 'u', 4096);
 	CU_ASSERT_EQUAL(fs_write(c->fs, f, 4096, data, 4096, false, &done), 0);
 	CU_ASSERT_EQUAL(fs_snapshot(c->fs, root, "disk", "upper", f, &a), 0);
@@ -554,11 +566,8 @@ static void two_mergers_body(struct cluster *c)
 
 	cluster_alone(c);
 	root = fs_root(c->fs);
-	CU_ASSERT_EQUAL(fs_create(c->fs, root, "disk", S_IFREG | 0644, 0, &cluster_cred, &a), 0);
-	CU_ASSERT_EQUAL_FATAL(fs_open(c->fs, a.id, FS_OPEN_WRITE, &cluster_cred, &f, NULL), 0);
 	memset(data, 'l', sizeof(data));
-	CU_ASSERT_EQUAL(fs_write(c->fs, f, 0, data, sizeof(data), false, &done), 0);
-	CU_ASSERT_EQUAL(fs_snapshot(c->fs, root, "disk", "lower", f, &a), 0);
+	f = open_on_lower(c, data, sizeof(data));
 	for (uint64_t off = 0; off < sizeof(data); off += UNIT_SIZE)
 		CU_ASSERT_EQUAL(fs_write(c->fs, f, off, "u", 1, false, &done), 0);
 	upper = f->id;
