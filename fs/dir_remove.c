@@ -6,6 +6,10 @@
  * all of them must lie in the one group that was pinned.  Where they do not, or the group
  * cannot be had, the empty leaf stays: the next insertion there uses it, and deleting never
  * fails for want of a lock or of space.
+ *
+ * A node begins where the index above says that it does.  So the first of several nodes stays,
+ * too, with an empty leaf: the second one would have to begin at its place, and with it
+ * whatever is first below that.
  */
 #include "fs/dir_tree.h"
 
@@ -17,14 +21,16 @@ static uint64_t buf_block(const struct buf *buf)
 }
 
 /* How many blocks of @path go when its leaf does: the leaf, then each node above that has no
- * other child. */
+ * other child; 0 if the highest of these nodes is the first of several. */
 static unsigned int dir_path_dying(const struct dir_path *path)
 {
+	const struct dir_step *keeps;
 	unsigned int dying = 1;
 
 	while (dying < path->depth && path->steps[path->depth - dying].count == 1)
 		dying++;
-	return dying;
+	keeps = &path->steps[path->depth - dying];
+	return dying > 1 && keeps->count > 1 && keeps->index == 0 ? 0 : dying;
 }
 
 /* The @i-th of them, 0 being the leaf. */
@@ -93,7 +99,7 @@ static bool dir_path_pinned(struct fs *fs, struct dir_path *path, unsigned int d
 	return true;
 }
 
-/* Takes child @at out of @entries; the first one always keeps its lower bound. */
+/* Takes child @at out of @entries; the first one, if it is a leaf, takes over the lower bound. */
 static void dir_index_cut(struct dir_index_disk *entries, uint32_t count, uint32_t at)
 {
 	if (at == 0 && count > 1)
@@ -236,7 +242,7 @@ static int dir_pins_get(struct fs *fs, struct dir_path *path, unsigned int dying
 	return err;
 }
 
-/* Frees the leftmost leaf, which is empty, and the nodes above that have no other child. */
+/* Frees the last leaf, which is empty, and the nodes above that have no other child. */
 int dir_free_step(struct fs *fs, struct inode *dir)
 {
 	struct alloc_pin array[DEPTH_MAX + 1];
@@ -248,10 +254,10 @@ int dir_free_step(struct fs *fs, struct inode *dir)
 
 	if (le32_to_cpu(inode_disk(dir)->depth) == 0)
 		return 0;
-	err = dir_walk(fs, dir, 0, &path);
+	err = dir_walk(fs, dir, DIR_HASH_END - 1, &path);
 	if (err)
 		return err;
-	dying = dir_path_dying(&path);
+	dying = dir_path_dying(&path);	/* never 0: the last child is the first only if alone */
 	err = dir_pins_get(fs, &path, dying, &pins);
 	if (!err)
 		err = txn_begin(fs, REMOVE_CREDITS, &txn);

@@ -182,6 +182,63 @@ static void emptied_directory_is_inline_again(struct cluster *c)
 	CU_ASSERT_EQUAL(fs_rmdir(c->fs, fs_root(c->fs), "dir"), 0);
 }
 
+struct first_names { char names[64][NAME_BYTES_MAX + 1]; unsigned int count; };
+
+static int first_names_emit(void *arg, const struct dirent_info *d)
+{
+	struct first_names *f = arg;
+
+	if (f->count == ARRAY_SIZE(f->names))
+		return 1;
+	strcpy(f->names[f->count++], d->name);
+	return 0;
+}
+
+/* Removes what a listing shows, as rm -r does: the first leaves and nodes of the tree go first. */
+static unsigned int remove_in_order(struct names *n, unsigned int max, unsigned int *bad)
+{
+	struct first_names f;
+	unsigned int i, removed = 0;
+
+	do {
+		f.count = 0;
+		*bad += fs_readdir(n->c->fs, n->dir, 0, first_names_emit, &f) != 0;
+		for (i = 0; i < f.count && removed < max; i++, removed++)
+			*bad += fs_unlink(n->c->fs, n->dir, f.names[i]) != 0;
+	} while (i && removed < max);
+	return removed;
+}
+
+/* A whole node goes while others stay; what is left is found, added to, removed. */
+static void removal_in_order_of_listing(struct cluster *c)
+{
+	char name[NAME_BYTES_MAX + 1];
+	unsigned int i, there = 0, bad = 0;
+	struct names n;
+
+	names_begin(c, &n);
+	for (i = 0; i < MODEL * 2; i++) {
+		long_name(i, name, NAME_BYTES_MAX);
+		bad += name_add(&n, i, name) != 0;
+	}
+	CU_ASSERT_TRUE(le32_to_cpu(inode_now(&n).root_count) >= 3);	/* nodes */
+	CU_ASSERT_EQUAL(remove_in_order(&n, MODEL, &bad), MODEL);
+	for (i = 0; i < MODEL * 2; i++) {
+		long_name(i, name, NAME_BYTES_MAX);
+		there += name_is_there(&n, i, name);
+	}
+	CU_ASSERT_EQUAL(there, MODEL);
+	for (i = MODEL * 2; i < MODEL * 2 + 100; i++) {
+		long_name(i, name, NAME_BYTES_MAX);
+		bad += name_add(&n, i, name) != 0;
+	}
+	CU_ASSERT_EQUAL(remove_in_order(&n, UINT32_MAX, &bad), MODEL + 100);
+	CU_ASSERT_EQUAL(bad, 0);
+	CU_ASSERT_EQUAL(le64_to_cpu(inode_now(&n).entries), 0);
+	CU_ASSERT_EQUAL(fs_rmdir(c->fs, fs_root(c->fs), "dir"), 0);
+	cluster_sleep(c, 2000);		/* the reaper frees what was left of the tree */
+}
+
 /* Renaming within one directory inserts and removes in one transaction, splits included. */
 static void renames_within_a_full_directory(struct cluster *c)
 {
@@ -322,6 +379,7 @@ static void test_hostile_nodes_are_refused(void)
 IN_CLUSTER(hundred_thousand_names_stay_fast)
 IN_CLUSTER(random_names_match_a_model)
 IN_CLUSTER(emptied_directory_is_inline_again)
+IN_CLUSTER(removal_in_order_of_listing)
 IN_CLUSTER(renames_within_a_full_directory)
 IN_CLUSTER(listing_goes_on_where_it_stopped)
 IN_CLUSTER(unlocked_readers_miss_nothing)
@@ -332,6 +390,7 @@ UNIT_MAIN("dir",
 	UNIT_TEST(test_hundred_thousand_names_stay_fast),
 	UNIT_TEST(test_random_names_match_a_model),
 	UNIT_TEST(test_emptied_directory_is_inline_again),
+	UNIT_TEST(test_removal_in_order_of_listing),
 	UNIT_TEST(test_renames_within_a_full_directory),
 	UNIT_TEST(test_listing_goes_on_where_it_stopped),
 	UNIT_TEST(test_unlocked_readers_miss_nothing)
