@@ -383,6 +383,18 @@ static void invalidate(void *arg, uint64_t id)
 	pthread_mutex_unlock(&s->mounts_mutex);
 }
 
+/* From whoever removes a name: a mount, a command, a merge. */
+static void gone(void *arg, const struct fs_attr *attr)
+{
+	struct store *s = arg;
+	struct mount *m, *tmp;
+
+	pthread_mutex_lock(&s->mounts_mutex);
+	list_for_each(m, tmp, &s->mounts, node)
+		mnt_gone(m->mnt, attr);
+	pthread_mutex_unlock(&s->mounts_mutex);
+}
+
 static int attach_fs(struct store *s, char *why, size_t why_size)
 {
 	const struct rpc_hello *h = s->all->hello;
@@ -415,6 +427,7 @@ static int attach_fs(struct store *s, char *why, size_t why_size)
 	}
 	s->fs->invalidate_arg = s;
 	s->fs->invalidate = invalidate;
+	s->fs->gone = gone;
 	return 0;
 }
 

@@ -2,6 +2,7 @@
 #include "fs/fs_io.h"
 
 #include <errno.h>
+#include <sys/stat.h>
 
 #include "fs/file_io.h"
 #include "fs/internal.h"
@@ -79,6 +80,48 @@ int fs_io_prepare(struct fs *fs, struct fs_file *f, enum blk_op op, uint64_t off
 		.op = op, .off = addr, .len = len, .iov = &fio->iov, .iovcnt = 1,
 	};
 	return 0;
+}
+
+void fs_io_drop(struct fs_io *fio)
+{
+	env_rwlock_rdunlock(fio->fs->env, &fio->ino->rwlock);
+}
+
+/* The group's counts only where it may execute, as everywhere; else it once marked locks. */
+static uint32_t set_id_bits(uint32_t mode)
+{
+	return mode & (S_ISUID | (mode & S_IXGRP ? S_ISGID : 0));
+}
+
+bool fs_io_is_set_id(const struct fs_io *fio)
+{
+	return set_id_bits(le32_to_cpu(inode_disk(fio->ino)->mode));
+}
+
+/* Whether there surely are none; rwlock not held. */
+static bool is_plain_mode(struct fs *fs, struct inode *ino)
+{
+	bool plain;
+
+	if (!env_rwlock_try_rdlock(fs->env, &ino->rwlock))
+		return false;
+	plain = ino->loaded && !set_id_bits(le32_to_cpu(inode_disk(ino)->mode));
+	env_rwlock_rdunlock(fs->env, &ino->rwlock);
+	return plain;
+}
+
+int fs_clear_set_id(struct fs *fs, struct fs_file *f)
+{
+	struct fs_attr attr;
+	int err;
+
+	if (f->mode == LOCK_MULTI || is_plain_mode(fs, f->ino))
+		return 0;
+	err = fs_getattr(fs, f->id, &attr);
+	if (err || !set_id_bits(attr.mode))
+		return err;
+	attr.mode &= ~set_id_bits(attr.mode);
+	return fs_setattr(fs, f->id, FS_SET_MODE, &attr);
 }
 
 static void io_done(struct blk_io *io, int err)

@@ -39,6 +39,22 @@ struct fs_io {
 int fs_io_prepare(struct fs *fs, struct fs_file *f, enum blk_op op, uint64_t off, void *buf,
 		  size_t len, struct fs_io *fio);
 
+/** fs_io_drop() - a prepared request that shall not be: its file is let go of. */
+void fs_io_drop(struct fs_io *fio);
+
+/**
+ * fs_io_is_set_id() - whether the file of prepared @fio has set-id bits: who writes to it without
+ * the privilege to keep them has to fs_clear_set_id() first, which this cannot wait for.
+ */
+bool fs_io_is_set_id(const struct fs_io *fio);
+
+/**
+ * fs_clear_set_id() - the set-id bits of what @f has open are gone, as write(2) wants it.
+ * Of a file that several hosts write at once nothing is changed: its inode is nobody's.
+ * Context: may wait for locks.  Return: 0, also if there are none; errors of fs_setattr().
+ */
+int fs_clear_set_id(struct fs *fs, struct fs_file *f);
+
 /** fs_io_submit() - starts at most FS_IO_BATCH prepared requests. */
 void fs_io_submit(struct fs *fs, struct fs_io **fios, unsigned int count);
 

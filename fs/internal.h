@@ -89,6 +89,10 @@ void inode_set_name(struct inode_disk *di, uint64_t dir, const char *name);
  * now, or by the last close of this host. */
 void inode_unlinked(struct fs *fs, struct inode *ino, uint64_t id);
 
+/** inode_tell_gone() - @ino, locked, has just lost its last name: fs->gone is told, if it wants
+ * to know. */
+void inode_tell_gone(struct fs *fs, const struct inode *ino);
+
 /** inode_open_leave() - an open of @ino less; after the last one of an unlinked file the reaper
  * deletes it. */
 void inode_open_leave(struct fs *fs, struct inode *ino, uint64_t id);

@@ -335,6 +335,8 @@ static int rename_locked(struct renaming *r)
 	if (!err) {
 		err = rename_commit(&txn, r);
 		txn_end(&txn);
+		if (!err && r->unlinked)
+			inode_tell_gone(r->fs, r->inos[TARGET]);
 	}
 	rename_unprepare(r);
 	return err;

@@ -78,6 +78,8 @@ static int removal_locked(struct removal *r)
 	if (!err) {
 		err = removal_commit(&txn, r, &pin);
 		txn_end(&txn);
+		if (!err && r->last)
+			inode_tell_gone(fs, r->inos[1]);
 	}
 	if (pin.ag)
 		alloc_unpin(fs, &pin);

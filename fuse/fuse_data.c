@@ -117,8 +117,13 @@ bool mnt_data_prepare(struct mnt_slot *s, size_t n)
 	f = (const struct mnt_file *)(uintptr_t)arg->fh;
 	s->unique = in->unique;
 	fs_cache_opened(s->mnt->fs, f->file);
-	return !fs_io_prepare(s->mnt->fs, f->file, op, arg->offset, slot_data(s), arg->size,
-			      &s->fio);
+	if (fs_io_prepare(s->mnt->fs, f->file, op, arg->offset, slot_data(s), arg->size, &s->fio))
+		return false;
+	if (op == BLK_READ || !mnt_clears_set_id(in->uid, arg->write_flags & FUSE_WRITE_CACHE) ||
+	    !fs_io_is_set_id(&s->fio))
+		return true;
+	fs_io_drop(&s->fio);
+	return false;
 }
 
 /* One write(2): the answer's header lies right before the data. */

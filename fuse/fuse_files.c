@@ -39,6 +39,12 @@ static int file_open(fuse_req_t req, uint64_t id, int flags, struct mnt_file **o
 		return -ENOMEM;
 	mnt_cred(req, true, &cred);
 	err = fs_open(m->fs, id, open_flags(flags), &cred, &f->file, NULL);
+	/* As a truncation does that the kernel asks for by itself. */
+	if (!err && flags & O_TRUNC && mnt_clears_set_id(fuse_req_ctx(req)->uid, false)) {
+		err = fs_clear_set_id(m->fs, f->file);
+		if (err)
+			fs_close(m->fs, f->file);
+	}
 	if (err) {
 		free(f);
 		return err;
@@ -184,6 +190,13 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 
 	(void)ino;
 	atomic_fetch_add_explicit(&m->writes, 1, memory_order_relaxed);
+	if (mnt_clears_set_id(fuse_req_ctx(req)->uid, fi->writepage)) {
+		err = fs_clear_set_id(m->fs, mnt_file(fi)->file);
+		if (err) {
+			mnt_error(req, err);
+			return;
+		}
+	}
 	/* Dirty pages of an mmap may be written back after the file was opened to append. */
 	err = fs_write(m->fs, mnt_file(fi)->file, (uint64_t)off, buf, size,
 		       (fi->flags & O_APPEND) && !fi->writepage, &done);

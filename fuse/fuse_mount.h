@@ -58,6 +58,14 @@ void mnt_stop(struct mnt *m);
  */
 void mnt_invalidate(struct mnt *m, uint64_t id);
 
+/**
+ * mnt_gone() - the datastore's fs->gone calls this for each of its mounts: @attr is of something
+ * that has no name any more, and may be open in the kernel without our knowing.
+ *
+ * Context: any thread that removes names, also of other mounts.
+ */
+void mnt_gone(struct mnt *m, const struct fs_attr *attr);
+
 struct mnt_status {
 	uint64_t	requests, reads, writes;	/* served so far */
 	uint64_t	open_files;

@@ -4,7 +4,9 @@
 
 #include <errno.h>
 #include <linux/limits.h>
+#include <linux/xattr.h>
 #include <stdlib.h>
+#include <string.h>
 
 static void reply_entry(fuse_req_t req, int err, const struct fs_attr *attr)
 {
@@ -30,7 +32,7 @@ static void reply_attr(fuse_req_t req, int err, const struct fs_attr *attr)
 	fuse_reply_attr(req, &st, mnt_timeout(attr));
 }
 
-static void removed_note(struct mnt *m, const struct fs_attr *attr)
+void mnt_gone(struct mnt *m, const struct fs_attr *attr)
 {
 	struct fs_attr *slot;
 
@@ -42,7 +44,7 @@ static void removed_note(struct mnt *m, const struct fs_attr *attr)
 	pthread_mutex_unlock(&m->mutex);
 }
 
-/* Whether directory @id was removed here; then @attr, if not NULL, receives what it was. */
+/* Whether @id lost its last name here; then @attr, if not NULL, receives what it was. */
 static bool removed_here(struct mnt *m, uint64_t id, struct fs_attr *attr)
 {
 	bool found = false;
@@ -211,17 +213,9 @@ static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct mnt *m = mnt_of(req);
-	struct fs_attr attr;
-	int err;
 
-	if (!mnt_writable(req))
-		return;
-	err = fs_lookup(m->fs, mnt_id(m, parent), name, &attr);
-	if (!err)
-		err = fs_rmdir(m->fs, mnt_id(m, parent), name);
-	if (!err)
-		removed_note(m, &attr);
-	mnt_error(req, err);
+	if (mnt_writable(req))
+		mnt_error(req, fs_rmdir(m->fs, mnt_id(m, parent), name));
 }
 
 static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name,
@@ -269,6 +263,22 @@ static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t
 	reply_bytes(req, err, value, len, size);
 }
 
+/* Whoever may not read them is not told their names either. */
+static size_t without_trusted(char *names, size_t len)
+{
+	size_t kept = 0, n;
+	char *at;
+
+	for (at = names; at < names + len; at += n) {
+		n = strlen(at) + 1;
+		if (!strncmp(at, XATTR_TRUSTED_PREFIX, XATTR_TRUSTED_PREFIX_LEN))
+			continue;
+		memmove(names + kept, at, n);
+		kept += n;
+	}
+	return kept;
+}
+
 static void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
 	struct mnt *m = mnt_of(req);
@@ -276,9 +286,11 @@ static void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 	size_t len = 0;
 	int err;
 
-	if (size > MNT_IO_MAX)
-		size = MNT_IO_MAX;
-	err = xattr_list(m->fs, mnt_id(m, ino), names, size, &len);
+	err = xattr_list(m->fs, mnt_id(m, ino), names, MNT_IO_MAX, &len);
+	if (!err && fuse_req_ctx(req)->uid)
+		len = without_trusted(names, len);
+	if (!err && size && len > size)
+		err = -ERANGE;
 	reply_bytes(req, err, names, len, size);
 }
 

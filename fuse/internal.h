@@ -14,7 +14,7 @@
 
 #define MNT_IO_MAX	(1 * MIB)	/* largest read or write */
 #define MNT_COMMS	64		/* process names remembered */
-#define MNT_REMOVED	256		/* removed directories remembered */
+#define MNT_REMOVED	256		/* things without names remembered */
 
 /*
  * How long the kernel may believe what it was told, in seconds.  Attributes that this host's
@@ -100,8 +100,9 @@ struct mnt {
 	struct list	files;		/* open: struct mnt_file.node */
 	struct mnt_comm	comms[MNT_COMMS];
 
-	/* Directories that were removed through this mount: those who still stand in one find it
-	 * empty, as everywhere; ESTALE is for what another host removed. */
+	/* Directories, FIFOs, sockets and devices that lost their last name on this host: those who
+	 * still stand in one find it empty, those who have one open find what it was, as everywhere;
+	 * ESTALE is for what another host removed. */
 	struct fs_attr	removed[MNT_REMOVED];
 	unsigned int	removed_next;
 
@@ -123,6 +124,15 @@ struct mnt_file {
 	struct list	node;
 	struct fs_file	*file;
 };
+
+/*
+ * Whether a write clears set-id bits.  The kernel has done so before one that its cache takes;
+ * before one past its cache it has not, and does not say who has CAP_FSETID.
+ */
+static inline bool mnt_clears_set_id(uint32_t uid, bool from_cache)
+{
+	return uid != 0 && !from_cache;
+}
 
 static inline struct mnt *mnt_of(fuse_req_t req)
 {

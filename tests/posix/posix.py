@@ -304,6 +304,29 @@ def directory_link_count_counts_subdirectories(d):
 
 
 @test
+def what_is_open_keeps_its_attributes_without_a_name(d):
+    """A shell's `mkfifo p; exec 3<>p; rm p`; a directory replaced by rename."""
+    os.mkfifo("p", 0o640)
+    os.mknod("c", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    fds = [os.open("p", os.O_RDWR), os.open("c", os.O_RDWR)]
+    os.unlink("p")
+    os.mknod("x", stat.S_IFREG)
+    os.rename("x", "c")
+    os.mkdir("old")
+    os.mkdir("new")
+    fds.append(os.open("old", os.O_RDONLY))
+    os.rename("new", "old")
+    time.sleep(0.6)     # longer than anybody believes what he knew
+    kinds = [stat.S_IFMT(os.fstat(fd).st_mode) for fd in fds]
+    expect(kinds == [stat.S_IFIFO, stat.S_IFCHR, stat.S_IFDIR], repr(kinds))
+    expect([os.fstat(fd).st_nlink for fd in fds] == [0, 0, 0])
+    expect(os.listdir(fds[2]) == [])
+    refuses(errno.ENOENT, os.mkdir, "sub", dir_fd=fds[2])
+    for fd in fds:
+        os.close(fd)
+
+
+@test
 def a_removed_directory_takes_no_new_names(d):
     os.mkdir("dir")
     fd = os.open("dir", os.O_RDONLY)
@@ -501,6 +524,20 @@ def set_id_bits_are_cleared_by_write_and_chown(d):
     os.chmod("f", 0o6777)
     as_user(BOB, BOB, [], lambda: os.truncate("f", 0))
     expect(stat.S_IMODE(os.stat("f").st_mode) == 0o777, "truncate")
+    # Past the kernel's cache, too, and by the truncation of an open.
+    page = mmap.mmap(-1, 4096)
+
+    def past_cache(flags):
+        fd = os.open("f", os.O_WRONLY | flags)
+        os.writev(fd, [page])
+        os.close(fd)
+    for flags in (os.O_APPEND, os.O_DIRECT, os.O_DIRECT, os.O_TRUNC | os.O_DIRECT):
+        os.chmod("f", 0o6777)
+        as_user(BOB, BOB, [], lambda: past_cache(flags))
+        expect(stat.S_IMODE(os.stat("f").st_mode) == 0o777, "flags %#o" % flags)
+    os.chmod("f", 0o6777)
+    as_user(BOB, BOB, [], lambda: os.close(os.open("f", os.O_RDONLY | os.O_TRUNC)))
+    expect(stat.S_IMODE(os.stat("f").st_mode) == 0o777, "O_TRUNC")
     os.chmod("f", 0o6755)
     as_user(ALICE, ALICE, [STAFF, ALICE], lambda: os.chown("f", -1, STAFF))
     expect(not os.stat("f").st_mode & stat.S_ISUID, "chown")
@@ -746,6 +783,8 @@ def extended_attributes(d):
     os.setxattr("f", "security.s", b"s")
     expect(os.getxattr("f", "user.a") == b"1" and os.getxattr("f", "user.empty") == b"")
     expect(set(os.listxattr("f")) >= {"user.a", "user.empty", "trusted.t", "security.s"})
+    as_user(ALICE, ALICE, [], lambda: expect(
+        "trusted.t" not in os.listxattr("f") and "user.a" in os.listxattr("f"), "root's names"))
     refuses(errno.EEXIST, os.setxattr, "f", "user.a", b"2", os.XATTR_CREATE)
     refuses(errno.ENODATA, os.setxattr, "f", "user.z", b"2", os.XATTR_REPLACE)
     os.setxattr("f", "user.a", b"longer value", os.XATTR_REPLACE)
