@@ -50,12 +50,18 @@ static void name_tells(struct dir_walk *w, const struct dir_entry_disk *e, struc
 		return;
 	ino->flags |= CHK_MAKE_DIR;
 	ino->generation = inode_id_generation(le64_to_cpu(e->id)) & INODE_GENERATION_MASK;
-	ino->parent = w->id;
+	ino->parent = w->id & CHK_NUMBER_MASK;
+}
+
+static void count_one(uint16_t *count)
+{
+	if (*count < CHK_COUNT_MAX)
+		(*count)++;
 }
 
 /* Where the name leads. */
 static void check_target(struct dir_walk *w, const struct entries *es,
-			 const struct dir_entry_disk *e, const uint8_t *name, const char *shown)
+			 const struct dir_entry_disk *e, uint64_t hash, const char *shown)
 {
 	struct check *c = w->c;
 	uint64_t id = le64_to_cpu(e->id);
@@ -74,17 +80,17 @@ static void check_target(struct dir_walk *w, const struct entries *es,
 				   inode_id_generation(id));
 		return;
 	}
-	ino->names++;
+	count_one(&ino->names);
 	if (e->type == DT_DIR)
-		w->dir->subdirs++;
+		count_one(&w->dir->subdirs);
 	if (!ino->type) {
 		name_tells(w, e, ino);
 		return;
 	}
 	if (ino->type != e->type)
 		dir_report(w, CHECK_DIR_TYPE, es->addr, "%s, \"%s\": type %u, inode %llu has %u",
-			   w->who, shown, e->type, (unsigned long long)ino->number, ino->type);
-	if (ino->parent == w->id && siphash24(c->s->hash_key, name, e->name_len) == ino->name_hash)
+			   w->who, shown, e->type, (unsigned long long)inode_id_number(id), ino->type);
+	if (chk_leads_back(ino, w->id, hash))
 		ino->flags |= CHK_LED_BACK;
 }
 
@@ -108,7 +114,8 @@ static void check_entry(struct dir_walk *w, const struct entries *es, uint32_t o
 	const struct dir_entry_disk *e = (const void *)(es->bytes + off);
 	const uint8_t *name = es->bytes + off + sizeof(*e);
 	uint64_t hash = le64_to_cpu(e->hash);
-	uint64_t right = siphash24(w->c->s->hash_key, name, e->name_len) & (HASH_END - 1);
+	uint64_t whole = siphash24(w->c->s->hash_key, name, e->name_len);
+	uint64_t right = whole & (HASH_END - 1);
 	char shown[NAME_BYTES_MAX + 1];
 
 	text_printable((const char *)name, e->name_len, shown, sizeof(shown));
@@ -126,7 +133,7 @@ static void check_entry(struct dir_walk *w, const struct entries *es, uint32_t o
 			   (unsigned long long)es->high);
 	if (name_before(es, same_from, off, name, e->name_len))
 		dir_report(w, CHECK_DIR_DUPLICATE, es->addr, "%s, \"%s\"", w->who, shown);
-	check_target(w, es, e, name, shown);
+	check_target(w, es, e, whole, shown);
 }
 
 /* Returns how many entries there were. */
@@ -269,24 +276,24 @@ static void check_totals(struct dir_walk *w)
 	w->d->blocks = cpu_to_le64(w->blocks);
 	w->d->entries = cpu_to_le64(w->names);
 	w->d->size = cpu_to_le64(w->bytes);
-	fix_inode(w->c, w->d, w->dir->number);
+	fix_inode(w->c, w->d, inode_id_number(w->id));
 }
 
 static void check_directory(struct check *c, struct chk_inode *dir, uint8_t *block)
 {
 	struct inode_disk *d = (void *)block;
-	struct meta_expect e = { META_INODE, c->s->volume, inode_block_addr(dir->number),
-				dir->number, 0 };
+	uint64_t number = chk_number(c, dir);
+	struct meta_expect e = { META_INODE, c->s->volume, inode_block_addr(number), number, 0 };
 	uint64_t xattr;
 	char who[64];
 	struct dir_walk w = { .c = c, .dir = dir, .d = d, .who = who };
 	uint32_t depth, count;
 
-	snprintf(who, sizeof(who), "directory inode %llu", (unsigned long long)dir->number);
+	snprintf(who, sizeof(who), "directory inode %llu", (unsigned long long)number);
 	if (chk_read(c, e.addr, block, 1) || chk_verify(c, d, &e, CHECK_INODE_DAMAGED, who) ||
 	    !S_ISDIR(le32_to_cpu(d->mode)))
 		return;
-	w.id = inode_id_make(dir->number, le32_to_cpu(d->generation));
+	w.id = inode_id_make(number, le32_to_cpu(d->generation));
 	xattr = le64_to_cpu(d->xattr);
 	if (xattr && chk_space_ok(c, bptr_addr(xattr) >> BLOCK_SHIFT, 1))
 		w.blocks++;

@@ -141,8 +141,21 @@ static void bits_in_use(struct check *c, uint32_t ag, uint32_t index, const stru
 		bits[i] |= d->bits[i];
 }
 
-/* The first run of @count blocks of group @ag that may be allocated. */
-static uint64_t find_free(struct check *c, uint32_t ag, uint32_t count)
+/* @run free blocks end before block @i of @bits: how many do behind word @i / 64? */
+static uint32_t skip_word(const uint8_t *bits, uint32_t i, uint32_t run)
+{
+	uint64_t word;
+
+	memcpy(&word, bits + i / 8, sizeof(word));
+	return word == UINT64_MAX ? 0 : word == 0 ? run + 64 : UINT32_MAX;
+}
+
+/*
+ * The first run of @count blocks of group @ag that may be allocated, from its bitmap block @from
+ * on; *@found: the bitmap block that it ends in.
+ */
+static uint64_t find_free(struct check *c, uint32_t ag, uint32_t from, uint32_t count,
+			  uint32_t *found)
 {
 	uint64_t start = super_ag_addr(c->s, ag) >> BLOCK_SHIFT;
 	uint64_t addr = super_ag_addr(c->s, ag) + AG_HEADER_BLOCK * BLOCK_SIZE;
@@ -153,9 +166,17 @@ static uint64_t find_free(struct check *c, uint32_t ag, uint32_t count)
 
 	if (blkdev_read(c->dev, addr, header, BLOCK_SIZE) || meta_verify(header, &e, NULL, 0))
 		return 0;
-	for (uint32_t index = 0; index < parts; index++) {
+	for (uint32_t index = from; index < parts; index++) {
 		bits_in_use(c, ag, index, (const struct ag_disk *)header, bits);
+		*found = index;
 		for (uint32_t i = 0; i < BITMAP_BITS; i++) {
+			uint32_t next = i % 64 ? UINT32_MAX : skip_word(bits, i, run);
+
+			if (next < count) {
+				run = next;
+				i += 63;
+				continue;
+			}
 			run = bits[i / 8] & 1u << i % 8 ? 0 : run + 1;
 			if (run == count)
 				return start + (uint64_t)index * BITMAP_BITS + i + 1 - count;
@@ -166,10 +187,18 @@ static uint64_t find_free(struct check *c, uint32_t ag, uint32_t count)
 
 uint64_t fix_alloc_in(struct check *c, uint32_t ag, uint32_t count)
 {
-	uint64_t block = find_free(c, ag, count);
+	struct fix *f = c->fix;
+	uint32_t from = ag == f->ag ? f->ag_part : 0, found;
+	uint64_t block = find_free(c, ag, from, count, &found);
 
-	if (block)
-		chk_claim(c, block, count, "a repair");
+	/* In front of it are runs that were too short for others. */
+	if (!block && from)
+		block = find_free(c, ag, 0, count, &found);
+	if (!block)
+		return 0;
+	f->ag = ag;
+	f->ag_part = found;
+	chk_claim(c, block, count, "a repair");
 	return block;
 }
 
@@ -179,10 +208,8 @@ uint64_t fix_alloc(struct check *c, uint32_t count)
 		uint32_t ag = (c->fix->ag + i) % c->s->ag_count;
 		uint64_t block = fix_alloc_in(c, ag, count);
 
-		if (!block)
-			continue;
-		c->fix->ag = ag;
-		return block;
+		if (block)
+			return block;
 	}
 	return 0;
 }

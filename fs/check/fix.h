@@ -35,7 +35,7 @@ struct fix {
 	uint64_t repaired;	/* findings */
 	uint64_t left;		/* findings of damage that are not */
 	struct table twice;	/* struct chk_twice */
-	uint64_t *indices;	/* addresses of index blocks */
+	uint64_t *indices;	/* pointers to index blocks */
 	size_t	index_count, index_room;
 	struct fix_name *names;
 	size_t	name_count, name_room;
@@ -45,7 +45,7 @@ struct fix {
 	unsigned int spare_count;
 	bool	no_root;
 	bool	making;		/* lost+found, in this round */
-	uint32_t ag;		/* where the next allocation looks first */
+	uint32_t ag, ag_part;	/* where the next allocation looks first: a bitmap block */
 };
 
 /* ---- fix.c: writing, space, inodes ---- */

@@ -143,7 +143,7 @@ static void add_entry(struct entries *es, uint64_t id, uint8_t type, const uint8
 static bool leads_back(const struct check *c, const struct chk_inode *ino, uint64_t dir,
 		       const uint8_t *name, uint8_t len)
 {
-	return ino->parent == dir && siphash24(c->s->hash_key, name, len) == ino->name_hash;
+	return chk_leads_back(ino, dir, siphash24(c->s->hash_key, name, len));
 }
 
 /* An entry is kept if it leads somewhere, under a name that can be. */
@@ -158,7 +158,8 @@ static int keep_entry(void *arg, const struct dir_entry_disk *e, const uint8_t *
 		return 0;
 	if (ino->flags & CHK_CHILDREN)
 		return 0;
-	add_entry(es, inode_id_make(ino->number, ino->type ? ino->generation :
+	add_entry(es, inode_id_make(inode_id_number(le64_to_cpu(e->id)),
+				    ino->type ? (uint32_t)ino->generation :
 				    inode_id_generation(le64_to_cpu(e->id))),
 		  ino->type ? ino->type : e->type, name, e->name_len);
 	return es->c->no_memory ? -ENOMEM : 0;
@@ -237,7 +238,7 @@ static void add_names(struct entries *es)
 		const struct fix_name *n = &es->c->fix->names[i];
 		char other[NAME_BYTES_MAX + 1];
 
-		if (n->dir != es->dir->number)
+		if (n->dir != inode_id_number(es->id))
 			continue;
 		if (!has_name(es, n->name, n->len)) {
 			add_entry(es, n->id, n->type, n->name, n->len);
@@ -394,7 +395,7 @@ static void write_directory(struct entries *es, struct inode_disk *d)
 	d->blocks = cpu_to_le64(t.blocks + (xattr ? 1 : 0));
 	/* The tree before what refers to it. */
 	if (!blkdev_flush(es->c->dev))
-		fix_inode(es->c, d, es->dir->number);
+		fix_inode(es->c, d, inode_id_number(es->id));
 }
 
 static void rebuild(struct check *c, struct chk_inode *dir)
@@ -402,10 +403,11 @@ static void rebuild(struct check *c, struct chk_inode *dir)
 	uint8_t block[BLOCK_SIZE] BLKDEV_ALIGNED;
 	struct inode_disk *d = (void *)block;
 	struct entries es = { .c = c, .dir = dir };
+	uint64_t number = chk_number(c, dir);
 
-	if (fix_read_inode(c, dir->number, d) || !S_ISDIR(le32_to_cpu(d->mode)))
+	if (fix_read_inode(c, number, d) || !S_ISDIR(le32_to_cpu(d->mode)))
 		return;
-	es.id = inode_id_make(dir->number, le32_to_cpu(d->generation));
+	es.id = inode_id_make(number, le32_to_cpu(d->generation));
 	if (dir->flags & CHK_CHILDREN)
 		keep_children(&es);
 	else if (dir_each(c, d, keep_entry, &es) == -ENOMEM)

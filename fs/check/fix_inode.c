@@ -119,11 +119,7 @@ bool fix_believable(struct check *c, uint64_t id)
 /* Whether the index has the place, so that the inode there is known to be free, or another. */
 static bool indexed(const struct check *c, uint64_t number)
 {
-	for (size_t i = 0; i < c->cluster_count; i++)
-		if (number >= c->clusters[i].first &&
-		    number < c->clusters[i].first + 2ULL * c->clusters[i].count)
-			return true;
-	return false;
+	return chk_cluster_of(c, number) != NULL;
 }
 
 bool fix_reference(struct check *c, uint64_t id, uint64_t addr, const char *who)
@@ -235,18 +231,31 @@ void fix_root(struct check *c)
 /* Whose parent is lost says what that was, and its generation. */
 static void children_tell(struct check *c)
 {
+	struct inode_disk *d = (void *)c->levels[0];
+
 	for (size_t i = 0; i < c->inode_count; i++) {
 		struct chk_inode *ino = &c->inodes[i], *up;
 
 		if (!ino->type || ino->flags & (CHK_LED_BACK | CHK_CHILDREN | CHK_ORPHAN))
 			continue;
-		up = chk_find(c, ino->parent);
-		if (!up || up->type || !(up->flags & CHK_LOST) || up->flags & CHK_MAKE_DIR)
+		up = chk_find_number(c, ino->parent);
+		if (!up || up->type || !(up->flags & CHK_LOST) || up->flags & CHK_MAKE_DIR ||
+		    fix_read_inode(c, chk_number(c, ino), d))
 			continue;
 		up->flags |= CHK_MAKE_DIR;
-		up->generation = inode_id_generation(ino->parent) & INODE_GENERATION_MASK;
-		up->parent = c->s->root;
+		up->generation = inode_id_generation(le64_to_cpu(d->parent)) & INODE_GENERATION_MASK;
+		up->parent = c->s->root & CHK_NUMBER_MASK;
 	}
+}
+
+/* The id of the directory that @ino is to be in. */
+static uint64_t parent_id(struct check *c, const struct chk_inode *ino)
+{
+	const struct chk_inode *up = chk_find_number(c, ino->parent);
+
+	if (!up || ino->parent == inode_id_number(c->s->root))
+		return c->s->root;
+	return inode_id_make(ino->parent, (uint32_t)up->generation);
 }
 
 void fix_lost(struct check *c)
@@ -256,16 +265,18 @@ void fix_lost(struct check *c)
 	children_tell(c);
 	for (size_t i = 0; i < c->inode_count && !c->fix->err; i++) {
 		struct chk_inode *ino = &c->inodes[i];
+		uint64_t number;
 
 		if (!(ino->flags & CHK_LOST))
 			continue;
+		number = chk_number(c, ino);
 		c->fix->hold = true;
-		if (ino->number == root)
+		if (number == root)
 			make_directory(c, root, inode_id_generation(c->s->root), c->s->root);
 		else if (ino->flags & CHK_MAKE_DIR)
-			make_directory(c, ino->number, ino->generation, ino->parent);
+			make_directory(c, number, (uint32_t)ino->generation, parent_id(c, ino));
 		else
-			fix_free(c, ino->number);
+			fix_free(c, number);
 	}
 }
 
@@ -337,7 +348,7 @@ void fix_orphans(struct check *c)
 		struct chk_inode *ino = &c->inodes[i];
 
 		if (ino->flags & CHK_RELIST &&
-		    !put_on_list(c, inode_id_make(ino->number, ino->generation)))
+		    !put_on_list(c, inode_id_make(chk_number(c, ino), (uint32_t)ino->generation)))
 			return;
 	}
 }

@@ -18,22 +18,21 @@ struct seek {
 	uint64_t id;
 };
 
-static void state_name(struct check *c, struct chk_inode *ino, uint64_t dir, const uint8_t *name,
-		       uint8_t len)
+static void state_name(struct check *c, struct chk_inode *ino, uint64_t number, uint64_t dir,
+		       const uint8_t *name, uint8_t len)
 {
 	uint8_t block[BLOCK_SIZE] BLKDEV_ALIGNED;
 	struct inode_disk *d = (void *)block;
 
 	ino->flags &= (uint16_t)~CHK_RENAME;
-	ino->parent = dir;
-	ino->name_hash = siphash24(c->s->hash_key, name, len);
-	if (fix_read_inode(c, ino->number, d))
+	chk_states(ino, dir, siphash24(c->s->hash_key, name, len));
+	if (fix_read_inode(c, number, d))
 		return;
 	d->parent = cpu_to_le64(dir);
 	d->name_len = cpu_to_le16(len);
 	memset(d->name, 0, sizeof(d->name));
 	memcpy(d->name, name, len);
-	fix_inode(c, d, ino->number);
+	fix_inode(c, d, number);
 }
 
 static int look_at_name(void *arg, const struct dir_entry_disk *e, const uint8_t *name)
@@ -44,11 +43,11 @@ static int look_at_name(void *arg, const struct dir_entry_disk *e, const uint8_t
 	if (!ino)
 		return 0;
 	if (ino->flags & CHK_RENAME && chk_name_ok(name, e->name_len))
-		state_name(k->c, ino, k->id, name, e->name_len);
+		state_name(k->c, ino, inode_id_number(le64_to_cpu(e->id)), k->id, name,
+			   e->name_len);
 	if (ino->flags & CHK_UNLINK ||
 	    (ino->flags & CHK_ONE_NAME &&
-	     (ino->parent != k->id ||
-	      siphash24(k->c->s->hash_key, name, e->name_len) != ino->name_hash)))
+	     !chk_leads_back(ino, k->id, siphash24(k->c->s->hash_key, name, e->name_len))))
 		k->dir->flags |= CHK_REBUILD;
 	return 0;
 }
@@ -60,11 +59,14 @@ static void look_at_names(struct check *c)
 
 	for (size_t i = 0; i < c->inode_count && !c->fix->err; i++) {
 		struct seek k = { .c = c, .dir = &c->inodes[i] };
+		uint64_t number;
 
-		if (k.dir->type != DT_DIR || k.dir->flags & CHK_CHILDREN ||
-		    fix_read_inode(c, k.dir->number, d) || !S_ISDIR(le32_to_cpu(d->mode)))
+		if (k.dir->type != DT_DIR || k.dir->flags & CHK_CHILDREN)
 			continue;
-		k.id = inode_id_make(k.dir->number, le32_to_cpu(d->generation));
+		number = chk_number(c, k.dir);
+		if (fix_read_inode(c, number, d) || !S_ISDIR(le32_to_cpu(d->mode)))
+			continue;
+		k.id = inode_id_make(number, le32_to_cpu(d->generation));
 		if (dir_each(c, d, look_at_name, &k) == -ENOMEM)
 			c->no_memory = true;
 	}
@@ -80,7 +82,7 @@ static void add_name(struct check *c, struct chk_inode *dir, uint64_t id, uint8_
 
 	if (!n)
 		return;
-	*n = (struct fix_name){ .dir = dir->number, .id = id, .type = type, .len = len };
+	*n = (struct fix_name){ .dir = chk_number(c, dir), .id = id, .type = type, .len = len };
 	memcpy(n->name, name, len);
 	dir->flags |= CHK_REBUILD;
 }
@@ -105,7 +107,7 @@ static bool is_coming(const struct check *c)
 
 	for (size_t i = 0; i < c->inode_count; i++)
 		if (c->inodes[i].flags & CHK_RECONNECT && c->inodes[i].type == DT_DIR &&
-		    c->inodes[i].parent == c->s->root && c->inodes[i].name_hash == hash)
+		    chk_leads_back(&c->inodes[i], c->s->root, hash))
 			return true;
 	return false;
 }
@@ -121,7 +123,7 @@ static struct chk_inode *lost_found(struct check *c)
 	struct chk_inode *root = chk_find(c, c->s->root), *dir;
 	struct found_dir f = { 0 };
 
-	if (!root || fix_read_inode(c, root->number, d))
+	if (!root || fix_read_inode(c, inode_id_number(c->s->root), d))
 		return NULL;
 	if (dir_each(c, d, is_lost_found, &f) == -ENOMEM) {
 		c->no_memory = true;
@@ -144,13 +146,14 @@ static void reconnect(struct check *c, struct chk_inode *ino)
 {
 	uint8_t block[BLOCK_SIZE] BLKDEV_ALIGNED;
 	struct inode_disk *d = (void *)block;
-	struct chk_inode *dir = chk_find(c, ino->parent);
-	char number[32];
-	uint64_t id;
+	uint64_t number = chk_number(c, ino), id;
+	struct chk_inode *dir;
+	char shown[32];
 
-	if (fix_read_inode(c, ino->number, d))
+	if (fix_read_inode(c, number, d))
 		return;
-	id = inode_id_make(ino->number, le32_to_cpu(d->generation));
+	id = inode_id_make(number, le32_to_cpu(d->generation));
+	dir = chk_find(c, le64_to_cpu(d->parent));
 	if (!(ino->flags & CHK_UNLINK) && dir && dir->type == DT_DIR && dir != ino &&
 	    dir->nlink && !(dir->flags & (CHK_CHILDREN | CHK_LOST)) &&
 	    chk_name_ok(d->name, le16_to_cpu(d->name_len))) {
@@ -160,8 +163,8 @@ static void reconnect(struct check *c, struct chk_inode *ino)
 	dir = lost_found(c);
 	if (!dir)
 		return;
-	snprintf(number, sizeof(number), "#%llu", (unsigned long long)ino->number);
-	add_name(c, dir, id, ino->type, (const uint8_t *)number, (uint8_t)strlen(number));
+	snprintf(shown, sizeof(shown), "#%llu", (unsigned long long)number);
+	add_name(c, dir, id, ino->type, (const uint8_t *)shown, (uint8_t)strlen(shown));
 }
 
 void fix_names(struct check *c)

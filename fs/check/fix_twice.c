@@ -168,13 +168,16 @@ static void walk_all(struct walk *w)
 
 	for (size_t i = 0; i < w->c->inode_count && !w->c->fix->err; i++) {
 		const struct chk_inode *ino = &w->c->inodes[i];
+		uint64_t number;
 
-		if ((ino->type != DT_REG && ino->type != DT_LNK) ||
-		    fix_read_inode(w->c, ino->number, d))
+		if (ino->type != DT_REG && ino->type != DT_LNK)
 			continue;
-		w->id = inode_id_make(ino->number, ino->generation);
+		number = chk_number(w->c, ino);
+		if (fix_read_inode(w->c, number, d))
+			continue;
+		w->id = inode_id_make(number, (uint32_t)ino->generation);
 		belongs_to_metadata(w->c, bptr_addr(le64_to_cpu(d->xattr)) >> BLOCK_SHIFT);
-		walk_file(w, d, ino->number);
+		walk_file(w, d, number);
 	}
 }
 
@@ -182,7 +185,7 @@ static void walk_all(struct walk *w)
 static void note_inodes(struct check *c)
 {
 	for (size_t i = 0; i < c->fix->index_count; i++)
-		belongs_to_metadata(c, c->fix->indices[i] >> BLOCK_SHIFT);
+		belongs_to_metadata(c, bptr_addr(c->fix->indices[i]) >> BLOCK_SHIFT);
 	for (size_t i = 0; i < c->cluster_count; i++)
 		for (uint32_t k = 0; k < 2u * c->clusters[i].count; k++)
 			belongs_to_metadata(c, c->clusters[i].first + k);

@@ -32,17 +32,16 @@ static void record(struct check *c, uint64_t number, const struct inode_disk *d)
 
 	if (!ino)
 		return;
-	ino->number = number & ((1ULL << INODE_NUMBER_BITS) - 1);
+	c->looking->known |= (uint16_t)(1u << (number - c->looking->first) / 2);
 	if (!d)
 		return;
 	flags = le32_to_cpu(d->flags);
 	name_len = le16_to_cpu(d->name_len);
-	ino->parent = le64_to_cpu(d->parent);
-	if (name_len <= NAME_BYTES_MAX)
-		ino->name_hash = siphash24(c->s->hash_key, d->name, name_len);
+	chk_states(ino, le64_to_cpu(d->parent), name_len > NAME_BYTES_MAX ? 0 :
+		   siphash24(c->s->hash_key, d->name, name_len));
 	ino->generation = le32_to_cpu(d->generation) & INODE_GENERATION_MASK;
-	ino->nlink = le32_to_cpu(d->nlink);
-	ino->type = (uint8_t)IFTODT(le32_to_cpu(d->mode));
+	ino->nlink = (uint16_t)le32_to_cpu(d->nlink);
+	ino->type = IFTODT(le32_to_cpu(d->mode)) & 15;
 	ino->flags = (uint8_t)((flags & INODE_LINKED ? CHK_LINKED : 0) |
 			       (flags & INODE_ORPHAN ? CHK_ORPHAN : 0) |
 			       (flags & INODE_CHILDREN ? CHK_CHILDREN : 0));

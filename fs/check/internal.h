@@ -8,22 +8,26 @@
 #include "fs/super.h"
 #include "lockd/slot.h"
 
+#define CHK_BACK_BITS	60
+#define CHK_NUMBER_MASK	((1ULL << INODE_NUMBER_BITS) - 1)
+#define CHK_COUNT_MAX	UINT16_MAX
+
 /*
  * What is remembered of each inode in use, from the clusters to the count of its names.  Ten million
- * of them fit into 400 MB: what a check may have is 512 MiB.
+ * of them take 240 MB: what a check may have is 512 MiB.  Its number follows from its place.
  */
 struct chk_inode {
-	uint64_t number : INODE_NUMBER_BITS;
+	uint64_t parent : INODE_NUMBER_BITS;	/* as the inode states it: the number */
 	uint64_t generation : 64 - INODE_NUMBER_BITS;
-	uint64_t parent;		/* as the inode states it */
-	uint64_t name_hash;		/* of the name that it states */
-	uint32_t nlink;
-	uint32_t names;			/* directory entries found */
-	uint32_t subdirs;
+	uint64_t back : CHK_BACK_BITS;	/* its name, and the parent's generation: chk_states() */
+	uint64_t type : 64 - CHK_BACK_BITS;	/* DT_*, 0: its block is damaged, nothing is known */
+	uint16_t nlink;
+	uint16_t names;			/* directory entries found, at most CHK_COUNT_MAX */
+	uint16_t subdirs;		/* likewise */
 	uint16_t flags;			/* enum chk_inode_flags */
-	uint8_t	type;			/* DT_*, 0: its block is damaged, nothing is known */
 };
-static_assert(sizeof(struct chk_inode) == 40, "the bound of a check's memory");
+static_assert(sizeof(struct chk_inode) == 24, "the bound of a check's memory");
+static_assert(LINK_COUNT_MAX < CHK_COUNT_MAX, "one too many can be told");
 
 /* An image with a parent or children, or a list of children. */
 struct chk_layer {
@@ -55,17 +59,10 @@ enum chk_inode_flags {
 	CHK_ONE_NAME	= 1 << 14,	/* a directory that loses all names but one */
 };
 
-/*
- * What is claimed of the part of a group that one bitmap block describes.  Once that is all
- * of it the bits are given back: guests' disks are mostly that.
- */
-struct chk_part {
-	uint32_t count;			/* of blocks claimed; BITMAP_BITS: no bits follow */
-	uint8_t	bits[];			/* BITMAP_BYTES */
-};
+struct chk_part;
 
 struct chk_group {
-	struct chk_part **parts;	/* one a bitmap block, or NULL: nothing claimed */
+	struct chk_part **parts;	/* one a bitmap block: part.c */
 	uint32_t inodes_used, inodes_free;
 	uint32_t blocks;		/* as the header says, if that can be */
 };
@@ -79,12 +76,15 @@ struct chk_image {
 
 /* An inode cluster, as its group's index has it. */
 struct chk_cluster {
-	uint64_t first;			/* block number */
-	uint64_t index;			/* address of the index block */
-	uint32_t ag;
-	uint16_t birth;			/* of that block */
-	uint16_t used, count;
+	uint64_t first : INODE_NUMBER_BITS;	/* block number */
+	uint64_t count : 8;
+	uint64_t used : 16;		/* by the index */
+	uint32_t base;			/* of its inodes that are remembered: where they begin */
+	uint16_t known;			/* which these are */
+	uint16_t ag;
 };
+static_assert(sizeof(struct chk_cluster) == 16 && AG_COUNT_MAX <= UINT16_MAX,
+	      "the bound of a check's memory");
 
 /* A block that two things refer to; only repairs remember them. */
 struct chk_twice {
@@ -107,12 +107,14 @@ struct check {
 	struct table images;
 	uint32_t scanning;		/* slot whose journal is being read */
 	struct chk_group *groups;
-	struct chk_inode *inodes;	/* sorted by number, as the clusters are */
+	struct chk_inode *inodes;	/* in the order of their numbers, as the clusters are */
 	size_t	inode_count, inode_room;
+	struct chk_inode *root;		/* links.c: what is at the root's place */
 	struct chk_layer *layers;	/* sorted by id once all clusters are read */
 	size_t	layer_count, layer_room;
 	struct chk_cluster *clusters;
 	size_t	cluster_count, cluster_room;
+	struct chk_cluster *looking;	/* the one that is being looked at */
 	struct chk_ahead *ahead;	/* while clusters are read */
 	uint8_t	*cluster;		/* CLUSTER_BLOCKS blocks, for I/O */
 	uint8_t	*levels[DEPTH_MAX + 1];	/* a block for each level of a tree */
@@ -167,6 +169,16 @@ uint8_t *chk_ahead_next(struct check *c, size_t k);
 /** chk_ahead_wrote() - [@addr, +@len) became @data: what was read ahead of it becomes that too. */
 void chk_ahead_wrote(struct check *c, uint64_t addr, const void *data, size_t len);
 
+/* ---- part.c: a set of the blocks that one bitmap block describes ---- */
+
+#define PART_WORDS	(BITMAP_BITS / 64)
+
+/** chk_part_word() - 64 of the blocks, from 64 * @w on.  @part: NULL is the empty set. */
+uint64_t chk_part_word(const struct chk_part *part, uint32_t w);
+/** chk_part_set() - they become @word, which has no fewer bits than before.  Return: 0, -ENOMEM. */
+int chk_part_set(struct chk_part **part, uint32_t w, uint64_t word);
+void chk_part_free(struct chk_part *part);
+
 /* ---- space.c: claims and bitmaps ---- */
 
 /** chk_space_ok() - whether a file can have blocks [@block, +@count). */
@@ -185,7 +197,17 @@ void chk_space_free(struct check *c);
 /* ---- itable.c: groups' headers, indices, clusters ---- */
 
 void chk_groups(struct check *c);
+/** chk_find() - inode @id, or what is at its place and damaged; NULL: there is none. */
 struct chk_inode *chk_find(struct check *c, uint64_t id);
+/** chk_find_number() - the inode at @number, of whatever generation. */
+struct chk_inode *chk_find_number(struct check *c, uint64_t number);
+/** chk_cluster_of() - the cluster that has block @number, or NULL. */
+struct chk_cluster *chk_cluster_of(const struct check *c, uint64_t number);
+uint64_t chk_number(const struct check *c, const struct chk_inode *ino);
+/** chk_states() - @ino states a name in directory @dir; @hash: siphash24() of the name. */
+void chk_states(struct chk_inode *ino, uint64_t dir, uint64_t hash);
+/** chk_leads_back() - whether it states this one. */
+bool chk_leads_back(const struct chk_inode *ino, uint64_t dir, uint64_t hash);
 
 /* ---- inode.c: one inode, its map and attributes ---- */
 

@@ -5,24 +5,84 @@
 
 #include "fs/check/fix.h"
 
-struct chk_inode *chk_find(struct check *c, uint64_t id)
+/* ---- what is remembered ---- */
+
+/* Clusters are sorted, and do not overlap: their blocks are claimed once. */
+struct chk_cluster *chk_cluster_of(const struct check *c, uint64_t number)
 {
-	uint64_t number = inode_id_number(id);
-	size_t low = 0, high = c->inode_count;
+	size_t low = 0, high = c->cluster_count;
+	struct chk_cluster *cl;
 
 	while (low < high) {
 		size_t mid = low + (high - low) / 2;
 
-		if (c->inodes[mid].number < number)
+		if (c->clusters[mid].first <= number)
 			low = mid + 1;
 		else
 			high = mid;
 	}
-	if (low == c->inode_count || c->inodes[low].number != number)
+	if (low == 0)
 		return NULL;
-	if (c->inodes[low].type && c->inodes[low].generation != inode_id_generation(id))
+	cl = &c->clusters[low - 1];
+	return number < cl->first + 2ULL * cl->count ? cl : NULL;
+}
+
+struct chk_inode *chk_find_number(struct check *c, uint64_t number)
+{
+	const struct chk_cluster *cl = chk_cluster_of(c, number);
+	uint32_t bit;
+
+	if (!cl || (number - cl->first) % 2)
 		return NULL;
-	return &c->inodes[low];
+	bit = 1u << (number - cl->first) / 2;
+	if (!(cl->known & bit))
+		return NULL;
+	return &c->inodes[cl->base + (uint32_t)__builtin_popcount(cl->known & (bit - 1))];
+}
+
+struct chk_inode *chk_find(struct check *c, uint64_t id)
+{
+	struct chk_inode *ino = chk_find_number(c, inode_id_number(id));
+
+	return ino && ino->type && ino->generation != inode_id_generation(id) ? NULL : ino;
+}
+
+uint64_t chk_number(const struct check *c, const struct chk_inode *ino)
+{
+	size_t index = (size_t)(ino - c->inodes), low = 0, high = c->cluster_count;
+	const struct chk_cluster *cl;
+	uint32_t known, nth;
+
+	/* The last one that begins no later; those after it that have none begin later. */
+	while (high - low > 1) {
+		size_t mid = low + (high - low) / 2;
+
+		if (c->clusters[mid].base <= index)
+			low = mid;
+		else
+			high = mid;
+	}
+	cl = &c->clusters[low];
+	known = cl->known;
+	for (nth = (uint32_t)(index - cl->base); nth; nth--)
+		known &= known - 1;
+	return cl->first + 2ULL * (uint32_t)__builtin_ctz(known);
+}
+
+static uint64_t back_of(uint64_t dir, uint64_t hash)
+{
+	return (hash ^ inode_id_generation(dir) * 0x9e3779b97f4a7c15ULL) >> (64 - CHK_BACK_BITS);
+}
+
+void chk_states(struct chk_inode *ino, uint64_t dir, uint64_t hash)
+{
+	ino->parent = dir & CHK_NUMBER_MASK;
+	ino->back = back_of(dir, hash) & ((1ULL << CHK_BACK_BITS) - 1);
+}
+
+bool chk_leads_back(const struct chk_inode *ino, uint64_t dir, uint64_t hash)
+{
+	return ino->parent == inode_id_number(dir) && ino->back == back_of(dir, hash);
 }
 
 static int by_place(const void *a, const void *b)
@@ -37,19 +97,26 @@ static int by_place(const void *a, const void *b)
 /* The index says @used, the inode does not agree: the inode is right. */
 static void fix_mask(struct check *c, struct chk_cluster *cl, uint32_t i)
 {
-	struct meta_expect e = { META_ITABLE, c->s->volume, cl->index, cl->ag, cl->birth };
 	struct itable_disk *d = (void *)c->levels[0];
+	uint64_t block = cl->first - (super_ag_addr(c->s, cl->ag) >> BLOCK_SHIFT);
 
-	cl->used ^= (uint16_t)(1u << i);
-	if (blkdev_read(c->dev, e.addr, d, BLOCK_SIZE) || meta_verify(d, &e, NULL, 0))
-		return;
-	for (uint32_t k = 0; k < ITABLE_ENTRIES; k++)
-		if (le32_to_cpu(d->entries[k].block) ==
-		    cl->first - (super_ag_addr(c->s, cl->ag) >> BLOCK_SHIFT)) {
-			d->entries[k].used = cpu_to_le16(cl->used);
-			fix_seal(c, d, &e);
-			return;
-		}
+	cl->used = (cl->used ^ 1u << i) & UINT16_MAX;
+	for (size_t n = 0; n < c->fix->index_count; n++) {
+		uint64_t pointer = c->fix->indices[n];
+		struct meta_expect e = { META_ITABLE, c->s->volume, bptr_addr(pointer), cl->ag,
+					 bptr_birth(pointer) };
+		uint32_t ag;
+
+		if (super_ag_of(c->s, e.addr, &ag) || ag != cl->ag ||
+		    blkdev_read(c->dev, e.addr, d, BLOCK_SIZE) || meta_verify(d, &e, NULL, 0))
+			continue;
+		for (uint32_t k = 0; k < le32_to_cpu(d->count) && k < ITABLE_ENTRIES; k++)
+			if (le32_to_cpu(d->entries[k].block) == block) {
+				d->entries[k].used = cpu_to_le16((uint16_t)cl->used);
+				fix_seal(c, d, &e);
+				return;
+			}
+	}
 }
 
 /* One inode and its lock. */
@@ -89,17 +156,34 @@ static void check_pair(struct check *c, struct chk_cluster *cl, uint32_t i, uint
 		c->groups[cl->ag].inodes_free++;
 }
 
+/* Room for all that the indices say, at once: an array that doubles is half empty. */
+static void make_room(struct check *c)
+{
+	size_t count = 1;
+
+	for (size_t k = 0; k < c->cluster_count; k++)
+		count += (uint32_t)__builtin_popcount(c->clusters[k].used);
+	c->inodes = malloc(count * sizeof(*c->inodes));
+	if (c->inodes)
+		c->inode_room = count;
+	else
+		c->no_memory = true;
+}
+
 /* In the order of their places: so are the inodes then, and neighbours are read together. */
 static void check_clusters(struct check *c)
 {
 	if (c->cluster_count)
 		qsort(c->clusters, c->cluster_count, sizeof(*c->clusters), by_place);
+	make_room(c);
 	if (!c->no_memory && chk_ahead_begin(c))
 		c->no_memory = true;
 	for (size_t k = 0; k < c->cluster_count && !c->no_memory; k++) {
 		struct chk_cluster *cl = &c->clusters[k];
 		uint8_t *blocks = chk_ahead_next(c, k);
 
+		c->looking = cl;
+		cl->base = (uint32_t)c->inode_count;
 		if (k % 256 == 0 || k + 1 == c->cluster_count)
 			chk_progress(c, "inodes", k + 1, c->cluster_count);
 		for (uint32_t i = 0; blocks && i < cl->count && !c->no_memory; i++)
@@ -132,9 +216,8 @@ static bool check_cluster(struct check *c, uint32_t ag, const struct meta_expect
 	cl = fix_append(c, (void **)&c->clusters, &c->cluster_count, &c->cluster_room,
 			sizeof(*cl));
 	if (cl)
-		*cl = (struct chk_cluster){ .first = first, .index = index->addr,
-					    .birth = (uint16_t)index->birth, .ag = ag,
-					    .used = (uint16_t)used, .count = (uint16_t)count };
+		*cl = (struct chk_cluster){ .first = first & CHK_NUMBER_MASK, .ag = (uint16_t)ag,
+					    .used = used & UINT16_MAX, .count = count & 31 };
 	return false;
 }
 
@@ -157,7 +240,7 @@ static void check_entries(struct check *c, uint32_t ag, struct itable_disk *d,
 	fix_seal(c, d, e);
 }
 
-static void note_index(struct check *c, uint64_t addr)
+static void note_index(struct check *c, uint64_t pointer)
 {
 	uint64_t *at;
 
@@ -166,7 +249,7 @@ static void note_index(struct check *c, uint64_t addr)
 	at = fix_append(c, (void **)&c->fix->indices, &c->fix->index_count, &c->fix->index_room,
 			sizeof(*at));
 	if (at)
-		*at = addr;
+		*at = pointer;
 }
 
 /*
@@ -187,7 +270,7 @@ static bool check_index_block(struct check *c, uint32_t ag, uint64_t pointer,
 				  who);
 	if (!chk_claim(c, e.addr >> BLOCK_SHIFT, 1, who))
 		return c->twice_repair;
-	note_index(c, e.addr);
+	note_index(c, pointer);
 	if (chk_block(c, &e, d, CHECK_ITABLE_DAMAGED, who)) {
 		if (!c->verify_repair)
 			return false;

@@ -183,7 +183,7 @@ static void check_no_parent(struct check *c, const struct chk_layer *l, const st
 			(unsigned long long)inode_id_number(l->parent),
 			p || ino ? "not frozen" : "not there"))
 		return;
-	if (ino && ino->type == DT_REG && ino->number != inode_id_number(l->id))
+	if (ino && ino->type == DT_REG && l->parent != l->id)
 		fix_frozen(c, l->parent);
 	else if (!ino || ino->type)
 		fix_stands(c, l, 0, 0, 0);

@@ -42,12 +42,12 @@ static bool check_orphan(struct check *c, uint32_t slot, uint64_t addr, uint64_t
 	if (ino->flags & CHK_LISTED)
 		return chk_report(c, CHECK_ORPHAN_UNMARKED, addr,
 				  "%s: inode %llu is on a list already", who,
-				  (unsigned long long)ino->number);
+				  (unsigned long long)inode_id_number(id));
 	/* A void entry gets nobody deleted: an inode without a name is lost all the same. */
 	if (ino->type && !(ino->flags & CHK_ORPHAN))
 		return chk_report(c, CHECK_ORPHAN_UNMARKED, addr,
 				  "%s: inode %llu is not marked as orphan", who,
-				  (unsigned long long)ino->number);
+				  (unsigned long long)inode_id_number(id));
 	ino->flags |= CHK_LISTED;
 	c->r->orphans++;
 	return false;
@@ -91,19 +91,21 @@ void chk_orphans(struct check *c)
 
 static bool is_root(const struct check *c, const struct chk_inode *ino)
 {
-	return ino->number == inode_id_number(c->s->root);
+	return ino == c->root;
 }
 
 static void check_names_back(struct check *c, struct chk_inode *ino)
 {
 	bool one = ino->type == DT_DIR || ino->nlink <= 1;
+	uint64_t number;
 
 	if (ino->names == 0 || (ino->flags & (CHK_LINKED | CHK_LED_BACK)) || !one)
 		return;
-	if (chk_report(c, CHECK_INODE_NAME_BACK, inode_block_addr(ino->number),
+	number = chk_number(c, ino);
+	if (chk_report(c, CHECK_INODE_NAME_BACK, inode_block_addr(number),
 		       "inode %llu: states directory inode %llu, which does not have it under the "
-		       "name that it states", (unsigned long long)ino->number,
-		       (unsigned long long)inode_id_number(ino->parent)))
+		       "name that it states", (unsigned long long)number,
+		       (unsigned long long)ino->parent))
 		ino->flags |= CHK_RENAME;
 }
 
@@ -117,20 +119,28 @@ static void fix_link_count(struct check *c, uint64_t number, uint32_t nlink)
 	fix_inode(c, d, number);
 }
 
+/* Nothing is to be said of most. */
+static bool one_right_name(const struct check *c, const struct chk_inode *ino)
+{
+	return ino->type && ino->type != DT_DIR && ino->names == 1 && ino->nlink == 1 &&
+	       !(ino->flags & CHK_ORPHAN) && ino->flags & (CHK_LINKED | CHK_LED_BACK) &&
+	       !is_root(c, ino);
+}
+
 static void check_links(struct check *c, struct chk_inode *ino)
 {
-	uint64_t addr = inode_block_addr(ino->number);
+	uint64_t number = chk_number(c, ino), addr = inode_block_addr(number);
 	bool named = ino->names || is_root(c, ino);
 	uint32_t want = ino->names;
 
 	if (!ino->type || ino->flags & CHK_CHILDREN)
 		return;
 	if (ino->flags & CHK_ORPHAN && !(ino->flags & CHK_LISTED) &&
-	    chk_report(c, CHECK_ORPHAN_LOST, addr, "inode %llu", (unsigned long long)ino->number))
+	    chk_report(c, CHECK_ORPHAN_LOST, addr, "inode %llu", (unsigned long long)number))
 		ino->flags |= CHK_RELIST;
 	if (!named && !(ino->flags & (CHK_LISTED | CHK_ORPHAN))) {
 		if (chk_report(c, CHECK_INODE_NO_NAME, addr, "inode %llu: link count %u, no name "
-			       "found", (unsigned long long)ino->number, ino->nlink))
+			       "found", (unsigned long long)number, ino->nlink))
 			ino->flags |= CHK_RECONNECT;
 		return;
 	}
@@ -138,16 +148,16 @@ static void check_links(struct check *c, struct chk_inode *ino)
 		want = named ? 2 + ino->subdirs : 0;
 	if (ino->nlink != want &&
 	    chk_report(c, CHECK_INODE_LINKS, addr, "inode %llu: link count: expected %u, found %u",
-		       (unsigned long long)ino->number, want, ino->nlink)) {
+		       (unsigned long long)number, want, ino->nlink)) {
 		/* Who is being deleted gets no name back. */
 		if (ino->flags & CHK_ORPHAN && !ino->nlink)
 			ino->flags |= CHK_UNLINK;
 		else
-			fix_link_count(c, ino->number, want);
+			fix_link_count(c, number, want);
 	}
 	if (ino->type == DT_DIR && ino->names > (is_root(c, ino) ? 0 : 1) &&
 	    chk_report(c, CHECK_DIR_PARENTS, addr, "directory inode %llu has %u names",
-		       (unsigned long long)ino->number, ino->names))
+		       (unsigned long long)number, ino->names))
 		ino->flags |= CHK_ONE_NAME;
 	if (!is_root(c, ino))
 		check_names_back(c, ino);
@@ -162,7 +172,7 @@ static struct chk_inode *parent_of(struct check *c, const struct chk_inode *ino)
 
 	if (!(ino->flags & CHK_LED_BACK))
 		return NULL;
-	up = chk_find(c, ino->parent);
+	up = chk_find_number(c, ino->parent);
 	return up && up->type == DT_DIR ? up : NULL;
 }
 
@@ -178,9 +188,9 @@ static void check_path(struct check *c, struct chk_inode *start)
 	}
 	reached = ino && ino->flags & CHK_REACHED;
 	loop = ino && !reached;
-	if (loop && chk_report(c, CHECK_DIR_UNREACHABLE, inode_block_addr(start->number),
+	if (loop && chk_report(c, CHECK_DIR_UNREACHABLE, inode_block_addr(chk_number(c, start)),
 			       "directory inode %llu: its parents lead in a circle",
-			       (unsigned long long)start->number))
+			       (unsigned long long)chk_number(c, start)))
 		start->flags |= CHK_UNLINK | CHK_RECONNECT;
 	for (ino = start; ino && ino->flags & CHK_ON_PATH; ino = parent_of(c, ino)) {
 		ino->flags &= (uint16_t)~CHK_ON_PATH;
@@ -193,6 +203,7 @@ void chk_links(struct check *c)
 {
 	struct chk_inode *root = chk_find(c, c->s->root);
 
+	c->root = chk_find_number(c, inode_id_number(c->s->root));
 	if (root && (root->type == DT_DIR || !root->type))
 		root->flags |= CHK_REACHED;
 	else if (!fix_reference(c, c->s->root, SUPER_ADDR, "the superblock") &&
@@ -200,7 +211,8 @@ void chk_links(struct check *c)
 			    "the root directory is missing"))
 		c->fix->no_root = true;
 	for (size_t i = 0; i < c->inode_count; i++) {
-		check_links(c, &c->inodes[i]);
+		if (!one_right_name(c, &c->inodes[i]))
+			check_links(c, &c->inodes[i]);
 		if (c->inodes[i].type == DT_DIR)
 			check_path(c, &c->inodes[i]);
 	}

@@ -4,11 +4,6 @@
 
 #include "fs/check/fix.h"
 
-static bool all_claimed(const struct chk_part *part)
-{
-	return part->count == BITMAP_BITS;
-}
-
 static uint32_t group_block(const struct check *c, uint32_t ag, uint64_t block)
 {
 	return (uint32_t)(block - (super_ag_addr(c->s, ag) >> BLOCK_SHIFT));
@@ -29,18 +24,13 @@ bool chk_space_ok(struct check *c, uint64_t block, uint64_t count)
 	return copy < block || copy >= block + count;
 }
 
-static struct chk_part *part_get(struct check *c, uint32_t ag, uint32_t index)
+static struct chk_part **part_get(struct check *c, uint32_t ag, uint32_t index)
 {
 	struct chk_group *g = &c->groups[ag];
 
-	if (!g->parts) {
-		g->parts = calloc(super_ag_bitmaps(c->s), sizeof(*g->parts));
-		if (!g->parts)
-			return NULL;
-	}
-	if (!g->parts[index])
-		g->parts[index] = calloc(1, sizeof(**g->parts) + BITMAP_BYTES);
-	return g->parts[index];
+	if (!g->parts)
+		g->parts = calloc(super_ag_bitmaps(c->s), sizeof(struct chk_part *));
+	return g->parts ? &g->parts[index] : NULL;
 }
 
 static void claimed_twice(struct check *c, uint64_t block, const char *who)
@@ -53,37 +43,31 @@ static void claimed_twice(struct check *c, uint64_t block, const char *who)
 }
 
 /*
- * Claims what of the run lies in one part; returns how many blocks that was.
+ * Claims what of the run lies in one word of a bitmap; returns how many blocks that was.
  * *@fresh: becomes false if one of them was claimed before.
  */
-static uint32_t claim_in_part(struct check *c, uint32_t ag, uint32_t first, uint32_t count,
+static uint32_t claim_in_word(struct check *c, uint32_t ag, uint32_t first, uint32_t count,
 			      const char *who, bool *fresh)
 {
-	uint32_t index = first / BITMAP_BITS, bit = first % BITMAP_BITS;
-	struct chk_part *part = part_get(c, ag, index);
-	uint64_t start = super_ag_addr(c->s, ag) >> BLOCK_SHIFT;
-	uint32_t end = BITMAP_BITS - bit < count ? BITMAP_BITS : bit + count;
+	struct chk_part **part = part_get(c, ag, first / BITMAP_BITS);
+	uint32_t w = first % BITMAP_BITS / 64, bit = first % 64;
+	uint32_t here = 64 - bit < count ? 64 - bit : count;
+	uint64_t mask = (here < 64 ? (1ULL << here) - 1 : UINT64_MAX) << bit, old;
+	uint64_t start = (super_ag_addr(c->s, ag) >> BLOCK_SHIFT) + first - bit;
 
 	if (!part) {
 		c->no_memory = true;
 		return count;
 	}
-	for (uint32_t i = bit; i < end; i++) {
-		if (all_claimed(part) || part->bits[i / 8] & 1u << i % 8) {
-			claimed_twice(c, start + (uint64_t)index * BITMAP_BITS + i, who);
+	old = chk_part_word(*part, w);
+	if (chk_part_set(part, w, old | mask))
+		c->no_memory = true;
+	for (uint32_t i = 0; old & mask && i < 64; i++)
+		if (old & mask & 1ULL << i) {
+			claimed_twice(c, start + i, who);
 			*fresh = false;
-			continue;
 		}
-		part->bits[i / 8] |= (uint8_t)(1u << i % 8);
-		part->count++;
-	}
-	if (all_claimed(part)) {
-		struct chk_part *smaller = realloc(part, sizeof(*part));
-
-		if (smaller)
-			c->groups[ag].parts[index] = smaller;
-	}
-	return end - bit;
+	return here;
 }
 
 bool chk_claim(struct check *c, uint64_t block, uint32_t count, const char *who)
@@ -96,7 +80,7 @@ bool chk_claim(struct check *c, uint64_t block, uint32_t count, const char *who)
 		return false;
 	first = group_block(c, ag, block);
 	while (count && !c->no_memory) {
-		uint32_t done = claim_in_part(c, ag, first, count, who, &fresh);
+		uint32_t done = claim_in_word(c, ag, first, count, who, &fresh);
 
 		first += done;
 		count -= done;
@@ -110,7 +94,7 @@ void chk_space_free(struct check *c)
 		uint32_t count = super_ag_bitmaps(c->s);
 
 		for (uint32_t i = 0; c->groups[ag].parts && i < count; i++)
-			free(c->groups[ag].parts[i]);
+			chk_part_free(c->groups[ag].parts[i]);
 		free(c->groups[ag].parts);
 	}
 	free(c->groups);
@@ -188,11 +172,13 @@ void chk_bits_expected(struct check *c, uint32_t ag, uint32_t index, uint8_t *bi
 	const struct chk_part *part = parts ? parts[index] : NULL;
 
 	ag_bitmap_fresh(c->s, ag, c->groups[ag].blocks, index, bits);
-	if (part && all_claimed(part))
-		memset(bits, 0xff, BITMAP_BYTES);
-	else if (part)
-		for (uint32_t i = 0; i < BITMAP_BYTES; i++)
-			bits[i] |= part->bits[i];
+	for (uint32_t w = 0; part && w < PART_WORDS; w++) {
+		le64 word;
+
+		memcpy(&word, bits + w * 8, 8);
+		word = cpu_to_le64(le64_to_cpu(word) | chk_part_word(part, w));
+		memcpy(bits + w * 8, &word, 8);
+	}
 }
 
 /* What is free in a bitmap block that was never initialised; the copy never lies there. */
