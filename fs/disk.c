@@ -211,10 +211,15 @@ static int memory_get(struct disk *d)
 	d->parts = calloc(DISK_PARTS, sizeof(*d->parts));
 	d->slows = calloc(DISK_SLOWS, sizeof(*d->slows));
 	d->bits = calloc(DISK_FILLS, sizeof(*d->bits));
+	d->buckets = calloc(DISK_BUCKETS, sizeof(*d->buckets));
+	d->spaces = calloc(2, sizeof(*d->spaces));
 	d->fresh = d->p.fresh ? d->p.fresh : calloc(1, sizeof(*d->fresh));
-	if (!d->fresh || !d->fills || !d->parts || !d->slows || !d->bits)
+	if (!d->fresh || !d->fills || !d->parts || !d->slows || !d->bits || !d->buckets ||
+	    !d->spaces)
 		return -ENOMEM;
 	disk_fills_init(d);
+	d->space = NULL;
+	d->space_next = d->spaces;
 	list_init(&d->parts_free);
 	for (unsigned int i = 0; i < DISK_PARTS; i++) {
 		disk_req(&d->parts[i].io)->d = d;
@@ -238,6 +243,8 @@ static void memory_put(struct disk *d)
 	free(d->parts);
 	free(d->slows);
 	free(d->bits);
+	free(d->buckets);
+	free(d->spaces);
 	if (d->fresh != d->p.fresh)
 		free(d->fresh);
 	d->fresh = NULL;
@@ -245,6 +252,8 @@ static void memory_put(struct disk *d)
 	d->parts = NULL;
 	d->slows = NULL;
 	d->bits = NULL;
+	d->buckets = NULL;
+	d->spaces = NULL;
 	extents_fini(&d->map);
 }
 
@@ -257,8 +266,8 @@ static void opened(struct reactor_call *c)
 	d->dev.info.size = size;
 	d->writes = d->writes_flushed = 0;
 	/* What an earlier user wrote may be neither durable nor committed. */
-	d->map_changes = 1;
-	d->map_flushed = 0;
+	d->map_changes = d->moves = 1;
+	d->map_flushed = d->moves_flushed = 0;
 	d->lost = d->no_space = false;
 	d->open = true;
 	disk_limits_init(d, &d->p.limits);
@@ -584,6 +593,7 @@ int disk_merge_step(struct disk *d, struct merge *m)
 	else if (open)
 		disk_forget(d, 0, 0);
 	d->map_changes++;
+	d->moves++;
 	meddle_end(d, open);
 	return err;
 }

@@ -1,24 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fs/disk_internal.h"
 
-#define BUCKETS	ARRAY_SIZE(((struct disk *)NULL)->buckets)
+#define FILLS_LOOKED_AT	(2 * DISK_PIECES_MAX)
 
 static struct list *bucket_of(struct disk *d, uint64_t unit)
 {
-	return &d->buckets[unit % BUCKETS];
+	return &d->buckets[unit % DISK_BUCKETS];
 }
 
 void disk_fills_init(struct disk *d)
 {
 	list_init(&d->fills_free);
-	list_init(&d->fills_lru);
-	for (unsigned int i = 0; i < BUCKETS; i++)
+	list_init(&d->fills_clean);
+	list_init(&d->fills_dirty);
+	for (unsigned int i = 0; i < DISK_BUCKETS; i++)
 		list_init(&d->buckets[i]);
-	for (unsigned int i = 0; i < DISK_FILLS; i++) {
-		list_init(&d->fills[i].lru);
-		list_add_tail(&d->fills_free, &d->fills[i].node);
-	}
-	d->fills_used = d->fills_fresh = 0;
+	d->fills_touched = d->fills_used = d->fills_fresh = 0;
 }
 
 struct disk_fill *disk_fill_find(struct disk *d, uint64_t unit)
@@ -75,43 +72,73 @@ static bool fill_may_go(const struct disk *d, const struct disk_fill *fill)
 	return !fill->fresh && !fill->busy && !d->loads;
 }
 
-/* The one that was used least lately, if it can go; not more than a few are looked at. */
-static void make_room(struct disk *d)
+/* Those that were used least lately go, if they can; not more than a few are looked at. */
+void disk_fills_reserve(struct disk *d)
 {
 	struct disk_fill *fill, *tmp;
 	unsigned int looked = 0;
 
-	list_for_each(fill, tmp, &d->fills_lru, lru) {
-		if (fill_may_go(d, fill)) {
-			fill_drop(d, fill);
-			return;
-		}
-		if (++looked == 64)
+	if (d->sending)
+		return;
+	list_for_each(fill, tmp, &d->fills_clean, lru) {
+		if (DISK_FILLS - d->fills_used >= DISK_PIECES_MAX || looked++ == FILLS_LOOKED_AT)
 			break;
+		if (fill_may_go(d, fill))
+			fill_drop(d, fill);
 	}
+}
+
+/* NULL: there is none until a commit has ended. */
+static struct disk_fill *fill_take(struct disk *d)
+{
+	struct disk_fill *fill;
+
+	if (!list_empty(&d->fills_free)) {
+		fill = list_first(&d->fills_free, struct disk_fill, node);
+		list_del(&fill->node);
+		return fill;
+	}
+	/* Memory that was never used is taken last. */
+	if (d->fills_touched < DISK_FILLS)
+		return &d->fills[d->fills_touched++];
 	disk_slow_commit(d);
+	return NULL;
 }
 
 struct disk_fill *disk_fill_add(struct disk *d, uint64_t unit, const struct map_entry *e)
 {
-	struct disk_fill *fill;
+	struct disk_fill *fill = fill_take(d);
 
-	if (list_empty(&d->fills_free))
-		make_room(d);
-	if (list_empty(&d->fills_free))
+	if (!fill)
 		return NULL;
-	fill = list_first(&d->fills_free, struct disk_fill, node);
-	list_del(&fill->node);
 	fill->unit = unit;
 	fill->block = e->block;
 	fill->valid = e->valid;
 	fill->fresh = fill->committing = fill->busy = 0;
 	fresh_begin(d, fill);
-	list_add_tail(bucket_of(d, unit), &fill->node);
-	list_add_tail(&d->fills_lru, &fill->lru);
+	list_add_head(bucket_of(d, unit), &fill->node);
+	list_add_tail(&d->fills_clean, &fill->lru);
 	d->fills_used++;
 	return fill;
 }
+
+/* ---- by the cache of the map ---- */
+
+bool disk_unit_shows_parent(struct disk *d, uint64_t unit)
+{
+	uint64_t block = unit * UNIT_BLOCKS, end = block + UNIT_BLOCKS;
+	struct extent e;
+
+	for (; block < end; block += e.len) {
+		if (!extents_find(&d->map, block, &e))
+			e.len = 1;
+		else if (e.kind == EXTENT_BELOW)
+			return true;
+	}
+	return false;
+}
+
+/* ---- being written ---- */
 
 void disk_fill_begin(struct disk_fill *fill, uint64_t bits)
 {
@@ -137,13 +164,14 @@ void disk_fill_end(struct disk *d, struct disk_fill *fill, uint64_t bits, int er
 {
 	fill->busy &= ~bits;
 	if (!err) {
-		if (!fill->fresh)
+		if (!fill->fresh) {
 			d->fills_fresh++;
+			list_del(&fill->lru);
+			list_add_tail(&d->fills_dirty, &fill->lru);
+		}
 		fill->fresh |= bits;
 		fresh_note(d, fill);
 		cache_own(d, fill, bits);
-		list_del(&fill->lru);
-		list_add_tail(&d->fills_lru, &fill->lru);
 		disk_tick_set(d);
 		if (d->fills_fresh > DISK_FILLS / 2)
 			disk_slow_commit(d);
@@ -156,11 +184,7 @@ unsigned int disk_fills_collect(struct disk *d, struct disk_bits *bits)
 	struct disk_fill *fill, *tmp;
 	unsigned int n = 0;
 
-	if (!d->fills_fresh)
-		return 0;
-	list_for_each(fill, tmp, &d->fills_lru, lru) {
-		if (!fill->fresh)
-			continue;
+	list_for_each(fill, tmp, &d->fills_dirty, lru) {
 		fill->committing = fill->fresh;
 		bits[n++] = (struct disk_bits){ fill->unit, fill->fresh };
 	}
@@ -171,7 +195,7 @@ void disk_fills_committed(struct disk *d, int err)
 {
 	struct disk_fill *fill, *tmp;
 
-	list_for_each(fill, tmp, &d->fills_lru, lru) {
+	list_for_each(fill, tmp, &d->fills_dirty, lru) {
 		uint64_t bits = fill->committing;
 
 		fill->committing = 0;
@@ -180,8 +204,11 @@ void disk_fills_committed(struct disk *d, int err)
 		fill->valid |= bits;
 		fill->fresh &= ~bits;
 		fresh_note(d, fill);
-		if (!fill->fresh)
-			d->fills_fresh--;
+		if (fill->fresh)
+			continue;
+		d->fills_fresh--;
+		list_del(&fill->lru);
+		list_add_tail(&d->fills_clean, &fill->lru);
 		if (fill->valid == ~0ULL && fill_may_go(d, fill))
 			fill_drop(d, fill);
 	}
@@ -191,9 +218,12 @@ void disk_fills_drop(struct disk *d, uint64_t first, uint64_t end)
 {
 	struct disk_fill *fill, *tmp;
 
-	list_for_each(fill, tmp, &d->fills_lru, lru)
+	list_for_each(fill, tmp, &d->fills_clean, lru)
 		if (fill->unit >= first && fill->unit < end)
 			fill_drop(d, fill);
+	/* Nobody else knows of fresh blocks: whoever drops their units has committed them. */
+	list_for_each(fill, tmp, &d->fills_dirty, lru)
+		assert(fill->unit < first || fill->unit >= end);
 }
 
 void disk_fills_overlay(struct disk *d, uint64_t first, uint64_t end)

@@ -21,11 +21,13 @@
 #define DISK_PIECES_MAX	32u	/* of one request; what is in more goes to a worker */
 #define DISK_PART_IOVS	64u
 #define DISK_FILLS	DISK_FRESH_MAX
+#define DISK_BUCKETS	1024u	/* of fills, by unit */
 #define DISK_SLOWS	16u	/* slow operations at a time */
 #define DISK_BATCH	64u	/* requests to the lower device in one go */
 #define DISK_MAP_BYTES	(48 * MIB)
 #define DISK_LOAD_UNITS	128u	/* that a miss looks up */
 #define DISK_SPACE_UNITS 4u	/* allocated together at least: 1 MiB */
+#define DISK_SPACE_RANGES 32u	/* such megabytes, in one operation */
 #define DISK_CHUNK_BYTES (128 * MIB)	/* of a discard, in one go */
 #define DISK_TICK_NS	NSEC_PER_SEC
 
@@ -67,10 +69,10 @@ static inline struct disk_req *disk_req(struct blk_io *io)
  */
 struct disk_fill {
 	struct list	node;		/* in the bucket, or free */
-	struct list	lru;
+	struct list	lru;		/* of those with fresh blocks, or of those without */
 	uint64_t	unit;
 	uint64_t	block;		/* first block on the device */
-	uint64_t	valid;		/* in the map */
+	uint64_t	valid;		/* in the map; others may be: then they are set once more */
 	uint64_t	fresh;		/* written, not in the map yet */
 	uint64_t	committing;	/* of these, on their way into it */
 	uint64_t	busy;
@@ -102,6 +104,21 @@ enum disk_slow_kind {
 	SLOW_WRITE,	/* the first to a part of a block, or in too many pieces */
 };
 
+/* Units [@first, @end) get space; what a worker found and made of them. */
+struct disk_range {
+	uint64_t	first, end;
+	uint64_t	wanted;		/* the unit that cannot do without */
+	uint64_t	reached;	/* the unit that was not done any more */
+	int		err;
+	struct map_entry e[UNITS_MAX];
+};
+
+/* What is asked for while one operation is under way is the next one: durable by one commit. */
+struct disk_space {
+	unsigned int	count;
+	struct disk_range ranges[DISK_SPACE_RANGES];
+};
+
 /* An operation on a worker thread. */
 struct disk_slow {
 	struct work	work;
@@ -119,10 +136,10 @@ struct disk_slow {
 	/* SLOW_LOAD */
 	struct extent	*found;
 	unsigned int	found_count;
-	/* SLOW_SPACE */
-	struct map_entry space[UNITS_MAX];
-	uint64_t	wanted;		/* the unit that cannot do without */
-	bool		allocated;	/* the map has changed */
+	struct disk_space *space;	/* SLOW_SPACE: the ranges that it is for */
+	uint64_t	covers_moves;	/* d->moves when it began; of SLOW_COMMIT too */
+	bool		room_counts;	/* SLOW_LOAD: as it began, all space was durable … */
+	uint64_t	spaces_begun;	/* … and d->spaces_begun was that */
 	/* SLOW_COMMIT, and before each exclusive one */
 	struct disk_bits *bits;		/* the disk's only array of them */
 	unsigned int	bits_count;
@@ -144,10 +161,12 @@ struct disk {
 	uint64_t	kept_writers, kept_strangers;	/* its writers_ever, its lock_strangers() */
 
 	struct extents	map;
-	struct disk_fill *fills;	/* memory of all */
-	struct list	fills_free, fills_lru;
-	struct list	buckets[256];
+	struct disk_fill *fills;	/* memory of all … */
+	unsigned int	fills_touched;	/* … of which so many were in use ever */
+	struct list	fills_free, fills_clean, fills_dirty;
+	struct list	*buckets;
 	struct disk_fresh *fresh;	/* p.fresh, or our own; entry i is fill i's */
+	bool		sending;	/* a request is planned and cut to pieces: fills stay */
 	unsigned int	fills_used;
 	unsigned int	fills_fresh;	/* that have fresh blocks */
 	struct disk_part *parts;
@@ -161,6 +180,9 @@ struct disk {
 	struct disk_bits *bits;
 	bool		committing;	/* a SLOW_COMMIT is active */
 	bool		commit_wanted;
+	struct disk_space *spaces;	/* memory of the one under way and the next */
+	struct disk_space *space, *space_next;	/* NULL: none is under way */
+	uint64_t	spaces_begun;	/* such operations */
 	bool		space_exact;	/* there is little: no more than what is needed now */
 	uint64_t	space_end;	/* unit behind the last that got space … */
 	unsigned int	space_ahead;	/* … and for how many the next in turn gets some */
@@ -176,6 +198,8 @@ struct disk {
 	uint64_t	writes_flushed;	/* of these, durable */
 	uint64_t	map_changes;	/* of the map, not durable yet beyond … */
 	uint64_t	map_flushed;
+	uint64_t	moves;		/* of these, those that may have given units their space … */
+	uint64_t	moves_flushed;
 	bool		lost, no_space;
 	bool		open;		/* owner's view of f */
 
@@ -263,6 +287,16 @@ void disk_fail_waiting(struct disk *d, uint64_t first, uint64_t end, bool writes
 void disk_fills_init(struct disk *d);
 struct disk_fill *disk_fill_find(struct disk *d, uint64_t unit);
 
+/**
+ * disk_fills_reserve() - makes room for the fills of one request, if that can be.  No fill goes
+ * between a request's plan and the sending of its pieces, not even for a request that is submitted
+ * by somebody's done() meanwhile.
+ */
+void disk_fills_reserve(struct disk *d);
+
+/** disk_unit_shows_parent() - something of @unit is known to lie in a parent image. */
+bool disk_unit_shows_parent(struct disk *d, uint64_t unit);
+
 /** disk_fill_add() - NULL: all are in use, a commit has been asked for. */
 struct disk_fill *disk_fill_add(struct disk *d, uint64_t unit, const struct map_entry *e);
 
@@ -287,6 +321,8 @@ void disk_fills_overlay(struct disk *d, uint64_t first, uint64_t end);
 /** disk_slow_load(), disk_slow_space() - begun if that can be now; who needs it waits. */
 void disk_slow_load(struct disk *d, uint64_t unit);
 void disk_slow_space(struct disk *d, uint64_t unit, uint64_t end);
+/** disk_space_run() - begins what disk_slow_space() was asked for, if nothing is in its way. */
+void disk_space_run(struct disk *d);
 
 /** disk_slow_commit() - @flush: and durable. */
 void disk_slow_commit(struct disk *d);

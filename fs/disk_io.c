@@ -207,7 +207,7 @@ void disk_ended(struct reactor_call *call)
 
 /* ---- sending ---- */
 
-void disk_send(struct disk *d)
+static void send_batch(struct disk *d)
 {
 	struct blk_io *batch[DISK_BATCH];
 	unsigned int n = d->batch_count;
@@ -220,12 +220,18 @@ void disk_send(struct disk *d)
 	blkdev_submit(d->lower, batch, n);
 }
 
+void disk_send(struct disk *d)
+{
+	send_batch(d);
+	disk_space_run(d);
+}
+
 static void send_io(struct disk *d, struct blk_io *io)
 {
 	io->done = lower_done;
 	d->batch[d->batch_count++] = io;
 	if (d->batch_count == DISK_BATCH)
-		disk_send(d);
+		send_batch(d);
 }
 
 /* ---- pieces ---- */
@@ -327,7 +333,7 @@ static void send_read(struct disk *d, struct blk_io *io)
 		assert(found);
 		n = (uint64_t)e.len * BLOCK_SIZE - pos % BLOCK_SIZE;
 		n = n < end - pos ? n : end - pos;
-		if (e.kind == EXTENT_ZERO)
+		if (e.kind == EXTENT_ZERO || e.kind == EXTENT_ROOM)
 			cursor_zero(&c, n);
 		else
 			send_pieces(d, io, &c, ((uint64_t)e.block << BLOCK_SHIFT) + pos % BLOCK_SIZE,
@@ -409,15 +415,21 @@ static enum plan plan_read(struct disk *d, const struct blk_io *io)
 	return plan_pieces(d, io, pieces);
 }
 
-/* Which of the blocks @mask of @unit are the image's own, by the cache. */
-static enum plan plan_own(struct disk *d, uint64_t unit, uint64_t mask, uint64_t *own,
+/* What the cache says of blocks of a unit. */
+struct unit_view {
+	uint64_t own;		/* the image's own */
+	uint64_t room;		/* of the rest, those that have their space: the unit's at … */
+	uint64_t block;
+};
+
+static enum plan plan_own(struct disk *d, uint64_t unit, uint64_t mask, struct unit_view *view,
 			  unsigned int *pieces)
 {
 	uint64_t block = unit * UNIT_BLOCKS + (uint64_t)__builtin_ctzll(mask);
 	uint64_t end = unit * UNIT_BLOCKS + 64 - (uint64_t)__builtin_clzll(mask);
 	struct extent e;
 
-	*own = 0;
+	*view = (struct unit_view){ 0 };
 	for (; block < end; block += e.len) {
 		uint32_t first = (uint32_t)(block - unit * UNIT_BLOCKS), stop;
 
@@ -427,21 +439,40 @@ static enum plan plan_own(struct disk *d, uint64_t unit, uint64_t mask, uint64_t
 		}
 		stop = e.len < end - block ? first + e.len : (uint32_t)(end - unit * UNIT_BLOCKS);
 		if (e.kind == EXTENT_OWN)
-			*own |= block_mask(first, stop);
+			view->own |= block_mask(first, stop);
+		if (e.kind == EXTENT_ROOM) {
+			view->room |= block_mask(first, stop);
+			view->block = e.block - first;
+		}
 		++*pieces;
 	}
 	return PLAN_GO;
 }
 
-static bool has_part_of(uint64_t pos, uint64_t unit, uint64_t own)
+/* Whether there is a part of a block of @unit at @pos that is not the image's own yet. */
+static bool has_part_of(struct disk *d, uint64_t pos, uint64_t unit, uint64_t own)
 {
-	return pos % BLOCK_SIZE && pos / UNIT_SIZE == unit &&
-	       !(own >> (pos % UNIT_SIZE / BLOCK_SIZE) & 1);
+	struct extent e;
+
+	if (pos % BLOCK_SIZE == 0 || pos / UNIT_SIZE != unit ||
+	    own >> (pos % UNIT_SIZE / BLOCK_SIZE) & 1)
+		return false;
+	/* A fill need not know of all. */
+	return !extents_find(&d->map, pos / BLOCK_SIZE, &e) || e.kind != EXTENT_OWN;
+}
+
+/* A fill of a unit that has its space.  NULL: not now. */
+static struct disk_fill *fill_known(struct disk *d, uint64_t unit, const struct unit_view *view)
+{
+	struct map_entry e = { .block = view->block, .valid = view->own, .order = UNIT_ORDER };
+
+	return disk_fill_add(d, unit, &e);
 }
 
 static enum plan plan_write(struct disk *d, const struct blk_io *io)
 {
-	uint64_t end = io->off + io->len, first = io->off / UNIT_SIZE, unit, own, mask, last;
+	uint64_t end = io->off + io->len, first = io->off / UNIT_SIZE, unit, mask, last;
+	struct unit_view view = { 0 };
 	unsigned int pieces = 0;
 	struct disk_fill *fill;
 	enum plan plan;
@@ -456,36 +487,30 @@ static enum plan plan_write(struct disk *d, const struct blk_io *io)
 		if (fill) {
 			if (fill->busy & mask)
 				return PLAN_WAIT;
-			own = fill->valid | fill->fresh;
+			view.own = fill->valid | fill->fresh;
 			pieces++;
 		} else {
-			plan = plan_own(d, unit, mask, &own, &pieces);
+			plan = plan_own(d, unit, mask, &view, &pieces);
 			if (plan != PLAN_GO)
 				return plan;
 		}
-		if (has_part_of(io->off, unit, own) || has_part_of(end, unit, own))
+		if (has_part_of(d, io->off, unit, view.own) || has_part_of(d, end, unit, view.own))
 			return PLAN_WORKER;
-		if (!fill && mask & ~own) {
+		if (fill || !(mask & ~view.own))
+			continue;
+		if (mask & ~view.own & ~view.room)
 			disk_slow_space(d, unit, last + 1);
-			return PLAN_WAIT;
-		}
+		else if (fill_known(d, unit, &view))
+			continue;
+		return PLAN_WAIT;
 	}
 	return plan_pieces(d, io, pieces);
 }
 
-static void start_pieces(struct disk *d, struct blk_io *io)
+static void send_all(struct disk *d, struct blk_io *io)
 {
-	enum plan plan = io->op == BLK_READ ? plan_read(d, io) : plan_write(d, io);
 	struct disk_req *q = disk_req(io);
 
-	if (plan == PLAN_WORKER &&
-	    disk_slow_exclusive(d, io->op == BLK_READ ? SLOW_READ : SLOW_WRITE, io, io->off,
-				io->len))
-		return;
-	if (plan != PLAN_GO) {
-		wait_for_it(d, io);
-		return;
-	}
 	flight_begin(d, io);
 	q->pending = 1;
 	q->err = 0;
@@ -495,6 +520,25 @@ static void start_pieces(struct disk *d, struct blk_io *io)
 		send_write(d, io);
 	if (--q->pending == 0)
 		disk_finish(d, io, q->err);
+}
+
+static void start_pieces(struct disk *d, struct blk_io *io)
+{
+	bool nested = d->sending;
+	enum plan plan;
+
+	disk_fills_reserve(d);
+	d->sending = true;
+	plan = io->op == BLK_READ ? plan_read(d, io) : plan_write(d, io);
+	if (plan == PLAN_GO)
+		send_all(d, io);
+	d->sending = nested;
+	if (plan == PLAN_WORKER &&
+	    disk_slow_exclusive(d, io->op == BLK_READ ? SLOW_READ : SLOW_WRITE, io, io->off,
+				io->len))
+		return;
+	if (plan != PLAN_GO)
+		wait_for_it(d, io);
 }
 
 static void start_rw(struct disk *d, struct blk_io *io)

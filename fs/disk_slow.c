@@ -7,6 +7,7 @@
  * changes what is where: it waits until the requests that had begun before it, and the other
  * operations, have ended; requests to its units, and new operations, wait for it.
  */
+#include "base/mutant.h"
 #include "fs/disk_internal.h"
 
 static uint64_t disk_units(const struct disk *d)
@@ -83,16 +84,27 @@ void disk_slow_load(struct disk *d, uint64_t unit)
 	s = slow_get(d, SLOW_LOAD, unit, end < disk_units(d) ? end : disk_units(d));
 	if (!s)
 		return;
+	s->room_counts = !d->space && d->moves == d->moves_flushed;
+	s->spaces_begun = d->spaces_begun;
 	STAT_ADD(d->stats.misses, 1);
 	shared_begin(d, s);
 }
 
+/*
+ * Space that is not durable yet must not be written to, or a process that is killed leaves a note of
+ * what is nobody's (SPACE makes sure of it): then it is as if there was none.
+ */
 static void load_end(struct disk *d, struct disk_slow *s)
 {
+	bool room_counts = s->room_counts && s->spaces_begun == d->spaces_begun;
+
 	for (unsigned int i = 0; i < s->found_count; i++) {
 		const struct extent *e = &s->found[i];
+		enum extent_kind kind = (enum extent_kind)e->kind;
 
-		extents_set(&d->map, e->start, e->len, e->kind, e->block);
+		if (kind == EXTENT_ROOM && !room_counts && !MUTANT("room-undurable"))
+			kind = EXTENT_ZERO;
+		extents_set(&d->map, e->start, e->len, kind, e->block);
 	}
 	free(s->found);
 	s->found = NULL;
@@ -105,6 +117,14 @@ static void load_end(struct disk *d, struct disk_slow *s)
 
 /* ---- space ---- */
 
+static bool is_asked_for(const struct disk_space *space, uint64_t first, uint64_t end)
+{
+	for (unsigned int i = 0; space && i < space->count; i++)
+		if (space->ranges[i].first < end && space->ranges[i].end > first)
+			return true;
+	return false;
+}
+
 /*
  * @unit needs some, and those up to @end will.  A megabyte at a time, as near together as the
  * file is written; more where it is written in turn.
@@ -112,10 +132,8 @@ static void load_end(struct disk *d, struct disk_slow *s)
 void disk_slow_space(struct disk *d, uint64_t unit, uint64_t end)
 {
 	uint64_t first = ALIGN_DOWN(unit, DISK_SPACE_UNITS), all = disk_units(d);
-	struct disk_slow *s;
+	struct disk_space *space = d->space_next;
 
-	if (d->exclusive || d->no_space)
-		return;
 	if (unit == d->space_end)
 		d->space_ahead = UNITS_MAX;
 	else
@@ -127,20 +145,40 @@ void disk_slow_space(struct disk *d, uint64_t unit, uint64_t end)
 		first = unit;
 		end = unit + 1;
 	}
-	if (is_active(d, SLOW_SPACE, first, end))
+	if (is_asked_for(d->space, first, end) || is_asked_for(space, first, end) ||
+	    space->count == DISK_SPACE_RANGES)
 		return;
-	s = slow_get(d, SLOW_SPACE, first, end);
-	if (!s)
-		return;
-	s->wanted = unit;
+	space->ranges[space->count++] = (struct disk_range){ .first = first, .end = end,
+							     .wanted = unit };
 	d->space_end = end;
+}
+
+void disk_space_run(struct disk *d)
+{
+	struct disk_space *space = d->space_next;
+	struct disk_slow *s;
+
+	if (!d->open || !space->count || d->space)
+		return;
+	s = d->exclusive || d->pauses || d->no_space ? NULL : slow_get(d, SLOW_SPACE, 0, 0);
+	if (!s) {
+		/* Who wants it waits, and asks again when that is over. */
+		space->count = 0;
+		return;
+	}
+	s->space = d->space = space;
+	s->covers_moves = d->moves;
+	s->flush = d->moves != d->moves_flushed;
+	d->spaces_begun++;
+	d->space_next = space == d->spaces ? d->spaces + 1 : d->spaces;
+	d->space_next->count = 0;
 	shared_begin(d, s);
 }
 
-static void space_is_short(struct disk *d, struct disk_slow *s)
+static void space_is_short(struct disk *d, const struct disk_range *r)
 {
 	if (d->p.enospc == DISK_ENOSPC_REPORT) {
-		disk_fail_waiting(d, s->first, s->end, true, -ENOSPC);
+		disk_fail_waiting(d, r->first, r->end, true, -ENOSPC);
 		return;
 	}
 	if (!d->stats.no_space) {
@@ -164,29 +202,12 @@ static void space_is_back(struct disk *d)
 		d->p.events.no_space(d->p.arg, false);
 }
 
-static void space_end(struct disk *d, struct disk_slow *s)
+/* What units of @r got, or had. */
+static void range_use(struct disk *d, const struct disk_range *r)
 {
-	struct disk_fill *fill;
-
-	if (s->err == -ENOSPC && s->end - s->first > 1) {
-		d->space_exact = true;	/* there may be enough for the one, or it has some */
-		return;
-	}
-	if (s->err == -ENOSPC) {
-		space_is_short(d, s);
-		return;
-	}
-	if (s->err) {
-		disk_fail_waiting(d, s->first, s->end, true, s->err);
-		return;
-	}
-	/* Only neighbours before it got some, or had some: again, without them. */
-	d->space_exact = s->reached <= s->wanted;
-	if (d->space_exact)
-		return;
-	space_is_back(d);
-	for (uint64_t unit = s->first; unit < s->reached; unit++) {
-		const struct map_entry *e = &s->space[unit - s->first];
+	disk_fills_reserve(d);
+	for (uint64_t unit = r->first; unit < r->reached; unit++) {
+		const struct map_entry *e = &r->e[unit - r->first];
 
 		if (!e->block || disk_fill_find(d, unit))
 			continue;
@@ -195,11 +216,43 @@ static void space_end(struct disk *d, struct disk_slow *s)
 			extents_forget(&d->map, unit * UNIT_BLOCKS, UNIT_BLOCKS);
 			continue;
 		}
-		fill = disk_fill_add(d, unit, e);
-		if (!fill)
-			break;
+		/* Only of what reads as zeros: @e may be older than fills that came and went. */
+		extents_room(&d->map, unit * UNIT_BLOCKS, UNIT_BLOCKS, e->block);
+		if (unit == r->wanted || disk_unit_shows_parent(d, unit))
+			disk_fill_add(d, unit, e);
 	}
-	disk_fills_overlay(d, s->first, s->reached);
+	disk_fills_overlay(d, r->first, r->reached);
+}
+
+/* Return: false if its unit has to be tried alone. */
+static bool range_end(struct disk *d, const struct disk_range *r)
+{
+	if (r->err == -ENOSPC && r->end - r->first > 1)
+		return false;	/* there may be enough for the one, or it has some */
+	if (r->err == -ENOSPC) {
+		space_is_short(d, r);
+	} else if (r->err) {
+		disk_fail_waiting(d, r->first, r->end, true, r->err);
+	} else if (r->reached <= r->wanted) {
+		return false;	/* only neighbours before it got some, or had some */
+	} else {
+		space_is_back(d);
+		range_use(d, r);
+	}
+	return true;
+}
+
+static void space_end(struct disk *d, struct disk_slow *s)
+{
+	bool exact = false;
+
+	d->space = NULL;
+	if (!s->err && s->flush && s->covers_moves > d->moves_flushed)
+		d->moves_flushed = s->covers_moves;
+	for (unsigned int i = 0; i < s->space->count; i++)
+		if (!range_end(d, &s->space->ranges[i]))
+			exact = true;
+	d->space_exact = exact;
 }
 
 /* ---- commit, flush ---- */
@@ -223,6 +276,7 @@ void disk_slow_commit(struct disk *d)
 	d->map_changes += s->bits_count != 0;
 	s->covers = d->writes;
 	s->covers_map = d->map_changes;
+	s->covers_moves = d->moves;
 	shared_begin(d, s);
 }
 
@@ -234,8 +288,11 @@ static void commit_end(struct disk *d, struct disk_slow *s)
 	disk_fills_committed(d, s->err);
 	if (s->flush && !s->err)
 		d->writes_flushed = s->covers;
-	if ((s->flush || s->bits_count) && !s->err)
+	if ((s->flush || s->bits_count) && !s->err) {
 		d->map_flushed = s->covers_map;
+		if (s->covers_moves > d->moves_flushed)
+			d->moves_flushed = s->covers_moves;
+	}
 	list_init(&all);
 	list_splice_tail(&all, &d->flushing);
 	while (!list_empty(&all)) {
@@ -310,9 +367,10 @@ static void exclusive_end(struct disk *d, struct disk_slow *s)
 		disk_fills_drop(d, s->first, s->end);
 		extents_forget(&d->map, s->first * UNIT_BLOCKS, (s->end - s->first) * UNIT_BLOCKS);
 		d->map_changes++;
+		d->moves++;
 	}
 	if (err == -ENOSPC && d->p.enospc == DISK_ENOSPC_PAUSE) {
-		space_is_short(d, s);
+		space_is_short(d, &(struct disk_range){ .first = s->first, .end = s->end });
 		again = true;
 	} else if (!err && (s->kind == SLOW_DISCARD || s->kind == SLOW_ZERO)) {
 		q->next = s->off + s->len - io->off;

@@ -25,6 +25,16 @@ static bool run_add(struct disk_slow *s, uint64_t block, uint64_t len, enum exte
 	return true;
 }
 
+/* What is not the image's own reads as zeros: with space for its first write, or without. */
+static bool add_zeros(struct disk_slow *s, const struct map_entry *e, uint64_t unit, uint32_t i,
+		      uint32_t run)
+{
+	bool room = e->block && e->order == UNIT_ORDER;
+
+	return run_add(s, unit * UNIT_BLOCKS + i, run, room ? EXTENT_ROOM : EXTENT_ZERO,
+		       room ? e->block + i : 0);
+}
+
 /* A unit of an image that shows its parent, block by block. */
 static int load_through(struct disk_slow *s, struct fs *fs, struct inode *ino, uint64_t unit,
 			const struct map_entry *e)
@@ -33,10 +43,10 @@ static int load_through(struct disk_slow *s, struct fs *fs, struct inode *ino, u
 	int err = image_resolve(fs, ino, unit, ~0ULL, e, addr);
 
 	for (uint32_t i = 0; !err && i < UNIT_BLOCKS; i++) {
-		enum extent_kind kind = e->valid >> i & 1 ? EXTENT_OWN :
-					addr[i] ? EXTENT_BELOW : EXTENT_ZERO;
+		enum extent_kind kind = e->valid >> i & 1 ? EXTENT_OWN : EXTENT_BELOW;
 
-		if (!run_add(s, unit * UNIT_BLOCKS + i, 1, kind, addr[i] >> BLOCK_SHIFT))
+		if (addr[i] ? !run_add(s, unit * UNIT_BLOCKS + i, 1, kind, addr[i] >> BLOCK_SHIFT) :
+			      !add_zeros(s, e, unit, i, 1))
 			return -E2BIG;
 	}
 	return err;
@@ -53,8 +63,8 @@ static int load_unit(struct disk_slow *s, struct fs *fs, struct inode *ino, uint
 		return load_through(s, fs, ino, unit, &e);
 	for (uint32_t i = 0; !err && i < UNIT_BLOCKS; i += run) {
 		run = entry_run(&e, i, UNIT_BLOCKS - i, &valid);
-		if (!run_add(s, unit * UNIT_BLOCKS + i, run, valid ? EXTENT_OWN : EXTENT_ZERO,
-			     valid ? e.block + i : 0))
+		if (valid ? !run_add(s, unit * UNIT_BLOCKS + i, run, EXTENT_OWN, e.block + i) :
+			    !add_zeros(s, &e, unit, i, run))
 			return -E2BIG;
 	}
 	return err;
@@ -92,22 +102,23 @@ static int work_load(struct disk_slow *s)
 
 /* ---- space ---- */
 
-static int space_once(struct disk_slow *s, struct fs *fs, struct inode *ino)
+static int space_once(struct fs *fs, struct inode *ino, struct disk_range *r, bool *allocated)
 {
 	struct units u;
 	int err = file_wrlock(fs, ino);
 
 	if (err)
 		return err;
-	err = units_load(fs, ino, s->first, s->end - s->first, &u);
+	err = units_load(fs, ino, r->first, r->end - r->first, &u);
 	if (!err)
 		err = units_reserve(fs, ino, &u, UNIT_ORDER);
-	s->allocated = u.fresh_count;
-	if (!err && u.fresh_count)
+	if (!err && u.fresh_count) {
+		*allocated = true;
 		err = units_commit(fs, ino, &u, 0);
+	}
 	if (!err) {
-		s->reached = s->first + u.count;
-		memcpy(s->space, u.e, sizeof(s->space));
+		r->reached = r->first + u.count;
+		memcpy(r->e, u.e, sizeof(r->e));
 	}
 	file_wrunlock(fs, ino);
 	return err;
@@ -116,15 +127,23 @@ static int space_once(struct disk_slow *s, struct fs *fs, struct inode *ino)
 static int work_space(struct disk_slow *s)
 {
 	struct fs *fs = s->d->fs;
+	struct inode *ino = s->d->f->ino;
+	bool allocated = false;
 	int err = fs_may_write(fs);
 
-	if (!err)
-		err = space_once(s, fs, s->d->f->ino);
-	if (err == -ENOSPC && fs_make_space(fs))
-		err = space_once(s, fs, s->d->f->ino);
+	for (unsigned int i = 0; !err && i < s->space->count; i++) {
+		struct disk_range *r = &s->space->ranges[i];
+
+		r->err = space_once(fs, ino, r, &allocated);
+		if (r->err == -ENOSPC && fs_make_space(fs))
+			r->err = space_once(fs, ino, r, &allocated);
+		r->err = fs_result(fs, r->err);
+	}
 	/* Whose blocks are written before the map has them may be killed: the space stays the file's. */
-	if (!err && s->allocated)
-		err = file_fsync(fs, s->d->f->ino, true);
+	if (!err && (allocated || (s->flush && !MUTANT("moved-undurable"))))
+		err = file_fsync(fs, ino, true);
+	for (unsigned int i = 0; err && i < s->space->count; i++)
+		s->space->ranges[i].err = fs_result(fs, err);
 	return err;
 }
 

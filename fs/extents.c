@@ -322,11 +322,66 @@ void extents_forget(struct extents *x, uint64_t start, uint64_t len)
 	}
 }
 
+/* Appends @e to the @n runs at @runs, or to the last of them.  Return: how many they are then. */
+static unsigned int run_append(struct extent *runs, unsigned int n, const struct extent *e)
+{
+	if (n && follows(&runs[n - 1], e)) {
+		runs[n - 1].len += e->len;
+		return n;
+	}
+	runs[n] = *e;
+	return n + 1;
+}
+
+/*
+ * @e lies within one run, of another kind, that is not at an edge of its chunk: what a first write
+ * does, with one search.  false: it is to be set as anything else.
+ */
+static bool set_within(struct extents *x, const struct extent *e)
+{
+	struct extent runs[5], rest;
+	struct extents_chunk *c;
+	struct extent *old;
+	unsigned int n = 0;
+	struct place p;
+
+	old = seek(x, e->start, &p);
+	if (!old || old->start > e->start || run_end(old) < run_end(e))
+		return false;
+	c = x->chunks[p.chunk];
+	if (!p.run || p.run + 1 == c->count || c->count + 2 > EXTENTS_CHUNK)
+		return false;
+	n = run_append(runs, n, old - 1);
+	if (old->start < e->start) {
+		rest = extent_make(old->start, e->start - old->start, old->kind, old->block);
+		n = run_append(runs, n, &rest);
+	}
+	n = run_append(runs, n, e);
+	if (run_end(old) > run_end(e)) {
+		rest = *old;
+		run_advance(&rest, run_end(e) - rest.start);
+		n = run_append(runs, n, &rest);
+	}
+	n = run_append(runs, n, old + 1);
+	/* @n runs for three. */
+	memmove(c->runs + p.run - 1 + n, c->runs + p.run + 2,
+		(c->count - p.run - 2) * sizeof(c->runs[0]));
+	memcpy(c->runs + p.run - 1, runs, n * sizeof(runs[0]));
+	c->count = c->count + n - 3;
+	c->used = 1;
+	return true;
+}
+
 void extents_set(struct extents *x, uint64_t start, uint64_t len, enum extent_kind kind,
 		 uint64_t block)
 {
 	struct extent e;
 
+	if (len <= EXTENT_LEN_MAX) {
+		e = extent_make(start, len, kind, kind == EXTENT_ZERO ? 0 : block);
+		if (len && set_within(x, &e))
+			return;
+	}
 	extents_forget(x, start, len);
 	while (len) {
 		e = extent_make(start, len < EXTENT_LEN_MAX ? len : EXTENT_LEN_MAX, kind,
@@ -338,10 +393,32 @@ void extents_set(struct extents *x, uint64_t start, uint64_t len, enum extent_ki
 	}
 }
 
+void extents_room(struct extents *x, uint64_t start, uint64_t len, uint64_t block)
+{
+	uint64_t at = start, end = start + len, n;
+	struct extent e;
+
+	for (; at < end; at += n) {
+		if (!extents_find(x, at, &e)) {
+			n = 1;
+			continue;
+		}
+		n = e.len < end - at ? e.len : end - at;
+		if (e.kind == EXTENT_ZERO)
+			extents_set(x, at, n, EXTENT_ROOM, block + (at - start));
+	}
+}
+
 void extents_freeze(struct extents *x)
 {
-	for (unsigned int i = 0; i < x->count; i++)
-		for (unsigned int k = 0; k < x->chunks[i]->count; k++)
-			if (x->chunks[i]->runs[k].kind == EXTENT_OWN)
-				x->chunks[i]->runs[k].kind = EXTENT_BELOW;
+	for (unsigned int i = 0; i < x->count; i++) {
+		for (unsigned int k = 0; k < x->chunks[i]->count; k++) {
+			struct extent *e = &x->chunks[i]->runs[k];
+
+			if (e->kind == EXTENT_OWN)
+				e->kind = EXTENT_BELOW;
+			else if (e->kind == EXTENT_ROOM)
+				*e = extent_make(e->start, e->len, EXTENT_ZERO, 0);
+		}
+	}
 }

@@ -17,6 +17,7 @@ enum extent_kind {
 	EXTENT_ZERO	= 0,	/* reads as zeros; the first write is still to come */
 	EXTENT_OWN	= 1,	/* valid in the image itself: read and overwritten in place */
 	EXTENT_BELOW	= 2,	/* of a parent image: read there, never written */
+	EXTENT_ROOM	= 3,	/* as EXTENT_ZERO, and the first write has its space: @block */
 };
 
 /* Blocks are numbers of 4096 bytes, in the file (@start) and on the device (@block). */
@@ -74,7 +75,16 @@ void extents_set(struct extents *x, uint64_t start, uint64_t len, enum extent_ki
 /** extents_forget() - nothing is known of [@start, @start + @len) any more. */
 void extents_forget(struct extents *x, uint64_t start, uint64_t len);
 
-/** extents_freeze() - a snapshot was made: what was the image's own is its parent's. */
+/**
+ * extents_room() - the file has space for [@start, @start + @len), at @block: what reads as zeros
+ * there is EXTENT_ROOM from now on.  What else is known stays, and so does what is not.
+ */
+void extents_room(struct extents *x, uint64_t start, uint64_t len, uint64_t block);
+
+/**
+ * extents_freeze() - a snapshot was made: what was the image's own is its parent's, space for what
+ * is still to be written too.
+ */
 void extents_freeze(struct extents *x);
 
 /** extents_bytes() - memory in use. */

@@ -29,6 +29,13 @@ static void model_set(uint64_t start, uint64_t len, enum extent_kind kind, uint6
 		model[start + i] = (struct known){ kind, kind == EXTENT_ZERO ? 0 : block + i };
 }
 
+static void model_room(uint64_t start, uint64_t len, uint64_t block)
+{
+	for (uint64_t i = 0; i < len; i++)
+		if (model[start + i].kind == EXTENT_ZERO)
+			model[start + i] = (struct known){ EXTENT_ROOM, block + i };
+}
+
 static void model_forget(uint64_t start, uint64_t len)
 {
 	for (uint64_t i = 0; i < len; i++)
@@ -66,7 +73,7 @@ static unsigned int compare(struct extents *x, bool whole)
 static void step(struct extents *x)
 {
 	uint64_t start = choose(BLOCKS), len = 1 + choose(choose(100) ? 12 : 3000);
-	enum extent_kind kind = (enum extent_kind)choose(3);
+	enum extent_kind kind = (enum extent_kind)choose(4);
 	/* Often what follows its neighbour, so that runs meet. */
 	uint64_t block = choose(2) ? 1000 + start : 1 + choose(1u << 30);
 
@@ -75,6 +82,10 @@ static void step(struct extents *x)
 	case 0:
 		extents_forget(x, start, len);
 		model_forget(start, len);
+		break;
+	case 1:
+		extents_room(x, start, len, block);
+		model_room(start, len, block);
 		break;
 	default:
 		extents_set(x, start, len, kind, block);
@@ -100,9 +111,12 @@ static void answers_are_what_was_told_last(void)
 		CU_ASSERT_EQUAL(compare(&x, true), 0);
 		CU_ASSERT_EQUAL(x.evictions, 0);
 		extents_freeze(&x);
-		for (unsigned int i = 0; i < BLOCKS; i++)
+		for (unsigned int i = 0; i < BLOCKS; i++) {
 			if (model[i].kind == EXTENT_OWN && model[i].block)
 				model[i].kind = EXTENT_BELOW;
+			else if (model[i].kind == EXTENT_ROOM)
+				model[i] = (struct known){ EXTENT_ZERO, 0 };
+		}
 		CU_ASSERT_EQUAL(compare(&x, true), 0);
 		extents_fini(&x);
 	}
