@@ -7,6 +7,8 @@
 
 #include <stdio.h>
 
+#include "fs/journal.h"
+#include "fs/journal_internal.h"
 #include "tests/fs/attached.h"
 #include "tests/fs/disk_rig.h"
 
@@ -558,7 +560,134 @@ static void a_map_that_cannot_be_read_is_an_error(void)
 	cluster_run(14, VOLUME, unreadable_map_body);
 }
 
+/* ---- space that a kill may take back ---- */
+
+/* A world whose notes survive, and its death: the disk is then as its notes and its map say. */
+static void noted_begin(struct world *w, struct cluster *c, uint64_t size)
+{
+	world_begin(w, c, size);
+	CU_ASSERT_EQUAL(disk_rig_close(&w->rig), 0);
+	w->rig.params.fresh = calloc(1, sizeof(*w->rig.params.fresh));
+	CU_ASSERT_EQUAL_FATAL(disk_rig_open(&w->rig, c->hosts[0].env, c->fs, id_of_disk(w)), 0);
+}
+
+static void noted_kill(struct world *w)
+{
+	struct disk_fresh *fresh = w->rig.params.fresh;
+	uint64_t id = disk_id(w->rig.disk);
+	struct cluster *c = w->c;
+	struct disk_claim claim;
+
+	CU_ASSERT_EQUAL(disk_claim(w->rig.disk, &claim), 0);
+	cluster_crash(c, 0);
+	simdisk_clear_rules(c->disk);
+	CU_ASSERT_EQUAL_FATAL(cluster_attach(c, 0, 0), 0);
+	w->rig = (struct disk_rig){ .params = { .fresh = fresh }, .resume = &claim };
+	CU_ASSERT_EQUAL_FATAL(disk_rig_open(&w->rig, c->hosts[0].env, c->fs, id), 0);
+	compare_all(w);
+	w->rig.resume = NULL;
+	world_end(w);
+	free(fresh);
+}
+
+static void write_block(struct world *w, uint64_t off, uint8_t value)
+{
+	uint8_t *buf = blkdev_alloc(4096);
+
+	memset(buf, value, 4096);
+	CU_ASSERT_EQUAL(blkdev_write(w->rig.dev, off, buf, 4096), 0);
+	memcpy(w->model + off, buf, 4096);
+	free(buf);
+}
+
+static void hold_journal(struct cluster *c, uint64_t ns)
+{
+	struct journal *j = c->fs->journal;
+	struct simdisk_rule rule = { .fault = SIMDISK_HOLD, .ops = 1u << BLK_WRITE,
+				     .off = ring_addr(&j->ring, 0), .delay_ns = ns };
+
+	rule.len = j->ring.blocks * BLOCK_SIZE;
+	simdisk_inject(c->disk, &rule);
+}
+
+static void moved_body(struct cluster *c)
+{
+	struct merge m = { 0 };
+	struct fs_attr attr;
+	uint64_t pause_ns;
+	struct world w;
+
+	noted_begin(&w, c, DISK);
+	/* All units that get their space together have some. */
+	for (uint64_t unit = 0; unit < 8; unit++)
+		write_block(&w, unit * UNIT_SIZE, 0x11);
+	CU_ASSERT_EQUAL(disk_snapshot(w.rig.disk, fs_root(c->fs), "disk", "snap-0", &attr, &pause_ns), 0);
+	CU_ASSERT_EQUAL(fs_unlink(c->fs, fs_root(c->fs), "snap-0"), 0);
+	while (!m.units_moved)
+		CU_ASSERT_TRUE_FATAL(disk_merge_step(w.rig.disk, &m) > 0);
+	hold_journal(c, 200 * NSEC_PER_MSEC);
+	write_block(&w, 5 * BLOCK_SIZE, 0x22);
+	noted_kill(&w);
+}
+
+/*
+ * A merge brought the unit, and is not durable yet: a first write to the rest of it would be noted for
+ * space that the disk does not have any more after a kill.
+ */
+static void a_first_write_behind_a_merge_survives_a_kill(void)
+{
+	cluster_run(15, VOLUME, moved_body);
+}
+
+struct late_write {
+	struct world	*w;
+	uint64_t	off;
+};
+
+static void late_write_main(void *arg)
+{
+	struct late_write *l = arg;
+
+	write_block(l->w, l->off, 0x33);
+}
+
+static void loaded_body(struct cluster *c)
+{
+	uint8_t *buf = blkdev_alloc(4096);
+	struct env_thread *thread;
+	struct late_write late;
+	struct world w;
+
+	noted_begin(&w, c, 64 * MIB);
+	/* The first load has units 120 to 247; written in turn, the next space is for 244 to 251. */
+	write_block(&w, 120 * UNIT_SIZE, 0x11);
+	write_block(&w, 240 * UNIT_SIZE, 0x11);
+	CU_ASSERT_EQUAL(blkdev_flush(w.rig.dev), 0);
+	late = (struct late_write){ &w, 244 * UNIT_SIZE };
+	hold_journal(c, 200 * NSEC_PER_MSEC);
+	CU_ASSERT_EQUAL(env_thread_start(c->hosts[0].env, "late", late_write_main, &late, &thread), 0);
+	cluster_sleep(c, 20);
+	CU_ASSERT_EQUAL(blkdev_read(w.rig.dev, 248 * UNIT_SIZE, buf, 4096), 0);
+	write_block(&w, 248 * UNIT_SIZE, 0x22);
+	free(buf);
+	/* If that one did not wait for its space it is killed before that is the disk's. */
+	if (!w.model[late.off])
+		memset(w.model + late.off, 0, 4096);
+	noted_kill(&w);
+}
+
+/*
+ * The map has the space, the device does not know of it yet: whoever looks it up meanwhile must not
+ * write there, or a kill makes it nobody's.
+ */
+static void space_that_is_not_durable_is_not_written_to(void)
+{
+	cluster_run(16, VOLUME, loaded_body);
+}
+
 UNIT_MAIN("fs/disk",
+	UNIT_TEST(a_first_write_behind_a_merge_survives_a_kill),
+	UNIT_TEST(space_that_is_not_durable_is_not_written_to),
 	UNIT_TEST(a_map_that_cannot_be_read_is_an_error),
 	UNIT_TEST(a_small_first_unit_that_a_merge_brings_is_made_whole),
 	UNIT_TEST(a_discard_of_a_host_that_is_lost_fails),

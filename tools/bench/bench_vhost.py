@@ -20,6 +20,7 @@ CLIENT = os.path.join(BIN, "lunfs-vhost-bench")
 SECONDS = 0.2 if SMOKE else 1
 SIZE = (32 if SMOKE else 512) * MIB
 FILLING = (64 if SMOKE else 1024) * MIB
+FILL_ROUNDS = min(ROUNDS, 3)
 SNAPSHOTS = 4 if SMOKE else 32
 
 # title, bytes, depth, write, sequential
@@ -187,18 +188,20 @@ def print_table(results, names):
 
 
 def measure_filling(store, qcow2):
-    """Thin disks that are written for the first time, beside a thick one of that size."""
+    """Thin disks that are written for the first time, beside a thick one of that size.  None is
+    deleted before the end: its space would be punched out of the file below, and be found anew
+    there by whoever gets it next."""
     m = {"thick": [], "thin": [], "qcow2": []}
     cell = FILL_CELL[1:]
-    for i in range(ROUNDS):
-        for kind in "thick", "thin":
-            store.create("/filling", FILLING, thick=kind == "thick")
-            served = store.serve("thin filling", "/filling")
-            if kind == "thick":
-                fill_served(served)
-            m[kind].append(served.measure(*cell))
-            store.unserve("/filling")
-            os.unlink(os.path.join(store.host.dir, "filling"))
+    store.create("/thick-filled", FILLING, thick=True)
+    thick = store.serve("thick", "/thick-filled")
+    fill_served(thick)
+    for i in range(FILL_ROUNDS):
+        name = "/filling%d" % i
+        store.create(name, FILLING)
+        m["thin"].append(store.serve("thin filling", name).measure(*cell))
+        store.unserve(name)
+        m["thick"].append(thick.measure(*cell))
         if qcow2:
             q = qcow2()
             m["qcow2"].append(q.served.measure(*cell))
@@ -237,6 +240,9 @@ def measure_mode(work, lun, raw, wait):
         return Qemu(work, "qsd fresh", fresh, "qcow2", wait)
 
     measure_filling(store, fresh_qcow2 if peers else None)
+    store.unserve("/thick-filled")
+    for name in ["thick-filled"] + ["filling%d" % i for i in range(FILL_ROUNDS)]:
+        os.unlink(os.path.join(store.host.dir, name))
     store.stop()
 
 
@@ -246,7 +252,7 @@ def measure_place(label, base):
     os.environ["LUNFS_LOCK_DIR"] = os.path.join(work, "locks")
     lun, path = os.path.join(work, "lun.img"), os.path.join(work, "raw.img")
     try:
-        lay_out(lun, 6 * SIZE + 2 * FILLING + 256 * MIB)
+        lay_out(lun, 6 * SIZE + (FILL_ROUNDS + 1) * FILLING + 256 * MIB)
         fill(path, SIZE)
         run("qemu-img", "convert", "-O", "qcow2", path, os.path.join(work, "peer.qcow2"))
         run(os.path.join(BIN, "mkfs.lunfs"), "-q", "-L", "bench", lun, "-K")
