@@ -94,6 +94,8 @@ void scsi_finish(struct scsi_cmd *cmd)
 	cmd->done(cmd);
 	if (watches)
 		claim_notify(lun, watches);
+	if (shard)
+		unit_put(shard);
 }
 
 void scsi_fail_err(struct scsi_cmd *cmd, int err)
@@ -249,6 +251,8 @@ bool scsi_cmd_begin(struct scsi_cmd *cmd)
 		cmd->claim.end = UINT64_MAX;
 		cmd->claim.exclusive = cmd->claim.exclusive_reads = true;
 	}
+	if (cmd->claim.shard)
+		unit_get(cmd->claim.shard);
 	return true;
 }
 
@@ -262,8 +266,11 @@ void scsi_cmd_run(struct scsi_cmd *cmd)
 
 void scsi_cmd_cancel(struct scsi_cmd *cmd)
 {
-	if (cmd->unit && cmd->claim.state == CLAIM_BEGUN)
+	if (!cmd->unit)
+		return;
+	if (cmd->claim.state == CLAIM_BEGUN)
 		claim_cancel(cmd);
+	unit_put(cmd->claim.shard);
 }
 
 void scsi_want_in(struct scsi_cmd *cmd, uint64_t len)

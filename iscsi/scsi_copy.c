@@ -160,9 +160,20 @@ static void note_result(struct scsi_cmd *cmd, uint8_t status)
 
 /* ---- the end ---- */
 
+/* Units that were removed meanwhile stay for as long as the copy points to them. */
+static void put_targets(struct scsi_cmd *cmd)
+{
+	struct copy *copy = copy_of(cmd);
+
+	for (unsigned int i = 0; copy && i < copy->target_count; i++)
+		if (copy->targets[i])
+			unit_put(scsi_shard_of(copy->targets[i], cmd->reactor));
+}
+
 static void end_copy(struct scsi_cmd *cmd)
 {
 	note_result(cmd, cmd->status == SCSI_GOOD ? COPY_GOOD : COPY_FAILED);
+	put_targets(cmd);
 	free(copy_of(cmd)->buf);
 	scsi_finish(cmd);
 }
@@ -224,6 +235,7 @@ static void start_child(struct copy *copy, const struct scsi_op *op, struct scsi
 	child->claim.lba = child->lba;
 	child->claim.end = child->lba + child->blocks;
 	child->claim.writes = op == &child_write;
+	unit_get(child->claim.shard);
 	claim_run(child);
 }
 
@@ -372,6 +384,8 @@ static bool parse_target(struct scsi_cmd *cmd, const uint8_t *list, unsigned int
 	}
 	if (!(d[1] & 0x20) && (d[4] & 0x0f) == 1 && (d[5] & 0x3f) == 3 && d[7] == 16)
 		copy->targets[i] = find_unit(cmd->nexus->target, d + 8);
+	if (copy->targets[i])
+		unit_get(scsi_shard_of(copy->targets[i], cmd->reactor));
 	/* NUL, or nobody of ours: what uses it cannot be reached. */
 	copy->usable[i] = copy->targets[i] && (!get_be24(d + 29) ||
 			  get_be24(d + 29) == copy->targets[i]->block_size);
@@ -450,6 +464,7 @@ void copy_run(struct scsi_cmd *cmd)
 	if (list && !copy)
 		scsi_fail_err(cmd, -ENOMEM);
 	if (!copy || !parse_lists(cmd, list) || !take_list_id(cmd, list[0], list[1] >> 3 & 3)) {
+		put_targets(cmd);
 		scsi_finish(cmd);
 		return;
 	}

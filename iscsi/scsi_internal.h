@@ -96,6 +96,8 @@ struct scsi_shard {
 	void		*scratch[SCSI_SCRATCH_MAX];
 	unsigned int	scratch_free, scratch_made;
 	struct list	scratch_waiters;	/* scsi_cmd.wait */
+	unsigned int	users;		/* commands from begin to end, and who else points here */
+	bool		leaving;	/* the unit was removed: it goes with the last of them */
 
 	struct env_mutex mutex;
 	struct list	begun, blocked, running;	/* scsi_claim.node */
@@ -132,6 +134,7 @@ struct scsi_lun {
 	bool		ejected;
 	bool		removed;	/* from the target; nothing is admitted any more */
 	struct list	removed_node;
+	atomic_uint	shards_left;	/* of a removed unit: shards with users, and its remover */
 	const struct scsi_nexus *reserved_by;	/* RESERVE(6), (10) */
 	struct list	exclusive;	/* claims */
 	unsigned int	exclusive_count;
@@ -159,7 +162,7 @@ struct scsi_target {
 
 	struct env_mutex mutex;
 	struct list	nexuses;
-	/* Commands that have not run yet may still point to these: freed with the target. */
+	/* Commands that have not run yet may still point to these: freed with the last of them. */
 	struct list	removed_luns;
 	uint16_t	ports[SCSI_PORTS_MAX];
 	unsigned int	port_count;
@@ -295,6 +298,12 @@ bool scsi_check_range(struct scsi_cmd *cmd, uint64_t lba, uint64_t blocks);
 void scsi_ua_raise(struct scsi_lun *lun, enum scsi_ua ua, const struct scsi_nexus *except);
 /** scsi_ua_take() - the next pending unit attention as ASC/ASCQ, cleared; 0: none. */
 uint16_t scsi_ua_take(struct scsi_itl *itl);
+/**
+ * unit_get() - keeps a unit's memory, also when it is removed, until unit_put().
+ * Context: the shard's reactor, in the same round in which the unit was found.
+ */
+void unit_get(struct scsi_shard *shard);
+void unit_put(struct scsi_shard *shard);
 /** unit_mirror_mode() - after a change of state.mode.  unit_lock() held. */
 void unit_mirror_mode(struct scsi_lun *lun);
 /** unit_reset() - what a logical unit reset does beside ending commands. target->mutex, unit_lock() held. */
@@ -373,7 +382,7 @@ void sanitize_resume(struct scsi_lun *lun);
 void sanitize_destroy(struct scsi_lun *lun);
 int copies_create(struct scsi_lun *lun);
 void copies_destroy(struct scsi_lun *lun);
-/** copies_forget() - the results that are kept for @nexus. */
+/** copies_forget() - the results that are kept for @nexus.  target->mutex held. */
 void copies_forget(struct scsi_nexus *nexus);
 
 #endif

@@ -384,6 +384,68 @@ int scsi_lun_refresh(struct scsi_target *target, unsigned int number)
 
 /* ---- removing one ---- */
 
+static void lun_destroy(struct scsi_lun *lun)
+{
+	if (lun->sanitize)
+		sanitize_destroy(lun);
+	copies_destroy(lun);
+	state_close(lun);
+	if (lun->shards[0].dev)
+		shards_close(lun, lun->shard_count);
+	shards_free(lun, lun->shard_count);
+	lun_free(lun);
+}
+
+/*
+ * Who points to a removed unit: commands from scsi_cmd_begin() on, wherever they wait, and copies.
+ * Invariant: each is counted in the shard of its reactor, in the round in which it found the unit.
+ * So when a reactor has been asked after lun_unpublish(), all that it will ever have of the unit
+ * is counted; nobody but counted ones touches it then, and none of those but to end.
+ */
+static void shard_left(struct scsi_lun *lun)
+{
+	struct scsi_target *t = lun->target;
+
+	if (atomic_fetch_sub(&lun->shards_left, 1) != 1)
+		return;
+	env_mutex_lock(t->env, &t->mutex);
+	list_del(&lun->removed_node);
+	env_mutex_unlock(t->env, &t->mutex);
+	lun_destroy(lun);
+}
+
+void unit_get(struct scsi_shard *shard)
+{
+	shard->users++;
+}
+
+void unit_put(struct scsi_shard *shard)
+{
+	assert(shard->users > 0);
+	if (!--shard->users && shard->leaving)
+		shard_left(shard->lun);
+}
+
+static void shard_leave(void *arg)
+{
+	struct scsi_shard *shard = arg;
+
+	shard->leaving = true;
+	if (!shard->users)
+		shard_left(shard->lun);
+}
+
+/* Its memory goes with the last that points to it, perhaps at once. */
+static void lun_leave(struct scsi_lun *lun)
+{
+	unsigned int count = lun->shard_count;
+
+	atomic_store(&lun->shards_left, count + 1);
+	for (unsigned int i = 0; i < count; i++)
+		reactor_call_sync(lun->shards[i].reactor, shard_leave, &lun->shards[i]);
+	shard_left(lun);
+}
+
 static bool everyone(const struct scsi_claim *c, void *arg)
 {
 	(void)c;
@@ -443,6 +505,7 @@ int scsi_lun_remove(struct scsi_target *target, unsigned int number)
 	state_close(lun);
 	shards_close(lun, lun->shard_count);
 	log_info(env, lun->name, "is no longer offered as LUN %u of %s", number, target->iqn);
+	lun_leave(lun);
 	return 0;
 }
 
@@ -474,18 +537,6 @@ int scsi_target_create(struct env *env, const char *iqn, struct reactor **reacto
 	scsi_op_index(t);
 	*out = t;
 	return 0;
-}
-
-static void lun_destroy(struct scsi_lun *lun)
-{
-	if (lun->sanitize)
-		sanitize_destroy(lun);
-	copies_destroy(lun);
-	state_close(lun);
-	if (lun->shards[0].dev)
-		shards_close(lun, lun->shard_count);
-	shards_free(lun, lun->shard_count);
-	lun_free(lun);
 }
 
 void scsi_target_destroy(struct scsi_target *target)
@@ -568,7 +619,7 @@ void scsi_nexus_close(struct scsi_nexus *nexus)
 		}
 		unit_unlock(lun);
 	}
-	env_mutex_unlock(t->env, &t->mutex);
 	copies_forget(nexus);
+	env_mutex_unlock(t->env, &t->mutex);
 	free(nexus);
 }

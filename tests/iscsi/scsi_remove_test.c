@@ -91,6 +91,105 @@ static void unit_whose_device_hangs_is_no_longer_offered(void)
 	rig_run(hung_body);
 }
 
+/* ---- its memory ---- */
+
+static bool is_freed(struct rig *rig)
+{
+	bool freed;
+
+	env_mutex_lock(rig->env, &rig->target->mutex);
+	freed = list_empty(&rig->target->removed_luns);
+	env_mutex_unlock(rig->env, &rig->target->mutex);
+	return freed;
+}
+
+static void cancel_call(struct reactor_call *call)
+{
+	struct rig_cmd *c = container_of(call, struct rig_cmd, call);
+
+	scsi_cmd_cancel(&c->cmd);
+	rig_done(&c->cmd);
+}
+
+/*
+ * A target that is reconfigured for years must not keep each unit that it ever had; and a command
+ * whose data still comes, of an initiator that may take for ever, must find it there.
+ */
+static void memory_body(struct rig *rig)
+{
+	uint8_t cdb[16], *data = rig_fill(rig, 'z', 1);
+	struct rig_cmd *c[3];
+
+	rig_clear_ua(rig);
+	for (unsigned int round = 0; round < 3; round++) {
+		CU_ASSERT_EQUAL(scsi_lun_remove(rig->target, 0), 0);
+		CU_ASSERT_TRUE(is_freed(rig));
+		CU_ASSERT_EQUAL(rig_add_lun(rig, 0), 0);
+		rig_clear_ua(rig);
+	}
+	/* Writes whose data is on its way, in both reactors, and a read that waits for memory. */
+	rig_cdb16(cdb, 0x8a, 0, 16, 1);
+	for (unsigned int i = 0; i < 2; i++)
+		c[i] = rig_send(rig, i, 0, i, cdb, 16, data, rig->bs, 0, true);
+	rig_cdb16(cdb, 0x88, 0, 16, 1);
+	c[2] = rig_send(rig, 2, 0, 0, cdb, 16, NULL, 0, rig->bs, true);
+	rig_sleep(rig, 5 * MSEC);
+	CU_ASSERT_EQUAL(scsi_lun_remove(rig->target, 0), 0);
+	CU_ASSERT_FALSE(is_freed(rig));
+	/* Its number is free again at once. */
+	CU_ASSERT_EQUAL(rig_add_lun(rig, 0), 0);
+	c[0]->call.fn = cancel_call;
+	for (unsigned int i = 0; i < 3; i++) {
+		CU_ASSERT_FALSE(is_freed(rig));
+		reactor_post(c[i]->cmd.reactor, &c[i]->call);
+		rig_end(c[i], NULL);
+	}
+	rig_sleep(rig, MSEC);
+	CU_ASSERT_TRUE(is_freed(rig));
+	CU_ASSERT_FALSE(rig_has(rig, 0, 16, 1, 'z'));
+	free(data);
+}
+
+static void removed_unit_is_freed_with_its_last_command(void)
+{
+	rig_run(memory_body);
+}
+
+/* A copy that was asked for at one unit points to others, which may go meanwhile. */
+static void copy_source_body(struct rig *rig)
+{
+	uint8_t cdb[16] = { 0x83 }, list[16 + 2 * 32 + 28] = { 1 };
+	struct rig_cmd *copy;
+
+	rig_clear_ua(rig);
+	put_be16(list + 2, 64);
+	put_be32(list + 8, 28);
+	for (unsigned int i = 0; i < 2; i++)
+		memcpy(list + 16 + 32 * i, (uint8_t[24]){ 0xe4, 0, 0, 0, 1, 3, 0, 16, 0x60,
+							  [23] = (uint8_t)i }, 24);
+	memcpy(list + 80, (uint8_t[8]){ 0x02, 0, 0, 24, 0, 0, 0, 1 }, 8);
+	put_be16(list + 90, MIB / rig->bs);
+	put_be32(cdb + 10, sizeof(list));
+	simdisk_inject(rig->disks[1], &(struct simdisk_rule){
+		.fault = SIMDISK_DELAY, .ops = 1u << BLK_WRITE, .count = 1, .delay_ns = 50 * MSEC });
+	copy = rig_send(rig, 0, 1, 0, cdb, 16, list, sizeof(list), 0, false);
+	rig_sleep(rig, 5 * MSEC);
+	CU_ASSERT_EQUAL(scsi_lun_remove(rig->target, 0), 0);
+	CU_ASSERT_FALSE(copy->done);
+	CU_ASSERT_FALSE(is_freed(rig));
+	CU_ASSERT_EQUAL(rig_end(copy, NULL).sense,
+			SENSE(KEY_COPY_ABORTED, ASC_THIRD_PARTY_FAILURE));
+	rig_sleep(rig, MSEC);
+	CU_ASSERT_TRUE(is_freed(rig));
+}
+
+static void copy_whose_source_is_removed_fails(void)
+{
+	rig_run(copy_source_body);
+}
+
 UNIT_MAIN("iscsi/scsi_remove",
+	  UNIT_TEST(removed_unit_is_freed_with_its_last_command),
+	  UNIT_TEST(copy_whose_source_is_removed_fails),
 	  UNIT_TEST(nothing_of_a_removed_unit_lands),
 	  UNIT_TEST(unit_whose_device_hangs_is_no_longer_offered));

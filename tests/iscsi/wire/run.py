@@ -10,12 +10,14 @@ import cases_data
 import cases_fence
 import cases_login
 import cases_order
+import cases_reload
 from harness import Suite
 
 
 def main():
     suite = Suite()
-    cases = cases_login.CASES + cases_data.CASES + cases_order.CASES + cases_fence.CASES
+    cases = cases_login.CASES + cases_data.CASES + cases_order.CASES + (
+        cases_fence.CASES + cases_reload.CASES)
     wanted = sys.argv[1:]
     for case in cases:
         if not wanted or any(w in case.__name__ for w in wanted):
