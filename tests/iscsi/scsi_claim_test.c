@@ -196,6 +196,43 @@ static void caw_waits_for_its_own_blocks_only(void)
 	rig_run(apart_body);
 }
 
+/* A lock's record that is read while it is taken must be the old one or the new one, not both. */
+static void reader_body(struct rig *rig)
+{
+	struct simdisk_rule rule = { .fault = SIMDISK_DELAY, .ops = 1u << BLK_WRITE, .count = 1,
+				     .delay_ns = 10 * MSEC };
+	uint8_t cdb[16];
+
+	rig_clear_ua(rig);
+	for (unsigned int i = 0; i < 3; i++) {
+		struct scsi_lun *lun = atomic_load(&rig->target->luns[0]);
+		uint32_t blocks = i == 2 ? 2 : 1;
+		struct rig_cmd *caw, *read;
+
+		/* One sector of a device; the same through a page cache; two of a device. */
+		for (unsigned int k = 0; k < lun->shard_count; k++)
+			lun->shards[k].dev->info.direct = i != 1;
+		CU_ASSERT_EQUAL(rig_write(rig, 0, 4, blocks, 'a').status, SCSI_GOOD);
+		simdisk_inject(rig->disks[0], &rule);
+		caw = send_caw(rig, 0, 0, 4, (uint8_t)blocks, 'a', 'b');
+		rig_sleep(rig, MSEC);
+		rig_cdb16(cdb, 0x88, 0, 4 + blocks - 1, 1);
+		read = rig_send(rig, 1, 0, 1, cdb, 16, NULL, 0, rig->bs, false);
+		rig_sleep(rig, MSEC);
+		CU_ASSERT_FALSE(caw->done);
+		CU_ASSERT_EQUAL(read->done, i == 0);
+		rig_wait(read);
+		CU_ASSERT_EQUAL(read->buf[0], i == 0 ? 'a' : 'b');
+		CU_ASSERT_EQUAL(rig_end(read, NULL).status, SCSI_GOOD);
+		CU_ASSERT_EQUAL(rig_end(caw, NULL).status, SCSI_GOOD);
+	}
+}
+
+static void caw_is_not_seen_by_halves(void)
+{
+	rig_run(reader_body);
+}
+
 /* ---- task management ---- */
 
 /*
@@ -369,6 +406,7 @@ UNIT_MAIN("scsi_claim",
 	  UNIT_TEST(caw_never_loses_a_write),
 	  UNIT_TEST(caw_excludes_every_command_that_writes),
 	  UNIT_TEST(caw_waits_for_its_own_blocks_only),
+	  UNIT_TEST(caw_is_not_seen_by_halves),
 	  UNIT_TEST(nothing_lands_after_an_abort),
 	  UNIT_TEST(others_hear_of_a_reset),
 	  UNIT_TEST(queries_and_resets_of_other_units),
