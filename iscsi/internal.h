@@ -373,6 +373,17 @@ void session_close(struct tgt_session *s, const char *why);
 void session_drop(struct tgt_session *s, const char *why);
 /** session_conn_closed() - @conn, of @s, has no task any more and no socket. */
 void session_conn_closed(struct tgt_session *s, struct tgt_conn *conn);
+/**
+ * session_open_connections() - without those that have logged out and are there until the peer
+ * closes: they keep nobody out, and no session alive.
+ */
+unsigned int session_open_connections(struct tgt_session *s);
+/**
+ * session_leave_nexus() - the I_T nexus ends; nothing but a logout is left of the session.  Before
+ * the answer to that: who hears of it must find no RESERVE of this nexus any more, though the
+ * initiator may take its time to close the connection.
+ */
+void session_leave_nexus(struct tgt_session *s);
 /** session_check_end() - goes on ending when something that was waited for is over. */
 void session_check_end(struct tgt_session *s);
 uint32_t session_max_cmd_sn(struct tgt_session *s);

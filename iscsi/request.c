@@ -96,7 +96,9 @@ void request_check_logout(struct tgt_conn *conn)
 		return;
 	if (session && conn->session->conn_count > 1)
 		return;
-	conn->left_session = !session && conn->session->conn_count > 1;
+	conn->left_session = !session && session_open_connections(conn->session) > 1;
+	if (!conn->left_session)
+		session_leave_nexus(conn->session);
 	answer_logout(task, PDU_LOGOUT_DONE);
 	conn_finish(conn, "logged out");
 }

@@ -194,8 +194,7 @@ static void reinstate(struct tgt_conn *conn, struct tgt_conn *old)
 			  conn->tgt->limits.login_timeout_ms * NSEC_PER_MSEC);
 }
 
-/* Those that have logged out, and are there until the peer closes, keep nobody out. */
-static unsigned int open_connections(struct tgt_session *s)
+unsigned int session_open_connections(struct tgt_session *s)
 {
 	struct tgt_conn *conn, *tmp;
 	unsigned int count = 0;
@@ -222,11 +221,11 @@ void session_join(struct reactor_call *call)
 		turn_away(conn, status);
 		s->state = SESSION_ENDING;
 		session_check_end(s);
-	} else if (s->state != SESSION_LIVE || !open_connections(s)) {
+	} else if (s->state != SESSION_LIVE || !session_open_connections(s)) {
 		turn_away(conn, PDU_LOGIN_NO_SESSION);
 	} else if ((old = find_cid(s, conn->params.cid))) {
 		reinstate(conn, old);
-	} else if (open_connections(s) >= s->params.connections_max) {
+	} else if (session_open_connections(s) >= s->params.connections_max) {
 		turn_away(conn, PDU_LOGIN_TOO_MANY_CONNECTIONS);
 	} else {
 		admit_conn(s, conn);
@@ -508,14 +507,19 @@ static void release_void(struct tgt_session *s)
 			session_release(s->window[i]);
 }
 
+void session_leave_nexus(struct tgt_session *s)
+{
+	if (s->nexus)
+		scsi_nexus_close(s->nexus);
+	s->nexus = NULL;
+}
+
 static void finish(struct tgt_session *s)
 {
 	s->state = SESSION_GONE;
 	reactor_timer_cancel(s->home->reactor, &s->tmf_timer);
 	list_del(&s->home_node);
-	if (s->nexus)
-		scsi_nexus_close(s->nexus);
-	s->nexus = NULL;
+	session_leave_nexus(s);
 	reactor_post(s->tgt->homes[0].reactor, &s->gone_call);
 }
 

@@ -698,6 +698,8 @@ static void session_logs_out_with_all_its_connections(void)
 	fake_release();
 	CU_ASSERT_EQUAL(ini_receive(&a), PDU_LOGOUT_RESPONSE);
 	CU_ASSERT_EQUAL(a.logout.response, PDU_LOGOUT_DONE);
+	/* What the session had reserved is free by then, however long its socket stays. */
+	CU_ASSERT_EQUAL(fake.nexuses, 0);
 	ini_close(&a);
 	ini_close(&b);
 	ini_close(&c);
@@ -723,8 +725,10 @@ static void connection_that_logged_out_makes_room(void)
 	/* But the last one takes its session with it. */
 	ini_logout(&b, PDU_LOGOUT_CONNECTION, 3);
 	CU_ASSERT_EQUAL(ini_receive(&b), PDU_LOGOUT_RESPONSE);
+	CU_ASSERT_EQUAL(fake.nexuses, 1);
 	ini_logout(&a, PDU_LOGOUT_CONNECTION, 1);
 	CU_ASSERT_EQUAL(ini_receive(&a), PDU_LOGOUT_RESPONSE);
+	CU_ASSERT_EQUAL(fake.nexuses, 0);
 	ini_close(&c);
 	ini_connect(&c);
 	c.tsih = a.tsih;

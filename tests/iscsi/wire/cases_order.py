@@ -5,7 +5,8 @@ import time
 from harness import DISK, with_settings
 from initiator import (CONTINUE, DATA_IN, FINAL, IMMEDIATE, LOGIN, LOGOUT_RESPONSE, NONE, NOP_IN,
                        R2T, READ, SCSI_RESPONSE, TMF_RESPONSE, WRITE, check, clear_ua, equal,
-                       finish, head, random_bytes, read_blocks, rw_cdb, send_bursts, write_blocks)
+                       finish, head, random_bytes, read_blocks, rw_cdb, scsi, send_bursts,
+                       write_blocks)
 
 SOLICITED = [("InitialR2T", "Yes"), ("ImmediateData", "No"), ("MaxBurstLength", 4096),
              ("FirstBurstLength", 512)]
@@ -367,6 +368,20 @@ def logout_waits_for_what_is_under_way(t):
     return 3
 
 
+def reservation_ends_with_the_logout(t):
+    """RESERVE(6) of a session is gone once its logout is answered, though it keeps its socket."""
+    stays = t.login(isid=2)
+    for reason in (0, 1):
+        conn = t.login()
+        equal(scsi(conn, bytes([0x16, 0, 0, 0, 0, 0])).status, 0, "the status of RESERVE(6)")
+        equal(scsi(stays, READY).status, 0x18, "the status while it is reserved")
+        conn.logout(reason)
+        equal(conn.expect(LOGOUT_RESPONSE).b2, 0, "the response")
+        equal(scsi(stays, READY).status, 0, "the status once the other one has logged out")
+        conn.close()
+    return 2
+
+
 # ---- crowds ----
 
 def login_part(conn):
@@ -463,7 +478,8 @@ CASES = [
     nothing_is_recovered_at_level_0, login_with_a_connections_number_stands_for_its_end,
     abort_of_a_task_with_data_in_flight, sets_and_resets_with_data_in_flight,
     functions_on_what_is_not_there, abort_of_what_has_not_come_yet, held_commands_can_be_aborted,
-    logout_waits_for_what_is_under_way, half_open_logins_keep_nobody_out,
+    logout_waits_for_what_is_under_way, reservation_ends_with_the_logout,
+    half_open_logins_keep_nobody_out,
     storm_of_logins_and_wrong_ones, memory_of_a_session_is_bounded,
     connections_of_a_session_are_bounded, data_buffers_are_bounded_and_nobody_keeps_them,
 ]
