@@ -89,7 +89,7 @@ struct check_result {
  * not enough (so that nothing is done halfway).  Otherwise it puts right what it finds and begins
  * anew, until a round finds nothing that it may repair; the last one's findings are those left.
  *
- * Journals are taken into account as if replayed.  Memory: 24 bytes an inode, 16 a cluster of inodes,
+ * Journals are taken into account as if replayed.  Memory: 24 bytes an inode, 24 a cluster of inodes,
  * 152 for each 126 MiB of space that is partly used and 8 to 12 for each 256 KiB of it that is, and
  * the journals' images; a repair's grows with what is damaged.
  * If hosts are live it waits until two beats have passed since it began, to tell the living

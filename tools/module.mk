@@ -32,10 +32,12 @@ lunfs_uses := fs selftest
 $(eval $(call program,lunfs))
 
 # They measure; built by `make bench`, not installed.
-bench_progs := $(B)/tools/bench/lock_bench $(B)/tools/bench/iscsi_bench
+bench_progs := $(B)/tools/bench/lock_bench $(B)/tools/bench/iscsi_bench $(B)/tools/bench/check_bench
 iscsi_bench_objs := $(B)/tools/bench/iscsi_load.o
-all_objs += $(bench_progs:%=%.o) $(iscsi_bench_objs)
+check_bench_objs := $(B)/tools/bench/many.o $(B)/tools/bench/many_dev.o
+all_objs += $(bench_progs:%=%.o) $(iscsi_bench_objs) $(check_bench_objs)
 $(B)/tools/bench/lock_bench: $(call archives,fs)
+$(B)/tools/bench/check_bench: $(check_bench_objs) $(call archives,fs)
 $(B)/tools/bench/iscsi_bench: $(iscsi_bench_objs) $(call archives,iscsi)
 $(bench_progs): %: %.o
 	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS)

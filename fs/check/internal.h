@@ -17,6 +17,7 @@
  * of them take 240 MB: what a check may have is 512 MiB.  Its number follows from its place.
  */
 struct chk_inode {
+	/* Beware: an expression of a field is no wider than the field. */
 	uint64_t parent : INODE_NUMBER_BITS;	/* as the inode states it: the number */
 	uint64_t generation : 64 - INODE_NUMBER_BITS;
 	uint64_t back : CHK_BACK_BITS;	/* its name, and the parent's generation: chk_states() */
@@ -76,14 +77,14 @@ struct chk_image {
 
 /* An inode cluster, as its group's index has it. */
 struct chk_cluster {
-	uint64_t first : INODE_NUMBER_BITS;	/* block number */
-	uint64_t count : 8;
-	uint64_t used : 16;		/* by the index */
+	uint64_t first;			/* block number */
 	uint32_t base;			/* of its inodes that are remembered: where they begin */
 	uint16_t known;			/* which these are */
+	uint16_t used;			/* by the index */
+	uint16_t count;
 	uint16_t ag;
 };
-static_assert(sizeof(struct chk_cluster) == 16 && AG_COUNT_MAX <= UINT16_MAX,
+static_assert(sizeof(struct chk_cluster) == 24 && AG_COUNT_MAX <= UINT16_MAX,
 	      "the bound of a check's memory");
 
 /* A block that two things refer to; only repairs remember them. */

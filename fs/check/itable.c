@@ -100,7 +100,7 @@ static void fix_mask(struct check *c, struct chk_cluster *cl, uint32_t i)
 	struct itable_disk *d = (void *)c->levels[0];
 	uint64_t block = cl->first - (super_ag_addr(c->s, cl->ag) >> BLOCK_SHIFT);
 
-	cl->used = (cl->used ^ 1u << i) & UINT16_MAX;
+	cl->used = (uint16_t)(cl->used ^ 1u << i);
 	for (size_t n = 0; n < c->fix->index_count; n++) {
 		uint64_t pointer = c->fix->indices[n];
 		struct meta_expect e = { META_ITABLE, c->s->volume, bptr_addr(pointer), cl->ag,
@@ -112,7 +112,7 @@ static void fix_mask(struct check *c, struct chk_cluster *cl, uint32_t i)
 			continue;
 		for (uint32_t k = 0; k < le32_to_cpu(d->count) && k < ITABLE_ENTRIES; k++)
 			if (le32_to_cpu(d->entries[k].block) == block) {
-				d->entries[k].used = cpu_to_le16((uint16_t)cl->used);
+				d->entries[k].used = cpu_to_le16(cl->used);
 				fix_seal(c, d, &e);
 				return;
 			}
@@ -216,8 +216,8 @@ static bool check_cluster(struct check *c, uint32_t ag, const struct meta_expect
 	cl = fix_append(c, (void **)&c->clusters, &c->cluster_count, &c->cluster_room,
 			sizeof(*cl));
 	if (cl)
-		*cl = (struct chk_cluster){ .first = first & CHK_NUMBER_MASK, .ag = (uint16_t)ag,
-					    .used = used & UINT16_MAX, .count = count & 31 };
+		*cl = (struct chk_cluster){ .first = first, .ag = (uint16_t)ag,
+					    .used = (uint16_t)used, .count = (uint16_t)count };
 	return false;
 }
 

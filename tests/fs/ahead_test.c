@@ -21,8 +21,8 @@ static void place(struct volume *v, struct chk_cluster *clusters, size_t count)
 	uint64_t block = 16;
 
 	for (size_t k = 0; k < count; k++) {
-		clusters[k] = (struct chk_cluster){ .first = block & CHK_NUMBER_MASK,
-						    .count = (1 + k * 7 % CLUSTER_INODES) & 31 };
+		clusters[k] = (struct chk_cluster){ .first = block,
+						    .count = (uint16_t)(1 + k * 7 % CLUSTER_INODES) };
 		for (uint32_t i = 0; i < 2u * clusters[k].count; i++) {
 			memset(v->block, 0, BLOCK_SIZE);
 			*(uint64_t *)v->block = block + i;
