@@ -116,6 +116,10 @@ static int serve_line(struct client *cl, const char *line, size_t len)
 	json_decref(result);
 	ctl_request_free(&rq);
 	err = send_all(cl->conn.fd, reply ? reply : brief, strlen(reply ? reply : brief));
+	if (!err && reply && cl->conn.bytes)
+		err = send_all(cl->conn.fd, cl->conn.bytes, cl->conn.byte_count);
+	free(cl->conn.bytes);
+	cl->conn.bytes = NULL;
 	free(reply);
 	return err;
 }

@@ -37,6 +37,8 @@ struct ctl_conn {
 	struct list	node;		/* in ctl->holders, while it holds a disk: */
 	struct store	*store;
 	struct fs_file	*disk;
+	void		*bytes;		/* what follows the reply as it is (disk-read); or NULL */
+	size_t		byte_count;
 };
 
 /** ctl_start() - accepts connections on @sock, which listens already.  Return: 0 or -errno. */

@@ -18,8 +18,8 @@ int ctl_disk_hold(struct ctl *c, struct store *s, const struct ctl_request *rq,
 		  struct ctl_conn *conn, json_t **out, char *why, size_t why_size);
 void ctl_disk_release(struct ctl *c, struct ctl_conn *conn);
 
-/** ctl_disk_read() - a piece of the disk that @conn holds (ctl_read.c). */
-int ctl_disk_read(const struct ctl_conn *conn, const struct ctl_request *rq, json_t **out,
+/** ctl_disk_read() - a piece of the disk that @conn holds, in @conn->bytes (ctl_read.c). */
+int ctl_disk_read(struct ctl_conn *conn, const struct ctl_request *rq, json_t **out,
 		  char *why, size_t why_size);
 
 /* ---- ctl_attach.c ---- */

@@ -20,6 +20,7 @@
 
 #include "base/text.h"
 #include "kvm/cmd.h"
+#include "kvm/report.h"
 #include "kvm/source.h"
 #include "proc/notify.h"
 
@@ -65,7 +66,7 @@ static int read_config(const struct round *r, const char *path, const char *fold
 		err = text_refuse(-EINVAL, why, sizeof(why), "%s: autostart wants a disk on a "
 				  "datastore that is written: its lock decides where it runs", path);
 	if (err && r->first)
-		fprintf(stderr, LUNVM_NAME ": %s\n", why);
+		report_failure(r->options->json, NULL, VM_EXIT_CONFIG, "%s", why);
 	return err;
 }
 
@@ -88,6 +89,17 @@ static int start(const struct round *r, const struct vm_config *c)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : VM_EXIT_FAILED;
 }
 
+static void tell_starting(const struct round *r, const struct vm_config *c, bool left)
+{
+	if (r->options->json)
+		report_json(STDOUT_FILENO, json_pack("{s:s, s:s, s:s}", "event", "starting", "name",
+						     c->name, "cause", left ? "host-died" : "not-running"));
+	else
+		printf(LUNVM_NAME ": %s: %s: starting it here\n", c->name,
+		       left ? "its host has died" : "nobody runs it");
+	fflush(stdout);
+}
+
 static void consider(const char *ds, const char *name, void *arg)
 {
 	static struct vm_config c;	/* large; one thread */
@@ -105,9 +117,7 @@ static void consider(const char *ds, const char *name, void *arg)
 		return;
 	if (past == SOURCE_HELD || (past == SOURCE_FREE && !r->first))
 		return;
-	printf(LUNVM_NAME ": %s: %s: starting it here\n", c.name, past == SOURCE_LEFT ?
-	       "its host has died" : "nobody runs it");
-	fflush(stdout);
+	tell_starting(r, &c, past == SOURCE_LEFT);
 	status = start(r, &c);
 	if (status && status != VM_EXIT_LOCKED)	/* another host was faster */
 		r->failed = true;
@@ -131,7 +141,7 @@ static int look(struct round *r, char **names, unsigned int count)
 	if (n < 0)
 		err = n;
 	if (err && r->first)
-		fprintf(stderr, LUNVM_NAME ": %s\n", why);
+		report_failure(r->options->json, NULL, VM_EXIT_NO_DAEMON, "%s", why);
 	return err;
 }
 

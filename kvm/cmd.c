@@ -16,6 +16,7 @@
 #include "base/text.h"
 #include "kvm/config.h"
 #include "kvm/parent.h"
+#include "kvm/report.h"
 
 #define REPLY_MAX	(64u << 10)
 #define LEAVE		0x1d	/* Ctrl-] */
@@ -123,6 +124,11 @@ static void print_status(const json_t *o)
 	json_t *disk;
 	size_t i;
 
+	if (!strcmp(text(o, "state"), "waiting")) {
+		printf("%s: waiting; its guest has reset again, and is started in %.1f s\n",
+		       text(o, "name"), (double)number(o, "restart_in_ms") / 1000);
+		return;
+	}
 	printf("%s: %s, %lld vCPU%s, %s memory, pid %lld, began to run after %.1f ms\n",
 	       text(o, "name"), text(o, "state"), number(o, "cpus"),
 	       number(o, "cpus") == 1 ? "" : "s",
@@ -218,7 +224,7 @@ static int wait_end(int pidfd, unsigned int seconds, const char *name, bool quie
 	return n < 0 ? -errno : n ? 0 : -ETIMEDOUT;
 }
 
-/* Its power button was pressed: 0 once it has ended. */
+/* Its power button was pressed.  Return: exit status: 0 once it has ended. */
 static int finish_stop(struct vm_cmd *c, int pidfd, const char *name)
 {
 	int err = pidfd < 0 ? pidfd : wait_end(pidfd, c->timeout, name, c->json);
@@ -226,59 +232,63 @@ static int finish_stop(struct vm_cmd *c, int pidfd, const char *name)
 	if (err == -ESRCH)	/* that was fast */
 		err = 0;
 	if (err == -ETIMEDOUT)
-		fprintf(stderr, LUNVM_NAME ": %s: still runs %u s after its power button was pressed: its "
-			"guest does not listen to it, or needs longer (--timeout), or has restarted; "
-			"\"lunvm kill %s\" cuts its power\n", name, c->timeout, name);
-	else if (err)
-		fprintf(stderr, LUNVM_NAME ": %s: %s\n", name, strerror(-err));
-	return err;
+		return report_failure(c->json, name, VM_EXIT_FAILED, "still runs %u s after its power "
+				      "button was pressed: its guest does not listen to it, or needs "
+				      "longer (--timeout), or has restarted; \"lunvm kill %s\" cuts "
+				      "its power", c->timeout, name);
+	return err ? report_failure(c->json, name, VM_EXIT_FAILED, "%s", strerror(-err)) : 0;
 }
 
 /* ---- what is typed ---- */
 
-static int say_absent(const char *name, int err)
+static int say_absent(const struct vm_cmd *c, const char *name, int err)
 {
 	if (err == -ENOENT || err == -ECONNREFUSED)
-		fprintf(stderr, LUNVM_NAME ": %s: no machine of that name runs here; see "
-			"\"lunvm list\"\n", name);
-	else
-		fprintf(stderr, LUNVM_NAME ": %s: %s\n", name, strerror(-err));
-	return 1;
+		return report_failure(c->json, name, VM_EXIT_FAILED, "no machine of that name runs "
+				      "here; see \"lunvm list\"");
+	return report_failure(c->json, name, VM_EXIT_FAILED, "%s", strerror(-err));
+}
+
+/* It has answered, and done what it was asked for.  Return: exit status. */
+static int show_done(struct vm_cmd *c, const char *word, const char *name, int fd, int launcher,
+		     json_t *reply)
+{
+	int status = 0;
+
+	if (!strcmp(word, "console"))
+		return watch_console(fd);
+	if (!strcmp(word, "stop") && c->timeout) {
+		status = finish_stop(c, launcher, name);
+		json_object_set_new(reply, "ended", json_true());
+	}
+	if (c->json && !status)
+		print_json(reply);
+	else if (!strcmp(word, "status"))
+		print_status(reply);
+	return status;
 }
 
 int cmd_request(struct vm_cmd *c, const char *word, const char *name)
 {
-	int fd = connect_to(c->run_dir, name), err, launcher;
+	int fd = connect_to(c->run_dir, name), err, launcher, status;
 	json_t *reply = NULL;
 
 	if (fd < 0)
-		return say_absent(name, fd);
+		return say_absent(c, name, fd);
 	launcher = launcher_of(fd);
 	err = ask(fd, word, &reply);
-	if (err) {
-		fprintf(stderr, LUNVM_NAME ": %s: %s\n", name, err == -EPIPE ?
-			"it has just ended" : strerror(-err));
-	} else if (!json_is_true(json_object_get(reply, "ok"))) {
-		fprintf(stderr, LUNVM_NAME ": %s: %s\n", name, text(reply, "error"));
-		err = -EINVAL;
-	} else if (!strcmp(word, "console")) {
-		watch_console(fd);
-	} else if (!strcmp(word, "stop") && c->timeout) {
-		err = finish_stop(c, launcher, name);
-		json_object_set_new(reply, "ended", json_boolean(!err));
-		json_object_set_new(reply, "ok", json_boolean(!err));
-		if (c->json)
-			print_json(reply);
-	} else if (c->json) {
-		print_json(reply);
-	} else if (!strcmp(word, "status")) {
-		print_status(reply);
-	}
+	if (err)
+		status = report_failure(c->json, name, VM_EXIT_FAILED, "%s", err == -EPIPE ?
+					"it has just ended" : strerror(-err));
+	else if (!json_is_true(json_object_get(reply, "ok")))
+		status = report_failure(c->json, name, VM_EXIT_FAILED, "%s", text(reply, "error"));
+	else
+		status = show_done(c, word, name, fd, launcher, reply);
 	json_decref(reply);
 	close(fd);
 	if (launcher >= 0)
 		close(launcher);
-	return err ? 1 : 0;
+	return status;
 }
 
 /* "web1" of "web1.sock"; false if it is no such name. */
@@ -326,7 +336,8 @@ int cmd_list(struct vm_cmd *c)
 	int n = scandir(c->run_dir, &entries, NULL, by_name);
 
 	if (n < 0 && errno != ENOENT)
-		return say_absent(c->run_dir, -EACCES);
+		return report_failure(c->json, NULL, VM_EXIT_FAILED, "%s: %s", c->run_dir,
+				      strerror(errno));
 	if (!c->json)
 		printf("%-20s %-8s %4s %12s %8s\n", "NAME", "STATE", "CPUS", "MEMORY", "PID");
 	for (int i = 0; i < n; i++) {

@@ -11,6 +11,7 @@
 #include "kvm/autostart.h"
 #include "kvm/cmd.h"
 #include "kvm/parent.h"
+#include "kvm/report.h"
 #include "kvm/source.h"
 #include "kvm/worker.h"
 
@@ -47,7 +48,8 @@ static const char usage[] =
 	"  console NAME        its console; Ctrl-] leaves it\n"
 	"\n"
 	"  --run-dir DIR       of lunvm itself (default " LUNVM_DEFAULT_RUN_DIR ")\n"
-	"  --json              results as JSON\n"
+	"  --json              results and errors as JSON; run and autostart: a line for each event,\n"
+	"                      and no console on standard output\n"
 	"\n"
 	"Exit status of run: 0 the guest powered off, 1 failed, 2 bad usage or configuration,\n"
 	"3 in use elsewhere, 4 no lunfsd, 5 a disk's lock was lost, 10 guest reset, 11 guest\n"
@@ -88,26 +90,25 @@ struct typed {
 	struct { const char *key, *value; } settings[SETTINGS_MAX];
 	unsigned int setting_count;
 	const char *timeout;
-	bool	json, watch;
+	bool	watch;
 };
 
-static int complain(const char *what, const char *why)
+static int complain(const struct typed *t, const char *what, const char *why)
 {
-	fprintf(stderr, LUNVM_NAME ": %s%s%s; see " LUNVM_NAME " --help\n", what,
-		*what ? ": " : "", why);
-	return VM_EXIT_CONFIG;
+	return report_failure(t->run.json, NULL, VM_EXIT_CONFIG, "%s%s%s; see " LUNVM_NAME " --help",
+			      what, *what ? ": " : "", why);
 }
 
 static int take_setting(struct typed *t, const char *key, const char *value)
 {
 	if (t->setting_count == SETTINGS_MAX)
-		return complain(key, "too many options");
+		return complain(t, key, "too many options");
 	t->settings[t->setting_count].key = key;
 	t->settings[t->setting_count++].value = value;
 	return 0;
 }
 
-static int take_option(struct typed *t, int opt, int index, char *value)
+static int take_option(struct typed *t, int opt, int index, char *value, const char *typed)
 {
 	switch (opt) {
 	case OPT_CONFIG:
@@ -131,7 +132,7 @@ static int take_option(struct typed *t, int opt, int index, char *value)
 		t->timeout = value;
 		return 0;
 	case OPT_JSON:
-		t->json = true;
+		t->run.json = true;
 		return 0;
 	case OPT_HELP:
 		fputs(usage, stdout);
@@ -140,8 +141,7 @@ static int take_option(struct typed *t, int opt, int index, char *value)
 		puts(LUNVM_NAME " " LUNFS_VERSION);
 		exit(0);
 	default:
-		fputs(LUNVM_NAME ": see " LUNVM_NAME " --help\n", stderr);
-		return VM_EXIT_CONFIG;
+		return complain(t, typed, opt == ':' ? "wants a value" : "no such option");
 	}
 }
 
@@ -149,8 +149,12 @@ static int parse(struct typed *t, int argc, char **argv)
 {
 	int opt, index = 0, err;
 
-	while ((opt = getopt_long(argc, argv, "", options, &index)) != -1) {
-		err = take_option(t, opt, index, optarg);
+	/* Also what is wrong before it is told in JSON. */
+	for (int i = 1; i < argc && strcmp(argv[i], "--"); i++)
+		t->run.json = t->run.json || !strcmp(argv[i], "--json");
+	opterr = 0;
+	while ((opt = getopt_long(argc, argv, ":", options, &index)) != -1) {
+		err = take_option(t, opt, index, optarg, argv[optind - 1]);
 		if (err)
 			return err;
 	}
@@ -187,8 +191,7 @@ static int read_file(struct vm_config *c, const struct typed *t, const char *nam
 	}
 	if (fd >= 0 && !err)
 		return 0;
-	fprintf(stderr, LUNVM_NAME ": %s\n", why);
-	return (int)status;
+	return report_failure(t->run.json, NULL, status, "%s", why);
 }
 
 static int read_config(struct vm_config *c, const struct typed *t, const char *file)
@@ -204,12 +207,11 @@ static int read_config(struct vm_config *c, const struct typed *t, const char *f
 	}
 	for (unsigned int i = 0; i < t->setting_count; i++) {
 		if (vm_config_set(c, t->settings[i].key, t->settings[i].value, why, sizeof(why))) {
-			fprintf(stderr, LUNVM_NAME ": --%s %s: %s\n", t->settings[i].key,
-				t->settings[i].value, why);
-			return VM_EXIT_CONFIG;
+			return report_failure(t->run.json, NULL, VM_EXIT_CONFIG, "--%s %s: %s",
+					      t->settings[i].key, t->settings[i].value, why);
 		}
 	}
-	return vm_config_check(c, why, sizeof(why)) ? complain("", why) : 0;
+	return vm_config_check(c, why, sizeof(why)) ? complain(t, "", why) : 0;
 }
 
 static int run(struct typed *t, int argc, char **argv)
@@ -218,51 +220,50 @@ static int run(struct typed *t, int argc, char **argv)
 	int err;
 
 	if (argc > 1)
-		return complain(argv[1], "one configuration at a time");
+		return complain(t, argv[1], "one configuration at a time");
 	err = read_config(&c, t, argc ? argv[0] : NULL);
 	return err ? err : parent_run(&c, &t->run);
 }
 
 /* ---- which ---- */
 
-static int take_timeout(const char *typed, const char *command, unsigned int *seconds)
+static int take_timeout(const struct typed *t, const char *command, unsigned int *seconds)
 {
 	char *end;
+	const char *typed = t->timeout;
 	unsigned long n = strtoul(typed, &end, 10);
 
 	if (strcmp(command, "stop"))
-		return complain("--timeout", "only \"stop\" waits");
+		return complain(t, "--timeout", "only \"stop\" waits");
 	if (*typed < '0' || *typed > '9' || *end || n > CMD_STOP_SECONDS_MAX)
-		return complain(typed, "not a number of seconds, at most a day of them");
+		return complain(t, typed, "not a number of seconds, at most a day of them");
 	*seconds = (unsigned int)n;
 	return 0;
 }
 
 static int dispatch(struct typed *t, int argc, char **argv)
 {
-	struct vm_cmd cmd = { .run_dir = t->run.run_dir, .json = t->json,
+	struct vm_cmd cmd = { .run_dir = t->run.run_dir, .json = t->run.json,
 			      .timeout = CMD_STOP_SECONDS };
 
-	if (!argc) {
-		fputs(usage, stderr);
-		return VM_EXIT_CONFIG;
-	}
-	if (t->timeout && take_timeout(t->timeout, argv[0], &cmd.timeout))
+	if (!argc)
+		return complain(t, "", "no command was given");
+	if (t->timeout && take_timeout(t, argv[0], &cmd.timeout))
 		return VM_EXIT_CONFIG;
 	if (!strcmp(argv[0], "run") && !t->watch)
 		return run(t, argc - 1, argv + 1);
 	if (!strcmp(argv[0], "autostart") && !t->setting_count)
 		return autostart(&t->run, argv + 1, (unsigned int)argc - 1, t->watch);
 	if (t->setting_count || t->run.detach || t->watch)
-		return complain(argv[0], "takes no such option");
+		return complain(t, argv[0], "takes no such option");
 	if (!strcmp(argv[0], "list"))
-		return argc > 1 ? complain(argv[1], "\"list\" takes no name") : cmd_list(&cmd);
+		return argc > 1 ? complain(t, argv[1], "\"list\" takes no name") : cmd_list(&cmd);
 	if (!cmd_is_request(argv[0]))
-		return complain(argv[0], "unknown command");
+		return complain(t, argv[0], "unknown command");
 	if (argc != 2)
-		return complain(argv[0], "wants the name of one machine");
+		return complain(t, argv[0], "wants the name of one machine");
 	if (!vm_config_name_is_fine(argv[1]))
-		return complain(argv[1], "no machine can be called that");
+		return complain(t, argv[1], "no machine can be called that");
 	return cmd_request(&cmd, argv[0], argv[1]);
 }
 

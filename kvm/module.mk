@@ -1,7 +1,7 @@
 # kvm/: lunvm, the launcher of virtual machines whose disks come from LunFS.
 kvm_srcs  := kvm/acpi.c kvm/boot.c kvm/cmd.c kvm/config.c kvm/console.c kvm/control.c kvm/cpu.c \
 		kvm/disk.c kvm/front.c kvm/jail.c kvm/machine.c kvm/memory.c kvm/mmio.c \
-		kvm/parent.c kvm/uart.c kvm/worker.c
+		kvm/parent.c kvm/report.c kvm/restart.c kvm/uart.c kvm/worker.c
 kvm_uses  := vhost proc base
 kvm_tests := $(wildcard tests/kvm/*_test.c)
 $(eval $(call library,kvm))

@@ -24,6 +24,7 @@
 
 #include "base/env.h"
 #include "base/text.h"
+#include "kvm/restart.h"
 #include "kvm/source.h"
 #include "proc/notify.h"
 #include "proc/packet.h"
@@ -41,8 +42,11 @@ struct parent {
 	int		signals;
 	int		ready;		/* pipe to whoever waits for the start; -1: nobody */
 	int		messages;	/* where the last line goes */
+	int		events;		/* where JSON goes; -1: nowhere */
 	bool		running;	/* the guest has begun */
+	uint64_t	begun_ns;	/* when */
 	unsigned int	stops;		/* SIGTERMs so far */
+	unsigned int	quick;		/* short lives in a row: restart.h */
 	bool		wanted[VM_DISKS_MAX];	/* asked for before */
 	pid_t		fetchers[VM_DISKS_MAX];	/* processes that ask; 0: none */
 	struct source_hold *holds;	/* of each disk; shared with the fetchers */
@@ -150,7 +154,7 @@ static void fill_plan(const struct parent *p, struct vm_plan *plan)
 	}
 	strcpy(plan->cmdline, p->c->cmdline);
 	plan->initrd = p->initrd >= 0;
-	plan->foreground = !p->options->detach;
+	plan->foreground = !p->options->detach && !p->options->json;
 	plan->parent = getpid();
 	plan->start_ns = p->options->start_ns;
 }
@@ -244,15 +248,29 @@ static void reap_fetchers(struct parent *p, bool kill_them)
 
 /* ---- while it runs ---- */
 
+/* Who started it detached hears of its first life's beginning only. */
+static void tell_event(struct parent *p, json_t *event)
+{
+	if (event)
+		json_object_set_new(event, "name", json_string(p->c->name));
+	if (p->events >= 0)
+		report_json(p->events, event);
+	else
+		json_decref(event);
+}
+
 static void tell_ready(struct parent *p)
 {
 	p->running = true;
+	p->begun_ns = env_now_ns(env_posix());
+	tell_event(p, json_pack("{s:s, s:i}", "event", "running", "pid", (int)getpid()));
 	notify_send("READY=1");
 	if (p->ready < 0)
 		return;
 	if (write(p->ready, "r", 1) == 1)	/* else nobody waits any more */
 		p->messages = STDERR_FILENO;
 	close_fd(&p->ready);
+	close_fd(&p->events);
 }
 
 static void take_packet(struct parent *p)
@@ -363,6 +381,37 @@ static void run_once(struct parent *p)
 	close_fd(&p->worker.pidfd);
 }
 
+/* Its guest has reset it.  Return: whether it begins anew. */
+static bool begin_again(struct parent *p)
+{
+	uint64_t lived_ms = (env_now_ns(env_posix()) - p->begun_ns) / 1000000;
+	unsigned int pause_ms = restart_pause_ms(&p->quick, lived_ms);
+
+	if (pause_ms)
+		dprintf(p->messages, LUNVM_NAME ": %s: %s again, %.1f s after it began; starting it again "
+			"in %u s\n", p->c->name, p->why, (double)lived_ms / 1000, pause_ms / 1000);
+	else
+		dprintf(p->messages, LUNVM_NAME ": %s: %s; starting it again\n", p->c->name, p->why);
+	tell_event(p, json_pack("{s:s, s:i}", "event", "restarting", "pause_ms", (int)pause_ms));
+	if (restart_wait(p->c, p->listen, p->signals, pause_ms))
+		return true;
+	FAIL(p, VM_EXIT_KILLED, "ended before it was started again");
+	return false;
+}
+
+static void tell_end(struct parent *p)
+{
+	char why[VM_WHY_SIZE];
+	json_t *end;
+
+	text_printable(p->why, sizeof(p->why), why, sizeof(why));
+	dprintf(p->messages, LUNVM_NAME ": %s: %s\n", p->c->name, why);
+	end = report_end(p->status, why);
+	if (end)
+		json_object_set_new(end, "event", json_string("ended"));
+	tell_event(p, end);
+}
+
 static enum vm_exit run_to_the_end(struct parent *p)
 {
 	block_signals(p);
@@ -373,16 +422,13 @@ static enum vm_exit run_to_the_end(struct parent *p)
 	} else if (!open_all(p)) {
 		do {
 			run_once(p);
-			if (p->status == VM_EXIT_RESET && p->c->restart)
-				dprintf(p->messages, LUNVM_NAME ": %s: %s; starting it again\n",
-					p->c->name, p->why);
-		} while (p->status == VM_EXIT_RESET && p->c->restart);
+		} while (p->status == VM_EXIT_RESET && p->c->restart && begin_again(p));
 		unlink(p->socket_path);
 		for (unsigned int i = 0; i < p->c->disk_count; i++)
 			if (p->holds[i].made)
 				source_release(&p->c->disks[i], p->options->daemon_dir);
 	}
-	dprintf(p->messages, LUNVM_NAME ": %s: %s\n", p->c->name, p->why);
+	tell_end(p);
 	return p->status;
 }
 
@@ -396,6 +442,8 @@ static void leave_terminal(struct parent *p)
 	log = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	setsid();
 	p->messages = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
+	if (p->events >= 0)
+		p->events = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
 	dup2(null, STDIN_FILENO);
 	dup2(null, STDOUT_FILENO);
 	dup2(log >= 0 ? log : null, STDERR_FILENO);
@@ -421,10 +469,9 @@ static int run_detached(struct parent *p)
 	if (pipe2(ready, O_CLOEXEC))
 		return VM_EXIT_FAILED;
 	pid = fork();
-	if (pid < 0) {
-		fprintf(stderr, LUNVM_NAME ": %s\n", strerror(errno));
-		return VM_EXIT_FAILED;
-	}
+	if (pid < 0)
+		return report_failure(p->options->json, p->c->name, VM_EXIT_FAILED, "%s",
+				      strerror(errno));
 	if (pid) {
 		close(ready[1]);
 		return wait_running(pid, ready[0]);
@@ -439,11 +486,11 @@ int parent_run(const struct vm_config *c, const struct run_options *options)
 {
 	struct parent p = { .c = c, .options = options, .lock = -1, .listen = -1, .kernel = -1,
 			    .initrd = -1, .kvm = -1, .signals = -1, .ready = -1,
-			    .messages = STDERR_FILENO };
+			    .messages = STDERR_FILENO,
+			    .events = options->json ? STDOUT_FILENO : -1 };
 
-	if (mkdir(options->run_dir, 0755) && errno != EEXIST) {
-		fprintf(stderr, LUNVM_NAME ": %s: %s\n", options->run_dir, strerror(errno));
-		return VM_EXIT_FAILED;
-	}
+	if (mkdir(options->run_dir, 0755) && errno != EEXIST)
+		return report_failure(options->json, c->name, VM_EXIT_FAILED, "%s: %s",
+				      options->run_dir, strerror(errno));
 	return options->detach ? run_detached(&p) : (int)run_to_the_end(&p);
 }

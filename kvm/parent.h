@@ -3,8 +3,8 @@
 #define LUNFS_KVM_PARENT_H
 
 #include "kvm/config.h"
+#include "kvm/report.h"
 
-#define LUNVM_NAME		"lunvm"
 #define LUNVM_DEFAULT_RUN_DIR	"/run/lunvm"
 
 struct run_options {
@@ -12,13 +12,14 @@ struct run_options {
 	const char	*daemon_dir;	/* of the lunfsd to ask for disks */
 	const char	*user;		/* whom the machine runs as; "" the default */
 	bool		detach;		/* return when the guest runs */
+	bool		json;		/* standard output is for events, a line of JSON each, not the console */
 	uint64_t	start_ns;	/* CLOCK_BOOTTIME when the program began */
 };
 
 /**
  * parent_run() - runs the machine of @c, which vm_config_check() found fine, until it ends.
  * Prints one line that says how.  Return: enum vm_exit; with options.detach VM_EXIT_POWER_OFF
- * once it runs.
+ * once it runs.  With options.json {"event":"running"}, "restarting" and "ended", each with "name".
  */
 int parent_run(const struct vm_config *c, const struct run_options *options);
 

@@ -18,6 +18,7 @@
 #define UNIX_PREFIX	"unix:"
 #define LETTING_GO_MS	2000	/* for a front end that has just ended to be gone at the daemon, too */
 #define PAUSE_MS	50
+#define PIECE_MAX	(4 << 20)	/* of a file, at a time; lunfsd sends less */
 
 bool source_is_datastore(const char *name)
 {
@@ -402,60 +403,31 @@ static int open_here(const char *name, enum vm_exit *status, char *why, size_t w
 	return text_refuse(-EINVAL, why, why_size, "%s: not a regular file", name);
 }
 
-static int digit_of(char c)
-{
-	static const char digits[] =
-		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-	const char *p = c ? strchr(digits, c) : NULL;
-
-	return p ? (int)(p - digits) : -1;
-}
-
-/* RFC 4648, section 4, in place.  Return: how many bytes it was; -EPROTO. */
-static ssize_t decode_base64(char *text)
-{
-	size_t len = strlen(text), n = 0;
-
-	if (len % 4)
-		return -EPROTO;
-	for (size_t i = 0; i < len; i += 4) {
-		unsigned int pad = i + 4 < len ? 0 : (text[i + 3] == '=') + (text[i + 2] == '=');
-		uint32_t v = 0;
-
-		for (unsigned int k = 0; k < 4; k++) {
-			int digit = k + pad < 4 ? digit_of(text[i + k]) : 0;
-
-			if (digit < 0)
-				return -EPROTO;
-			v = v << 6 | (uint32_t)digit;
-		}
-		for (unsigned int k = 0; k + pad < 3; k++)
-			text[n++] = (char)(v >> (16 - 8 * k));
-	}
-	return (ssize_t)n;
-}
-
 /* One piece into @fd.  Return: 1 there is more; 0; -errno. */
 static int copy_piece(struct asking *a, int fd, uint64_t *from)
 {
 	json_t *request = json_pack("{s:s, s:I}", "cmd", "disk-read", "from", (json_int_t)*from);
 	json_t *result;
+	int64_t len;
+	bool more;
 	char *data;
-	ssize_t len;
-	int ret = ctl_client_ask(&a->client, request, &result, &a->error);
+	int err = ctl_client_ask(&a->client, request, &result, &a->error);
 
-	if (ret)
-		return refused(a, ret);
-	data = strdup(ctl_str(result, "data"));
-	len = data ? decode_base64(data) : -ENOMEM;
-	if (len >= 0 && pwrite(fd, data, (size_t)len, (off_t)*from) != len)
-		len = -errno;
-	ret = len < 0 ? REFUSE(a, (int)len, VM_EXIT_FAILED, "%s: %s", a->name, strerror((int)-len)) :
-	      ctl_bool(result, "more") && len;
-	*from += len > 0 ? (uint64_t)len : 0;
-	free(data);
+	if (err)
+		return refused(a, err);
+	len = ctl_int(result, "bytes");
+	more = ctl_bool(result, "more") && len;
 	json_decref(result);
-	return ret;
+	if (len < 0 || len > PIECE_MAX)
+		return REFUSE(a, -EPROTO, VM_EXIT_FAILED, "%s: lunfsd is of another version", a->name);
+	data = malloc(PIECE_MAX);
+	err = data ? ctl_client_bytes(&a->client, data, (size_t)len) : -ENOMEM;
+	if (!err && pwrite(fd, data, (size_t)len, (off_t)*from) != len)
+		err = -errno;
+	free(data);
+	*from += (uint64_t)len;
+	return err ? REFUSE(a, err, err == -EPIPE ? VM_EXIT_NO_DAEMON : VM_EXIT_FAILED, "%s: %s", a->name,
+			    strerror(-err)) : more;
 }
 
 /*
@@ -500,7 +472,6 @@ int source_open(const char *name, const char *run_dir, enum vm_exit *status, cha
 	ret = begin(&a, name, run_dir);
 	if (ret)
 		return ret;
-	a.client.raw = true;
 	ret = copy_file(&a);
 	ctl_client_close(&a.client);
 	return ret;

@@ -43,4 +43,14 @@ check "lunfs disk snapshot" "$(printf '%s\n' create delete list revert)" \
 	"$(offered lunfs disk snapshot "")"
 check "a word that was begun" discard "$(offered lunfs --run-dir /x disk dis)"
 check "a value of --format" "$(printf '%s\n' vhdx vmdk)" "$(offered lunfs disk import --format v)"
+
+# What lunvm compares the command with, not its --help.
+lunvm_commands=$(grep -oE 'strcmp\(argv\[0\], "[a-z]+"' kvm/lunvm_main.c | cut -d'"' -f2
+	sed -n '/^bool cmd_is_request/,/};/p' kvm/cmd.c | grep -oE '"[a-z]+"' | tr -d '"')
+check "lunvm commands" "$(echo "$lunvm_commands" | sort -u)" "$(offered lunvm "")"
+check "lunvm commands behind an option" run "$(offered lunvm --json --run-dir /x ru)"
+check "a value of --on-reset" "$(printf '%s\n' exit restart)" "$(offered lunvm run --on-reset "")"
+# A stand-in for machines that run: its name is its answer.
+lunvm() { echo NAME; [ "$*" = "--run-dir /x list" ] && echo web1 running && echo web2 paused; }
+check "machines that run" "$(printf '%s\n' web1 web2)" "$(offered lunvm --run-dir /x status "")"
 exit $bad

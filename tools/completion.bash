@@ -54,6 +54,47 @@ _lunfs() {
 	fi
 }
 
+# The commands that lunvm --help shows how to use.
+_lunvm_words() {
+	"$1" --help 2>/dev/null | sed -n 's/^\(usage:\|      \) lunvm \([a-z|]*\) .*/\2/p; s/^       lunvm \([a-z]*\)$/\1/p' |
+		tr '|' '\n' | sed '/^$/d' | sort -u
+}
+
+_lunvm() {
+	local program=${COMP_WORDS[0]} cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
+	local words=() dir=() i
+
+	COMPREPLY=()
+	case $prev in
+	--run-dir|--daemon-dir) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
+	--kernel|--initrd) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+	--on-reset) mapfile -t COMPREPLY < <(compgen -W "restart exit" -- "$cur"); return ;;
+	--net) mapfile -t COMPREPLY < <(compgen -W "none" -- "$cur"); return ;;
+	--user) mapfile -t COMPREPLY < <(compgen -u -- "$cur"); return ;;
+	--name|--memory|--cpus|--cmdline|--disk|--timeout) return ;;
+	esac
+	if [[ $cur == -* ]]; then
+		mapfile -t COMPREPLY < <(compgen -W "$(_lunfs_options "$program")" -- "$cur")
+		return
+	fi
+	for ((i = 1; i < COMP_CWORD; i++)); do
+		case ${COMP_WORDS[i]} in
+		--run-dir) dir=(--run-dir "${COMP_WORDS[++i]}") ;;
+		--detach|--watch|--json|--help|--version) ;;
+		--*) ((i++)) ;;
+		*) words+=("${COMP_WORDS[i]}") ;;
+		esac
+	done
+	case ${words[0]-} in
+	"") mapfile -t COMPREPLY < <(compgen -W "$(_lunvm_words "$program")" -- "$cur") ;;
+	run) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
+	autostart) mapfile -t COMPREPLY < <(compgen -W "$(_lunfs_datastores lunfs)" -- "$cur") ;;
+	list) ;;
+	*) [ ${#words[@]} -gt 1 ] || mapfile -t COMPREPLY < <(compgen -W "$("$program" "${dir[@]}" list 2>/dev/null |
+		awk 'NR > 1 { print $1 }')" -- "$cur") ;;
+	esac
+}
+
 # Programs that take options and files.
 _lunfs_plain() {
 	local cur=${COMP_WORDS[COMP_CWORD]}
@@ -66,4 +107,5 @@ _lunfs_plain() {
 }
 
 complete -F _lunfs lunfs
-complete -F _lunfs_plain mkfs.lunfs fsck.lunfs mount.lunfs lunfsd lunfs-target lunfs-vhost-bench lunvm
+complete -F _lunvm lunvm
+complete -F _lunfs_plain mkfs.lunfs fsck.lunfs mount.lunfs lunfsd lunfs-target lunfs-vhost-bench

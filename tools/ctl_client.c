@@ -183,6 +183,27 @@ static int read_line(struct ctl_client *c, json_t **reply)
 	}
 }
 
+int ctl_client_bytes(struct ctl_client *c, void *buf, size_t len)
+{
+	size_t done = len < c->filled ? len : c->filled;
+
+	if (done) {
+		memcpy(buf, c->buf, done);
+		c->filled -= done;
+		memmove(c->buf, c->buf + done, c->filled);
+	}
+	while (done < len) {
+		ssize_t n = recv(c->fd, (char *)buf + done, len - done, 0);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EPIPE;
+		done += (size_t)n;
+	}
+	return 0;
+}
+
 /* Labels, names and paths are other people's: no control characters reach the terminal. */
 static json_t *clean_text(const char *text)
 {

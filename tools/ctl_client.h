@@ -57,6 +57,12 @@ int ctl_client_ask(struct ctl_client *c, json_t *request, json_t **result,
 		   struct ctl_error *error);
 
 /**
+ * ctl_client_bytes() - the @len bytes that follow the last reply, where its result says "bytes".
+ * Return: 0; -errno.
+ */
+int ctl_client_bytes(struct ctl_client *c, void *buf, size_t len);
+
+/**
  * ctl_device_open_name() - the name by which the daemon can open @name: a canonical path, or
  * the URL of an iSCSI LUN, in which a secret is refused.  @buf: PATH_MAX bytes.
  * Return: CTL_OK; CTL_FAILED, with a line on standard error that begins with @program.

@@ -64,7 +64,7 @@ vm_says 10 a alive || fail "it does not run"
 vm alpha stop a --timeout 1 >"$work/said" 2>&1 && fail "says that it has ended"
 grep -q 'a: still runs 1 s after.*"lunvm kill a"' "$work/said" || fail "$(cat "$work/said")"
 vm alpha stop a --timeout 0 || fail "does not press"
-[ "$(vm alpha stop a --timeout 1 --json 2>/dev/null | jq -c '[.ok, .ended]')" = "[false,false]" ] || fail "no JSON"
+[ "$(vm alpha stop a --timeout 1 --json 2>/dev/null | jq -c '[.ok, .exit_status, .name]')" = '[false,1,"a"]' ] || fail "no JSON"
 vm alpha status a --json | jq -e .ok >/dev/null || fail "it runs no more"
 vm alpha stop a --timeout x >"$work/said" 2>&1
 [ $? -eq 2 ] && grep -q "x: not a number of seconds" "$work/said" || fail "$(cat "$work/said")"

@@ -12,6 +12,7 @@
 	.set	APIC_EOI, 0xfee000b0
 	.set	TRAMPOLINE, 0x8000
 	.set	TSS_AT, 0x1000		/* where nothing else is */
+	.set	NOWHERE, 0xe0000000
 
 	.section .text.start, "ax"
 	.code64
@@ -42,7 +43,8 @@ to_ring3:
 
 	/*
 	 * ud2 from ring 3 (not every KVM that interprets takes an int from there): eax = 0 a byte out (dx: port, bl: byte); 1 sleep until the count
-	 * of interrupts is no longer rbx; 2 an instruction that this KVM may not emulate; 3 crash.
+	 * of interrupts is no longer rbx; 2 an instruction that this KVM may not emulate; 3 crash; 4 go
+	 * on where there is neither memory nor a device, which no KVM can execute.
 	 */
 call_gate:
 	addq	$2, (%rsp)		/* behind the ud2 */
@@ -63,8 +65,12 @@ call_gate:
 	ja	5f
 	lock cmpxchg16b scratch
 	iretq
-5:	lidt	no_idt
+5:	cmp	$3, %eax
+	ja	6f
+	lidt	no_idt
 	ud2
+6:	mov	$NOWHERE, %eax
+	jmp	*%rax
 
 irq_gate:
 	push	%rax

@@ -2,7 +2,7 @@
 /*
  * The test guest: a virtio-blk driver that writes patterns and reads them back, in ring 3.
  *
- * The command line says what to do: op=write|read|verify|stress|life|count|button|crash|reset|panic|cx16|off,
+ * The command line says what to do: op=write|read|verify|stress|life|count|button|crash|nowhere|reset|panic|cx16|off,
  * n= blocks, bs= bytes each, qd= requests under way, irq=0|1, rounds=, cpus=1|2, seed=, lives= (of op=life: resets in between).
  * What happened is on the console: "payload: …" lines, the last one "payload: done bad=N".
  */
@@ -421,6 +421,8 @@ static void end_badly(void)
 {
 	if (same(opt_op, "crash"))
 		call(3, 0, 0);
+	if (same(opt_op, "nowhere"))
+		call(4, 0, 0);
 	if (same(opt_op, "cx16"))
 		call(2, 0, 0);
 	if (same(opt_op, "reset"))
