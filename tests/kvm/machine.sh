@@ -119,6 +119,15 @@ vm alpha status web1 --json | jq -e '.confined | .filter and (.empty_root or .la
 note "$(vm alpha status web1 | grep "confined by")"
 readlink /proc/"$worker"/ns/net | grep -qvx "$(readlink /proc/self/ns/net)" || fail "it has the network"
 
+story "the capabilities that its units leave it are enough"
+for unit in "$top"/kvm/*.service; do
+	caps=$(sed -n 's/^CapabilityBoundingSet=//p' "$unit" | tr 'A-Z ' 'a-z,' | sed 's/cap_/+/g')
+	[ -n "$caps" ] || fail "$unit leaves all"
+	setpriv --bounding-set="-all,$caps" --inh-caps=-all --no-new-privs \
+		"$bin/lunvm" run --run-dir "$work/vm-alpha" --name small --memory 16M --kernel "$payload" --cmdline op=off \
+		>"$work/said" 2>&1 || fail "$(cat "$work/said")"
+done
+
 story "a pause drains the disk, and goes on"
 vm alpha pause web1 || fail "cannot be paused"
 before=$(vm_rounds web1)
