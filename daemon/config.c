@@ -28,14 +28,12 @@ static int set_text(char *to, size_t size, const char *value, char *why, size_t 
 	return -EINVAL;
 }
 
-static int set_run_dir(struct config *c, const char *value, char *why, size_t why_size)
+static int set_path(char *to, size_t size, const char *value, char *why, size_t why_size)
 {
-	if (value[0] != '/') {
-		snprintf(why, why_size, "\"%s\" is not an absolute path", value);
-		return -EINVAL;
-	}
-	/* The socket's whole path has to fit into a socket address of 108 bytes. */
-	return set_text(c->run_dir, 91, value, why, why_size);
+	if (value[0] == '/')
+		return set_text(to, size, value, why, why_size);
+	snprintf(why, why_size, "\"%s\" is not an absolute path", value);
+	return -EINVAL;
 }
 
 /* It appears in logs and in other hosts' terminals: letters, digits and a few marks. */
@@ -146,15 +144,6 @@ static int add_portal(struct config *c, const char *value, char *why, size_t why
 	return 0;
 }
 
-static int set_secrets(struct config *c, const char *value, char *why, size_t why_size)
-{
-	if (value[0] != '/') {
-		snprintf(why, why_size, "\"%s\" is not an absolute path", value);
-		return -EINVAL;
-	}
-	return set_text(c->iscsi_secrets, sizeof(c->iscsi_secrets), value, why, why_size);
-}
-
 int config_set(struct config *c, const char *key, const char *value, char *why, size_t why_size)
 {
 	if (!*value) {
@@ -162,7 +151,8 @@ int config_set(struct config *c, const char *key, const char *value, char *why, 
 		return -EINVAL;
 	}
 	if (!strcmp(key, "run-dir"))
-		return set_run_dir(c, value, why, why_size);
+		/* The socket's whole path has to fit into a socket address of 108 bytes. */
+		return set_path(c->run_dir, 91, value, why, why_size);
 	if (!strcmp(key, "host-name"))
 		return set_host_name(c, value, why, why_size);
 	if (!strcmp(key, "host-id"))
@@ -188,7 +178,7 @@ int config_set(struct config *c, const char *key, const char *value, char *why, 
 	if (!strcmp(key, "iscsi-portal"))
 		return add_portal(c, value, why, why_size);
 	if (!strcmp(key, "iscsi-secrets"))
-		return set_secrets(c, value, why, why_size);
+		return set_path(c->iscsi_secrets, sizeof(c->iscsi_secrets), value, why, why_size);
 	if (!strcmp(key, "datastore") || !strcmp(key, "disk"))
 		return add_given(c, key[1] == 'i', value, why, why_size);
 	snprintf(why, why_size, "unknown setting \"%s\"", key);

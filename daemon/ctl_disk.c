@@ -156,6 +156,8 @@ static int grow_inode(struct disks *disks, struct store *s, uint64_t size, struc
 	struct attachment *a = disks_find_id(disks, s, attr->id);
 	int err = a ? disk_grow(a->disk, size) : -ENOMEDIUM;
 
+	if (a && !err)
+		disks_wait_told(a);
 	if (a)
 		disks_put(a);
 	if (!err)
@@ -284,7 +286,6 @@ static int disk_info(struct store *s, const struct ctl_request *rq, json_t **out
 	put_int(*out, "own", own);
 	put_int(*out, "shared", total - own);
 	put_int(*out, "total", total);
-	put_int(*out, "allocated_with_images", total);	/* what it was called at first */
 	json_object_set_new(*out, "stands_on", below);
 	return 0;
 }

@@ -75,13 +75,15 @@ struct attachment {
 	struct export	*export;	/* … its initiators; neither if it has ended */
 	bool		attached;	/* what there is of it is whole */
 	unsigned int	record;		/* in the state file */
+	bool		keep_record;	/* it stays there: another attempt is to follow */
 
 	/* What its front end does, in the order in which it does it; disks.mutex. */
 	struct work	work;
 	enum attachment_event events[ATTACHMENT_EVENTS];
 	unsigned int	event_count;
 	bool		working;
-	bool		resized;	/* initiators have to be told */
+	bool		resized;	/* initiators have to be told … */
+	bool		telling;	/* … or are just being told */
 	bool		connected;	/* a front end is there */
 	bool		has_claim;	/* the last incarnation's, or ours while it is open */
 	bool		resume;		/* the next open continues that one */
@@ -169,6 +171,33 @@ char *disks_socket(const struct attachment *a, char *buf);
 /** disks_option() - "ro", "enospc=report", "iops=N", …  Return: 0; -EINVAL with @why. */
 int disks_option(struct disk_options *o, const char *text, char *why, size_t why_size);
 
+/** disks_end_all() - of disks_shutdown(): gives every disk up, to be attached again. */
+void disks_end_all(struct disks *all);
+
+/* ---- disks_front.c: none holds the mutex ---- */
+
+/** disks_open() - takes the lock; who uses it may or may not be there already.  As disk_open(). */
+int disks_open(struct attachment *a);
+
+/** disks_front_new() - a->vhu; disks_listen() - a socket for its front ends, with @why where there
+ * can be none; disks_unlisten() - without it. */
+int disks_front_new(struct attachment *a);
+int disks_listen(struct attachment *a, char *why, size_t why_size);
+void disks_unlisten(struct attachment *a);
+
+/**
+ * disks_retire() - nobody can come to use it any more, if nobody does: no moment lies in between.
+ * The caller detaches it then.  Return: 0; -EBUSY.
+ */
+int disks_retire(struct attachment *a);
+
+/** disks_wait_told() - behind disk_grow(): the next command of each initiator hears of it. */
+void disks_wait_told(struct attachment *a);
+
+/** disks_resized(), disks_lost() - the disk's events; @arg is its attachment. */
+void disks_resized(void *arg);
+void disks_lost(void *arg);
+
 /* ---- disks_export.c ---- */
 
 /** disks_export_check() - that @o is for iSCSI, if it is.  -EINVAL with @why. */
@@ -182,7 +211,7 @@ void disks_export_stop(struct attachment *a);
 
 /** disks_state_save() - writes @a down. */
 void disks_state_save(struct attachment *a);
-/** disks_state_clear() - what record @i was about is not attached any more. */
+/** disks_state_clear() - what record @i was about is not attached any more; it is still in use. */
 void disks_state_clear(struct disks *all, unsigned int i);
 
 /** disks_state_map() - the memory of record @i that outlives us.  Return: 0 or -errno. */

@@ -22,11 +22,19 @@ int disks_export_check(const struct disk_options *o, char *why, size_t why_size)
 	return 0;
 }
 
+static void abandon(void *arg)
+{
+	struct attachment *a = arg;
+
+	disk_abandon(a->disk);
+}
+
 int disks_export_start(struct attachment *a, char *why, size_t why_size)
 {
 	struct export_params p = {
 		.portal = a->options.portal, .name = a->name, .object = a->object,
-		.disk = disk_blkdev(a->disk), .serial = a->options.serial,
+		.disk = disk_blkdev(a->disk), .abandon = abandon, .arg = a,
+		.serial = a->options.serial,
 		.block_size = a->store->fs->super.sector, .read_only = a->options.read_only,
 	};
 	struct export *e;

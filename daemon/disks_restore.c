@@ -45,6 +45,7 @@ static bool restore_disk(struct restore *r, const struct disks_saved *saved)
 		    saved->device, why);
 		pthread_mutex_lock(&r->all->mutex);
 		disks_state_clear(r->all, saved->record);
+		r->all->record_used[saved->record] = false;
 		pthread_mutex_unlock(&r->all->mutex);
 		return true;
 	}

@@ -111,7 +111,6 @@ void disks_state_clear(struct disks *all, unsigned int i)
 	if (r)
 		record_write(all, i, r);
 	free(r);
-	all->record_used[i] = false;
 }
 
 /* ---- first writes ---- */

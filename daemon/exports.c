@@ -14,12 +14,14 @@
 #define PORTAL_GROUP	1
 #define MEMORY_MAX	(128 * MIB)	/* for the data of a portal's commands */
 #define LUN		0u	/* a target has one disk */
+#define RETIRE_NS	NSEC_PER_SEC	/* for a session that has no connection any more, or not yet */
 
 /* A target's units: it stays as long as its portal, for sessions may still refer to it. */
 struct export_target {
 	struct list	node;
 	char		iqn[SCSI_NAME_MAX];
 	struct scsi_target *scsi;
+	bool		retired;	/* nobody logs in; targets_mutex */
 };
 
 struct export_portal {
@@ -41,6 +43,8 @@ struct export {
 	struct export_target *target;
 	char		iqn[SCSI_NAME_MAX];
 	struct blkdev	*_Atomic disk;	/* NULL: it is cut off */
+	void		(*abandon)(void *arg);
+	void		*arg;
 };
 
 /* ---- the disk as a reactor's device ---- */
@@ -100,6 +104,13 @@ static int proxy_open(void *arg, struct reactor *r, struct blkdev **out)
 	return 0;
 }
 
+static void proxy_abandon(void *arg)
+{
+	struct export *e = arg;
+
+	e->abandon(e->arg);
+}
+
 /* ---- portals ---- */
 
 static int parse_portal(const char *text, struct sockaddr_storage *addr, char *why, size_t why_size)
@@ -134,7 +145,7 @@ static struct scsi_target *find_target(void *arg, const char *iqn)
 
 	pthread_mutex_lock(&p->targets_mutex);
 	list_for_each(t, tmp, &p->targets, node)
-		if (!strcmp(t->iqn, iqn))
+		if (!strcmp(t->iqn, iqn) && !t->retired)
 			found = t->scsi;
 	pthread_mutex_unlock(&p->targets_mutex);
 	return found;
@@ -293,11 +304,20 @@ static int portal_start(struct exports *x, struct export_portal *p, int sock)
 	return tgt_listen(p->tgt, sock, PORTAL_GROUP);
 }
 
-/* Nobody is connected any more, and nothing under way, when this returns. */
+/*
+ * Nobody is connected any more, and nothing under way, when this returns.  What waits in a disk, for
+ * space, is not waited for: initiators that were not answered ask the next daemon again.
+ */
 static void portal_stop(struct export_portal *p)
 {
-	if (p->tgt)
-		tgt_destroy(p->tgt);
+	struct export *e, *tmp;
+
+	if (!p->tgt)
+		return;
+	tgt_stop(p->tgt);
+	list_for_each(e, tmp, &p->exports, node)
+		e->abandon(e->arg);
+	tgt_destroy(p->tgt);
 	p->tgt = NULL;
 }
 
@@ -404,6 +424,13 @@ void exports_release(struct exports *x, struct export_portal *p)
 
 /* ---- exports ---- */
 
+static void target_retire(struct export *e, struct export_target *t, bool retired)
+{
+	pthread_mutex_lock(&e->portal->targets_mutex);
+	t->retired = retired;
+	pthread_mutex_unlock(&e->portal->targets_mutex);
+}
+
 /* mutex held. */
 static int target_get(struct export *e)
 {
@@ -414,6 +441,7 @@ static int target_get(struct export *e)
 	list_for_each(t, tmp, &p->targets, node) {
 		if (strcmp(t->iqn, e->iqn))
 			continue;
+		target_retire(e, t, false);
 		e->target = t;
 		return 0;
 	}
@@ -438,7 +466,8 @@ static int target_get(struct export *e)
 static int offer(struct export *e, const struct export_params *p)
 {
 	struct scsi_lun_config c = {
-		.name = p->object, .backing = { proxy_open, e }, .block_size = p->block_size,
+		.name = p->object, .backing = { .open = proxy_open, .abandon = proxy_abandon, .arg = e },
+		.block_size = p->block_size,
 		.physical_block_size = 4096, .size = blkdev_size(p->disk), .read_only = p->read_only,
 		.thin = p->disk->info.discard_granularity != 0, .write_cache = true, .state_fd = -1,
 	};
@@ -475,6 +504,8 @@ int export_new(struct exports *x, const struct export_params *p, struct export *
 		return -ENOMEM;
 	e->all = x;
 	atomic_store(&e->disk, p->disk);
+	e->abandon = p->abandon;
+	e->arg = p->arg;
 	list_init(&e->node);
 	snprintf(e->iqn, sizeof(e->iqn), "%s:%s", TGT_DEFAULT_IQN, p->name);
 	for (char *c = e->iqn; *c; c++)
@@ -492,6 +523,32 @@ int export_new(struct exports *x, const struct export_params *p, struct export *
 	else
 		*out = e;
 	return err;
+}
+
+static void retire(void *arg)
+{
+	struct export *e = arg;
+
+	target_retire(e, e->target, true);
+}
+
+int export_retire(struct export *e)
+{
+	struct env *env = env_posix();
+	uint64_t deadline_ns = env_now_ns(env) + RETIRE_NS;
+	unsigned int sessions;
+
+	/* One that is about to end, or to begin, decides itself in moments. */
+	for (;;) {
+		pthread_mutex_lock(&e->all->mutex);
+		sessions = e->portal->tgt ? tgt_retire(e->portal->tgt, e->iqn, retire, e) : 0;
+		pthread_mutex_unlock(&e->all->mutex);
+		if (!sessions)
+			return 0;
+		if (export_connections(e) || env_now_ns(env) >= deadline_ns)
+			return -EBUSY;
+		env_sleep_until(env, env_now_ns(env) + 10 * NSEC_PER_MSEC);
+	}
 }
 
 static void nothing(void *arg)
@@ -514,7 +571,7 @@ void export_close(struct export *e)
 	atomic_store(&e->disk, NULL);
 	for (unsigned int i = 0; i < x->reactor_count; i++)
 		reactor_call_sync(x->reactors[i], nothing, NULL);
-	/* What hangs ends with the disk; its proxies, and this, are still looked at then. */
+	/* What hangs in the device is still looked at when it ends: the portal stays for it. */
 	if (!hangs) {
 		portal_put(e->portal);
 		free(e);

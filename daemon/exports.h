@@ -44,6 +44,8 @@ struct export_params {
 	const char	*name;		/* of the target, behind the prefix of all of them */
 	const char	*object;	/* for log lines */
 	struct blkdev	*disk;		/* borrowed until export_close() */
+	void		(*abandon)(void *arg);	/* what waits in it may end with an error now */
+	void		*arg;
 	uint8_t		id[16];		/* of the disk, the same for ever */
 	const char	*serial;
 	uint32_t	block_size;
@@ -56,7 +58,8 @@ void exports_init(struct exports *x, struct rpc_client *rpc, struct reactor **re
 
 /**
  * exports_stop() - cuts every connection and closes every portal: initiators come again to the next
- * daemon.  What they had under way ends first.  export_close() of each is to follow.
+ * daemon.  What they had under way ends first, abandoned where it waits.  export_close() of each is to
+ * follow.
  */
 void exports_stop(struct exports *x);
 
@@ -77,8 +80,15 @@ int export_new(struct exports *x, const struct export_params *p, struct export *
 	       size_t why_size);
 
 /**
- * export_close() - offers it no longer: initiators are asked to log out.  Afterwards nobody
- * submits anything to the disk; where a command hangs in it, that one ends with disk_shut().
+ * export_retire() - nobody can log in any more, if nobody has.
+ * Return: 0; -EBUSY somebody has, all is as it was.
+ */
+int export_retire(struct export *e);
+
+/**
+ * export_close() - offers it no longer: initiators are asked to log out, what they had under way is
+ * aborted, and abandoned where it waits.  Afterwards nobody submits anything to the disk; should a
+ * command hang in the device for longer than some seconds, the portal stays open for it.
  */
 void export_close(struct export *e);
 

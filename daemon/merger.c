@@ -91,7 +91,7 @@ static int step(struct disks *disks, struct store *s, uint64_t id, struct merge 
 		disks_put(a);
 		return err;
 	}
-	err = fs_open(s->fs, id, FS_OPEN_WRITE, &merger_cred, &f, NULL);
+	err = fs_open(s->fs, id, FS_OPEN_WRITE | FS_OPEN_BRIEF, &merger_cred, &f, NULL);
 	if (err)
 		return err;
 	err = fs_merge_step(s->fs, f, m);

@@ -269,6 +269,7 @@ static void opened(struct reactor_call *c)
 	d->map_changes = d->moves = 1;
 	d->map_flushed = d->moves_flushed = 0;
 	d->lost = d->no_space = false;
+	d->abandoned = false;
 	d->open = true;
 	disk_limits_init(d, &d->p.limits);
 	__atomic_store_n(&d->stats.open, true, __ATOMIC_RELAXED);
@@ -288,10 +289,12 @@ static void give_file_up(struct disk *d)
 	d->f = NULL;
 }
 
-static int open_file(struct disk *d, const struct disk_claim *resume, struct lock_holder *holder)
+/* @brief: 0 or FS_OPEN_BRIEF. */
+static int open_file(struct disk *d, const struct disk_claim *resume, unsigned int brief,
+		     struct lock_holder *holder)
 {
 	unsigned int flags = d->p.multi ? FS_OPEN_MULTI :
-			     d->writable ? FS_OPEN_SOLE : FS_OPEN_DENY_WRITE;
+			     d->writable ? FS_OPEN_SOLE | brief : FS_OPEN_DENY_WRITE;
 	struct fs_cred cred = { .comm = "virtual disk" };
 	int err;
 
@@ -337,7 +340,7 @@ int disk_open(struct disk *d, const struct disk_claim *resume, struct lock_holde
 		goto unlock;
 	err = memory_get(d);
 	if (!err)
-		err = open_file(d, resume, holder);
+		err = open_file(d, resume, 0, holder);
 	if (!err && resume && d->f->mode == LOCK_EXCLUSIVE) {
 		err = disk_work_resume(d);
 		if (err)
@@ -373,6 +376,21 @@ static void closed(struct reactor_call *c)
 	__atomic_store_n(&d->stats.paused, false, __ATOMIC_RELAXED);
 	disk_retry_now(&d->retry_call);
 	call_done(d);
+}
+
+static void abandoned(struct reactor_call *c)
+{
+	struct disk *d = container_of(c, struct disk, abandon_call);
+
+	d->abandoned = true;
+	list_splice_tail(&d->waiting, &d->throttled);
+	disk_retry_now(&d->retry_call);
+}
+
+void disk_abandon(struct disk *d)
+{
+	atomic_store(&d->was_abandoned, true);
+	disk_post(d, &d->abandon_call);
 }
 
 int disk_shut(struct disk *d)
@@ -442,6 +460,7 @@ static void calls_init(struct disk *d)
 	d->incoming_call.fn = disk_incoming;
 	d->ended_call.fn = disk_ended;
 	d->retry_call.fn = disk_retry_now;
+	d->abandon_call.fn = abandoned;
 	d->tick.fn = disk_tick;
 	d->throttle.fn = disk_throttle_tick;
 	list_init(&d->waiting);
@@ -495,11 +514,18 @@ void disk_let_go(struct disk *d)
 		cluster_evict(d->fs, &d->kept->cover.lock);
 }
 
+static void nothing(struct reactor_call *c)
+{
+	call_done(container_of(c, struct disk, call));
+}
+
 void disk_free(struct disk *d)
 {
 	if (!d)
 		return;
 	assert(!d->f);
+	if (atomic_load(&d->was_abandoned))
+		call(d, nothing);	/* behind what disk_abandon() posted */
 	inode_put(d->fs, d->kept);
 	env_cond_fini(d->fs->env, &d->changed);
 	env_mutex_fini(d->fs->env, &d->mutex);
@@ -517,9 +543,10 @@ struct blkdev *disk_blkdev(struct disk *d)
 
 /*
  * The file, for a change from outside: paused under its user's I/O, or opened for the time, so that
- * who comes back to it finds that nobody else has had it.  @open: what to give meddle_end().
+ * who comes back to it finds that nobody else has had it.  @brief: 0, or FS_OPEN_BRIEF for work that
+ * others need not hear of.  @open: what to give meddle_end().
  */
-static int meddle_begin(struct disk *d, bool *open)
+static int meddle_begin(struct disk *d, unsigned int brief, bool *open)
 {
 	int err = disk_pause(d, ENV_FOREVER);
 
@@ -533,7 +560,7 @@ static int meddle_begin(struct disk *d, bool *open)
 		env_mutex_unlock(d->fs->env, &d->control);
 		return -EAGAIN;
 	}
-	err = open_file(d, NULL, NULL);
+	err = open_file(d, NULL, brief, NULL);
 	if (err)
 		env_mutex_unlock(d->fs->env, &d->control);
 	return err;
@@ -562,7 +589,7 @@ int disk_snapshot(struct disk *d, uint64_t dir, const char *name, const char *sn
 	if (blkdev_flush(&d->dev) == -ESTALE)
 		return -EIO;
 	began = env_now_ns(d->fs->env);
-	err = meddle_begin(d, &open);
+	err = meddle_begin(d, 0, &open);
 	if (err)
 		return err;
 	err = d->writable ? fs_snapshot(d->fs, dir, name, snap_name, d->f, attr) : -EROFS;
@@ -582,7 +609,7 @@ int disk_snapshot(struct disk *d, uint64_t dir, const char *name, const char *sn
 int disk_merge_step(struct disk *d, struct merge *m)
 {
 	bool open;
-	int err = meddle_begin(d, &open);
+	int err = meddle_begin(d, FS_OPEN_BRIEF, &open);
 
 	if (err)
 		return err;
@@ -615,7 +642,7 @@ int disk_grow(struct disk *d, uint64_t size)
 	bool open = false;
 
 	if (!err)
-		err = meddle_begin(d, &open);
+		err = meddle_begin(d, 0, &open);
 	if (err)
 		return err;
 	if (size < old)

@@ -132,6 +132,13 @@ int disk_retarget(struct disk *d, uint64_t id);
  */
 int disk_shut(struct disk *d);
 
+/**
+ * disk_abandon() - whoever used it is gone: requests that wait (for space, for a limit) end with
+ * -ENOMEDIUM from now on, and so do later ones, until it is opened anew.
+ * Those that are under way end as they do.  Any thread; does not block.
+ */
+void disk_abandon(struct disk *d);
+
 /** disk_claim() - of the open disk.  Any thread.  -ENOMEDIUM it is not open. */
 int disk_claim(struct disk *d, struct disk_claim *claim);
 

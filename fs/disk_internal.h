@@ -202,6 +202,7 @@ struct disk {
 	uint64_t	moves_flushed;
 	bool		lost, no_space;
 	bool		open;		/* owner's view of f */
+	bool		abandoned;	/* nobody waits for what is still asked of it */
 
 	unsigned int	pauses;
 	bool		quiet_wanted;	/* who pauses waits for quiet */
@@ -214,7 +215,8 @@ struct disk {
 
 	_Atomic(struct blk_io *) incoming;	/* submitted by other threads */
 	_Atomic(struct blk_io *) ended;		/* completed by other threads */
-	struct reactor_call incoming_call, ended_call, retry_call, limits_call;
+	struct reactor_call incoming_call, ended_call, retry_call, abandon_call;
+	atomic_bool	was_abandoned;	/* abandon_call may be on its way */
 	struct reactor_timer tick, throttle;
 	bool		tick_set;
 

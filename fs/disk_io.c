@@ -594,7 +594,7 @@ static void start_range(struct disk *d, struct blk_io *io)
 
 void disk_start(struct disk *d, struct blk_io *io)
 {
-	if (!d->open) {
+	if (!d->open || d->abandoned) {
 		disk_finish(d, io, -ENOMEDIUM);
 	} else if (d->pauses) {
 		wait_for_it(d, io);

@@ -292,6 +292,7 @@ static struct fs *fs_new(const struct fs_attach_params *p)
 	env_mutex_init(fs->env, &fs->image_mutex);
 	env_cond_init(fs->env, &fs->image_linked);
 	env_mutex_init(fs->env, &fs->open_mutex);
+	env_cond_init(fs->env, &fs->brief_over);
 	env_mutex_init(fs->env, &fs->attach_mutex);
 	env_cond_init(fs->env, &fs->attach_changed);
 	env_rwlock_init(fs->env, &fs->settle_lock);
@@ -304,6 +305,7 @@ static void fs_free(struct fs *fs)
 	env_rwlock_fini(fs->env, &fs->settle_lock);
 	env_cond_fini(fs->env, &fs->attach_changed);
 	env_mutex_fini(fs->env, &fs->attach_mutex);
+	env_cond_fini(fs->env, &fs->brief_over);
 	env_mutex_fini(fs->env, &fs->open_mutex);
 	env_cond_fini(fs->env, &fs->image_linked);
 	env_mutex_fini(fs->env, &fs->image_mutex);

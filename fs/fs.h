@@ -42,6 +42,7 @@ struct fs {
 	struct env_mutex image_mutex;	/* every inode's chain of images; before lockd's and open_mutex */
 	struct env_cond	image_linked;	/* a link of a chain has been made, or could not be */
 	struct env_mutex open_mutex;	/* every inode's opens and caches; a leaf but for lockd */
+	struct env_cond	brief_over;	/* an open with FS_OPEN_BRIEF has ended */
 	unsigned int	caches;		/* front ends that cache contents; atomic */
 	struct env_mutex attach_mutex;	/* attached; a leaf */
 	struct env_cond	attach_changed;
@@ -149,6 +150,11 @@ enum fs_open_flags {
 	FS_OPEN_DENY_WRITE = 1 << 3,
 	/* To write what nobody else of this host opens meanwhile, nor cuts; -EBUSY. */
 	FS_OPEN_SOLE	= 1 << 4,
+	/*
+	 * For a moment, to write: who wants the file meanwhile, here or elsewhere, waits rather than
+	 * being refused; while somebody does it is this open that gets -EBUSY, without a log line.
+	 */
+	FS_OPEN_BRIEF	= 1 << 5,
 };
 
 struct fs_file {

@@ -49,6 +49,8 @@ struct inode {
 	unsigned int	opens;
 	unsigned int	writers, write_denied;	/* opens with FS_OPEN_WRITE, _DENY_WRITE */
 	bool		sole;		/* one with FS_OPEN_SOLE */
+	unsigned int	briefs;		/* of opens and writers, with FS_OPEN_BRIEF */
+	unsigned int	brief_waiters;	/* who waits for their end: no other begins */
 	uint64_t	writers_ever;	/* since it is in memory: has another been at it? */
 	bool		delete_on_close;	/* nlink 0: the last close deletes it */
 	const void	*cache;		/* front end whose cache of the contents may be right … */

@@ -97,6 +97,13 @@ void inode_tell_gone(struct fs *fs, const struct inode *ino);
  * deletes it. */
 void inode_open_leave(struct fs *fs, struct inode *ino, uint64_t id);
 
+/**
+ * inode_brief_bar() - waits until nobody has @ino open briefly (FS_OPEN_BRIEF); nobody does again
+ * until inode_brief_unbar().  No lock of the inode, nor of the cluster's, is held.
+ */
+void inode_brief_bar(struct fs *fs, struct inode *ino);
+void inode_brief_unbar(struct fs *fs, struct inode *ino);
+
 /** inode_open_move() - the open for writing @f is one of @to from now on; what it was an open of
  * keeps it as one for reading.  open_mutex held. */
 void inode_open_move(struct fs_file *f, struct inode *to);

@@ -38,7 +38,8 @@ static void open_log_busy(struct fs *fs, uint64_t id, const struct lock_holder *
 	snprintf(object, sizeof(object), "%s:%s", fs->label, path);
 	if (!h->host_name[0]) {
 		log_warning(fs->env, object, "in use: by a virtual disk of this host (\"lunfs disk "
-			    "list\"), for copying, or by another host; close it there or wait");
+			    "list\"), by a program here (fuser), for copying, or by another host; close "
+			    "it there or wait");
 		return;
 	}
 	format_time(h->since, since, sizeof(since));
@@ -91,17 +92,30 @@ static int open_check(const struct inode_disk *di, enum lock_mode mode)
 	return !!(flags & INODE_MULTI) != (mode == LOCK_MULTI) ? -EAGAIN : 0;
 }
 
-/* What opens of this host keep from each other; other hosts know the lock.  open_mutex held. */
+/* A brief one is sole, too, if it wants to; and then it is the only one. */
+static bool is_sole_for_long(const struct inode *ino)
+{
+	return ino->sole && !ino->briefs;
+}
+
+/*
+ * What opens of this host keep from each other; other hosts know the lock.  open_mutex held.
+ * -EINPROGRESS: only a brief one is in the way.
+ */
 static int open_share(struct inode *ino, const struct fs_file *f)
 {
 	bool write = f->flags & FS_OPEN_WRITE, deny = f->flags & FS_OPEN_DENY_WRITE;
-	bool sole = f->flags & FS_OPEN_SOLE;
+	bool sole = f->flags & FS_OPEN_SOLE, brief = f->flags & FS_OPEN_BRIEF;
 
-	if (ino->sole || (write && ino->write_denied) ||
-	    (deny && (ino->writers || f->mode == LOCK_MULTI)) ||
-	    (sole && (ino->opens || ino->writers)))
+	if (is_sole_for_long(ino) || (write && ino->write_denied) ||
+	    (deny && (ino->writers > ino->briefs || f->mode == LOCK_MULTI)) ||
+	    (sole && (ino->opens > ino->briefs || ino->writers > ino->briefs)) ||
+	    (brief && (ino->brief_waiters || ino->briefs)))
 		return -EBUSY;
+	if (ino->briefs && (ino->sole || deny || sole))
+		return -EINPROGRESS;
 	ino->writers += write;
+	ino->briefs += brief;
 	ino->write_denied += deny;
 	ino->sole = sole;
 	ino->writers_ever += write;
@@ -120,6 +134,22 @@ void inode_open_move(struct fs_file *f, struct inode *to)
 	from->sole = false;
 	f->ino = to;
 	f->id = to->id;
+}
+
+void inode_brief_bar(struct fs *fs, struct inode *ino)
+{
+	env_mutex_lock(fs->env, &fs->open_mutex);
+	ino->brief_waiters++;
+	while (ino->briefs)
+		env_cond_wait(fs->env, &fs->brief_over, &fs->open_mutex, ENV_FOREVER);
+	env_mutex_unlock(fs->env, &fs->open_mutex);
+}
+
+void inode_brief_unbar(struct fs *fs, struct inode *ino)
+{
+	env_mutex_lock(fs->env, &fs->open_mutex);
+	ino->brief_waiters--;
+	env_mutex_unlock(fs->env, &fs->open_mutex);
 }
 
 int inode_writer_enter(struct fs *fs, struct inode *ino)
@@ -202,6 +232,10 @@ static void open_leave(struct fs *fs, struct fs_file *f)
 	f->ino->write_denied -= !!(f->flags & FS_OPEN_DENY_WRITE);
 	if (f->flags & FS_OPEN_SOLE)
 		f->ino->sole = false;
+	if (f->flags & FS_OPEN_BRIEF) {
+		f->ino->briefs--;
+		env_cond_broadcast(fs->env, &fs->brief_over);
+	}
 	env_mutex_unlock(fs->env, &fs->open_mutex);
 	inode_open_leave(fs, f->ino, f->id);
 }
@@ -299,26 +333,48 @@ static void cache_written(struct fs *fs, struct fs_file *f)
 
 /* ---- opening, on ---- */
 
+/* Other hosts wait for the end of a brief one, as for a lock that is merely cached. */
+static unsigned int lock_flags(const struct fs_file *f)
+{
+	return f->flags & FS_OPEN_BRIEF ? 0 : LOCK_OPEN;
+}
+
+static int open_try(struct fs *fs, struct fs_file *f, const struct fs_cred *cred,
+		    struct lock_holder *holder)
+{
+	struct lock *lock = &f->ino->cover.lock;
+	int err = open_choose_mode(fs, f->id, f->flags, &f->mode);
+
+	if (err)
+		return err;
+	if (fs->lockd && cred)
+		lock_set_user(fs->lockd, lock, cred->pid, cred->comm);
+	err = cluster_get(fs, lock, f->mode, lock_flags(f), holder);
+	if (err)
+		return err;
+	err = open_enter(fs, f);
+	if (err)
+		cluster_put(fs, lock, f->mode, lock_flags(f));
+	return err;
+}
+
 static int open_locked(struct fs *fs, struct fs_file *f, const struct fs_cred *cred,
 		       struct lock_holder *holder)
 {
 	struct lock *lock = &f->ino->cover.lock;
+	bool barred = false;
 	unsigned int i;
 	int err = -EAGAIN;
 
-	for (i = 0; i < OPEN_TRIES && err == -EAGAIN; i++) {
-		err = open_choose_mode(fs, f->id, f->flags, &f->mode);
-		if (err)
-			return err;
-		if (fs->lockd && cred)
-			lock_set_user(fs->lockd, lock, cred->pid, cred->comm);
-		err = cluster_get(fs, lock, f->mode, LOCK_OPEN, holder);
-		if (err)
-			return err;
-		err = open_enter(fs, f);
-		if (err)
-			cluster_put(fs, lock, f->mode, LOCK_OPEN);
+	for (i = 0; i < OPEN_TRIES && (err == -EAGAIN || err == -EINPROGRESS); i++) {
+		if (err == -EINPROGRESS && !barred) {
+			inode_brief_bar(fs, f->ino);
+			barred = true;
+		}
+		err = open_try(fs, f, cred, holder);
 	}
+	if (barred)
+		inode_brief_unbar(fs, f->ino);
 	if (err)
 		return err;
 	f->kept = cache_unchanged(fs, f->ino);
@@ -333,7 +389,7 @@ static int open_locked(struct fs *fs, struct fs_file *f, const struct fs_cred *c
 	if (f->flags & FS_OPEN_WRITE && !(f->flags & FS_OPEN_TRUNCATE))
 		inode_writer_forget(fs, f->ino);
 	open_leave(fs, f);
-	cluster_put(fs, lock, f->mode, LOCK_OPEN);
+	cluster_put(fs, lock, f->mode, lock_flags(f));
 	return err;
 }
 
@@ -372,7 +428,7 @@ int fs_open(struct fs *fs, uint64_t id, unsigned int flags, const struct fs_cred
 				inode_put(fs, f->ino);
 		}
 	}
-	if (err == -EBUSY && !fs_is_lost(fs))
+	if (err == -EBUSY && !fs_is_lost(fs) && !(flags & FS_OPEN_BRIEF))
 		open_log_busy(fs, id, h);
 	if (err)
 		free(f);
@@ -390,7 +446,7 @@ int fs_close(struct fs *fs, struct fs_file *f)
 			err = inode_flush_times(fs, f->ino);
 		if (f->chained)
 			image_close(fs, f->ino);
-		cluster_put(fs, &f->ino->cover.lock, f->mode, LOCK_OPEN);
+		cluster_put(fs, &f->ino->cover.lock, f->mode, lock_flags(f));
 		open_leave(fs, f);
 		inode_put(fs, f->ino);
 	}

@@ -518,7 +518,7 @@ int fs_snapshot(struct fs *fs, uint64_t dir, const char *name, const char *snap_
 	if (!err && !f) {
 		err = fs_lookup(fs, dir, name, &found);
 		if (!err)
-			err = fs_open(fs, found.id, FS_OPEN_WRITE, NULL, &own, NULL);
+			err = fs_open(fs, found.id, FS_OPEN_WRITE | FS_OPEN_SOLE, NULL, &own, NULL);
 		f = own;
 	}
 	if (!err)
@@ -591,6 +591,7 @@ static int clone_check_base(struct imaging *im, struct inode *base)
 
 static int clone_once(struct imaging *im, struct inode *base, struct fs_attr *attr)
 {
+	struct inode *old;
 	struct dirent_info info;
 	int err = clone_check_base(im, base);
 
@@ -604,6 +605,9 @@ static int clone_once(struct imaging *im, struct inode *base, struct fs_attr *at
 		err = -EINVAL;
 	if (!err)
 		err = inos_get(im);
+	old = err ? NULL : im->inos[IN_OLD];
+	if (old)
+		inode_brief_bar(im->fs, old);
 	if (!err)
 		err = inode_lock_many(im->fs, im->inos, im->ids, IN_COUNT, NULL);
 	if (!err) {
@@ -612,6 +616,8 @@ static int clone_once(struct imaging *im, struct inode *base, struct fs_attr *at
 		if (!err && im->old_unlinked)
 			inode_unlinked(im->fs, im->inos[IN_OLD], im->ids[IN_OLD]);
 	}
+	if (old)
+		inode_brief_unbar(im->fs, old);
 	inos_put(im);
 	memset(&im->top, 0, sizeof(im->top));
 	memset(&im->dir_hold, 0, sizeof(im->dir_hold));

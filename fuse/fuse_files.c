@@ -9,6 +9,10 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "fs/image.h"
+
+#define STALE_NS	(10 * NSEC_PER_SEC)	/* for which a name of before a snapshot may be believed */
+
 static struct mnt_file *mnt_file(const struct fuse_file_info *fi)
 {
 	return (struct mnt_file *)(uintptr_t)fi->fh;
@@ -23,6 +27,42 @@ static unsigned int open_flags(int flags)
 	if (flags & O_TRUNC)
 		out |= FS_OPEN_WRITE | FS_OPEN_TRUNCATE;
 	return out;
+}
+
+/* The thread has not been told so already. */
+static bool asks_first(struct mnt *m, uint64_t id, uint32_t pid)
+{
+	uint64_t now = env_now_ns(m->fs->env);
+	bool first = true;
+
+	pthread_mutex_lock(&m->mutex);
+	for (unsigned int i = 0; i < MNT_ASKED && first; i++) {
+		struct mnt_asked *a = &m->asked[i];
+
+		first = a->id != id || a->pid != pid || a->until_ns < now;
+		if (!first)
+			a->until_ns = 0;
+	}
+	if (first)
+		m->asked[m->asked_next++ % MNT_ASKED] =
+			(struct mnt_asked){ id, now + STALE_NS, pid };
+	pthread_mutex_unlock(&m->mutex);
+	return first;
+}
+
+int mnt_maybe_stale(fuse_req_t req, uint64_t id, int err)
+{
+	struct mnt *m = mnt_of(req);
+	struct image_info info;
+	int64_t age;
+
+	if (err != -EPERM || fs_image_info(m->fs, id, &info) || !info.frozen)
+		return err;
+	age = (int64_t)env_realtime_ns(m->fs->env) - info.ctime_ns;
+	/* By the clocks of two hosts; to look once too often costs little. */
+	if (age > (int64_t)STALE_NS || age < -(int64_t)STALE_NS)
+		return err;
+	return asks_first(m, id, (uint32_t)fuse_req_ctx(req)->pid) ? -ESTALE : err;
 }
 
 static int file_open(fuse_req_t req, uint64_t id, int flags, struct mnt_file **out)
@@ -97,7 +137,7 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct mnt_file *f;
 	int err;
 
-	err = file_open(req, mnt_id(m, ino), fi->flags, &f);
+	err = mnt_maybe_stale(req, mnt_id(m, ino), file_open(req, mnt_id(m, ino), fi->flags, &f));
 	if (err) {
 		mnt_error(req, err);
 		return;

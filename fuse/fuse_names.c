@@ -132,7 +132,7 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_s
 	for (i = 0; i < ARRAY_SIZE(flags); i++)
 		if (to_set & flags[i].fuse)
 			set |= flags[i].ours;
-	err = fs_setattr(m->fs, mnt_id(m, ino), set, &attr);
+	err = mnt_maybe_stale(req, mnt_id(m, ino), fs_setattr(m->fs, mnt_id(m, ino), set, &attr));
 	reply_attr(req, err, &attr);
 }
 

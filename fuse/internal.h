@@ -15,6 +15,7 @@
 #define MNT_IO_MAX	(1 * MIB)	/* largest read or write */
 #define MNT_COMMS	64		/* process names remembered */
 #define MNT_REMOVED	256		/* things without names remembered */
+#define MNT_ASKED	64		/* that were told to look a name up again */
 
 /*
  * How long the kernel may believe what it was told, in seconds.  Attributes that this host's
@@ -30,6 +31,12 @@ struct mnt_comm {
 	uint32_t pid;
 	uint64_t until_ns;
 	char	comm[25];
+};
+
+/* A thread that wanted to write a snapshot. */
+struct mnt_asked {
+	uint64_t id, until_ns;
+	uint32_t pid;
 };
 
 /*
@@ -106,6 +113,10 @@ struct mnt {
 	struct fs_attr	removed[MNT_REMOVED];
 	unsigned int	removed_next;
 
+	/* Who was told that a snapshot's inode is stale, and may come again by its right name. */
+	struct mnt_asked asked[MNT_ASKED];
+	unsigned int	asked_next;
+
 	/*
 	 * Inodes to tell the kernel about.  What does not fit is lost, and nobody is deceived for
 	 * long: attributes are believed for COVERED_TIMEOUT_S, contents are looked at by each open.
@@ -167,6 +178,13 @@ double mnt_timeout(const struct fs_attr *attr);
 
 /** mnt_errno() - @err (negative errno) as the kernel is told. */
 int mnt_errno(const struct mnt *m, int err);
+
+/**
+ * mnt_maybe_stale() - @err of a change of inode @id, or -ESTALE: a snapshot was made of the file a
+ * moment ago, on whichever host, and what the kernel took for the file is the snapshot.  It looks the
+ * name up again then; who asks again has named the snapshot.
+ */
+int mnt_maybe_stale(fuse_req_t req, uint64_t id, int err);
 
 /** mnt_data() - the calling thread's aligned buffer of MNT_IO_MAX bytes. */
 uint8_t *mnt_data(void);

@@ -328,6 +328,7 @@ struct tgt {
 	struct env_mutex mutex;		/* only for tgt_destroy() to wait for the end */
 	struct env_cond	ended;
 	bool		empty;		/* under the mutex */
+	bool		stopped;	/* tgt_stop() was called */
 };
 
 enum { LEAVE_MS = 3000 };	/* for who is asked to log out */
@@ -358,6 +359,8 @@ void registry_close_all(struct tgt *tgt);
 void registry_cold_reset(struct reactor_call *call);
 /** registry_enforce() - asks those to log out that the configuration lets in no more. */
 void registry_enforce(struct tgt *tgt);
+/** registry_count() - sessions of target @iqn that are not about to end, begun ones included. */
+unsigned int registry_count(struct tgt *tgt, const char *iqn);
 
 /* ---- session.c: the session's reactor, but create ---- */
 

@@ -213,6 +213,16 @@ void registry_enforce(struct tgt *tgt)
 	}
 }
 
+unsigned int registry_count(struct tgt *tgt, const char *iqn)
+{
+	struct tgt_session *s, *tmp;
+	unsigned int n = 0;
+
+	list_for_each(s, tmp, &tgt->sessions, node)
+		n += !s->params.discovery && !s->closing && !strcmp(s->params.target, iqn);
+	return n;
+}
+
 /* ---- the end ---- */
 
 static void check_empty(struct tgt *tgt)

@@ -203,6 +203,11 @@ void scsi_nexus_close(struct scsi_nexus *nexus);
  */
 struct scsi_backing {
 	int (*open)(void *arg, struct reactor *r, struct blkdev **out);
+	/*
+	 * NULL; or told by scsi_lun_remove() when no command finds the unit any more and those under
+	 * way are aborted: what waits in it for something may end with an error, which nobody sees.
+	 */
+	void (*abandon)(void *arg);
 	void *arg;
 };
 

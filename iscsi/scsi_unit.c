@@ -492,6 +492,8 @@ int scsi_lun_remove(struct scsi_target *target, unsigned int number)
 	if (!lun)
 		return -ENOENT;
 	lun_unpublish(lun);
+	if (lun->config.backing.abandon)
+		lun->config.backing.abandon(lun->config.backing.arg);
 	/* A command leaves when the device has answered all that was sent for it. */
 	while (has_commands_at_work(lun)) {
 		if (env_now_ns(env) >= deadline_ns) {

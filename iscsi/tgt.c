@@ -260,6 +260,32 @@ void tgt_logout_all(struct tgt *tgt, const char *iqn, unsigned int timeout_ms)
 	}
 }
 
+struct retire_call {
+	struct tgt	*tgt;
+	const char	*iqn;
+	void		(*retire)(void *arg);
+	void		*arg;
+	unsigned int	sessions;
+};
+
+/* Where logins ask find_target(), too. */
+static void retire(void *arg)
+{
+	struct retire_call *call = arg;
+
+	call->sessions = registry_count(call->tgt, call->iqn);
+	if (!call->sessions)
+		call->retire(call->arg);
+}
+
+unsigned int tgt_retire(struct tgt *tgt, const char *iqn, void (*fn)(void *arg), void *arg)
+{
+	struct retire_call call = { .tgt = tgt, .iqn = iqn, .retire = fn, .arg = arg };
+
+	reactor_call_sync(tgt->homes[0].reactor, retire, &call);
+	return call.sessions;
+}
+
 /* ---- the end ---- */
 
 static void begin_end(void *arg)
@@ -276,11 +302,28 @@ static void home_end(void *arg)
 	memory_fini(arg);
 }
 
-void tgt_destroy(struct tgt *tgt)
+static void nothing(void *arg)
+{
+	(void)arg;
+}
+
+void tgt_stop(struct tgt *tgt)
 {
 	unsigned int i;
 
 	reactor_call_sync(tgt->homes[0].reactor, begin_end, tgt);
+	/* Behind what each reactor was told of its sessions. */
+	for (i = 0; i < tgt->home_count; i++)
+		reactor_call_sync(tgt->homes[i].reactor, nothing, NULL);
+	tgt->stopped = true;
+}
+
+void tgt_destroy(struct tgt *tgt)
+{
+	unsigned int i;
+
+	if (!tgt->stopped)
+		tgt_stop(tgt);
 	env_mutex_lock(tgt->env, &tgt->mutex);
 	while (!tgt->empty)
 		env_cond_wait(tgt->env, &tgt->ended, &tgt->mutex, ENV_FOREVER);

@@ -78,6 +78,19 @@ bool tgt_config_unused(struct tgt *tgt, const struct tgt_config *config);
  */
 void tgt_logout_all(struct tgt *tgt, const char *iqn, unsigned int timeout_ms);
 
+/**
+ * tgt_retire() - calls @fn(@arg) if @iqn has no session, while none can begin: find_target() is
+ * asked before or after it, and what @fn says there holds for every later login.
+ * Return: how many sessions there are; with any @fn was not called.
+ */
+unsigned int tgt_retire(struct tgt *tgt, const char *iqn, void (*fn)(void *arg), void *arg);
+
+/**
+ * tgt_stop() - portals and connections are closed: no initiator is answered any more.  Commands at
+ * work go on; tgt_destroy() is to follow.
+ */
+void tgt_stop(struct tgt *tgt);
+
 /** tgt_destroy() - closes portals and connections, waits until every command is accounted for. */
 void tgt_destroy(struct tgt *tgt);
 

@@ -145,7 +145,7 @@ static int add_unit(struct unit *u, struct scsi_target *scsi, const struct tgt_l
 {
 	struct scsi_lun_config c = {
 		.name = lun->path,
-		.backing = { open_backing, u },
+		.backing = { .open = open_backing, .arg = u },
 		.block_size = lun->block_size,
 		.physical_block_size = lun->physical_block_size,
 		.size = ALIGN_DOWN(u->info.size, lun->block_size),

@@ -117,6 +117,8 @@ void vhu_cut(struct vhu *v, enum vhu_end end, const char *fmt, ...)
 		log_error(v->env, v->name, "front end cut off: %s", v->cut_why);
 	reactor_remove(v->r, &v->conn);
 	reactor_at_end(v->r, &v->end);
+	if (v->p.ops && v->p.ops->cut)
+		v->p.ops->cut(v, v->p.arg);
 }
 
 /* Everything that the front end gave us goes. */
@@ -200,10 +202,41 @@ int vhu_listen(struct vhu *v, int fd)
 	if (v->listener.fd >= 0)
 		return -EBUSY;
 	v->listener = (struct reactor_fd){ .fd = fd, .ready = listener_ready };
+	if (v->conn.fd >= 0)
+		return 0;	/* vhu_gone() adds it */
 	err = reactor_add(v->r, &v->listener, EPOLLIN);
 	if (err)
 		v->listener.fd = -1;
 	return err;
+}
+
+static void listener_close(struct vhu *v)
+{
+	if (v->listener.fd < 0)
+		return;
+	reactor_remove(v->r, &v->listener);
+	close(v->listener.fd);
+	v->listener.fd = -1;
+}
+
+int vhu_retire(struct vhu *v)
+{
+	int fd;
+
+	if (v->conn.fd >= 0 || v->lock == LOCK_ASKED)
+		return -EBUSY;
+	if (v->listener.fd < 0)
+		return 0;
+	/* Later connections are refused; those made before are in the queue. */
+	shutdown(v->listener.fd, SHUT_RD);
+	fd = accept4(v->listener.fd, NULL, NULL, SOCK_CLOEXEC);
+	listener_close(v);
+	if (fd < 0)
+		return 0;
+	if (!vhu_attach(v, fd))
+		return -EAGAIN;
+	close(fd);
+	return 0;
 }
 
 void vhu_disconnect(struct vhu *v, const char *why)
@@ -335,11 +368,7 @@ void vhu_close(struct vhu *v, void (*done)(void *arg), void *arg)
 	v->closing = true;
 	v->close_done = done;
 	v->close_arg = arg;
-	if (v->listener.fd >= 0) {
-		reactor_remove(v->r, &v->listener);
-		close(v->listener.fd);
-		v->listener.fd = -1;
-	}
+	listener_close(v);
 	if (v->conn.fd >= 0)
 		vhu_cut(v, VHU_END_OWNER, "the disk is detached");
 	else if (v->lock != LOCK_ASKED)

@@ -42,7 +42,7 @@ enum vhu_end {
  * What the owner is told.  All are called in the reactor's thread, must not block and may
  * call back into the device, vhu_close() included.  All are optional.
  *
- *   connected ──► start ──► (vhu_start_done(0)) ──► stopped ──► start … ──► closed
+ *   connected ──► start ──► (vhu_start_done(0)) ──► stopped ──► start … ──► cut ──► closed
  *
  * start:   the front end has set its first ring up: take the disk's lock now (design,
  *          section 7), then call vhu_start_done(), from any thread.  Until then not one
@@ -50,12 +50,15 @@ enum vhu_end {
  * stopped: all rings are stopped and no request is under way, so the disk may be handed
  *          over.  Rings stop for many reasons (a guest that reboots): no reason in itself
  *          to give the lock up.
+ * cut:     nothing more is read from the front end, nor told to it: requests that wait for
+ *          something (space) may end with an error, which it will not see.
  * closed:  the front end is gone and no request is under way.
  */
 struct vhu_ops {
 	void (*connected)(struct vhu *v, void *arg);
 	void (*start)(struct vhu *v, void *arg);
 	void (*stopped)(struct vhu *v, void *arg);
+	void (*cut)(struct vhu *v, void *arg);
 	void (*closed)(struct vhu *v, void *arg, enum vhu_end end, const char *why);
 };
 
@@ -96,6 +99,13 @@ int vhu_new(const struct vhu_params *p, struct vhu **out);
  * Return: 0 or -errno, then @fd stays the caller's.
  */
 int vhu_listen(struct vhu *v, int fd);
+
+/**
+ * vhu_retire() - nobody can connect any more, if nobody has: whoever did before this is found.
+ * Return: 0; -EBUSY there is a front end, all is as it was; -EAGAIN one was waiting to be accepted
+ * and is served now, but others need another socket: vhu_listen() again.
+ */
+int vhu_retire(struct vhu *v);
 
 /** vhu_attach() - @fd, a connected Unix stream socket, is the front end; takes it over.
  * Return: 0; -EBUSY there is one; -errno, then @fd stays the caller's. */

@@ -103,6 +103,62 @@ timeout 20 qemu-io -r -f raw -c 'read -P 1 0 1M' "$old" >"$work/io" 2>&1 || fail
 grep -qiE 'fail|error' "$work/io" && fail "the snapshot: $(cat "$work/io")"
 lunfs alpha disk detach $disk@monday || fail "detach the snapshot"
 
+story "growth is told to every session, with its next command, whatever that is"
+python3 - "$top/tests/iscsi/wire" "$url" "$bin/lunfs" "$work/run-alpha" $disk <<'END' || fail "unit attention"
+import subprocess, sys
+sys.path.insert(0, sys.argv[1])
+from initiator import Conn, check, clear_ua, equal, scsi, write_blocks
+portal, iqn = sys.argv[2].split("/")[2:4]
+host, port = portal.split(":")
+
+def session(name):
+    conn = Conn((host, int(port)))
+    conn.login(iqn, initiator="iqn.2026-01.example:" + name)
+    clear_ua(conn)
+    return conn
+
+one, two = session("one"), session("two")
+subprocess.check_call([sys.argv[3], "--run-dir", sys.argv[4], "disk", "grow", sys.argv[5], "--size", "1600M"])
+for conn, command in ((one, lambda c: scsi(c, bytes(6))), (two, lambda c: write_blocks(c, 0, bytes(512)))):
+    r = command(conn)
+    equal((r.status, r.sense[2] & 15, r.sense[12], r.sense[13]), (2, 6, 0x2a, 9), "CAPACITY DATA HAS CHANGED")
+    equal(command(conn).status, 0, "the status of the next command")
+late = session("late")
+equal(scsi(late, bytes(6)).status, 0, "the status for one that comes later")
+END
+
+story "detached while its writes wait for space: at once, and the portal is free"
+lunfs alpha disk create ds1:/wait.disk --size 256M || fail "create"
+host_mount alpha
+fallocate -l $(($(lunfs alpha --json df ds1 | jq .free) - (64 << 20))) "$(mnt alpha)/filler" || fail "fallocate"
+host_umount alpha
+of_waits() { lunfs alpha --json disk list | jq -r ".disks[] | select(.path == \"/wait.disk\") | .$1"; }
+for how in detach stop; do
+	waits_portal=127.0.0.1:$(free_port)
+	waits=$(lunfs alpha disk attach "--iscsi=$waits_portal" ds1:/wait.disk) || fail "attach: $how"
+	(for ((i = 0; i < 32; i++)); do echo "write $((i * 8))M 8M"; done) |
+		timeout 60 qemu-io -f raw "$waits" >"$work/session" 2>&1 &
+	session=$!
+	wait_for 30 eval '[ "$(of_waits no_space)" = true ]' || fail "a full datastore is not noticed"
+	if [ $how = detach ]; then
+		timeout 5 "$bin/lunfs" --run-dir "$work/run-alpha" disk detach --force ds1:/wait.disk ||
+			fail "detach"
+		(: <"/dev/tcp/127.0.0.1/${waits_portal#*:}") 2>/dev/null && fail "the portal is still open"
+	else
+		timeout 10 tail --pid "${pid_of[alpha]}" -f /dev/null &
+		host_stop alpha || fail "alpha did not end well"
+		wait $! || fail "a daemon with writes that wait does not end"
+		host_start alpha
+		wait_for 20 eval '[ -n "$(of_waits path)" ]' || fail "not attached again"
+		lunfs alpha disk detach --force ds1:/wait.disk || fail "detach"
+	fi
+	kill $session 2>/dev/null
+	wait $session
+done
+host_mount alpha
+rm "$(mnt alpha)/filler" "$(mnt alpha)/wait.disk" || fail "rm"
+host_umount alpha
+
 story "a daemon killed under load: its initiator goes on, no answered write is lost"
 for ((i = 0; i < 400; i++)); do
 	echo "write -P $((i % 250 + 1)) $((i * 16 + 65536))k 16k"

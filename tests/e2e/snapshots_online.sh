@@ -112,6 +112,26 @@ grep -q "also below /twin.disk" "$work/out" || fail "info shows no tree: $(cat "
 lunfs --json disk info $disk | jq -e '.stands_on[0].branches == ["/twin.disk"]' >/dev/null ||
 	fail "nor does --json"
 
+story "who writes by a mount what was snapshotted a moment ago writes the file, not the snapshot"
+host_mount alpha
+lunfs disk create ds1:/plain.disk --size 16M || fail "create"
+for name in a b c; do
+	: 7<>"$(mnt alpha)/plain.disk" || fail "the kernel does not know it"
+	lunfs disk snapshot create ds1:/plain.disk $name >/dev/null || fail "snapshot $name"
+	printf $name | dd of="$(mnt alpha)/plain.disk" conv=notrunc status=none || fail "write after $name"
+done
+lunfs disk snapshot revert ds1:/plain.disk b >/dev/null || fail "revert"
+printf r | dd of="$(mnt alpha)/plain.disk" seek=1 bs=1 conv=notrunc status=none || fail "write after the revert"
+[ "$(head -c 2 "$(mnt alpha)/plain.disk")" = ar ] || fail "the disk: $(head -c 2 "$(mnt alpha)/plain.disk")"
+[ "$(head -c 1 "$(mnt alpha)/plain.disk@c")" = b ] || fail "the snapshot c has changed"
+: 2>/dev/null 7<>"$(mnt alpha)/plain.disk@a" && fail "a snapshot is opened for writing"
+: 7<>"$(mnt alpha)/plain.disk"
+exec 7<>"$(mnt alpha)/plain.disk"
+lunfs disk snapshot create ds1:/plain.disk d >"$work/out" 2>&1 && fail "under a program that has it open"
+grep -q "in use" "$work/out" || fail "$(cat "$work/out")"
+exec 7>&-
+host_umount alpha
+
 story "what a deleted snapshot holds moves at once, also when who deleted it goes away"
 wait_for 10 idle || fail "the guest is not gone"
 guest_start 1 --fsync 50

@@ -71,7 +71,7 @@ static inline int rig_add_lun(struct rig *rig, unsigned int number)
 	rig->opening = rig->disks[number];
 	snprintf(name, sizeof(name), "lun%u", number);
 	c.name = name;
-	c.backing = (struct scsi_backing){ rig_backing_open, rig };
+	c.backing = (struct scsi_backing){ .open = rig_backing_open, .arg = rig };
 	c.naa[0] = 0x60;
 	c.naa[15] = (uint8_t)number;
 	snprintf(c.serial, sizeof(c.serial), "serial-%u", number);

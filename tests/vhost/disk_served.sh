@@ -101,7 +101,33 @@ lunfs alpha disk create ds1:/more.disk --size 600M || fail "create"
 more=$(lunfs alpha disk attach ds1:/more.disk --enospc report) || fail "attach"
 load "$more" --rw write --bs 256K --once && fail "no error on a full datastore"
 wait_for 5 lunfs alpha disk detach ds1:/more.disk || fail "detach"
+
+story "a guest that ends while its writes wait for space gives its disk up; so does one that is cut off"
+lunfs alpha disk create ds1:/wait.disk --size 600M || fail "create"
+waits=$(lunfs alpha disk attach ds1:/wait.disk) || fail "attach"
+of_waits() { lunfs alpha --json disk list | jq -r ".disks[] | select(.path == \"/wait.disk\") | .$1"; }
+"$bin/lunfs-vhost-bench" --ramp 0 --rw write --bs 256K --once "$waits" >"$work/load.out" 2>&1 &
+loader=$!
+wait_for 20 eval '[ "$(of_waits no_space)" = true ]' || fail "a full datastore is not noticed"
+kill -KILL $loader
+wait $loader 2>/dev/null
+wait_for 5 eval '[ "$(of_waits open)" = false ]' || fail "it keeps the disk: $(lunfs alpha disk list)"
+load "$waits" --rw write --bs 256K --once &
+loader=$!
+wait_for 20 eval '[ "$(of_waits no_space)" = true ]' || fail "a full datastore is not noticed"
+timeout 5 "$bin/lunfs" --run-dir "$work/run-alpha" disk detach --force ds1:/wait.disk || fail "detach"
+wait $loader && fail "it was not cut off"
 rm "$(mnt alpha)/filler"
+
+story "what was detached from under its guest is not served again by the next daemon"
+kill -KILL "$(worker_of alpha)" "${pid_of[alpha]}"
+wait "${pid_of[alpha]}" 2>/dev/null
+umount -l "$(mnt alpha)"
+host_start alpha
+wait_for 20 eval '[ "$(lunfs alpha --json disk list | jq ".disks | length")" = 1 ]' || fail "$(lunfs alpha disk list)"
+sleep 0.5
+[ -z "$(of_waits path)" ] || fail "it is attached again: $(lunfs alpha disk list)"
+host_mount alpha
 
 story "limits hold, and a disk that nobody uses costs nothing"
 socket=$(lunfs alpha disk attach $disk --iops 500) || fail "limits"

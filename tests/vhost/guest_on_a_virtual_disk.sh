@@ -14,7 +14,7 @@ answer() { echo "$*" >&7; }
 
 own_mib() {	# what the disk takes on the volume
 	local bytes
-	bytes=$("$bin/lunfs" --json --run-dir "$work/run-alpha" disk info $disk | jq .allocated_with_images) ||
+	bytes=$("$bin/lunfs" --json --run-dir "$work/run-alpha" disk info $disk | jq .total) ||
 		fail "lunfs disk info"
 	answer $((bytes >> 20))
 }

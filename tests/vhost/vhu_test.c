@@ -7,6 +7,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "block/blkfile.h"
@@ -642,7 +643,109 @@ static void half_a_batch_of_before_a_restart_is_not_believed(void)
 	device_free();
 }
 
+/* ---- retiring ---- */
+
+static struct sockaddr_un listen_addr;
+
+static int listening_socket(void)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	listen_addr.sun_family = AF_UNIX;
+	snprintf(listen_addr.sun_path, sizeof(listen_addr.sun_path), "%s/socket", dir);
+	unlink(listen_addr.sun_path);
+	CU_ASSERT_EQUAL_FATAL(bind(fd, (struct sockaddr *)&listen_addr, sizeof(listen_addr)), 0);
+	CU_ASSERT_EQUAL_FATAL(listen(fd, 4), 0);
+	return fd;
+}
+
+static int connect_to_it(void)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (!connect(fd, (struct sockaddr *)&listen_addr, sizeof(listen_addr)))
+		return fd;
+	close(fd);
+	return -errno;
+}
+
+static void listen_in_reactor(void *arg)
+{
+	int *fd = arg;
+
+	*fd = vhu_listen(v, *fd);
+}
+
+struct retiring {
+	bool connect;		/* somebody does, in the very moment */
+	int fd, err;
+};
+
+static void retire_in_reactor(void *arg)
+{
+	struct retiring *t = arg;
+
+	t->fd = -1;
+	if (t->connect)
+		t->fd = connect_to_it();
+	t->err = vhu_retire(v);
+}
+
+static struct retiring retire(bool connect)
+{
+	struct retiring t = { .connect = connect };
+
+	reactor_call_sync(r, retire_in_reactor, &t);
+	return t;
+}
+
+static void listen_now(void)
+{
+	int fd = listening_socket();
+
+	reactor_call_sync(r, listen_in_reactor, &fd);
+	CU_ASSERT_EQUAL_FATAL(fd, 0);
+}
+
+/*
+ * Whoever connects before the disk is given up is served, whoever comes after is refused: nobody is
+ * cut off.
+ */
+static void a_front_end_that_comes_at_the_last_moment_is_not_cut_off(void)
+{
+	struct retiring t;
+	struct pollfd pfd = { .events = POLLIN };
+	int other;
+
+	device_make();
+	listen_now();
+	t = retire(true);
+	CU_ASSERT_EQUAL(t.err, -EAGAIN);
+	CU_ASSERT_FATAL(t.fd >= 0);
+	sock = t.fd;
+	CU_ASSERT_EQUAL(retire(false).err, -EBUSY);
+	CU_ASSERT(ask_u64(VHU_GET_FEATURES) != 0);
+	/* The new socket is for whoever comes next. */
+	listen_now();
+	other = connect_to_it();
+	CU_ASSERT_FATAL(other >= 0);
+	pfd.fd = other;
+	CU_ASSERT_EQUAL(retire(false).err, -EBUSY);
+	CU_ASSERT_EQUAL(poll(&pfd, 1, 20), 0);
+	close(sock);
+	sock = other;
+	CU_ASSERT(ask_u64(VHU_GET_FEATURES) != 0);
+	close(sock);
+	while (atomic_load(&closes) < 2)
+		sched_yield();
+	t = retire(false);
+	CU_ASSERT_EQUAL(t.err, 0);
+	CU_ASSERT_EQUAL(connect_to_it(), -ECONNREFUSED);
+	device_free();
+}
+
 UNIT_MAIN("vhost/vhu",
+	  UNIT_TEST(a_front_end_that_comes_at_the_last_moment_is_not_cut_off),
 	  UNIT_TEST(requests_of_every_type_on_a_split_ring),
 	  UNIT_TEST(requests_of_every_type_on_a_packed_ring),
 	  UNIT_TEST(ring_goes_on_where_it_stopped),
