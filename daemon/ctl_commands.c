@@ -181,7 +181,7 @@ static int detach(struct ctl *c, const struct ctl_request *rq, json_t **out, cha
 		  size_t why_size)
 {
 	struct store *s;
-	int err = store_get(c->stores, rq->ds, &s, why, why_size);
+	int err = store_get(c->stores, rq->ds, true, &s, why, why_size);
 
 	if (!err)
 		err = store_detach(s, why, why_size);
@@ -462,7 +462,7 @@ int ctl_run(struct ctl *c, const struct ctl_request *rq, struct ctl_conn *conn, 
 			ctl_disk_list(c->disks, NULL, out);
 			return 0;
 		}
-		err = store_get(c->stores, rq->ds, &s, why, why_size);
+		err = store_get(c->stores, rq->ds, false, &s, why, why_size);
 		if (err)
 			return err;
 		err = rq->cmd == CTL_DISK_HOLD ?

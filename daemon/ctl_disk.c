@@ -32,6 +32,8 @@ static int say(struct store *s, const char *path, int err, char *why, size_t why
 		{ -EPERM, "a snapshot, a file of several writers, or one of several names" },
 		{ -ELOOP, "it stands on as many images as can be: delete snapshots first" },
 		{ -EEXIST, "exists already: choose another name" },
+		{ -EISDIR, "a directory: a virtual disk is a file" },
+		{ -EINVAL, "no virtual disk: that is a file, of at least 1 MiB and whole sectors" },
 		{ -ENOSPC, "the datastore is full: delete something, or grow it" },
 	};
 	const char *text = strerror(-err);
@@ -452,8 +454,9 @@ static int disk_clone(struct store *s, const struct ctl_request *rq, json_t **ou
 	uint64_t dir;
 	int err = fs_resolve(s->fs, rq->path, &attr);
 
-	if (!err)
-		err = split(s, rq->to, &dir, &name);
+	if (err)
+		return say(s, rq->path, err, why, why_size);
+	err = split(s, rq->to, &dir, &name);
 	if (!err)
 		err = fs_clone(s->fs, attr.id, dir, name, false, &ctl_cred, &made);
 	if (err == -EINVAL)

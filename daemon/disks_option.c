@@ -20,10 +20,11 @@ static int set_serial(struct disk_options *o, const char *value, char *why, size
 {
 	for (const char *p = value; *p; p++)
 		if (!isgraph((unsigned char)*p))
-			return text_refuse(-EINVAL, why, why_size, "a serial has no blanks");
+			return text_refuse(-EINVAL, why, why_size, "serial=%.40s: it has "
+					   "letters, digits and signs of ASCII only, no blanks", value);
 	if (!*value || strlen(value) > DISK_SERIAL_MAX)
-		return text_refuse(-EINVAL, why, why_size, "a serial has 1 to %u characters",
-				   DISK_SERIAL_MAX);
+		return text_refuse(-EINVAL, why, why_size, "serial=%.40s: it has 1 to %u characters",
+				   value, DISK_SERIAL_MAX);
 	strcpy(o->serial, value);
 	return 0;
 }

@@ -69,7 +69,7 @@ static int attach_given_disk(struct restore *r, char *text, char *why, size_t wh
 		SAY(LOG_LEVEL_ERROR, "disk %s:%s of the configuration: %s", text, path, why);
 		return 0;
 	}
-	err = store_get(r->all->stores, text, &s, why, why_size);
+	err = store_get(r->all->stores, text, false, &s, why, why_size);
 	if (err)
 		return err;
 	err = disks_attach(r->all, s, path, &options, &a, why, why_size);

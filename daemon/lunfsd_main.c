@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/program.h"
 #include "daemon/config.h"
 #include "daemon/parent.h"
 #include "daemon/worker.h"
@@ -124,6 +125,7 @@ int main(int argc, char **argv)
 	static struct config config;
 	int err;
 
+	program_begin();
 	/*
 	 * What is large goes back when it is freed.  Left to itself the C library would soon keep
 	 * it in the heaps of some thirty threads, of which none gives much back: hundreds of MiB.

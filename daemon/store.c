@@ -127,7 +127,22 @@ static int say_ambiguous(const char *name, const struct store *a, const struct s
 	return -ENOTUNIQ;
 }
 
-int store_get(struct stores *all, const char *name, struct store **out, char *why, size_t why_size)
+/*
+ * mutex held.  Whether @s is meant rather than @other, if a name fits both: the volume as it is
+ * attached, and for rescue besides.  To be detached: what can be.
+ */
+static bool is_meant(const struct store *s, const struct store *other, bool to_detach)
+{
+	bool can = list_empty(&s->mounts) && !s->disks;
+	bool other_can = list_empty(&other->mounts) && !other->disks;
+
+	if (to_detach && can != other_can)
+		return can;
+	return other->flags & FS_RESCUE;
+}
+
+int store_get(struct stores *all, const char *name, bool to_detach, struct store **out, char *why,
+	      size_t why_size)
 {
 	struct store *s, *tmp, *found = NULL;
 	int err = 0;
@@ -140,8 +155,7 @@ int store_get(struct stores *all, const char *name, struct store **out, char *wh
 			err = say_ambiguous(name, found, s, why, why_size);
 			break;
 		}
-		/* A rescue mount of a volume that is attached too: the latter is meant. */
-		if (!found || (found->flags & FS_RESCUE))
+		if (!found || is_meant(s, found, to_detach))
 			found = s;
 	}
 	if (!err && !found) {

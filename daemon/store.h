@@ -120,9 +120,10 @@ int store_detach(struct store *s, char *why, size_t why_size);
 
 /**
  * store_get() - an attached datastore by label, UUID or device path.
+ * @to_detach: of a volume that is attached for rescue besides, the one that nothing uses.
  * Return: 0, with a reference; -ENOENT; -ENOTUNIQ several have that label; with @why.
  */
-int store_get(struct stores *all, const char *name, struct store **out, char *why,
+int store_get(struct stores *all, const char *name, bool to_detach, struct store **out, char *why,
 	      size_t why_size);
 void store_put(struct store *s);
 

@@ -82,7 +82,7 @@ static int too_small(const struct loader *l, uint64_t end)
 static int check_header(const struct loader *l, const struct setup_header *h)
 {
 	if (h->boot_flag != BOOT_SIGNATURE || h->header != HEADER_MAGIC)
-		return REFUSE(l, -ENOEXEC, "neither a bzImage nor an ELF vmlinux");
+		return REFUSE(l, -ENOEXEC, "the kernel is neither a bzImage nor an ELF vmlinux");
 	if (h->version < PROTOCOL_64_BIT)
 		return REFUSE(l, -ENOEXEC, "a bzImage of boot protocol %u.%02u; 2.12 (Linux 3.8) is "
 			      "the oldest that can be booted", h->version >> 8, h->version & 0xffu);
@@ -102,7 +102,7 @@ static int load_bzimage(struct loader *l, const uint8_t *head, size_t head_len)
 	if (header_len > sizeof(*h))
 		header_len = sizeof(*h);	/* fields of a later protocol */
 	if (HEADER_AT + header_len > head_len)
-		return REFUSE(l, -ENOEXEC, "neither a bzImage nor an ELF vmlinux");
+		return REFUSE(l, -ENOEXEC, "the kernel is neither a bzImage nor an ELF vmlinux");
 	memcpy(h, head + HEADER_AT, header_len);
 	err = check_header(l, h);
 	if (err)
@@ -189,7 +189,7 @@ static int load_kernel(struct loader *l)
 	int err = file_size(l->fd, &l->size);
 
 	if (!err && l->size < sizeof(head))
-		return REFUSE(l, -ENOEXEC, "neither a bzImage nor an ELF vmlinux");
+		return REFUSE(l, -ENOEXEC, "the kernel is neither a bzImage nor an ELF vmlinux");
 	if (!err)
 		err = read_at(l->fd, head.bytes, sizeof(head), 0);
 	if (err)

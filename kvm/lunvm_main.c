@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/env.h"
+#include "base/program.h"
 #include "kvm/autostart.h"
 #include "kvm/cmd.h"
 #include "kvm/parent.h"
@@ -273,6 +274,7 @@ int main(int argc, char **argv)
 				    .user = "", .start_ns = env_now_ns(env_posix()) } };
 	int err;
 
+	program_begin();
 	if (argc == 2 && !strcmp(argv[1], "--role=worker"))
 		vm_worker_run();
 	err = parse(&t, argc, argv);

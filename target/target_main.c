@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/program.h"
 #include "base/text.h"
 #include "target/target.h"
 
@@ -340,6 +341,7 @@ int main(int argc, char **argv)
 	const char *wrong;
 	int opt, err = 0;
 
+	program_begin();
 	for (int i = 1; i < argc; i++) {
 		if (!strcmp(argv[i], "--help")) {
 			fputs(usage, stdout);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/program.h"
 #include "tools/volume_open.h"
 
 static const char usage[] =
@@ -267,8 +268,10 @@ int main(int argc, char **argv)
 	struct fsck f = { .mode = FSCK_CHECK };
 	struct check_result r;
 	char why[400] = "";
-	int err, done = parse_options(&f, argc, argv);
+	int err, done;
 
+	program_begin();
+	done = parse_options(&f, argc, argv);
 	if (done)
 		return done - 1;
 	env_posix_log_level(f.verbose ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING);

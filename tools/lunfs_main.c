@@ -8,6 +8,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/program.h"
 #include "base/text.h"
 #include "tools/cmd.h"
 #include "tools/cmd_scan.h"
@@ -354,6 +355,8 @@ int main(int argc, char **argv)
 	char program[] = PROGRAM;
 	int first, err;
 
+	program_begin();
+	program_checks_output(PROGRAM);
 	ctl_client_init();
 	/* Options may stand anywhere, but all that follows "debug", "scan", "selftest" belongs to it. */
 	err = parse(&c, argc, argv, "+o:h");

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/machine.h"
+#include "base/program.h"
 #include "base/text.h"
 #include "block/blkopen.h"
 #include "fs/mkfs.h"
@@ -617,8 +618,10 @@ static int format_path(struct options *o)
 int main(int argc, char **argv)
 {
 	struct options o = { .params = { .env = env_posix(), .discard = true } };
-	int done = parse_options(&o, argc, argv);
+	int done;
 
+	program_begin();
+	done = parse_options(&o, argc, argv);
 	if (done)
 		return done - 1;
 	/* Without an id the volume is not bound to this machine; attaching says so. */

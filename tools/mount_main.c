@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/program.h"
 #include "block/blkiscsi.h"
 #include "tools/ctl_client.h"
 
@@ -267,6 +268,8 @@ int main(int argc, char **argv)
 	struct args a = { .run_dir = CTL_DEFAULT_RUN_DIR };
 	int err;
 
+	program_begin();
+	program_checks_output("mount.lunfs");
 	ctl_client_init();
 	err = parse(&a, argc, argv);
 

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "base/env.h"
+#include "base/program.h"
 #include "base/text.h"
 #include "tools/vhost_bench/exercise.h"
 #include "tools/vhost_bench/options.h"
@@ -376,8 +377,11 @@ static int bench_run(struct bench *b)
 int main(int argc, char **argv)
 {
 	static struct bench b;
-	int status = options_parse(&b.o, argc, argv);
+	int status;
 
+	program_begin();
+	program_checks_output("lunfs-vhost-bench");
+	status = options_parse(&b.o, argc, argv);
 	if (status >= 0)
 		return status;
 	setvbuf(stdout, NULL, _IOLBF, 0);

@@ -162,6 +162,26 @@ status=$?
 [ $status -eq 2 ] || fail "exit status $status"
 grep -qE "bad.conf:2:1" "$work/out" || fail "$(cat "$work/out")"
 
+story "what cannot be written to standard output is an error"
+for c in "--help" "debug $lun super" "scan $lun" "--json debug $lun super"; do
+	# shellcheck disable=SC2086
+	"$bin/lunfs" $c >/dev/full 2>"$work/out" && fail "lunfs $c >/dev/full succeeded"
+	grep -q "writing" "$work/out" || fail "lunfs $c: $(cat "$work/out")"
+done
+
+story "no device is opened as a standard descriptor that was closed, and gets messages"
+mkdir -p "$work/run-closed" "$work/mnt-closed"
+"$bin/lunfsd" --run-dir "$work/run-closed" --host-name closed <&- >&- 2>&- &
+pid_of[closed]=$!
+wait_for 10 ctl closed status || fail "closed: lunfsd does not answer"
+for pid in "${pid_of[closed]}" "$(worker_of closed)"; do
+	for fd in 0 1 2; do
+		[ "$(readlink "/proc/$pid/fd/$fd")" = /dev/null ] ||
+			fail "descriptor $fd: $(readlink "/proc/$pid/fd/$fd")"
+	done
+done
+host_stop closed || fail "closed ended with $?"
+
 story "control requests that are no requests are refused and disturb nobody"
 python3 - "$work/run-alpha" <<'PY' || fail "hostile control requests"
 import glob, os, socket, stat, sys

@@ -30,6 +30,14 @@ host_umount beta
 wait_for 5 sh -c "'$bin/lunfs' --run-dir '$work/run-beta' status | grep -q 'no datastore'" ||
 	fail "the rescue is still attached"
 
+story "a rescue beside what is attached can be detached by the same name"
+lunfs alpha attach "$lun" -o rescue >"$work/out" || fail "attach: $(cat "$work/out")"
+[ "$(lunfs alpha status --json | jq '.datastores | length')" = 2 ] || fail "it is not there"
+lunfs alpha detach ds1 >"$work/out" 2>&1 || fail "detach: $(cat "$work/out")"
+[ "$(lunfs alpha status --json | jq -r '.datastores[].mode')" = read-write ] ||
+	fail "the wrong one was detached"
+refused 3 "umount that first" alpha detach ds1
+
 story "of a crashed host's volume: what is at home is read, and not a byte is written"
 sync -f "$a"
 sleep 2

@@ -100,6 +100,12 @@ lunfs beta disk grow $disk --size 96M || fail "grow"
 [ "$(stat -c %s "$(mnt beta)/vm1/root.disk")" = 100663296 ] || fail "it did not grow"
 refused 1 "not made smaller" beta disk grow $disk --size 64M
 
+story "what is no disk is refused by its name, with the reason"
+refused 1 "ds1:/: no virtual disk: that is a file" alpha disk snapshot create ds1:/ s
+refused 1 "ds1:/: no virtual disk: that is a file" alpha disk info ds1:/
+refused 1 "ds1:/: a directory: a virtual disk is a file" alpha disk grow ds1:/ --size 1G
+refused 1 "ds1:/none@s: No such file" alpha disk clone --linked ds1:/none@s ds1:/new
+
 story "a disk that is in use is not snapshotted behind its user's back"
 exec 5>>"$(mnt beta)/vm1/root.disk"
 refused 3 "in use" alpha disk snapshot create $disk now
