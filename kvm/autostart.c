@@ -106,14 +106,16 @@ static void consider(const char *ds, const char *name, void *arg)
 	struct round *r = arg;
 	char path[PATH_MAX], folder[PATH_MAX], why[VM_WHY_SIZE];
 	enum source_past past;
-	int status;
+	int status, err;
 
 	if (!vm_config_name_is_fine(name) || cmd_is_running(r->options->run_dir, name))
 		return;
 	snprintf(folder, sizeof(folder), "%s:/%s", ds, name);
 	snprintf(path, sizeof(path), "%s:/%s/%s.conf", ds, name, name);
-	if (read_config(r, path, folder, &c) ||
-	    source_past(deciding_disk(&c), c.name, r->options->daemon_dir, &past, why, sizeof(why)))
+	err = read_config(r, path, folder, &c);
+	if (err && err != -ENOENT && r->first)
+		r->failed = true;
+	if (err || source_past(deciding_disk(&c), c.name, r->options->daemon_dir, &past, why, sizeof(why)))
 		return;
 	if (past == SOURCE_HELD || (past == SOURCE_FREE && !r->first))
 		return;

@@ -10,7 +10,8 @@
  * @watch: go on, looking every few seconds for machines whose host has died.
  *
  * A disk's lock decides: whoever claims it runs the machine, and nobody else does.
- * Return: exit status: 0; VM_EXIT_NO_DAEMON; VM_EXIT_FAILED if one could not be started.
+ * Return: exit status: 0; VM_EXIT_NO_DAEMON; VM_EXIT_FAILED if one could not be started,
+ * or has a configuration with a mistake.
  */
 int autostart(const struct run_options *options, char **names, unsigned int count, bool watch);
 

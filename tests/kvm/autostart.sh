@@ -17,7 +17,7 @@ watch() {	# watch HOST
 vms_kill() {
 	local host pid
 	for pid in "${watcher[@]}"; do kill "$pid" 2>/dev/null; done
-	for host in alpha beta gamma; do vm $host kill web1 2>/dev/null; vm $host kill web2 2>/dev/null; done
+	for host in alpha beta gamma delta; do vm $host kill web1 2>/dev/null; vm $host kill web2 2>/dev/null; done
 	cleanup
 }
 trap vms_kill EXIT
@@ -47,11 +47,15 @@ for name in web1 web2 off; do
 	CONF
 done
 sed -i 's/= yes/= no/' "$(mnt alpha)/off/off.conf"
-mkdir "$(mnt alpha)/nothing"
+mkdir "$(mnt alpha)"/{nothing,wrong,diskless,bare}
+sed 's/32M/lots/' "$(mnt alpha)/web1/web1.conf" >"$(mnt alpha)/wrong/wrong.conf"
+sed '/^disk/d' "$(mnt alpha)/web1/web1.conf" >"$(mnt alpha)/diskless/diskless.conf"
+sed '/^kernel/d' "$(mnt alpha)/web1/web1.conf" >"$(mnt alpha)/bare/bare.conf"
 host_umount alpha
 host_start beta
 host_start gamma
-for host in alpha beta gamma; do
+host_start delta
+for host in alpha beta gamma delta; do
 	ctl $host attach "$lun" || fail "$host does not attach"
 done
 watch alpha
@@ -59,42 +63,61 @@ wait_for 20 running alpha web1 || fail "web1 does not run: $(cat "$work/watch-al
 wait_for 20 running alpha web2 || fail "web2 does not run"
 running alpha off && fail "a machine runs that is not to"
 
+story "mistakes in the others' configurations are told once, with their places"
+for mistake in "wrong.conf:2:10: not a size" "diskless.conf: autostart wants a disk" "no kernel"; do
+	[ "$(grep -c "$mistake" "$work/watch-alpha.log")" = 1 ] || fail "\"$mistake\" is not told once: $(cat "$work/watch-alpha.log")"
+done
+vm beta --json autostart ds1 >"$work/json" 2>/dev/null
+[ $? -eq 1 ] || fail "autostart takes mistakes for success"
+[ "$(jq -c '[.ok, .exit_status]' "$work/json" | sort -u)" = "[false,2]" ] && [ "$(wc -l <"$work/json")" = 3 ] ||
+	fail "$(cat "$work/json")"
+
 story "other hosts leave it alone"
-watch beta
-watch gamma
+for host in beta gamma delta; do watch $host; done
 sleep 5
-[ "$(count_running web1 alpha beta gamma)" = 1 ] && running alpha web1 || fail "it runs elsewhere"
+[ "$(count_running web1 alpha beta gamma delta)" = 1 ] && running alpha web1 || fail "it runs elsewhere"
 
 story "a machine that was stopped stays so"
 vm alpha kill web2 || fail "cannot be killed"
 sleep 5
-[ "$(count_running web2 alpha beta gamma)" = 0 ] || fail "it runs again"
+[ "$(count_running web2 alpha beta gamma delta)" = 0 ] || fail "it runs again"
 
-story "when its host dies exactly one other host runs it"
+story "a disk that another machine has is left to it"
+vm gamma run --detach --name thief --memory 32M --kernel "$payload" --cmdline op=count --disk ds1:/web2/root.disk ||
+	fail "it does not run"
+vm delta --json autostart ds1 >"$work/json" 2>"$work/said"
+grep -q '"event":"starting","name":"web2"' "$work/json" && running delta web2 && fail "it runs on a disk of another's"
+vm gamma kill thief || fail "cannot be killed"
+
+story "when its host dies exactly one of three other hosts runs it"
 kill -KILL "${watcher[alpha]}"
 launcher=$(vm_pid alpha web1 pid)
 host_kill alpha
 kill -KILL "$launcher"
 started=$(date +%s%N)
-wait_for 40 sh -c "'$bin/lunvm' --run-dir '$work/vm-beta' status web1 >/dev/null 2>&1 ||
-	'$bin/lunvm' --run-dir '$work/vm-gamma' status web1 >/dev/null 2>&1" ||
+anybody_runs() { [ "$(count_running web1 beta gamma delta)" -gt 0 ]; }
+wait_for 40 anybody_runs ||
 	fail "nobody runs it: $(cat "$work"/watch-*.log)"
 note "$((($(date +%s%N) - started) / 1000000)) ms after the crash"
 sleep 5
-[ "$(count_running web1 beta gamma)" = 1 ] || fail "it runs on $(count_running web1 beta gamma) hosts"
-[ "$(count_running web2 beta gamma)" = 0 ] || fail "what was stopped before runs again"
+[ "$(count_running web1 beta gamma delta)" = 1 ] || fail "it runs on $(count_running web1 beta gamma delta) hosts"
+tried=$(cat "$work"/watch-{beta,gamma,delta}.log | grep -c "web1: its host has died: starting it here")
+refused=$(cat "$work"/watch-{beta,gamma,delta}.log | grep -c "web1: .*in use by")
+note "$tried of three tried, $refused were refused"
+[ "$((tried - refused))" = 1 ] || fail "$(cat "$work"/watch-{beta,gamma,delta}.log)"
+[ "$(count_running web2 beta gamma delta)" = 0 ] || fail "what was stopped before runs again"
 
 story "the host that comes back leaves it there"
 host_start alpha
 ctl alpha attach "$lun" || fail "alpha does not attach"
 watch alpha
 sleep 4
-[ "$(count_running web1 alpha beta gamma)" = 1 ] || fail "it runs twice"
+[ "$(count_running web1 alpha beta gamma delta)" = 1 ] || fail "it runs twice"
 running alpha web1 && fail "it moved"
 
 story "also if nobody had asked for the disk before its host died"
-for host in alpha beta gamma; do kill "${watcher[$host]}" 2>/dev/null; done
-for host in alpha beta gamma; do vm $host kill web1 2>/dev/null; done
+for host in alpha beta gamma delta; do kill "${watcher[$host]}" 2>/dev/null; done
+for host in alpha beta gamma delta; do vm $host kill web1 2>/dev/null; done
 watch gamma
 sleep 3		# its first look, which starts what nobody runs, is over
 ctl alpha disk create ds1:/off/new.disk --size 64M || fail "no disk"

@@ -49,8 +49,8 @@ guest_net
 read -r line </proc/cmdline
 host=${line##*host=}
 lunfsd --host-name "$host" &
-wait_for 30 lunfs status >/dev/null
-wait_for 60 lunfs attach $(cat /etc/lun) || fail "has the datastore"
+wait_for 300 lunfs status >/dev/null 2>&1
+wait_for 300 lunfs attach $(cat /etc/lun) || fail "has the datastore"
 echo "HOST-READY"
 if [ "$host" = beta ]; then
 	# Once a second: a program that is started costs an emulated processor as much as the other host needs.
@@ -116,7 +116,7 @@ hosts_start() {
 		-f "$bin/lunfsd:/usr/sbin/lunfsd" -f "$bin/lunfs:/usr/sbin/lunfs" \
 		-f "$bin/lunvm:/usr/sbin/lunvm" -f "$work/lun-url:/etc/lun"
 	for host in alpha beta; do
-		GUEST_ACCEL=tcg GUEST_MEMORY=640M GUEST_APPEND="mitigations=off cryptomgr.notests host=$host" guest_run "kvm linux: $host" 280 \
+		GUEST_ACCEL=tcg GUEST_MEMORY=640M GUEST_APPEND="mitigations=off cryptomgr.notests host=$host" guest_run "kvm linux: $host" 800 \
 			"$work/outer.initrd" "$work/$host.console" -M q35 -cpu EPYC,+svm,+npt \
 			-netdev user,id=n0 -device virtio-net-pci,netdev=n0 >"$work/$host.out" 2>&1 &
 		declare -g "${host}_job=$!"
@@ -138,7 +138,7 @@ story "Debian's kernel $(basename "$inner_kernel") boots under lunvm and writes 
 : >"$work/beta.console"
 started=$(date +%s%N)
 hosts_start
-wait_for 200 sh -c "grep -q 'INNER-ACK 20' '$work/alpha.console'" || {
+guest_wait 120 "${alpha_job:-}" grep -q 'INNER-ACK 20' "$work/alpha.console" || {
 	tail -n 30 "$work/alpha.console"
 	fail "it does not get there"
 }
@@ -158,7 +158,7 @@ if [ "$accel" = kvm ]; then
 		sleep 0.3
 	done
 fi
-wait_for 120 grep -q "INNER-HAS\|INNER-FAILED" "$work/beta.console" || {
+guest_wait 90 "${beta_job:-}" grep -q "INNER-HAS\|INNER-FAILED" "$work/beta.console" || {
 	tail -n 30 "$work/beta.console"
 	fail "the guest does not get there"
 }
@@ -167,9 +167,9 @@ has=$(tr -d '\r' <"$work/beta.console" | sed -n 's/.*INNER-HAS \([0-9]*\)$/\1/p'
 [ "${has:-0}" -ge "$before" ] || fail "$before records were acknowledged, ${has:-none} are there"
 
 story "it runs on two processors there, and is paused for longer than a lockup takes"
-wait_for 60 grep -q "INNER-CPUS" "$work/beta.console" || fail "it does not say"
+guest_wait 30 "${beta_job:-}" grep -q "INNER-CPUS" "$work/beta.console" || fail "it does not say"
 grep -q "INNER-CPUS 2 2" "$work/beta.console" || fail "$(grep INNER-CPUS "$work/beta.console")"
-wait_for 90 grep -q "INNER-BUTTON" "$work/beta.console" || {
+guest_wait 60 "${beta_job:-}" grep -q "INNER-BUTTON" "$work/beta.console" || {
 	tail -n 30 "$work/beta.console"
 	fail "it does not go on"
 }
@@ -179,7 +179,7 @@ if [ "$accel" = kvm ]; then
 	wait $stopper || fail "$(cat "$work/stop.out")"
 	wait_for 10 grep -q "the guest powered off" "$work/beta.console" || fail "it does not end"
 else
-	wait_for 60 grep -q "HOST-STOPPED" "$work/beta.console" || fail "stop does not say that it has ended"
+	guest_wait 60 "${beta_job:-}" grep -q "HOST-STOPPED" "$work/beta.console" || fail "stop does not say that it has ended"
 fi
 
 # What the guest has to say of its pause it says after it has seen its button.
@@ -194,7 +194,7 @@ if [ "$accel" = kvm ]; then
 else
 	wait "$beta_job" || { cat "$work/beta.out"; fail "beta's claims hold"; }
 	# Its lunfsd says that the slot is gone; the launcher gives up.
-	wait_for 100 grep -q "HOST-VM-ENDED" "$work/alpha.console" || {
+	guest_wait 90 "${alpha_job:-}" grep -q "HOST-VM-ENDED" "$work/alpha.console" || {
 		tail -n 30 "$work/alpha.console"
 		fail "it does not end"
 	}
