@@ -15,20 +15,18 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/polling.h"
 #include "base/reactor_ends.h"
 
 #define EVENTS_MAX	64
 #define EPOLL_NS	(50 * 1000ULL)	/* how long a busy reactor leaves descriptors alone */
 #define SLEEP_NS_MAX	NSEC_PER_SEC	/* with timers: suspend stops the kernel's sleep clock */
-#define POLL_NS_MIN	1000		/* a polling time below this is none */
 
 struct reactor {
 	struct env	*env;
 	struct env_thread *thread;
 	int		epoll_fd;
 	int		wake_fd;
-	uint64_t	poll_ns_max;
-
 	_Atomic(struct reactor_call *) posted;	/* the latest first */
 	atomic_bool	asleep;
 	_Atomic uint64_t rounds;
@@ -39,7 +37,7 @@ struct reactor {
 	uint64_t	now_ns;
 	uint64_t	work_ns;	/* when work was last found */
 	uint64_t	epoll_ns;	/* when the descriptors were last looked at */
-	uint64_t	poll_ns;	/* how long polling pays at present */
+	struct polling	polling;
 	bool		armed;		/* the pollers are */
 	bool		stopping;
 	struct list	pollers;
@@ -421,22 +419,6 @@ static int wait_for_events(struct reactor *r)
 	return epoll_pwait2(r->epoll_fd, r->events, EVENTS_MAX, &t, NULL);
 }
 
-/*
- * Polling pays if the work that ended the sleep would have been found by it; if not, it pays
- * less the next time.
- */
-static void adapt_poll_time(struct reactor *r)
-{
-	uint64_t pause_ns = r->now_ns - r->work_ns;
-
-	if (pause_ns <= r->poll_ns_max)
-		r->poll_ns = r->poll_ns_max;
-	else if (r->poll_ns > POLL_NS_MIN)
-		r->poll_ns /= 2;
-	else
-		r->poll_ns = 0;
-}
-
 static void sleep_until_work(struct reactor *r)
 {
 	unsigned int found = 0;
@@ -458,21 +440,15 @@ static void sleep_until_work(struct reactor *r)
 	atomic_store(&r->asleep, false);
 	r->now_ns = env_now_ns(r->env);
 	disarm_pollers(r);
-	if (ready > 0)
-		adapt_poll_time(r);
 	r->epoll_ns = r->now_ns;
 	found = run_events(r, ready);
 	if (found)
 		r->work_ns = r->now_ns;
 }
 
-static bool may_poll(const struct reactor *r)
-{
-	return r->now_ns - r->work_ns < r->poll_ns && !list_empty(&r->pollers);
-}
-
 static void round_run(struct reactor *r)
 {
+	bool poll = false;
 	unsigned int work;
 
 	r->now_ns = env_now_ns(r->env);
@@ -480,19 +456,22 @@ static void round_run(struct reactor *r)
 	work = run_posted(r);
 	work += run_timers(r);
 	work += run_pollers(r);
+	if (!work && !r->stopping && !list_empty(&r->pollers))
+		poll = polling_goes_on(&r->polling, r->now_ns, r->work_ns);
 	/* With nothing else to do the sleep looks at them, in the same call. */
 	if (r->now_ns - r->epoll_ns >= EPOLL_NS &&
-	    (work || may_poll(r) || reactor_ends_pending(&r->ends)))
+	    (work || poll || reactor_ends_pending(&r->ends)))
 		work += look_at_descriptors(r);
 	/* Hooks also of what ran in sleep_until_work(). */
 	work += reactor_ends_run(&r->ends);
 	if (work) {
+		polling_found(&r->polling, r->now_ns);
 		r->work_ns = r->now_ns;
 		return;
 	}
 	if (r->stopping)
 		return;
-	if (may_poll(r))
+	if (poll)
 		cpu_relax();
 	else
 		sleep_until_work(r);
@@ -546,8 +525,7 @@ int reactor_create(struct env *env, const char *name, uint64_t poll_ns, unsigned
 	r->env = env;
 	r->epoll_fd = -1;
 	r->wake_fd = -1;
-	r->poll_ns_max = poll_ns;
-	r->poll_ns = poll_ns;
+	polling_init(&r->polling, poll_ns, env_now_ns(env));
 	list_init(&r->pollers);
 	reactor_ends_init(&r->ends);
 	r->timer_max = timer_max;

@@ -5,8 +5,8 @@
  *
  * A round is: run what was posted, what is ready, what is due and what the pollers find;
  * then the end-of-round hooks, which submit and send as one batch what the round collected.
- * With no work for the polling time the thread sleeps in epoll_wait() and costs nothing.  The
- * polling time adapts: it shrinks to nothing when work comes more rarely than that.
+ * With no work for the polling time the thread sleeps in epoll_wait() and costs nothing.  It
+ * sleeps at once while polling does not pay (base/polling.h).
  *
  * Everything but reactor_post() belongs to the reactor's own thread (or to before it starts).
  * Nothing here allocates after creation: what is registered is embedded in its user's struct.
