@@ -144,6 +144,35 @@ static int add_portal(struct config *c, const char *value, char *why, size_t why
 	return 0;
 }
 
+/* "9100", on 127.0.0.1, or "[::1]:9100". */
+static int set_metrics_port(struct config *c, const char *value, char *why, size_t why_size)
+{
+	bool is_port = strspn(value, "0123456789") == strlen(value);
+	const char *colon = strrchr(value, ':');
+	struct sockaddr_storage addr;
+	char text[64];
+
+	/* Not the portals' default port, nor one that the kernel chooses. */
+	if (!is_port && (!colon || strchr(colon, ']') ||
+			 (strchr(value, ':') != colon && value[0] != '['))) {
+		snprintf(why, why_size, "\"%s\" is neither PORT nor ADDRESS:PORT", value);
+		return -EINVAL;
+	}
+	snprintf(text, sizeof(text), "%s%.40s", is_port ? "127.0.0.1:" : "", value);
+	if (exports_portal(text, c->metrics_port, why, why_size) ||
+	    exports_address(c->metrics_port, &addr, why, why_size))
+		return -EINVAL;
+	if (!strtoul(strrchr(c->metrics_port, ':') + 1, NULL, 10)) {
+		snprintf(why, why_size, "\"%s\": a port is 1 to 65535", value);
+		return -EINVAL;
+	}
+	if (exports_is_loopback(&addr))
+		return 0;
+	snprintf(why, why_size, "\"%s\" is not a loopback address: everybody there could read; let a "
+		 "proxy that asks who it is serve others", value);
+	return -EINVAL;
+}
+
 int config_set(struct config *c, const char *key, const char *value, char *why, size_t why_size)
 {
 	if (!*value) {
@@ -175,6 +204,8 @@ int config_set(struct config *c, const char *key, const char *value, char *why, 
 		return set_number_from(&c->poll_us, 0, CONFIG_POLL_US_MAX, value, why, why_size);
 	if (!strcmp(key, "watchdog"))
 		return set_watchdog(c, value, why, why_size);
+	if (!strcmp(key, "metrics-port"))
+		return set_metrics_port(c, value, why, why_size);
 	if (!strcmp(key, "iscsi-portal"))
 		return add_portal(c, value, why, why_size);
 	if (!strcmp(key, "iscsi-secrets"))

@@ -37,6 +37,7 @@ struct config {
 	char	watchdog[PATH_MAX];	/* a device that it feeds; "": none */
 	char	iscsi_portals[CONFIG_PORTALS_MAX][64];	/* beyond loopback, of exported disks */
 	unsigned int iscsi_portal_count;
+	char	metrics_port[64];	/* "127.0.0.1:9100": loopback; "": none */
 	char	iscsi_secrets[PATH_MAX];	/* CHAP of exported disks; "": none */
 	unsigned int given_count;
 	struct config_given {

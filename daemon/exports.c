@@ -3,6 +3,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -113,7 +114,7 @@ static void proxy_abandon(void *arg)
 
 /* ---- portals ---- */
 
-static int parse_portal(const char *text, struct sockaddr_storage *addr, char *why, size_t why_size)
+int exports_address(const char *text, struct sockaddr_storage *addr, char *why, size_t why_size)
 {
 	struct tgt_config *c;
 	int err = tgt_config_create(&c);
@@ -126,10 +127,20 @@ static int parse_portal(const char *text, struct sockaddr_storage *addr, char *w
 	return err;
 }
 
+bool exports_is_loopback(const struct sockaddr_storage *addr)
+{
+	const struct sockaddr_in6 *in6 = (const void *)addr;
+	const struct sockaddr_in *in = (const void *)addr;
+
+	if (addr->ss_family == AF_INET6)
+		return IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
+	return ntohl(in->sin_addr.s_addr) >> 24 == 127;
+}
+
 int exports_portal(const char *text, char out[EXPORTS_PORTAL_SIZE], char *why, size_t why_size)
 {
 	struct sockaddr_storage addr;
-	int err = parse_portal(text, &addr, why, why_size);
+	int err = exports_address(text, &addr, why, why_size);
 
 	static_assert(EXPORTS_PORTAL_SIZE == 64, "as tgt_portal_format() wants");
 	if (!err)
@@ -266,7 +277,7 @@ static int ask_parent(struct exports *x, struct export_portal *p, int *sock, cha
 	int fds[PACKET_FDS_MAX], err;
 	unsigned int fd_count = 0;
 
-	err = parse_portal(p->name, &rq.portal, why, why_size);
+	err = exports_address(p->name, &rq.portal, why, why_size);
 	if (err)
 		return err;
 	err = rpc_call(x->rpc, &rq, -1, &reply, fds, &fd_count);

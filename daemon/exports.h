@@ -66,6 +66,10 @@ void exports_stop(struct exports *x);
 /** exports_portal() - "ADDRESS[:PORT]" as it is compared and shown.  -EINVAL with @why. */
 int exports_portal(const char *text, char out[EXPORTS_PORTAL_SIZE], char *why, size_t why_size);
 
+/** exports_address() - of such a one.  exports_is_loopback() - nobody else reaches it. */
+int exports_address(const char *portal, struct sockaddr_storage *addr, char *why, size_t why_size);
+bool exports_is_loopback(const struct sockaddr_storage *addr);
+
 /**
  * exports_hold() - a portal, opened if need be, that stays until exports_release(): before the disk
  * is opened, so that one that cannot be offered stays as it was left.

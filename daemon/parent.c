@@ -324,6 +324,8 @@ static int run_operation(struct state *s, const struct rpc_request *rq, const in
 		return parent_unlisten(&s->p, &rq->socket, reply);
 	case RPC_PORTAL:
 		return parent_portal(s->config, &rq->portal, reply, out, out_count);
+	case RPC_METRICS:
+		return parent_metrics(s->config, reply, out, out_count);
 	case RPC_DIAL:
 		return parent_dial(&rq->dial, reply, out, out_count);
 	case RPC_HOLD:
@@ -639,6 +641,7 @@ static int prepare(struct state *s, const struct config *c)
 	h->poll_us = c->poll_us;
 	h->watchdog_ms = notify_watchdog_ms() / 2;
 	h->given_count = c->given_count;
+	h->has_metrics = c->metrics_port[0];
 	s->config = c;
 	s->stop_timeout = c->stop_timeout;
 	strcpy(h->run_dir, c->run_dir);

@@ -100,6 +100,10 @@ int parent_unlisten(const struct parent *p, const struct rpc_socket *rq, struct 
 int parent_portal(const struct config *c, const struct sockaddr_storage *a, struct rpc_reply *reply,
 		  int *out, unsigned int *out_count);
 
+/** parent_metrics() - RPC_METRICS: the socket of @c's metrics-port.  -ENOENT: it has none. */
+int parent_metrics(const struct config *c, struct rpc_reply *reply, int *out,
+		   unsigned int *out_count);
+
 /** parent_find_disk_group() - who may connect to them, beside root. */
 int parent_find_disk_group(const char *name, struct rpc_hello *h);
 

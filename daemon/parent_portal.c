@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Listening sockets of iSCSI portals for virtual disks.  A worker that was taken over could ask for
+ * Listening sockets of iSCSI portals for virtual disks, and of metrics.  A worker that was taken over could ask for
  * any: it gets loopback ones, and those that the configuration names.
  */
 #include <arpa/inet.h>
@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/text.h"
+#include "daemon/exports.h"
 #include "daemon/parent.h"
 #include "iscsi/config.h"
 
@@ -24,16 +25,6 @@ static uint16_t port_of(const struct sockaddr_storage *a)
 	const struct sockaddr_in *in = (const void *)a;
 
 	return ntohs(a->ss_family == AF_INET6 ? in6->sin6_port : in->sin_port);
-}
-
-static bool is_loopback(const struct sockaddr_storage *a)
-{
-	const struct sockaddr_in6 *in6 = (const void *)a;
-	const struct sockaddr_in *in = (const void *)a;
-
-	if (a->ss_family == AF_INET6)
-		return IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
-	return ntohl(in->sin_addr.s_addr) >> 24 == 127;
 }
 
 /* The configuration has them as tgt_portal_format() writes them, and so does @portal. */
@@ -51,7 +42,7 @@ static int check(const struct config *c, const struct sockaddr_storage *a, const
 	if (port_of(a) < PORT_MIN)
 		return text_refuse(-EPERM, reply->why, sizeof(reply->why), "%s: a portal's port is %u "
 				   "or above, such as 3260", portal, PORT_MIN);
-	if (is_loopback(a) || is_configured(c, portal))
+	if (exports_is_loopback(a) || is_configured(c, portal))
 		return 0;
 	return text_refuse(-EPERM, reply->why, sizeof(reply->why), "%s: not a loopback address; to "
 			   "serve disks there add \"iscsi-portal = %s\" to lunfsd.conf and restart the "
@@ -78,7 +69,9 @@ static int open_secrets(const char *path, struct rpc_reply *reply)
 			   "root's alone; chown root and chmod 600 it", path);
 }
 
-static int listen_at(const struct sockaddr_storage *a, const char *portal, struct rpc_reply *reply)
+/* @way_out: behind "name another port". */
+static int listen_at(const struct sockaddr_storage *a, const char *portal, const char *way_out,
+		     struct rpc_reply *reply)
 {
 	socklen_t len = a->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) :
 						   sizeof(struct sockaddr_in);
@@ -94,8 +87,7 @@ static int listen_at(const struct sockaddr_storage *a, const char *portal, struc
 		close(fd);
 	if (err == -EADDRINUSE)
 		return text_refuse(err, reply->why, sizeof(reply->why), "%s: another program listens "
-				   "there (ss -ltnp shows it); name another port, as in "
-				   "--iscsi=127.0.0.1:3261", portal);
+				   "there (ss -ltnp shows it); name another port%s", portal, way_out);
 	if (err == -EADDRNOTAVAIL)
 		return text_refuse(err, reply->why, sizeof(reply->why), "%s: no address of this machine",
 				   portal);
@@ -117,7 +109,7 @@ int parent_portal(const struct config *c, const struct sockaddr_storage *a, stru
 		if (secrets < 0)
 			return secrets;
 	}
-	fd = listen_at(a, portal, reply);
+	fd = listen_at(a, portal, ", as in --iscsi=127.0.0.1:3261", reply);
 	if (fd < 0) {
 		if (secrets >= 0)
 			close(secrets);
@@ -126,5 +118,22 @@ int parent_portal(const struct config *c, const struct sockaddr_storage *a, stru
 	out[(*out_count)++] = fd;
 	if (secrets >= 0)
 		out[(*out_count)++] = secrets;
+	return 0;
+}
+
+int parent_metrics(const struct config *c, struct rpc_reply *reply, int *out, unsigned int *out_count)
+{
+	struct sockaddr_storage a;
+	int err, fd;
+
+	if (!c->metrics_port[0])
+		return text_refuse(-ENOENT, reply->why, sizeof(reply->why), "no metrics-port is configured");
+	err = exports_address(c->metrics_port, &a, reply->why, sizeof(reply->why));
+	if (err)
+		return err;
+	fd = listen_at(&a, c->metrics_port, " as metrics-port and restart the daemon", reply);
+	if (fd < 0)
+		return fd;
+	out[(*out_count)++] = fd;
 	return 0;
 }

@@ -127,6 +127,7 @@ static const char *request_wrong(const struct rpc_request *rq, unsigned int fd_c
 		return strnlen(rq->open.path, PATH_MAX) < PATH_MAX ? NULL :
 		       "the device is not terminated";
 	case RPC_READY:
+	case RPC_METRICS:
 	case RPC_ALIVE:
 		return NULL;
 	default:

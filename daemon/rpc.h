@@ -36,6 +36,7 @@ enum rpc_op {
 	RPC_ALIVE,	/* every reactor has run a call of late; no reply */
 	RPC_HOLD,	/* the lock of this host on a LUN, by the name that the LUN has everywhere */
 	RPC_PORTAL,	/* a listening socket for an iSCSI portal of virtual disks */
+	RPC_METRICS,	/* the listening socket of the configuration's metrics-port */
 	RPC_CLOSED,	/* a datastore that was opened is not attached any more; no reply */
 };
 
@@ -132,8 +133,8 @@ struct rpc_reply {
 			bool	has_locks, has_host_lock;
 			uint64_t backing_dev, backing_ino;	/* the same for every path to it */
 		} open;
-		/* RPC_DIAL, RPC_LISTEN and RPC_HOLD have no more than a descriptor: the connection, the
-		 * socket, the lock. */
+		/* RPC_DIAL, RPC_LISTEN, RPC_METRICS and RPC_HOLD have no more than a descriptor: the
+		 * connection, the socket, the lock. */
 		/* RPC_PORTAL, fds: the socket[, the file of CHAP secrets]. */
 		/* fds: /dev/fuse */
 		struct {
@@ -165,6 +166,7 @@ struct rpc_hello {
 	bool has_guard;			/* somebody ends a frozen worker: RPC_FD_GUARD */
 	uint32_t guard_device_ms;	/* in which its watchdog device strikes; 0: it has none */
 	char guard_device[64];		/* for people */
+	bool	has_metrics;		/* RPC_METRICS has a socket */
 	uint32_t given_count;		/* of the packets that follow */
 };
 

@@ -17,6 +17,8 @@
 #include "daemon/ctl.h"
 #include "daemon/guard.h"
 #include "daemon/merger.h"
+#include "daemon/metrics.h"
+#include "daemon/metrics_http.h"
 #include "daemon/store.h"
 #include "proc/sandbox.h"
 #include "proc/spawn.h"
@@ -27,6 +29,7 @@ struct worker {
 	struct stores	stores;
 	struct disks	disks;
 	struct merger	merger;
+	struct metrics_http *metrics;	/* NULL: no port */
 	struct rpc_given *given;
 	struct ctl	ctl;
 	int		parent_stat;	/* /proc/PARENT/stat */
@@ -152,6 +155,34 @@ static int confine(struct worker *w)
 
 /* ---- running ---- */
 
+static char *all_metrics(void *arg)
+{
+	struct worker *w = arg;
+
+	return metrics_text(&w->stores, &w->disks);
+}
+
+/* Guests do not wait for a port that another program has: it is told, and the daemon goes on without. */
+static void serve_metrics(struct worker *w)
+{
+	struct metrics_http_params p = { .text = all_metrics, .arg = w };
+	struct rpc_request rq = { .op = RPC_METRICS };
+	struct rpc_reply reply = { .err = 0 };
+	int fds[PACKET_FDS_MAX], err;
+	unsigned int fd_count = 0;
+
+	if (!w->hello.has_metrics)
+		return;
+	err = rpc_call(&w->rpc, &rq, -1, &reply, fds, &fd_count);
+	if (!err) {
+		p.sock = fds[0];
+		err = metrics_http_start(&p, &w->metrics);
+	}
+	if (err)
+		SAY(LOG_LEVEL_ERROR, "metrics are not served: %s", reply.why[0] ? reply.why :
+		    strerror(-err));
+}
+
 static int serve(struct worker *w)
 {
 	struct rpc_request ready = { .magic = RPC_MAGIC, .op = RPC_READY };
@@ -165,6 +196,8 @@ static int serve(struct worker *w)
 		err = merger_start(&w->merger, &w->stores, &w->disks);
 	if (!err)
 		err = ctl_start(&w->ctl, RPC_FD_CONTROL, &w->stores, &w->disks, &w->hello);
+	if (!err)
+		serve_metrics(w);
 	return err ? err : packet_send(SPAWN_FD_RPC, &ready, sizeof(ready), NULL, 0);
 }
 
@@ -199,6 +232,7 @@ int worker_run(void)
 	}
 	spawn_wait_stop();
 	ctl_end_holds(&w.ctl);
+	metrics_http_stop(w.metrics);
 	merger_stop(&w.merger);
 	disks_shutdown(&w.disks);
 	err = stores_shutdown(&w.stores);

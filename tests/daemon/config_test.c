@@ -129,7 +129,33 @@ static void an_endless_line_is_refused(void)
 	CU_ASSERT_PTR_NOT_NULL(strstr(why, "too long"));
 }
 
+/* Whoever could connect would read it: so only this machine can. */
+static void metrics_are_for_loopback(void)
+{
+	static const char *const bad[] = { "0.0.0.0:9100", "192.0.2.1:9100", "[::]:9100", "[2001:db8::1]:9100",
+					   "65536", "localhost", "127.0.0.1", "x:9100", "9100x", "127.0.0.1:0", "0", "[::1]", "::1",
+					   "111111111111111111111111111111111111111111111111111" };
+	struct config c;
+	char text[64], message[256];
+
+	config_init(&c);
+	CU_ASSERT_EQUAL(c.metrics_port[0], '\0');
+	CU_ASSERT_EQUAL(config_set(&c, "metrics-port", "9100", message, sizeof(message)), 0);
+	CU_ASSERT_STRING_EQUAL(c.metrics_port, "127.0.0.1:9100");
+	CU_ASSERT_EQUAL(config_set(&c, "metrics-port", "[::1]:9101", message, sizeof(message)), 0);
+	CU_ASSERT_STRING_EQUAL(c.metrics_port, "[::1]:9101");
+	CU_ASSERT_EQUAL(config_set(&c, "metrics-port", "127.1.2.3:9101", message, sizeof(message)), 0);
+	for (unsigned int i = 0; i < ARRAY_SIZE(bad); i++) {
+		snprintf(text, sizeof(text), "%s", bad[i]);
+		message[0] = '\0';
+		if (!config_set(&c, "metrics-port", text, message, sizeof(message)))
+			CU_FAIL(text);
+		CU_ASSERT(message[0] != '\0');
+	}
+}
+
 UNIT_MAIN("config",
+	  UNIT_TEST(metrics_are_for_loopback),
 	  UNIT_TEST(every_setting_is_taken),
 	  UNIT_TEST(a_typo_is_told_with_line_and_column),
 	  UNIT_TEST(values_out_of_range_are_refused),

@@ -90,6 +90,21 @@ static void processes_that_may_never_be_killed_are_refused(void)
 	CU_ASSERT_EQUAL(check(&rq, 2), -EINVAL);
 }
 
+/* The parent would read as many bytes of an address as its family says. */
+static void a_portal_is_an_address(void)
+{
+	struct rpc_request rq = { .magic = RPC_MAGIC, .op = RPC_PORTAL };
+
+	for (unsigned int family = 0; family < 64; family++) {
+		rq.portal.ss_family = (sa_family_t)family;
+		CU_ASSERT_EQUAL(check(&rq, 0) == 0, family == AF_INET || family == AF_INET6);
+		CU_ASSERT_EQUAL(check(&rq, 1), -EINVAL);
+	}
+	rq = (struct rpc_request){ .magic = RPC_MAGIC, .op = RPC_METRICS };
+	CU_ASSERT_EQUAL(check(&rq, 0), 0);
+	CU_ASSERT_EQUAL(check(&rq, 1), -EINVAL);
+}
+
 static void unknown_requests_are_refused(void)
 {
 	struct rpc_request rq = { .op = RPC_READY };
@@ -114,4 +129,5 @@ UNIT_MAIN("rpc",
 	  UNIT_TEST(honest_requests_pass),
 	  UNIT_TEST(a_hostile_mount_is_refused),
 	  UNIT_TEST(processes_that_may_never_be_killed_are_refused),
+	  UNIT_TEST(a_portal_is_an_address),
 	  UNIT_TEST(unknown_requests_are_refused));

@@ -196,13 +196,33 @@ story "with CHAP nobody comes in without the secret, which is root's alone"
 host_stop alpha || fail "alpha did not end well"
 printf 'incoming guest correct-horse-1\n' >"$work/secrets"
 chmod 644 "$work/secrets"
-printf 'iscsi-secrets = %s\n' "$work/secrets" >"$work/lunfsd.conf"
+metrics_port=$(free_port)
+printf 'iscsi-secrets = %s\nmetrics-port = %s\n' "$work/secrets" "$metrics_port" >"$work/lunfsd.conf"
 host_start alpha --config "$work/lunfsd.conf"
 wait_for 10 grep -q "chmod 600" "$work/alpha.log" || fail "secrets that all can read were taken"
 chmod 600 "$work/secrets"
 wait_for 20 io "${url/:\/\//:\/\/guest%correct-horse-1@}" 'read -P 9 0 64k' || fail "$(cat "$work/io")"
 io "$url" 'read 0 4k' && fail "without a secret"
 io "${url/:\/\//:\/\/guest%wrong-horse-00@}" 'read 0 4k' && fail "with a wrong secret"
+
+story "metrics by HTTP, on loopback"
+scrape() {	# scrape PATH: by a scraper that is no shell's redirection
+	python3 -c 'import sys, urllib.request
+sys.stdout.write(urllib.request.urlopen("http://127.0.0.1:%s%s" % tuple(sys.argv[1:]), timeout=10).read().decode())' \
+		"$metrics_port" "$1"
+}
+scrape /metrics >"$work/metrics" || fail "no answer"
+python3 "$top/tests/e2e/metrics_check.py" 'lunfs_disk_open\{.*root.disk.*' lunfs_info <"$work/metrics" >"$work/out" ||
+	fail "$(cat "$work/out")"
+grep -q '^lunfs_disk_open{.*root.disk.*} 1' "$work/metrics" || fail "the disk is not counted"
+scrape /etc/passwd >"$work/out" 2>&1 && fail "another path"
+grep -q 'HTTP Error 404' "$work/out" || fail "$(cat "$work/out")"
+note "$(grep -c . "$work/metrics") lines"
+host_stop beta || fail "beta did not end well"
+printf 'metrics-port = %s\n' "$metrics_port" >"$work/beta.conf"
+host_start beta --config "$work/beta.conf"
+wait_for 10 grep -q "metrics are not served.*another program listens" "$work/beta.log" || fail "a port in use"
+grep -l "Bad system call" "$work"/*.log && fail "seccomp"
 
 story "the volume is whole"
 host_stop alpha || fail "alpha did not end well"
