@@ -206,12 +206,28 @@ static int serve_initiators(struct attachment *a, char *why, size_t why_size)
 	return a->ended[0] ? 0 : err;
 }
 
+/* "/vm/d", "//vm/d" and the name it had before a rename: a snapshot would move one of them on only. */
+static int refuse_alias(struct attachment *a, uint64_t id, char *why, size_t why_size)
+{
+	struct attachment *other = disks_find_id(a->all, a->store, id);
+	int err;
+
+	if (!other)
+		return 0;
+	err = text_refuse(-EBUSY, why, why_size, "%.300s: the same disk is attached as %.300s; use "
+			  "that, or detach it first", a->object, other->object);
+	disks_put(other);
+	return err;
+}
+
 static int attach_new(struct attachment *a, const struct disks_saved *saved, char *why,
 		      size_t why_size)
 {
 	uint64_t id = 0;
 	int err = find_inode(a, saved, &id);
 
+	if (!err)
+		err = refuse_alias(a, id, why, why_size);
 	if (!err)
 		err = make_disk(a, id);
 	if (!err)

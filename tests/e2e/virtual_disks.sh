@@ -106,6 +106,16 @@ refused 1 "ds1:/: no virtual disk: that is a file" alpha disk info ds1:/
 refused 1 "ds1:/: a directory: a virtual disk is a file" alpha disk grow ds1:/ --size 1G
 refused 1 "ds1:/none@s: No such file" alpha disk clone --linked ds1:/none@s ds1:/new
 
+story "a disk is attached under one name at a time"
+lunfs alpha disk create ds1:/once.disk --size 16M || fail "create"
+lunfs alpha disk attach ds1:/once.disk >"$work/out" || fail "attach: $(cat "$work/out")"
+refused 3 "ds1:/./once.disk: the same disk is attached as ds1:/once.disk" alpha disk attach ds1:/./once.disk
+mv "$(mnt alpha)/once.disk" "$(mnt alpha)/twice.disk"
+refused 3 "attached as ds1:/once.disk; use" alpha disk attach ds1:/twice.disk
+lunfs alpha disk detach ds1:/once.disk || fail "detach"
+lunfs alpha disk attach ds1:/twice.disk >/dev/null || fail "attach by the new name"
+lunfs alpha disk detach ds1:/twice.disk || fail "detach"
+
 story "a disk that is in use is not snapshotted behind its user's back"
 exec 5>>"$(mnt beta)/vm1/root.disk"
 refused 3 "in use" alpha disk snapshot create $disk now
