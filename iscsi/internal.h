@@ -37,7 +37,7 @@ enum {
 	 * What a connection sends in a round, about: between such portions commands are received
 	 * and given to the devices, and data is sent while the cache still has it.
 	 */
-	TX_ROUND		= 256 << 10,
+	TX_ROUND		= 512 << 10,
 	SINK_LEN		= 65536,
 };
 static_assert(RX_LOGIN_LEN > PDU_BHS_LEN + PDU_AHS_LEN_MAX + PDU_LOGIN_DATA_MAX + 16,

@@ -25,7 +25,7 @@ enum {
 	SCSI_SCRATCH_LEN	= 64 * 1024,	/* a buffer for commands of several steps */
 	SCSI_SCRATCH_MAX	= 8,		/* of them in a shard */
 	SCSI_BATCH_MAX		= 64,
-	SCSI_BATCH_BYTES	= 256 * 1024,	/* of a batch, about */
+	SCSI_BATCH_BYTES	= 512 * 1024,	/* of a batch, about */
 	SCSI_WATCHES		= 64,
 	SCSI_PARAM_LEN_MAX	= 4096,		/* parameter lists are contiguous in iov[0] */
 	SCSI_REPLY_LEN_MAX	= 128 * 1024,	/* of data-in that is not blocks */

@@ -1,12 +1,43 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # A LUN without reservations (rung B): who is frozen beyond its lease is ended by its guard.
+#
+#	LONG=1	one takeover with the time-outs and the lease that are the defaults, measured; nothing else
 . "$(dirname "$0")/lib.sh"
 need_fuse iscsi_frozen_host
 
 status() { "$bin/lunfs" --run-dir "$work/run-$1" status --json; }
 guard_of() { pgrep -P "${pid_of[$1]}" lunfsd-guard; }
 is_gone() { ! kill -0 "$1" 2>/dev/null; }
+
+if [ -n "${LONG:-}" ]; then
+	target_start
+	lun="$lun?reservations=no"
+	make_lun_volume
+	story "with the default time-outs a frozen host is taken over from within a minute"
+	for h in alpha beta; do
+		host_start "$h" --watchdog guard
+		host_mount "$h"
+	done
+	exec 3<>"$(mnt alpha)/disk"
+	echo A >&3
+	sync -f "$(mnt alpha)/disk"
+	kill -STOP "$(worker_of alpha)" "${pid_of[alpha]}"
+	start=$(date +%s%N)
+	wait_for 90 sh -c "printf B 2>/dev/null 1<>'$(mnt beta)/disk'" || fail "beta never got the file"
+	took=$((($(date +%s%N) - start) / 1000000))
+	note "takeover took $took ms"
+	[ "$took" -le 60000 ] || fail "takeover took $took ms"
+	exec 3>&-
+	host_kill alpha
+	umount -l "$(mnt alpha)"
+	host_umount beta
+	host_stop beta || fail "beta ended with $?"
+	lun=${lun%%\?*}
+	check_volume
+	finish
+	exit
+fi
 
 target_start
 lun="$lun?reservations=no&timeout=2&path-timeout=2"

@@ -177,8 +177,10 @@ static int run_until(struct bench *b, uint64_t end_ns)
 			return 0;
 		n = epoll_wait(b->epoll_fd, ev, SESSIONS_MAX,
 			       end_ns ? (int)((end_ns - now) / 1000000 + 1) : 10000);
-		if (!end_ns && !n)
+		if (!end_ns && !n) {
+			fprintf(stderr, "iscsi_bench: the target does not answer %u commands\n", busy);
 			return -ETIMEDOUT;
+		}
 		for (int i = 0; i < n; i++) {
 			err = run_one(b, ev[i].data.u32);
 			if (err)

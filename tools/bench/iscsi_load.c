@@ -17,8 +17,8 @@
 #define NAME		"iqn.2026-01.org.lunfs:bench"
 #define RECV_DSL	262144u
 #define RX_LEN		(512 * 1024)
-#define RX_DIRECT	16384u	/* data from here on is received where it belongs */
-#define RX_AHEAD	4096u	/* and then so much behind it */
+#define RX_SKIP		16384u	/* data from here on is thrown away by the kernel, uncopied */
+#define RX_AHEAD	512u	/* and then little is read ahead of the next header */
 #define IOV_CALL	1024u	/* the kernel's limit of a call */
 #define NSEC		1000000000ULL
 
@@ -58,8 +58,8 @@ struct load {
 
 	uint8_t		*rx;
 	uint32_t	rx_at, rx_end;
-	struct slot	*data_slot;	/* a Data-In's data is being received directly */
-	uint32_t	data_at, data_left, data_pad;
+	bool		in_data;	/* a Data-In's data is being received */
+	uint32_t	data_left;	/* padding included */
 	struct pdu_data_in_wire data_head;
 };
 
@@ -510,11 +510,9 @@ static int take_data_in(struct load *l, const struct pdu_data_in_wire *d)
 
 	if (itt >= l->spec.depth || at > l->spec.io_len || len > l->spec.io_len - at)
 		return fail(-EPROTO, "data that was not asked for");
-	l->data_slot = &l->slots[itt];
+	l->in_data = true;
 	l->data_head = *d;
-	l->data_at = at;
-	l->data_left = len;
-	l->data_pad = pdu_padded(len) - len;
+	l->data_left = pdu_padded(len);
 	return 0;
 }
 
@@ -565,19 +563,19 @@ static int take_header(struct load *l, const struct pdu_reply_wire *h, uint64_t 
 	}
 }
 
-/* Data that lies in the buffer goes where it belongs. */
-static int copy_data(struct load *l, uint64_t now)
+/*
+ * What was read is not looked at.  An initiator would have it where it belongs; here it is the
+ * target that is measured, and a copy by the client would hide what it does.
+ */
+static int skip_data(struct load *l, uint64_t now)
 {
 	uint32_t have = l->rx_end - l->rx_at, n = have < l->data_left ? have : l->data_left;
 
-	memcpy(l->data_slot->buf + l->data_at, l->rx + l->rx_at, n);
-	l->data_at += n;
 	l->data_left -= n;
 	l->rx_at += n;
-	if (l->data_left || l->rx_end - l->rx_at < l->data_pad)
+	if (l->data_left)
 		return 0;
-	l->rx_at += l->data_pad;
-	l->data_slot = NULL;
+	l->in_data = false;
 	return data_is_in(l, &l->data_head, now);
 }
 
@@ -590,9 +588,9 @@ static int take_all(struct load *l)
 		const struct pdu_reply_wire *h = (const void *)(l->rx + l->rx_at);
 		uint32_t have = l->rx_end - l->rx_at, whole;
 
-		if (l->data_slot) {
-			err = copy_data(l, now);
-			if (l->data_slot)
+		if (l->in_data) {
+			err = skip_data(l, now);
+			if (l->in_data)
 				break;
 			continue;
 		}
@@ -612,33 +610,25 @@ static int take_all(struct load *l)
 /* Return: bytes received, 0 none at present, -errno. */
 static ssize_t receive(struct load *l)
 {
-	bool direct = l->data_slot && l->data_left >= RX_DIRECT;
-	struct iovec iov[2];
+	bool skip = l->in_data && l->data_left >= RX_SKIP, is_long = l->spec.io_len >= RX_SKIP;
 	ssize_t n;
 
 	memmove(l->rx, l->rx + l->rx_at, l->rx_end - l->rx_at);
 	l->rx_end -= l->rx_at;
 	l->rx_at = 0;
-	if (direct) {
-		iov[0] = (struct iovec){ l->data_slot->buf + l->data_at, l->data_left };
-		iov[1] = (struct iovec){ l->rx, RX_AHEAD };
-		n = readv(l->fd, iov, 2);
-	} else {
-		n = read(l->fd, l->rx + l->rx_end, RX_LEN - l->rx_end);
-	}
+	if (skip)
+		n = recv(l->fd, NULL, l->data_left, MSG_TRUNC);
+	else
+		n = recv(l->fd, l->rx + l->rx_end,
+			 is_long && !l->spec.write ? l->data_left + RX_AHEAD : RX_LEN - l->rx_end, 0);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return 0;
 	if (n <= 0)
 		return fail(n ? -errno : -ECONNRESET, "the connection is lost");
-	if (direct) {
-		uint32_t part = (size_t)n < l->data_left ? (uint32_t)n : l->data_left;
-
-		l->data_at += part;
-		l->data_left -= part;
-		l->rx_end = (uint32_t)n - part;
-	} else {
+	if (skip)
+		l->data_left -= (uint32_t)n;
+	else
 		l->rx_end += (uint32_t)n;
-	}
 	return n;
 }
 
@@ -647,7 +637,7 @@ int load_run(struct load *l)
 	ssize_t n;
 	int ret;
 
-	for (unsigned int i = 0; i < 4; i++) {
+	for (unsigned int i = 0; i < 8; i++) {
 		n = receive(l);
 		ret = n > 0 ? take_all(l) : (int)n;
 		if (ret)
@@ -655,7 +645,7 @@ int load_run(struct load *l)
 		begin_all(l);
 		ret = flush(l);
 		/* Unless a long transfer goes on, the next answers are not there yet. */
-		if (ret || !n || !l->data_slot)
+		if (ret || !n || l->spec.io_len < RX_SKIP)
 			return ret;
 	}
 	return 0;
