@@ -119,7 +119,7 @@ help:
 	@echo "make fuzz           search for inputs that break parsers, TIME=60 seconds each"
 	@echo "make sim            one run of the cluster simulator with its trace: SEED=1 STEPS=20000"
 	@echo "make soak           new seeds of it for TIME=60 seconds, on all cores"
-	@echo "make conformance    libiscsi's whole suite against lunfs-target, every configuration"
+	@echo "make conformance    libiscsi's whole suite against lunfs-target, every configuration; long iSCSI tests"
 	@echo "make mutants        breaks the code on purpose, shows that it is noticed"
 
 deps:
@@ -145,6 +145,8 @@ conformance: deps
 	@$(MAKE) -s -j2 all
 	@tests/iscsi/conformance.sh
 	@tests/iscsi/core_tests.sh
+	@LONG=1 tests/e2e/iscsi_frozen_host.sh
+	@tests/guest/long/scsi_multipath.sh
 
 # Slower than what `make check` looks for; wants Debian's clang-tidy.
 lint:
