@@ -133,14 +133,19 @@ static void attachment_work(struct work *work)
 /* From the reactor: the mutex is held for moments only, but for the writing of a record. */
 static void post_event(struct attachment *a, enum attachment_event e)
 {
-	bool post;
+	bool post, again;
 
 	pthread_mutex_lock(&a->all->mutex);
 	if (e == ATTACHMENT_CLOSED)
 		a->connected = false;
-	/* A front end starts, is gone, and no other is let in before the start is answered. */
-	assert(a->event_count < ATTACHMENT_EVENTS);
-	a->events[a->event_count++] = e;
+	/*
+	 * A front end starts, is gone, and no other is let in before the start is answered.  But any
+	 * number may come and go that never start: the disk is closed after them once.
+	 */
+	again = e == ATTACHMENT_CLOSED && a->event_count && a->events[a->event_count - 1] == e;
+	assert(again || a->event_count < ATTACHMENT_EVENTS);
+	if (!again)
+		a->events[a->event_count++] = e;
 	post = !a->working;
 	a->working = true;
 	pthread_mutex_unlock(&a->all->mutex);

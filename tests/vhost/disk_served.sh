@@ -129,6 +129,19 @@ sleep 0.5
 [ -z "$(of_waits path)" ] || fail "it is attached again: $(lunfs alpha disk list)"
 host_mount alpha
 
+story "front ends that come and go faster than the disk is closed after them end nothing"
+socket=$(lunfs alpha disk attach $disk) || fail "attach"
+python3 - "$socket" <<'PY' || fail "cannot connect any more"
+import socket, sys, time
+end, n = time.time() + 1.5, 0
+while time.time() < end or n < 300:
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(sys.argv[1])
+    s.close()
+    n += 1
+PY
+wait_for 10 load "$socket" --rw randread --runtime 1 || fail "not served after that: $(cat "$work/load.out")"
+
 story "limits hold, and a disk that nobody uses costs nothing"
 socket=$(lunfs alpha disk attach $disk --iops 500) || fail "limits"
 load "$socket" --rw randread --runtime 2 --json || fail "$(cat "$work/load.out")"
