@@ -34,6 +34,7 @@ struct check_finding {
 	enum check_code code;
 	uint64_t addr;			/* of the block that shows it */
 	const char *text;		/* object, expected, found; without a newline */
+	uint64_t inode;			/* online: id of the inode that it is about, or number; 0: none */
 	bool	repaired;		/* is being put right, as far as the device lets us */
 };
 

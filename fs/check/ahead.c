@@ -10,9 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fs/check/internal.h"
+#include "fs/check/online.h"
 
 #define WINDOW_CLUSTERS	64u		/* 8 MiB */
+#define WINDOW_ONLINE	8u		/* 1 MiB: hosts want the device, too */
 #define IO_BLOCKS	128u		/* a request: neighbours are read together */
 
 struct window {
@@ -79,6 +80,11 @@ static void window_add(struct window *w, const struct chk_cluster *cl, uint32_t 
 	w->io_of[w->count++] = w->io_count - 1;
 }
 
+static size_t window_clusters(const struct check *c)
+{
+	return c->online ? WINDOW_ONLINE : WINDOW_CLUSTERS;
+}
+
 static void window_fill(struct check *c, struct window *w, size_t first)
 {
 	struct blk_io *batch[WINDOW_CLUSTERS];
@@ -86,7 +92,7 @@ static void window_fill(struct check *c, struct window *w, size_t first)
 
 	w->first = first;
 	w->count = w->io_count = 0;
-	while (w->count < WINDOW_CLUSTERS && first + w->count < c->cluster_count) {
+	while (w->count < window_clusters(c) && first + w->count < c->cluster_count) {
 		const struct chk_cluster *cl = &c->clusters[first + w->count];
 
 		window_add(w, cl, at);
@@ -94,6 +100,8 @@ static void window_fill(struct check *c, struct window *w, size_t first)
 	}
 	for (unsigned int i = 0; i < w->io_count; i++)
 		batch[i] = &w->ios[i];
+	if (c->online)
+		online_may_read(c, 0, at);
 	w->pending = w->io_count;
 	if (w->io_count)
 		blkdev_submit(c->dev, batch, w->io_count);
@@ -101,7 +109,8 @@ static void window_fill(struct check *c, struct window *w, size_t first)
 
 int chk_ahead_begin(struct check *c)
 {
-	size_t room = c->cluster_count < WINDOW_CLUSTERS ? c->cluster_count : WINDOW_CLUSTERS;
+	size_t most = window_clusters(c);
+	size_t room = c->cluster_count < most ? c->cluster_count : most;
 	struct chk_ahead *a;
 
 	if (!room)
@@ -149,6 +158,8 @@ static uint8_t *read_alone(struct check *c, struct window *w, size_t i)
 	const struct blk_io *io = &w->ios[w->io_of[i]];
 	const struct chk_cluster *cl = &c->clusters[w->first + i];
 
+	if (c->online)
+		c->online->blocks = (uint32_t)(io->len / BLOCK_SIZE);
 	if (i == 0 || w->io_of[i - 1] != w->io_of[i])
 		chk_report(c, CHECK_UNREADABLE, io->off, "%u blocks cannot be read: %s",
 			   (unsigned int)(io->len / BLOCK_SIZE), strerror(-w->errs[w->io_of[i]]));

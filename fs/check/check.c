@@ -8,6 +8,7 @@
 
 #include "base/text.h"
 #include "fs/check/fix.h"
+#include "fs/check/online.h"
 
 #define TEXT_SIZE	640
 #define ROUNDS_MAX	100u	/* of a repair; three are usual */
@@ -37,7 +38,7 @@ static bool may_repair(const struct check *c, const struct check_finding *f)
 bool chk_report(struct check *c, enum check_code code, uint64_t addr, const char *fmt, ...)
 {
 	char text[TEXT_SIZE];
-	struct check_finding f = { code, addr, text, false };
+	struct check_finding f = { code, addr, text, 0, false };
 	va_list ap;
 
 	/* What was not looked at for want of memory seems to be wrong or missing. */
@@ -46,6 +47,10 @@ bool chk_report(struct check *c, enum check_code code, uint64_t addr, const char
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
+	if (c->online) {
+		online_found(c, code, addr, text);
+		return false;
+	}
 	if (check_code_info(code)->severity == CHECK_ERROR)
 		c->r->errors++;
 	else
@@ -85,14 +90,19 @@ void chk_replayed(struct check *c, uint64_t addr, void *buf, uint32_t blocks)
 
 int chk_read(struct check *c, uint64_t addr, void *buf, uint32_t blocks)
 {
-	int err = blkdev_read(c->dev, addr, buf, (size_t)blocks * BLOCK_SIZE);
+	int err = c->online ? online_may_read(c, addr, blocks) : 0;
 
+	if (err)
+		return err;
+	err = blkdev_read(c->dev, addr, buf, (size_t)blocks * BLOCK_SIZE);
 	if (err) {
 		chk_report(c, CHECK_UNREADABLE, addr, "%u blocks cannot be read: %s", blocks,
 			   strerror(-err));
 		return err;
 	}
 	chk_replayed(c, addr, buf, blocks);
+	if (c->online)
+		online_has_read(c, addr, buf, blocks);
 	return 0;
 }
 
@@ -117,7 +127,7 @@ int chk_block(struct check *c, const struct meta_expect *e, void *block, enum ch
 
 /* ---- the whole ---- */
 
-static int check_open(struct check *c)
+int chk_open(struct check *c)
 {
 	table_init(&c->images);
 	c->groups = calloc(c->s->ag_count, sizeof(*c->groups));
@@ -140,7 +150,7 @@ static void free_image(struct table_node *n, void *arg)
 	free(container_of(n, struct chk_image, node));
 }
 
-static void check_close(struct check *c)
+void chk_close(struct check *c)
 {
 	chk_ahead_end(c);
 	chk_space_free(c);
@@ -225,7 +235,7 @@ static int check_round(const struct check_params *p, struct check_result *r, boo
 	c->r = r;
 	c->s = &r->super;
 	c->dev = p->dev;
-	err = check_open(c);
+	err = chk_open(c);
 	if (!err && fix)
 		err = fix_begin(c);
 	if (!err)
@@ -239,7 +249,7 @@ static int check_round(const struct check_params *p, struct check_result *r, boo
 			err = fix_flush(c);
 		fix_end(c);
 	}
-	check_close(c);
+	chk_close(c);
 	free(c);
 	return err;
 }

@@ -7,6 +7,7 @@
 #include "base/siphash.h"
 #include "base/text.h"
 #include "fs/check/fix.h"
+#include "fs/check/online.h"
 
 #define HASH_END	(1ULL << 63)	/* hashes have their top bit clear */
 
@@ -65,8 +66,14 @@ static void check_target(struct dir_walk *w, const struct entries *es,
 {
 	struct check *c = w->c;
 	uint64_t id = le64_to_cpu(e->id);
-	struct chk_inode *ino = chk_find(c, id);
+	struct chk_inode *ino;
 
+	if (!online_targets(c, es->addr)) {
+		if (e->type == DT_DIR)
+			count_one(&w->dir->subdirs);
+		return;
+	}
+	ino = chk_find(c, id);
 	if (w->dir->flags & CHK_CHILDREN) {
 		rebuild_if(w, chk_layer_child(c, w->id, id, shown, es->addr));
 		return;
@@ -222,16 +229,21 @@ static void check_child(struct dir_walk *w, uint64_t pointer, unsigned int level
 	const struct dir_node_disk *node = (const void *)w->c->levels[level];
 	uint32_t count;
 
+	if (online_gives_up(w->c, w->blocks, le64_to_cpu(w->d->blocks)))
+		return;
 	if (!chk_space_ok(w->c, e.addr >> BLOCK_SHIFT, 1)) {
 		dir_report(w, CHECK_DIR_POINTER, from, "%s: pointer to block %llu", w->who,
 			   (unsigned long long)(e.addr >> BLOCK_SHIFT));
 		return;
 	}
 	w->blocks++;
+	w->c->from = from;
 	if (!chk_claim(w->c, e.addr >> BLOCK_SHIFT, 1, w->who)) {
 		rebuild_if(w, w->c->twice_repair);
 		return;
 	}
+	if (!level && online_passes_over(w->c, e.addr))
+		return;
 	if (chk_block(w->c, &e, w->c->levels[level], CHECK_DIR_DAMAGED, w->who)) {
 		rebuild_if(w, w->c->verify_repair);
 		return;
@@ -258,6 +270,8 @@ static void check_totals(struct dir_walk *w)
 	uint64_t addr = inode_block_addr(w->id), size = le64_to_cpu(w->d->size);
 	bool fix = false;
 
+	if (!online_counts(w->c))
+		return;
 	if (w->blocks != le64_to_cpu(w->d->blocks))
 		fix |= chk_report(w->c, CHECK_INODE_BLOCKS, addr,
 				  "%s: blocks: expected %llu, found %llu", w->who,
@@ -290,6 +304,7 @@ static void check_directory(struct check *c, struct chk_inode *dir, uint8_t *blo
 	uint32_t depth, count;
 
 	snprintf(who, sizeof(who), "directory inode %llu", (unsigned long long)number);
+	c->subject = number;
 	if (chk_read(c, e.addr, block, 1) || chk_verify(c, d, &e, CHECK_INODE_DAMAGED, who) ||
 	    !S_ISDIR(le32_to_cpu(d->mode)))
 		return;

@@ -7,6 +7,7 @@
 #include "base/crc32c.h"
 #include "base/text.h"
 #include "fs/check/fix.h"
+#include "fs/check/online.h"
 #include "fs/journal.h"
 
 /* ---- superblocks ---- */
@@ -62,31 +63,37 @@ static uint64_t slot_addr(const struct check *c, uint32_t index)
 	return c->s->slots_addr + (uint64_t)index * BLOCK_SIZE;
 }
 
-void chk_slots(struct check *c)
+bool chk_slot(struct check *c, uint32_t i)
 {
 	uint8_t *block = c->levels[0];
+	struct slot *slot = &c->slots[i];
+	uint64_t addr = slot_addr(c, i);
 	char why[300];
 
-	for (uint32_t i = 0; i < c->s->slot_count; i++) {
-		struct slot *slot = &c->slots[i];
-		uint64_t addr = slot_addr(c, i);
-
-		if (chk_read(c, addr, block, 1))
-			continue;
-		if (slot_decode(block, c->s->volume, addr, i, slot, why, sizeof(why))) {
-			if (chk_report(c, CHECK_SLOT_DAMAGED, addr, "slot %u: %s", i, why))
-				fix_slot(c, i, true);
-			continue;
-		}
-		c->slot_valid[i] = true;
-		if (slot->state == SLOT_RECOVERING && slot->recoverer >= c->s->slot_count &&
-		    chk_report(c, CHECK_SLOT_RECOVERER, addr, "slot %u: is being recovered by "
-			       "slot %u, of %u", i, slot->recoverer, c->s->slot_count))
-			fix_slot(c, i, false);
-		if (slot->generation >= SLOT_GENERATION_LAST)
-			chk_report(c, CHECK_SLOT_USED_UP, addr, "slot %u: generation %u", i,
-				   slot->generation);
+	c->subject = i;
+	c->slot_valid[i] = false;
+	if (chk_read(c, addr, block, 1))
+		return false;
+	if (slot_decode(block, c->s->volume, addr, i, slot, why, sizeof(why))) {
+		if (chk_report(c, CHECK_SLOT_DAMAGED, addr, "slot %u: %s", i, why))
+			fix_slot(c, i, true);
+		return false;
 	}
+	c->slot_valid[i] = true;
+	if (slot->state == SLOT_RECOVERING && slot->recoverer >= c->s->slot_count &&
+	    chk_report(c, CHECK_SLOT_RECOVERER, addr, "slot %u: is being recovered by "
+		       "slot %u, of %u", i, slot->recoverer, c->s->slot_count))
+		fix_slot(c, i, false);
+	if (slot->generation >= SLOT_GENERATION_LAST)
+		chk_report(c, CHECK_SLOT_USED_UP, addr, "slot %u: generation %u", i,
+			   slot->generation);
+	return true;
+}
+
+void chk_slots(struct check *c)
+{
+	for (uint32_t i = 0; i < c->s->slot_count; i++)
+		chk_slot(c, i);
 }
 
 /* ---- lock records ---- */
@@ -133,6 +140,9 @@ void chk_lock(struct check *c, const void *block, uint64_t addr, const char *who
 	char why[300];
 	bool fix = false;
 
+	/* A record has nothing to do with what it covers: it is looked at again by itself. */
+	if (c->online && c->online->relook && c->online->what->kind != ON_LOCK)
+		return;
 	if (lockrec_decode(block, c->s->volume, addr, &r, why, sizeof(why))) {
 		if (chk_report(c, CHECK_LOCK_DAMAGED, addr, "lock of %s: %s", who, why))
 			fix_lock(c, addr);

@@ -7,6 +7,7 @@
 
 #include "base/siphash.h"
 #include "fs/check/fix.h"
+#include "fs/check/online.h"
 #include "fs/inode.h"
 
 #define UNITS_MAX	(FILE_SIZE_MAX / UNIT_SIZE)
@@ -26,10 +27,12 @@ struct map_walk {
 
 static void record(struct check *c, uint64_t number, const struct inode_disk *d)
 {
-	struct chk_inode *ino = fix_append(c, (void **)&c->inodes, &c->inode_count,
-					   &c->inode_room, sizeof(*ino));
+	struct chk_inode *ino;
 	uint32_t flags, name_len;
 
+	if (online_forgets(c, d))
+		return;
+	ino = fix_append(c, (void **)&c->inodes, &c->inode_count, &c->inode_room, sizeof(*ino));
 	if (!ino)
 		return;
 	c->looking->known |= (uint16_t)(1u << (number - c->looking->first) / 2);
@@ -127,6 +130,7 @@ possible:
 	kept = check_valid(w, unit, order, valid);
 	e->valid = cpu_to_le64(kept);
 	w->blocks += 1u << order;
+	w->c->from = w->addr;
 	chk_claim(w->c, block, 1u << order, w->who);
 	return kept != valid;
 }
@@ -178,15 +182,20 @@ static bool check_map_block(struct map_walk *w, uint64_t pointer, unsigned int l
 	uint8_t *block = w->c->levels[level];
 	bool changed = false;
 
+	if (online_gives_up(w->c, w->blocks, le64_to_cpu(w->d->blocks)))
+		return false;
 	if (!chk_space_ok(w->c, e.addr >> BLOCK_SHIFT, 1))
 		return chk_report(w->c, CHECK_MAP_POINTER, w->addr,
 				  "%s, unit %llu: pointer to block %llu", w->who,
 				  (unsigned long long)unit,
 				  (unsigned long long)(e.addr >> BLOCK_SHIFT));
+	w->c->from = w->addr;
 	if (!chk_claim(w->c, e.addr >> BLOCK_SHIFT, 1, w->who)) {
 		w->blocks += !w->c->twice_repair;
 		return w->c->twice_repair;
 	}
+	if (!level && online_passes_over(w->c, e.addr))
+		return false;
 	if (chk_block(w->c, &e, block, CHECK_MAP_DAMAGED, w->who)) {
 		w->blocks += !w->c->verify_repair;
 		return w->c->verify_repair;
@@ -262,6 +271,7 @@ static bool check_xattr(struct map_walk *w)
 		return chk_report(w->c, CHECK_XATTR_POINTER, inode_block_addr(w->id),
 				  "%s: pointer to block %llu", w->who,
 				  (unsigned long long)(e.addr >> BLOCK_SHIFT));
+	w->c->from = inode_block_addr(w->id);
 	if (!chk_claim(w->c, e.addr >> BLOCK_SHIFT, 1, w->who)) {
 		w->blocks += !w->c->twice_repair;
 		return w->c->twice_repair;
@@ -353,7 +363,7 @@ void chk_inode(struct check *c, uint64_t number, struct inode_disk *d)
 	if (!S_ISDIR(mode)) {
 		if (!(le32_to_cpu(d->flags) & INODE_INLINE) && (S_ISREG(mode) || S_ISLNK(mode)))
 			check_map(&w);
-		if (w.blocks != le64_to_cpu(d->blocks) &&
+		if (w.blocks != le64_to_cpu(d->blocks) && online_counts(c) &&
 		    chk_report(c, CHECK_INODE_BLOCKS, inode_block_addr(number),
 			       "%s: blocks: expected %llu, found %llu", who,
 			       (unsigned long long)w.blocks,

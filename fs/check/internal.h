@@ -119,7 +119,10 @@ struct check {
 	struct chk_ahead *ahead;	/* while clusters are read */
 	uint8_t	*cluster;		/* CLUSTER_BLOCKS blocks, for I/O */
 	uint8_t	*levels[DEPTH_MAX + 1];	/* a block for each level of a tree */
-	bool	no_memory;
+	bool	no_memory;			/* ends everything */
+	uint64_t subject;		/* number of the inode, group or slot that is being looked at */
+	uint64_t from;			/* address of the block that makes the next claim */
+	struct chk_online *online;	/* hosts use the volume meanwhile: online.h; NULL: they do not */
 	struct fix *fix;		/* NULL: this round only looks */
 	/* What chk_report() answered within the last chk_claim() and chk_verify() that failed. */
 	bool	twice_repair, verify_repair;
@@ -150,10 +153,16 @@ int chk_block(struct check *c, const struct meta_expect *e, void *block, enum ch
 
 void chk_progress(struct check *c, const char *phase, uint64_t done, uint64_t total);
 
+/** chk_open() - memory for a look at volume @c->s.  Return: 0, -ENOMEM; chk_close() frees either way. */
+int chk_open(struct check *c);
+void chk_close(struct check *c);
+
 /* ---- host.c: superblocks, slots, lock records, journals ---- */
 
 void chk_supers(struct check *c);
 void chk_slots(struct check *c);
+/** chk_slot() - reads one anew.  Return: whether it is believed, and in c->slots. */
+bool chk_slot(struct check *c, uint32_t index);
 void chk_lock(struct check *c, const void *block, uint64_t addr, const char *who);
 int chk_journals(struct check *c);
 /** chk_hosts_after() - who lives, who needs replay, and whether anything changed meanwhile. */
@@ -190,6 +199,8 @@ bool chk_space_ok(struct check *c, uint64_t block, uint64_t count);
  * loop or bush of pointers keeps the check busy.
  */
 bool chk_claim(struct check *c, uint64_t block, uint32_t count, const char *who);
+/** chk_group_space() - the bitmap blocks of one group, and its count of free blocks. */
+void chk_group_space(struct check *c, uint32_t ag);
 /** chk_bits_expected() - what bitmap block @index of @ag should say, by the claims so far. */
 void chk_bits_expected(struct check *c, uint32_t ag, uint32_t index, uint8_t *bits);
 void chk_bitmaps(struct check *c);
@@ -209,6 +220,12 @@ uint64_t chk_number(const struct check *c, const struct chk_inode *ino);
 void chk_states(struct chk_inode *ino, uint64_t dir, uint64_t hash);
 /** chk_leads_back() - whether it states this one. */
 bool chk_leads_back(const struct chk_inode *ino, uint64_t dir, uint64_t hash);
+/** chk_member() - inode @i of cluster @cl, whose block is @d. */
+void chk_member(struct check *c, struct chk_cluster *cl, uint32_t i, struct inode_disk *d);
+/** chk_group() - header and index of one group; @pair: 2 blocks, @index: one. */
+void chk_group(struct check *c, uint32_t ag, uint8_t *pair, struct itable_disk *index);
+/** chk_counts() - a group's counts of inodes. */
+void chk_counts(struct check *c, uint32_t ag);
 
 /* ---- inode.c: one inode, its map and attributes ---- */
 
@@ -227,6 +244,10 @@ bool chk_layer_child(struct check *c, uint64_t list, uint64_t child, const char 
 		     uint64_t addr);
 struct chk_layer *chk_layer_find(struct check *c, uint64_t id);
 void chk_layers(struct check *c);
+/** chk_layer() - one of them. */
+void chk_layer(struct check *c, const struct chk_layer *l);
+/** chk_layer_of() - what @d of inode @number says of layers.  False: nothing. */
+bool chk_layer_of(uint64_t number, const struct inode_disk *d, struct chk_layer *l);
 
 /* ---- dir.c: directories, second pass ---- */
 
@@ -237,6 +258,8 @@ void chk_directories(struct check *c);
 /* ---- links.c: what only all names together tell ---- */
 
 void chk_orphans(struct check *c);
+/** chk_orphan_block() - block @i of @slot's list. */
+void chk_orphan_block(struct check *c, uint32_t slot, uint32_t i);
 void chk_links(struct check *c);
 
 #endif

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "fs/check/fix.h"
+#include "fs/check/online.h"
 
 /* ---- what is remembered ---- */
 
@@ -42,8 +43,11 @@ struct chk_inode *chk_find_number(struct check *c, uint64_t number)
 
 struct chk_inode *chk_find(struct check *c, uint64_t id)
 {
-	struct chk_inode *ino = chk_find_number(c, inode_id_number(id));
+	struct chk_inode *ino;
 
+	if (c->online && c->online->relook)
+		return relook_find(c, id);
+	ino = chk_find_number(c, inode_id_number(id));
 	return ino && ino->type && ino->generation != inode_id_generation(id) ? NULL : ino;
 }
 
@@ -119,17 +123,15 @@ static void fix_mask(struct check *c, struct chk_cluster *cl, uint32_t i)
 	}
 }
 
-/* One inode and its lock. */
-static void check_pair(struct check *c, struct chk_cluster *cl, uint32_t i, uint8_t *pair)
+void chk_member(struct check *c, struct chk_cluster *cl, uint32_t i, struct inode_disk *d)
 {
 	uint64_t number = cl->first + 2 * i, addr = inode_block_addr(number);
 	struct meta_expect e = { META_INODE, c->s->volume, addr, number, 0 };
-	struct inode_disk *d = (void *)(pair + BLOCK_SIZE);
 	bool used = cl->used & 1u << i;
 	char who[64], why[400];
 
 	snprintf(who, sizeof(who), "inode %llu", (unsigned long long)number);
-	chk_lock(c, pair, inode_lock_addr(number), who);
+	c->subject = number;
 	if (meta_verify(d, &e, why, sizeof(why))) {
 		bool fix = chk_report(c, CHECK_INODE_DAMAGED, addr, "%s: %s", who, why);
 
@@ -156,6 +158,17 @@ static void check_pair(struct check *c, struct chk_cluster *cl, uint32_t i, uint
 		c->groups[cl->ag].inodes_free++;
 }
 
+/* One inode and its lock. */
+static void check_pair(struct check *c, struct chk_cluster *cl, uint32_t i, uint8_t *pair)
+{
+	uint64_t number = cl->first + 2 * i;
+	char who[64];
+
+	snprintf(who, sizeof(who), "inode %llu", (unsigned long long)number);
+	chk_lock(c, pair, inode_lock_addr(number), who);
+	chk_member(c, cl, i, (void *)(pair + BLOCK_SIZE));
+}
+
 /* Room for all that the indices say, at once: an array that doubles is half empty. */
 static void make_room(struct check *c)
 {
@@ -175,7 +188,8 @@ static void check_clusters(struct check *c)
 {
 	if (c->cluster_count)
 		qsort(c->clusters, c->cluster_count, sizeof(*c->clusters), by_place);
-	make_room(c);
+	if (!online_forgets(c, NULL))
+		make_room(c);
 	if (!c->no_memory && chk_ahead_begin(c))
 		c->no_memory = true;
 	for (size_t k = 0; k < c->cluster_count && !c->no_memory; k++) {
@@ -309,8 +323,14 @@ static void check_index(struct check *c, uint32_t ag, const struct meta_expect *
 {
 	struct meta_expect before = *header;
 
+	uint32_t left = c->groups[ag].blocks / CLUSTER_BLOCKS + 16;
+
 	while (pointer && !c->no_memory) {
 		uint64_t next;
+
+		/* Without claims nothing else ends a loop of them. */
+		if (c->online && c->online->no_claims && !left--)
+			return;
 
 		if (check_index_block(c, ag, pointer, d, &next)) {
 			fix_index_end(c, &before);
@@ -385,8 +405,7 @@ static void check_header(struct check *c, uint32_t ag, struct ag_disk *d,
 	fix_seal(c, d, e);
 }
 
-/* @pair: lock block and header; @index: a block for the index. */
-static void check_group(struct check *c, uint32_t ag, uint8_t *pair, struct itable_disk *index)
+void chk_group(struct check *c, uint32_t ag, uint8_t *pair, struct itable_disk *index)
 {
 	uint64_t start = super_ag_addr(c->s, ag), addr = start + AG_HEADER_BLOCK * BLOCK_SIZE;
 	struct meta_expect e = { META_AG, c->s->volume, addr, ag, 0 };
@@ -394,6 +413,7 @@ static void check_group(struct check *c, uint32_t ag, uint8_t *pair, struct itab
 	char who[64];
 
 	snprintf(who, sizeof(who), "group %u", ag);
+	c->subject = SUBJECT_GROUP | ag;
 	if (chk_read(c, start, pair, 2))
 		return;
 	chk_lock(c, pair, start, who);
@@ -407,13 +427,14 @@ static void check_group(struct check *c, uint32_t ag, uint8_t *pair, struct itab
 }
 
 /* Counts of inodes, once all clusters are read. */
-static void check_counts(struct check *c, uint32_t ag)
+void chk_counts(struct check *c, uint32_t ag)
 {
 	uint64_t addr = super_ag_addr(c->s, ag) + AG_HEADER_BLOCK * BLOCK_SIZE;
 	struct meta_expect e = { META_AG, c->s->volume, addr, ag, 0 };
 	const struct chk_group *g = &c->groups[ag];
 	struct ag_disk *d = (void *)c->levels[0];
 
+	c->subject = ag;
 	if (chk_read(c, addr, d, 1) || meta_verify(d, &e, NULL, 0) ||
 	    (g->inodes_used == le32_to_cpu(d->inodes_used) &&
 	     g->inodes_free == le32_to_cpu(d->inodes_free)))
@@ -440,11 +461,11 @@ void chk_groups(struct check *c)
 		return;
 	}
 	for (uint32_t ag = 0; ag < c->s->ag_count && !c->no_memory; ag++) {
-		check_group(c, ag, pair, (void *)(pair + 2 * BLOCK_SIZE));
+		chk_group(c, ag, pair, (void *)(pair + 2 * BLOCK_SIZE));
 		chk_progress(c, "groups", ag + 1, c->s->ag_count);
 	}
 	free(pair);
 	check_clusters(c);
 	for (uint32_t ag = 0; ag < c->s->ag_count && !c->no_memory; ag++)
-		check_counts(c, ag);
+		chk_counts(c, ag);
 }

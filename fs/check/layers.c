@@ -6,14 +6,32 @@
 #include <sys/stat.h>
 
 #include "fs/check/fix.h"
+#include "fs/check/online.h"
 #include "fs/image_list.h"
+
+bool chk_layer_of(uint64_t number, const struct inode_disk *d, struct chk_layer *l)
+{
+	uint32_t flags = le32_to_cpu(d->flags);
+
+	if (!le64_to_cpu(d->image_parent) && !(flags & (INODE_FROZEN | INODE_CHILDREN)))
+		return false;
+	*l = (struct chk_layer){
+		.id = inode_id_make(number, le32_to_cpu(d->generation)),
+		.parent = flags & INODE_CHILDREN ? le64_to_cpu(d->parent) :
+			  le64_to_cpu(d->image_parent),
+		.children = le64_to_cpu(d->image_children),
+		.limit = le64_to_cpu(d->image_limit), .size = le64_to_cpu(d->size),
+		.rank = le32_to_cpu(d->image_rank), .nlink = le32_to_cpu(d->nlink),
+		.is_list = flags & INODE_CHILDREN, .frozen = flags & INODE_FROZEN,
+	};
+	return true;
+}
 
 void chk_layer_add(struct check *c, uint64_t number, const struct inode_disk *d)
 {
-	uint32_t flags = le32_to_cpu(d->flags);
-	struct chk_layer *l;
+	struct chk_layer layer;
 
-	if (!le64_to_cpu(d->image_parent) && !(flags & (INODE_FROZEN | INODE_CHILDREN)))
+	if (!chk_layer_of(number, d, &layer))
 		return;
 	if (c->layer_count == c->layer_room) {
 		size_t room = c->layer_room ? 2 * c->layer_room : 64;
@@ -26,16 +44,7 @@ void chk_layer_add(struct check *c, uint64_t number, const struct inode_disk *d)
 		c->layers = bigger;
 		c->layer_room = room;
 	}
-	l = &c->layers[c->layer_count++];
-	*l = (struct chk_layer){
-		.id = inode_id_make(number, le32_to_cpu(d->generation)),
-		.parent = flags & INODE_CHILDREN ? le64_to_cpu(d->parent) :
-			  le64_to_cpu(d->image_parent),
-		.children = le64_to_cpu(d->image_children),
-		.limit = le64_to_cpu(d->image_limit), .size = le64_to_cpu(d->size),
-		.rank = le32_to_cpu(d->image_rank), .nlink = le32_to_cpu(d->nlink),
-		.is_list = flags & INODE_CHILDREN, .frozen = flags & INODE_FROZEN,
-	};
+	c->layers[c->layer_count++] = layer;
 }
 
 static int by_id(const void *a, const void *b)
@@ -54,6 +63,9 @@ void chk_layers_sort(struct check *c)
 struct chk_layer *chk_layer_find(struct check *c, uint64_t id)
 {
 	struct chk_layer key = { .id = id };
+
+	if (c->online && c->online->relook)
+		return relook_layer_find(c, id);
 
 	if (!c->layer_count)
 		return NULL;
@@ -236,19 +248,24 @@ static void check_no_list(struct check *c, const struct chk_layer *l)
 		fix_frozen(c, l->id);
 }
 
+void chk_layer(struct check *c, const struct chk_layer *l)
+{
+	const struct chk_layer *list;
+
+	c->subject = inode_id_number(l->id);
+	if (l->is_list) {
+		check_list(c, l);
+		return;
+	}
+	if (l->parent)
+		check_parent(c, l);
+	list = l->frozen ? chk_layer_find(c, l->children) : NULL;
+	if (l->frozen && (!list || !list->is_list || list->parent != l->id))
+		check_no_list(c, l);
+}
+
 void chk_layers(struct check *c)
 {
-	for (size_t i = 0; i < c->layer_count; i++) {
-		const struct chk_layer *l = &c->layers[i], *list;
-
-		if (l->is_list) {
-			check_list(c, l);
-			continue;
-		}
-		if (l->parent)
-			check_parent(c, l);
-		list = l->frozen ? chk_layer_find(c, l->children) : NULL;
-		if (l->frozen && (!list || !list->is_list || list->parent != l->id))
-			check_no_list(c, l);
-	}
+	for (size_t i = 0; i < c->layer_count; i++)
+		chk_layer(c, &c->layers[i]);
 }

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "fs/check/fix.h"
+#include "fs/check/online.h"
 
 /* ---- orphan lists ---- */
 
@@ -53,7 +54,7 @@ static bool check_orphan(struct check *c, uint32_t slot, uint64_t addr, uint64_t
 	return false;
 }
 
-static void check_orphan_block(struct check *c, uint32_t slot, uint32_t i)
+void chk_orphan_block(struct check *c, uint32_t slot, uint32_t i)
 {
 	uint64_t addr = super_orphan_addr(c->s, slot, i);
 	struct meta_expect e = { META_ORPHAN, c->s->volume, addr, slot, 0 };
@@ -68,6 +69,8 @@ static void check_orphan_block(struct check *c, uint32_t slot, uint32_t i)
 		fix_seal(c, d, &e);
 		return;
 	}
+	if (c->online && c->online->no_claims)
+		return;
 	for (uint32_t k = 0; k < ORPHAN_ENTRIES; k++) {
 		uint64_t id = le64_to_cpu(d->ids[k]);
 
@@ -84,7 +87,7 @@ void chk_orphans(struct check *c)
 {
 	for (uint32_t slot = 0; slot < c->s->slot_count; slot++)
 		for (uint32_t i = 0; i < c->s->orphan_blocks; i++)
-			check_orphan_block(c, slot, i);
+			chk_orphan_block(c, slot, i);
 }
 
 /* ---- names and links ---- */
@@ -133,6 +136,7 @@ static void check_links(struct check *c, struct chk_inode *ino)
 	bool named = ino->names || is_root(c, ino);
 	uint32_t want = ino->names;
 
+	c->subject = number;
 	if (!ino->type || ino->flags & CHK_CHILDREN)
 		return;
 	if (ino->flags & CHK_ORPHAN && !(ino->flags & CHK_LISTED) &&

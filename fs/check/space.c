@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "fs/check/fix.h"
+#include "fs/check/online.h"
 
 static uint32_t group_block(const struct check *c, uint32_t ag, uint64_t block)
 {
@@ -76,6 +77,10 @@ bool chk_claim(struct check *c, uint64_t block, uint32_t count, const char *who)
 	bool fresh = true;
 
 	c->twice_repair = false;
+	if (c->online)
+		online_claim(c, block, count, who);
+	if (c->online && c->online->no_claims)
+		return c->online->hits < 2;
 	if (super_ag_of(c->s, block << BLOCK_SHIFT, &ag))
 		return false;
 	first = group_block(c, ag, block);
@@ -215,6 +220,15 @@ static void check_bitmap(struct check *c, uint32_t ag, uint32_t index, uint8_t *
 	uint32_t copy;
 	bool has_copy = holds_copy(c, ag, index, &copy);
 
+	if (c->online && c->online->no_claims) {
+		if (!ready)
+			*free_blocks += fresh_free(c, ag, index);
+		else if (!chk_block(c, &e, buf, CHECK_BITMAP_DAMAGED, "bitmap"))
+			*free_blocks += bits_free(((struct bitmap_disk *)buf)->bits);
+		else
+			c->online->bitmap_lost = true;
+		return;
+	}
 	if (!ready && !has_copy && (!c->groups[ag].parts || !c->groups[ag].parts[index])) {
 		*free_blocks += fresh_free(c, ag, index);
 		c->r->blocks_used += BITMAP_BITS - fresh_free(c, ag, index);
@@ -239,7 +253,7 @@ static void check_bitmap(struct check *c, uint32_t ag, uint32_t index, uint8_t *
 	*free_blocks += bits_free(have);
 }
 
-static void check_group_space(struct check *c, uint32_t ag)
+void chk_group_space(struct check *c, uint32_t ag)
 {
 	uint64_t addr = super_ag_addr(c->s, ag) + AG_HEADER_BLOCK * BLOCK_SIZE;
 	struct meta_expect e = { META_AG, c->s->volume, addr, ag, 0 };
@@ -249,6 +263,7 @@ static void check_group_space(struct check *c, uint32_t ag)
 	uint8_t ready[BITMAPS_MAX / 8];
 	bool fix;
 
+	c->subject = ag;
 	/* The header was verified, and damage reported, when the clusters were read. */
 	if (chk_read(c, addr, c->levels[0], 1) || meta_verify(d, &e, NULL, 0))
 		return;
@@ -259,7 +274,7 @@ static void check_group_space(struct check *c, uint32_t ag)
 	c->r->blocks_used -= (uint64_t)count * BITMAP_BITS - blocks;
 	c->r->blocks += blocks;
 	fix = memcmp(ready, d->bitmap_ready, sizeof(ready)) != 0;
-	if (free_blocks != le32_to_cpu(d->free_blocks))
+	if (free_blocks != le32_to_cpu(d->free_blocks) && !(c->online && c->online->bitmap_lost))
 		fix |= chk_report(c, CHECK_AG_FREE, addr,
 				  "group %u: free blocks: expected %u, found %u", ag, free_blocks,
 				  le32_to_cpu(d->free_blocks));
@@ -273,7 +288,7 @@ static void check_group_space(struct check *c, uint32_t ag)
 void chk_bitmaps(struct check *c)
 {
 	for (uint32_t ag = 0; ag < c->s->ag_count; ag++) {
-		check_group_space(c, ag);
+		chk_group_space(c, ag);
 		chk_progress(c, "bitmaps", ag + 1, c->s->ag_count);
 	}
 }
