@@ -16,6 +16,7 @@ void config_init(struct config *c)
 	c->log_level = LOG_LEVEL_INFO;
 	c->stop_timeout = CONFIG_STOP_DEFAULT;
 	c->poll_us = CONFIG_POLL_US_DEFAULT;
+	c->scrub_rate = CONFIG_SCRUB_DEFAULT;
 }
 
 static int set_text(char *to, size_t size, const char *value, char *why, size_t why_size)
@@ -93,6 +94,23 @@ static int set_number(unsigned int *to, unsigned int max, const char *value, cha
 		      size_t why_size)
 {
 	return set_number_from(to, 1, max, value, why, why_size);
+}
+
+/* "1M"; 0 turns it off. */
+static int set_scrub_rate(struct config *c, const char *value, char *why, size_t why_size)
+{
+	uint64_t rate;
+
+	if (!strcmp(value, "0")) {
+		c->scrub_rate = 0;
+		return 0;
+	}
+	if (text_parse_size(value, &rate) || rate < CONFIG_SCRUB_MIN || rate > CONFIG_SCRUB_MAX) {
+		snprintf(why, why_size, "\"%s\" is neither 0 nor 4K to 1T (bytes a second)", value);
+		return -EINVAL;
+	}
+	c->scrub_rate = rate;
+	return 0;
 }
 
 static int set_watchdog(struct config *c, const char *value, char *why, size_t why_size)
@@ -202,6 +220,8 @@ int config_set(struct config *c, const char *key, const char *value, char *why, 
 		return set_number(&c->reactors, CONFIG_REACTORS_MAX, value, why, why_size);
 	if (!strcmp(key, "poll-us"))
 		return set_number_from(&c->poll_us, 0, CONFIG_POLL_US_MAX, value, why, why_size);
+	if (!strcmp(key, "scrub-rate"))
+		return set_scrub_rate(c, value, why, why_size);
 	if (!strcmp(key, "watchdog"))
 		return set_watchdog(c, value, why, why_size);
 	if (!strcmp(key, "metrics-port"))

@@ -15,6 +15,9 @@
 #define CONFIG_REACTORS_MAX	32
 #define CONFIG_POLL_US_MAX	100000
 #define CONFIG_POLL_US_DEFAULT	50
+#define CONFIG_SCRUB_DEFAULT	(1024 * 1024)
+#define CONFIG_SCRUB_MIN	4096
+#define CONFIG_SCRUB_MAX	(1024ULL * 1024 * 1024 * 1024)
 #define CONFIG_GIVEN_MAX	64u	/* datastores and disks together */
 #define CONFIG_PORTALS_MAX	8u
 #define CONFIG_STOP_MAX		3600
@@ -33,6 +36,7 @@ struct config {
 	char	disk_group[64];		/* who may connect to virtual disks; "": root only */
 	unsigned int reactors;		/* that serve virtual disks; 0: chosen */
 	unsigned int poll_us;		/* that one polls after the last work; 0: sleeps at once */
+	uint64_t scrub_rate;		/* bytes a second; 0: no scrub */
 	bool	guard;			/* a process ends a frozen worker: fencing rung B */
 	char	watchdog[PATH_MAX];	/* a device that it feeds; "": none */
 	char	iscsi_portals[CONFIG_PORTALS_MAX][64];	/* beyond loopback, of exported disks */

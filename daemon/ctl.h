@@ -61,7 +61,7 @@ enum ctl_cmd {
 	CTL_DISK_SNAPSHOT_DELETE, CTL_DISK_REVERT, CTL_DISK_CLONE, CTL_DISK_MERGE,
 	CTL_DISK_HOLD, CTL_DISK_READ, CTL_DISK_DISCARD, CTL_DISK_ATTACH, CTL_DISK_DETACH,
 	CTL_DISK_LIST,
-	CTL_VOLUME_GROW, CTL_VOLUME_RECLAIM, CTL_METRICS,
+	CTL_VOLUME_GROW, CTL_VOLUME_RECLAIM, CTL_METRICS, CTL_CHECK_START, CTL_CHECK_STATUS,
 };
 
 /* A request that is well-formed and permitted; texts live as long as @json. */
@@ -73,6 +73,7 @@ struct ctl_request {
 	const char	*name;		/* of a snapshot */
 	const char	*to;		/* path of a clone */
 	uint64_t	size;		/* bytes */
+	uint64_t	rate;		/* bytes a second; 0: not stated */
 	uint64_t	from;		/* where a listing, or long work, goes on */
 	unsigned int	attach_flags;	/* enum fs_attach_flags */
 	unsigned long	mount_flags;	/* of mount(2) */

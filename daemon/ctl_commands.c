@@ -7,6 +7,7 @@
 
 #include "base/text.h"
 #include "daemon/ctl.h"
+#include "daemon/ctl_check.h"
 #include "daemon/ctl_disk.h"
 #include "daemon/ctl_json.h"
 #include "daemon/ctl_volume.h"
@@ -88,6 +89,8 @@ static json_t *store_json(struct store *s, const struct asked *asked, unsigned i
 	json_object_set_new(o, "mounts", mounts_json(s));
 	if (s->fs->lockd)
 		put_lockd(o, s->fs->lockd);
+	if (s->fs->lockd && !s->fs->rescue)
+		put_scrub(o, s);
 	for (unsigned int i = 0; i < count; i++)
 		if (asked[i].s == s && asked[i].reservation)
 			json_object_set(o, "reservation", asked[i].reservation);
@@ -416,6 +419,10 @@ static int run_on_store(struct ctl *c, struct store *s, const struct ctl_request
 	case CTL_DISK_LIST:
 		ctl_disk_list(c->disks, s, out);
 		return 0;
+	case CTL_CHECK_START:
+		return ctl_check_start(s, rq, out, why, why_size);
+	case CTL_CHECK_STATUS:
+		return ctl_check_status(s, rq, out, why, why_size);
 	case CTL_VOLUME_GROW:
 		return ctl_volume_grow(s, rq, out, why, why_size);
 	case CTL_VOLUME_RECLAIM:

@@ -22,6 +22,7 @@ enum param {
 	P_NAME		= 1 << 8,
 	P_TO		= 1 << 9,
 	P_FORCE		= 1 << 10,
+	P_RATE		= 1 << 12,
 	P_DISK_OPTIONS	= 1 << 11,	/* "options", judged by who takes them */
 };
 
@@ -59,6 +60,8 @@ static const struct {
 	{ "metrics", CTL_METRICS, false, 0, 0 },
 	{ "volume-grow", CTL_VOLUME_GROW, true, P_DS, P_SIZE },
 	{ "volume-reclaim", CTL_VOLUME_RECLAIM, true, P_DS, P_FROM | P_SIZE },
+	{ "check-start", CTL_CHECK_START, true, P_DS, P_RATE },
+	{ "check-status", CTL_CHECK_STATUS, true, P_DS, P_FROM },
 	{ "disk-merge", CTL_DISK_MERGE, true, P_DS | P_PATH, P_FROM },
 };
 
@@ -66,6 +69,7 @@ static const struct { const char *name; unsigned int bit; } params[] = {
 	{ "ds", P_DS }, { "device", P_DEVICE }, { "dir", P_DIR }, { "path", P_PATH },
 	{ "source", P_SOURCE }, { "from", P_FROM }, { "options", P_OPTIONS | P_DISK_OPTIONS },
 	{ "size", P_SIZE }, { "name", P_NAME }, { "to", P_TO }, { "force", P_FORCE },
+	{ "rate", P_RATE },
 };
 
 static int wrong(char *why, size_t why_size, const char *what, const char *name)
@@ -133,10 +137,11 @@ static int set_param(struct ctl_request *rq, unsigned int bit, const char *key,
 		rq->force = json_is_true(value);
 		return 0;
 	}
-	if (bit & (P_FROM | P_SIZE)) {
+	if (bit & (P_FROM | P_SIZE | P_RATE)) {
 		if (!json_is_integer(value) || json_integer_value(value) < 0)
 			return wrong(why, why_size, "not a natural number:", key);
-		*(bit == P_FROM ? &rq->from : &rq->size) = (uint64_t)json_integer_value(value);
+		*(bit == P_FROM ? &rq->from : bit == P_SIZE ? &rq->size : &rq->rate) =
+			(uint64_t)json_integer_value(value);
 		return 0;
 	}
 	if (!s)

@@ -6,12 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/checker.h"
 #include "fs/grow.h"
 
 struct store_sample {
 	struct store	*store;
 	char		labels[400];
 	bool		has_lockd, has_space;
+	uint64_t	scrub_passes, scrub_bad;
+	double		scrub_passed;	/* seconds since 1970; 0: never */
 	struct lockd_status lockd;
 	struct statvfs	space;
 };
@@ -49,6 +52,17 @@ static char *append_label(char *at, const char *end, const char *name, const cha
 
 /* ---- what there is ---- */
 
+static void sample_scrub(struct store_sample *x)
+{
+	struct store_checks *c = x->store->checks;
+
+	pthread_mutex_lock(&c->mutex);
+	x->scrub_passes = c->scrub.passes;
+	x->scrub_bad = c->scrub.count;
+	x->scrub_passed = (double)c->scrub.passed_ns / 1e9;
+	pthread_mutex_unlock(&c->mutex);
+}
+
 static void sample_stores(struct samples *m, struct stores *all)
 {
 	struct store *s, *tmp;
@@ -69,6 +83,7 @@ static void sample_stores(struct samples *m, struct stores *all)
 		x->has_lockd = x->store->fs->lockd;
 		if (x->has_lockd)
 			lockd_status(x->store->fs->lockd, &x->lockd);
+		sample_scrub(x);
 		x->has_space = !fs_statfs(x->store->fs, &x->space);
 	}
 }
@@ -148,6 +163,12 @@ static void put_stores(struct samples *m)
 		     x->lockd.lock_acquires);
 	STORE_FAMILY("lock_releases_total", "counter", "Locks given up.", x->has_lockd,
 		     x->lockd.lock_releases);
+	STORE_FAMILY("scrub_passes_total", "counter", "Times that all metadata was read and found "
+		     "good or bad.", x->has_lockd, x->scrub_passes);
+	STORE_FAMILY("scrub_last_pass_seconds", "gauge", "When the last one ended, since 1970; 0: "
+		     "never.", x->has_lockd, x->scrub_passed);
+	STORE_FAMILY("scrub_bad", "gauge", "Findings of damage that stand.", x->has_lockd,
+		     x->scrub_bad);
 	STORE_FAMILY("lock_waits_total", "counter", "Locks that another host had to hand over.",
 		     x->has_lockd, x->lockd.lock_waits);
 }

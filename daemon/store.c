@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/text.h"
+#include "daemon/checker.h"
 #include "daemon/guard.h"
 #include "daemon/store_internal.h"
 
@@ -192,6 +193,7 @@ static void forget_store(struct store *s)
 	s->all->count--;
 	pthread_cond_broadcast(&s->all->changed);
 	pthread_mutex_destroy(&s->mounts_mutex);
+	checker_free(s->checks);
 	free(s);
 }
 
@@ -203,6 +205,11 @@ static struct store *new_store(struct stores *all, const char *device, unsigned 
 
 	if (!s)
 		return NULL;
+	s->checks = checker_new(s);
+	if (!s->checks) {
+		free(s);
+		return NULL;
+	}
 	s->all = all;
 	snprintf(s->device, sizeof(s->device), "%s", device);
 	s->flags = flags & ~STORE_READ_ONLY_WILL_DO;

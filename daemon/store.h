@@ -23,6 +23,7 @@
 #define STORE_WHY_SIZE	512
 
 struct stores;
+struct store_checks;
 
 /* Beside enum fs_attach_flags: a datastore that is attached read-only will do. */
 #define STORE_READ_ONLY_WILL_DO	(1u << 31)
@@ -52,6 +53,7 @@ struct store {
 	bool		leaving;	/* … which waits for that; atomic */
 	unsigned int	disks;		/* of these, virtual disks */
 	struct store_merge merges[STORE_MERGES];	/* merger.c */
+	struct store_checks *checks;	/* checker.c */
 	struct list	mounts;		/* struct mount; changed under both mutexes */
 	pthread_mutex_t	mounts_mutex;	/* a leaf: lockd's threads walk the list */
 
@@ -92,6 +94,7 @@ struct stores {
 	struct list	list;
 	unsigned int	count;
 	bool		stopping;
+	uint64_t	scrub_rate;	/* bytes a second; 0: no scrub */
 	pthread_t	reaper;		/* ends what was unmounted */
 };
 

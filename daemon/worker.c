@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/machine.h"
+#include "daemon/checker.h"
 #include "daemon/config.h"
 #include "daemon/ctl.h"
 #include "daemon/guard.h"
@@ -194,6 +195,8 @@ static int serve(struct worker *w)
 		err = disks_init(&w->disks, &w->stores, &w->rpc, &w->hello, RPC_FD_STATE, w->given);
 	if (!err)
 		err = merger_start(&w->merger, &w->stores, &w->disks);
+	if (!err)
+		err = scrubber_start(&w->stores, w->hello.scrub_rate);
 	if (!err)
 		err = ctl_start(&w->ctl, RPC_FD_CONTROL, &w->stores, &w->disks, &w->hello);
 	if (!err)

@@ -24,7 +24,7 @@ struct cmd {
 
 /*
  * Each: @argc arguments @argv, the subcommand's name not among them; their number was checked
- * against the table in lunfs_main.c.  Return: enum ctl_exit.
+ * against the table in lunfs_main.c.  Return: enum ctl_exit; cmd_check() as fsck(8).
  */
 int cmd_status(struct cmd *c, int argc, char **argv);
 int cmd_hosts(struct cmd *c, int argc, char **argv);
@@ -40,6 +40,7 @@ int cmd_disk_info(struct cmd *c, int argc, char **argv);
 int cmd_disk_grow(struct cmd *c, int argc, char **argv);
 int cmd_disk_snapshot(struct cmd *c, int argc, char **argv);
 int cmd_disk_clone(struct cmd *c, int argc, char **argv);
+int cmd_check(struct cmd *c, int argc, char **argv);
 int cmd_metrics(struct cmd *c, int argc, char **argv);
 int cmd_volume_grow(struct cmd *c, int argc, char **argv);
 int cmd_volume_reclaim(struct cmd *c, int argc, char **argv);

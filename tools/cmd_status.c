@@ -47,6 +47,33 @@ static void print_locking(const json_t *d, const char *watchdog)
 	       (long long)ctl_int(d, "takeovers"), (long long)ctl_int(d, "stalls"));
 }
 
+/* "2026-11-30 11:20:31", or what there is instead. */
+static const char *last_pass(const json_t *scrub, char *buf)
+{
+	if (!json_object_get(scrub, "last_pass"))
+		return "none yet";
+	return cmd_time(ctl_int(scrub, "last_pass"), buf);
+}
+
+static void print_scrub(const json_t *scrub)
+{
+	long long total = ctl_int(scrub, "total"), done = ctl_int(scrub, "done");
+	char time[32], rate[24];
+	size_t i;
+	json_t *f;
+
+	if (!scrub || (!ctl_int(scrub, "rate") && !ctl_int(scrub, "passes")))
+		return;
+	printf("    scrub     %s %lld%%, %s/s by %lld hosts; last complete pass: %s; bad: %lld\n",
+	       ctl_str(scrub, "phase"), total ? 100 * done / total : 0,
+	       cmd_size(ctl_int(scrub, "rate"), rate), (long long)ctl_int(scrub, "hosts"),
+	       last_pass(scrub, time), (long long)ctl_int(scrub, "bad"));
+	json_array_foreach(json_object_get(scrub, "findings"), i, f)
+		printf("              %s %s at 0x%llx: %s %s\n", ctl_str(f, "code"), ctl_str(f, "name"),
+		       (unsigned long long)ctl_int(f, "address"), ctl_str(f, "text"),
+		       ctl_str(f, "path"));
+}
+
 static void print_store(const json_t *d, const char *watchdog)
 {
 	size_t i;
@@ -62,6 +89,7 @@ static void print_store(const json_t *d, const char *watchdog)
 	printf("    device    %s%s\n", ctl_str(d, "device"), ctl_bool(d, "o_direct") ? "" :
 	       "  (WARNING: O_DIRECT is not in force, flush is fdatasync)");
 	print_locking(d, watchdog);
+	print_scrub(json_object_get(d, "scrub"));
 	json_array_foreach(json_object_get(d, "mounts"), i, dir)
 		printf("    mounted   %s\n", json_string_value(dir));
 }

@@ -54,6 +54,8 @@ static const char usage[] =
 	"                         to the size that its device has now\n"
 	"  volume reclaim DS [--rate BYTES]\n"
 	"                         give free space back to the device, so much a second\n"
+	"  check DS [--rate BYTES]\n"
+	"                         what is damaged, while hosts use it; so much a second\n"
 	"  metrics                what was counted, in Prometheus' text format\n"
 	"  attach DEVICE          take part in a datastore, without a mount\n"
 	"     [-o ro,rescue,resignature,force-unsafe]\n"
@@ -71,7 +73,8 @@ static const char usage[] =
 	"  --run-dir DIR          of the lunfsd to ask (default " CTL_DEFAULT_RUN_DIR ")\n"
 	"  --json                 results as JSON\n"
 	"\n"
-	"Exit status: 0 done, 1 failed, 2 wrong usage, 3 somebody else holds it.\n";
+	"Exit status: 0 done, 1 failed, 2 wrong usage, 3 somebody else holds it;\n"
+	"of check: 0 clean, 4 damage, 8 the check failed, 2 wrong usage.\n";
 
 static const struct subcommand {
 	const char *name, *second;	/* "lock", "show" */
@@ -89,6 +92,7 @@ static const struct subcommand {
 	{ "df", NULL, 0, 1, cmd_df, 0, 0 },
 	{ "ls", NULL, 1, 1, cmd_ls, 0, 0 },
 	{ "info", NULL, 1, 1, cmd_info, 0, 0 },
+	{ "check", NULL, 1, 1, cmd_check, 0, CMD_RATE },
 	{ "metrics", NULL, 0, 0, cmd_metrics, 0, 0 },
 	{ "volume", "grow", 1, 1, cmd_volume_grow, 0, CMD_SIZE },
 	{ "volume", "reclaim", 1, 1, cmd_volume_reclaim, 0, CMD_RATE },
@@ -252,7 +256,7 @@ static int run(struct cmd *c, int argc, char **argv)
 		return CTL_USAGE;
 	err = ctl_client_open(&c->client, PROGRAM, c->run_dir, s->patience_ms);
 	if (err)
-		return err;
+		return s->run == cmd_check ? 8 : err;	/* as fsck(8) */
 	c->client.raw = c->json;
 	err = s->run(c, argc - used, argv + used);
 	ctl_client_close(&c->client);

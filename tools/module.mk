@@ -25,7 +25,7 @@ mount.lunfs_main := tools/mount_main.c tools/ctl_client.c tools/ctl_device.c
 mount.lunfs_uses := block
 $(eval $(call program,mount.lunfs))
 
-lunfs_main := tools/lunfs_main.c tools/cmd_status.c tools/cmd_files.c tools/cmd_disk.c tools/cmd_attach.c tools/cmd_copy.c tools/cmd_volume.c \
+lunfs_main := tools/lunfs_main.c tools/cmd_status.c tools/cmd_files.c tools/cmd_disk.c tools/cmd_attach.c tools/cmd_check.c tools/cmd_copy.c tools/cmd_volume.c \
 		tools/copy.c tools/copy_image.c tools/progress.c tools/scratch.c tools/ctl_client.c tools/ctl_device.c tools/debug_cmd.c tools/debug_dump.c tools/debug_scramble.c \
 		tools/debug_json.c tools/volume_open.c tools/cmd_selftest.c tools/cmd_scan.c tools/fsck_claim.c tools/look.c
 lunfs_uses := fs selftest

@@ -42,13 +42,44 @@ static void show_bar(const struct progress *p, double part, const char *amounts)
 	fflush(stderr);
 }
 
+/* Whether it is time to show anything. */
+static bool is_due(const struct progress *p, uint64_t now)
+{
+	uint64_t since = now - (p->shown_ns ? p->shown_ns : p->start_ns);
+
+	return !p->quiet && since >= (!p->shown_ns ? FIRST_NS : p->tty ? TTY_NS : LINE_NS);
+}
+
+static void show(struct progress *p, uint64_t now, double part, const char *amounts)
+{
+	p->shown_ns = now;
+	if (p->tty)
+		show_bar(p, part, amounts);
+	else
+		fprintf(stderr, "%s: %.0f%%, %s\n", p->what, part * 100, amounts);
+	p->shown = p->tty;
+}
+
+void progress_show_count(struct progress *p, uint64_t done, uint64_t total)
+{
+	uint64_t now = now_ns();
+	char amounts[80];
+
+	if (!is_due(p, now))
+		return;
+	if (done > total)
+		done = total;
+	snprintf(amounts, sizeof(amounts), "%" PRIu64 " of %" PRIu64, done, total);
+	show(p, now, total ? (double)done / (double)total : 0, amounts);
+}
+
 void progress_show(struct progress *p, uint64_t done, uint64_t total)
 {
-	uint64_t now = now_ns(), since = now - (p->shown_ns ? p->shown_ns : p->start_ns);
+	uint64_t now = now_ns();
 	double seconds = (double)(now - p->start_ns) / NSEC_PER_SEC, part, left;
 	char a[24], b[24], rate[24], amounts[120];
 
-	if (p->quiet || since < (!p->shown_ns ? FIRST_NS : p->tty ? TTY_NS : LINE_NS))
+	if (!is_due(p, now))
 		return;
 	if (done > total)
 		done = total;
@@ -57,12 +88,7 @@ void progress_show(struct progress *p, uint64_t done, uint64_t total)
 	snprintf(amounts, sizeof(amounts), "%s of %s, %s/s, %.0f s left",
 		 text_format_size(done, a, sizeof(a)), text_format_size(total, b, sizeof(b)),
 		 text_format_size((uint64_t)((double)done / seconds), rate, sizeof(rate)), left);
-	p->shown_ns = now;
-	if (p->tty)
-		show_bar(p, part, amounts);
-	else
-		fprintf(stderr, "%s: %.0f%%, %s\n", p->what, part * 100, amounts);
-	p->shown = p->tty;
+	show(p, now, part, amounts);
 }
 
 double progress_end(struct progress *p)

@@ -22,6 +22,9 @@ void progress_start(struct progress *p, const char *what, bool quiet);
 /** progress_show() - @done of @total bytes; as often as one likes. */
 void progress_show(struct progress *p, uint64_t done, uint64_t total);
 
+/** progress_show_count() - the same of things that are no bytes. */
+void progress_show_count(struct progress *p, uint64_t done, uint64_t total);
+
 /** progress_end() - the bar is taken away.  Return: seconds since the start. */
 double progress_end(struct progress *p);
 

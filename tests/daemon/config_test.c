@@ -88,6 +88,22 @@ static void a_watchdog_is_none_a_guard_or_a_device(void)
 	CU_ASSERT_EQUAL(read_text(&c, "watchdog = gaurd"), -EINVAL);
 }
 
+/* A rate without its unit, or below a block a second, would scrub next to nothing and look like more. */
+static void a_scrub_rate_has_a_unit_or_is_off(void)
+{
+	struct config c;
+
+	CU_ASSERT_EQUAL(read_text(&c, ""), 0);
+	CU_ASSERT_EQUAL(c.scrub_rate, 1024 * 1024);
+	CU_ASSERT_EQUAL(read_text(&c, "scrub-rate = 0"), 0);
+	CU_ASSERT_EQUAL(c.scrub_rate, 0);
+	CU_ASSERT_EQUAL(read_text(&c, "scrub-rate = 8M"), 0);
+	CU_ASSERT_EQUAL(c.scrub_rate, 8 * 1024 * 1024);
+	CU_ASSERT_EQUAL(read_text(&c, "scrub-rate = 100"), -EINVAL);
+	CU_ASSERT_EQUAL(read_text(&c, "scrub-rate = 2T"), -EINVAL);
+	CU_ASSERT_EQUAL(read_text(&c, "scrub-rate = fast"), -EINVAL);
+}
+
 /* Written in whatever way, a portal is compared and shown in one. */
 static void portals_of_disks_are_addresses(void)
 {
@@ -160,6 +176,7 @@ UNIT_MAIN("config",
 	  UNIT_TEST(a_typo_is_told_with_line_and_column),
 	  UNIT_TEST(values_out_of_range_are_refused),
 	  UNIT_TEST(a_watchdog_is_none_a_guard_or_a_device),
+	  UNIT_TEST(a_scrub_rate_has_a_unit_or_is_off),
 	  UNIT_TEST(portals_of_disks_are_addresses),
 	  UNIT_TEST(a_run_dir_too_long_for_a_socket_is_refused),
 	  UNIT_TEST(an_endless_line_is_refused));

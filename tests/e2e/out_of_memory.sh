@@ -63,6 +63,8 @@ for i in $(seq 1 ${ROUNDS:-24}); do
 	ls -lR "$(mnt alpha)" >/dev/null 2>&1
 	"$bin/lunfs" --run-dir "$work/run-alpha" status >/dev/null 2>&1
 	"$bin/lunfs" --run-dir "$work/run-alpha" ls ds1: >/dev/null 2>&1
+	timeout 60 "$bin/lunfs" --run-dir "$work/run-alpha" check "$lun" >"$work/check.out" 2>&1
+	[ $? -ne 4 ] || fail "round $i: accused without memory: $(cat "$work/check.out")"
 	every 0
 	ctl alpha status || fail "the daemon does not answer any more"
 	"$load" check "$(mnt alpha)/$i" "$work/ledger-$i" >"$work/check.out" 2>&1 ||
