@@ -394,6 +394,7 @@ static struct file_dev *file_alloc(struct env *env, const struct blkfile_handle 
 	f->dev.info = h->info;
 	f->fd = h->fd;
 	f->lock_fd = h->lock_fd;
+	f->aio_asked = h->aio_depth;
 	atomic_init(&f->unclear, h->scsi.used && h->scsi.unclear);
 	blkscsi_port_init(&f->scsi, &h->scsi, h->fd, h->lanes, h->lane_count);
 	pthread_mutex_init(&f->mutex, NULL);

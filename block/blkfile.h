@@ -28,6 +28,12 @@ struct blkfile_handle {
 	struct blkscsi scsi;	/* what a SCSI disk of the kernel's has beside that */
 	int	lanes[BLKSCSI_LANES_MAX];	/* to who executes it; none: this process may */
 	unsigned int lane_count;
+	/*
+	 * Requests at the device at once, about; more wait here.  0: 256, and 1024 for an owner that
+	 * polls.  All processes share fs.aio-max-nr of them, 65536 by default: whoever opens many
+	 * devices asks for fewer each.
+	 */
+	unsigned int aio_depth;
 };
 
 /**
@@ -47,7 +53,7 @@ void blkfile_handle_close(struct blkfile_handle *h);
 
 /**
  * blkfile_new() - a blkdev on @h, whose descriptors it takes over on success.
- * Needs no privilege.  Return: 0 or -errno.
+ * Needs no privilege.  Return: 0 or -errno; -EAGAIN, with a log line, if fs.aio-max-nr is used up.
  */
 int blkfile_new(struct env *env, const struct blkfile_handle *h, struct blkdev **out);
 

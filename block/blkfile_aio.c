@@ -11,6 +11,7 @@
 #include "block/aio_ring.h"
 
 #define AIO_DEPTH	256
+#define AIO_DEPTH_LEAST	16
 #define AIO_DEPTH_POLLED 1024	/* one device serves all disks of a reactor */
 #define REAP_BATCH	64
 #define POLL_BATCHES	8	/* that one blkdev_poll() collects */
@@ -413,13 +414,30 @@ int file_set_polled(struct blkdev *dev)
 	assert(!f->polled && !f->outstanding);
 	reaper_stop(f);
 	/* The system's limit may be near (fs.aio-max-nr): then the ring that we have will do. */
-	if (io_setup(AIO_DEPTH_POLLED, &deeper) == 0) {
+	if (!f->aio_asked && io_setup(AIO_DEPTH_POLLED, &deeper) == 0) {
 		io_destroy(f->aio);
 		f->aio = deeper;
 		f->aio_depth = AIO_DEPTH_POLLED;
 	}
 	f->polled = true;
 	return 0;
+}
+
+/* Where little is left of fs.aio-max-nr a small ring is better than no device. */
+static int make_ring(struct file_dev *f)
+{
+	unsigned int depth = f->aio_asked ? f->aio_asked : AIO_DEPTH;
+	int err = io_setup((int)depth + 1, &f->aio);
+
+	while (err == -EAGAIN && depth > AIO_DEPTH_LEAST) {
+		depth = depth / 4 > AIO_DEPTH_LEAST ? depth / 4 : AIO_DEPTH_LEAST;
+		err = io_setup((int)depth + 1, &f->aio);
+	}
+	f->aio_depth = depth;
+	if (err == -EAGAIN)
+		log_error(f->dev.env, f->dev.info.name, "no asynchronous requests are left on this "
+			  "machine: raise fs.aio-max-nr by sysctl(8)");
+	return err;
 }
 
 int file_aio_start(struct file_dev *f)
@@ -429,11 +447,10 @@ int file_aio_start(struct file_dev *f)
 	list_init(&f->slow_queue);
 	list_init(&f->slow_done);
 	list_init(&f->waiting);
-	f->aio_depth = AIO_DEPTH;
 	f->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (f->event_fd < 0)
 		return -errno;
-	err = io_setup(AIO_DEPTH + 1, &f->aio);
+	err = make_ring(f);
 	if (err)
 		goto close_event;
 	err = reaper_start(f);

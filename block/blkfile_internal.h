@@ -28,6 +28,7 @@ struct file_dev {
 	bool		polled;
 	io_context_t	aio;
 	unsigned int	aio_depth;	/* what the context takes at most */
+	unsigned int	aio_asked;	/* struct blkfile_handle's aio_depth */
 	pthread_t	reaper;
 	pthread_t	slow;
 	struct iocb	stop_iocb;	/* completes when the reaper is to stop */

@@ -106,7 +106,8 @@ int units_take(struct units *units, const struct target_packet *packet, const in
 static int open_backing(void *arg, struct reactor *r, struct blkdev **out)
 {
 	struct unit *u = arg;
-	struct blkfile_handle h = { .lock_fd = -1, .info = u->info };
+	/* Every unit has one on every reactor: 255 of them fit into what Linux has by default. */
+	struct blkfile_handle h = { .lock_fd = -1, .info = u->info, .aio_depth = 256 };
 	int err;
 
 	(void)r;

@@ -2,9 +2,12 @@
 /* The polled mode of the file backend: who calls done(), and that no completion is missed. */
 #include <errno.h>
 #include <fcntl.h>
+#include <libaio.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/epoll.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "block/blkfile.h"
@@ -27,6 +30,17 @@ struct request {
 	unsigned int left;	/* times to submit it again from done() */
 };
 
+/* In the place of libaio's: what is left of fs.aio-max-nr, and what was taken of it last. */
+static int aio_left = INT_MAX, aio_taken;
+
+int io_setup(int maxevents, io_context_t *ctx)
+{
+	if (maxevents > aio_left)
+		return -EAGAIN;
+	aio_taken = maxevents;
+	return syscall(SYS_io_setup, maxevents, ctx) ? -errno : 0;
+}
+
 static void request_done(struct blk_io *io, int err)
 {
 	struct request *r = container_of(io, struct request, io);
@@ -41,10 +55,8 @@ static void request_done(struct blk_io *io, int err)
 	}
 }
 
-static struct blkdev *open_polled(const char *base)
+static const char *file_make(const char *base)
 {
-	char why[512];
-	struct blkdev *dev = NULL;
 	int fd;
 
 	snprintf(dir, sizeof(dir), "%s/blkpolled-XXXXXX", base);
@@ -54,7 +66,16 @@ static struct blkdev *open_polled(const char *base)
 	fd = open(path, O_CREAT | O_RDWR, 0600);
 	CU_ASSERT_FATAL(fd >= 0 && ftruncate(fd, SIZE) == 0);
 	close(fd);
-	CU_ASSERT_EQUAL_FATAL(blkfile_open(env_posix(), path, 0, &dev, why, sizeof(why)), 0);
+	return path;
+}
+
+static struct blkdev *open_polled(const char *base)
+{
+	struct blkdev *dev = NULL;
+	char why[512];
+
+	CU_ASSERT_EQUAL_FATAL(blkfile_open(env_posix(), file_make(base), 0, &dev, why, sizeof(why)),
+			      0);
 	CU_ASSERT_EQUAL_FATAL(blkdev_set_polled(dev), 0);
 	owner = pthread_self();
 	collecting = false;
@@ -80,15 +101,20 @@ static unsigned int poll_once(struct blkdev *dev)
 	return n;
 }
 
-static void close_polled(struct blkdev *dev)
+static void file_remove(void)
 {
 	char command[128];
 
+	snprintf(command, sizeof(command), "rm -rf %s", dir);
+	CU_ASSERT_EQUAL(system(command), 0);
+}
+
+static void close_polled(struct blkdev *dev)
+{
 	collecting = true;
 	blkdev_close(dev);
 	collecting = false;
-	snprintf(command, sizeof(command), "rm -rf %s", dir);
-	CU_ASSERT_EQUAL(system(command), 0);
+	file_remove();
 	CU_ASSERT_EQUAL(misplaced, 0);
 }
 
@@ -153,6 +179,34 @@ static void more_requests_than_the_kernel_takes_complete_once_each(void)
 {
 	many_requests("/var/tmp");
 	many_requests("/dev/shm");
+}
+
+/*
+ * fs.aio-max-nr is everybody's: a target of many units, or one beside other programs, must come up
+ * with what is left of it, and whoever opens many devices must be able to ask for less.
+ */
+static void little_is_enough_where_others_have_taken_the_rest(void)
+{
+	struct blkfile_handle h;
+	struct blkdev *dev = open_polled("/var/tmp");
+	char why[512];
+
+	CU_ASSERT_EQUAL(aio_taken, 1024);
+	CU_ASSERT_EQUAL_FATAL(blkfile_handle_open(path, 0, &h, why, sizeof(why)), 0);
+	close_polled(dev);
+	h.aio_depth = 64;
+	CU_ASSERT_EQUAL_FATAL(blkfile_new(env_posix(), &h, &dev), 0);
+	CU_ASSERT_EQUAL(blkdev_set_polled(dev), 0);
+	CU_ASSERT_EQUAL(aio_taken, 65);
+	blkdev_close(dev);
+	aio_left = 20;
+	many_requests("/var/tmp");
+	CU_ASSERT_EQUAL(aio_taken, 17);
+	aio_left = 10;
+	CU_ASSERT_EQUAL(blkfile_open(env_posix(), file_make("/var/tmp"), 0, &dev, why, sizeof(why)),
+			-EAGAIN);
+	file_remove();
+	aio_left = INT_MAX;
 }
 
 /* One at a time, submitted from done(): the way that a queue of depth one goes. */
@@ -268,6 +322,7 @@ static void other_threads_may_wait_for_requests_and_wake_the_owner(void)
 UNIT_MAIN("block/blkfile, polled",
 	  UNIT_TEST(more_requests_than_the_kernel_takes_complete_once_each),
 	  UNIT_TEST(completions_that_come_on_the_way_to_sleep_are_not_missed),
+	  UNIT_TEST(little_is_enough_where_others_have_taken_the_rest),
 	  UNIT_TEST(slow_requests_complete_in_poll_too),
 	  UNIT_TEST(close_completes_what_is_under_way),
 	  UNIT_TEST(other_threads_may_wait_for_requests_and_wake_the_owner));
