@@ -213,15 +213,15 @@ guest_wait() {
 			before=$(guest_starved "$qemu")
 		fi
 		awk -v begin="$begin" -v now="$EPOCHREALTIME" -v before="$before" -v after="$(guest_starved "$qemu")" \
-			-v limit="$limit" 'BEGIN { starved = after > before ? (after - before) / 1e9 : 0
+			-v limit="$limit" 'BEGIN { starved = after > before ? after - before : 0
 				exit !(now - begin - starved < limit) }' || return 1
 		sleep 0.2
 	done
 }
 
-# guest_starved PID: nanoseconds that the process' thread that has waited longest has been runnable, and not run
+# guest_starved PID: seconds that the process' thread that has waited longest has been runnable, and not run
 guest_starved() {
-	[ -z "$1" ] || cat /proc/"$1"/task/*/schedstat 2>/dev/null | awk '$2 > max { max = $2 } END { printf "%d\n", max }'
+	[ -z "$1" ] || cat /proc/"$1"/task/*/schedstat 2>/dev/null | awk '$2 > max { max = $2 } END { printf "%.3f\n", max / 1e9 }'
 }
 
 guest_results() {	# guest_results NAME CONSOLE STATUS SECONDS
