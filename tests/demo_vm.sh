@@ -27,19 +27,20 @@ leave() {
 }
 trap leave EXIT
 
+began=$SECONDS
 story "a virtual machine outlives its host"
 say "A virtual machine on the datastore."
 [ "$(id -u)" -eq 0 ] || skip_all "demo of a machine" "needs root"
 if guest_need && guest_kernel cloud && [ "$(guest_accel)" = kvm ]; then
-	echo "  Debian's kernel, directly under this machine's KVM:"
+	echo "  Rung c: Debian's kernel, directly under this machine's KVM:"
 	exec "$top/tests/kvm/linux.sh"
 fi
 if ! [ -c /dev/kvm ] || ! "$bin/lunvm" run --run-dir "$work/vm-x" --name x --memory 16M --kernel "$payload" \
 	--cmdline op=off >/dev/null 2>&1; then
-	echo "  this machine's KVM runs no guest: Debian's kernel in two hosts of QEMU's, which takes some minutes:"
+	echo "  Rung d: this machine's KVM runs no guest: Debian's kernel in two hosts of QEMU's, which takes some minutes:"
 	exec "$top/tests/kvm/linux.sh"
 fi
-echo "  a test guest without a system, under this machine's KVM (it does not run a Linux)"
+echo "  Rung b: a test guest without a system, under this machine's KVM (it does not run a Linux)."
 
 target_start 127.0.0.1
 run "$bin/mkfs.lunfs" -q -L ds1 "$lun"
@@ -94,5 +95,7 @@ kill "$watch_beta"
 run "$bin/lunvm" --run-dir "$work/vm-beta" kill web1
 host_stop beta
 check_volume
-say "The machine outlived its host."
+took=$((SECONDS - began))
+say "The machine outlived its host; all of it took $took s."
+[ $took -lt 120 ] || fail "it is to take less than two minutes"
 finish
