@@ -137,6 +137,20 @@ vm alpha status web1 | grep -q paused || fail "status does not know"
 vm alpha resume web1 || fail "cannot be resumed"
 wait_for 10 sh -c "[ \$(grep -c 'payload: round' '$work/vm-web1.out') -gt $before ]" || fail "it does not go on"
 
+story "a guest is told that it stood still, so that none of its watchdogs complains"
+vm_run alpha clock --cmdline op=clock &
+runner_clock=$!
+if vm_says 10 clock "watches its clock"; then
+	sleep 0.5
+	! grep -q "stood still" "$work/vm-clock.out" || fail "it is told so without a pause"
+	vm alpha pause clock && sleep 0.2 && vm alpha resume clock || fail "cannot be paused"
+	vm_says 10 clock "was told that it stood still" || fail "it is not told"
+else
+	grep -q "has no clock" "$work/vm-clock.out" || fail "$(cat "$work/vm-clock.out")"
+	note "this machine's KVM has no clock"
+fi
+wait $runner_clock || fail "it ends with $?"
+
 story "a daemon that is killed makes the guest wait, and loses nothing"
 for i in 1 2 3; do
 	host_kill alpha

@@ -13,6 +13,7 @@
 	.set	TRAMPOLINE, 0x8000
 	.set	TSS_AT, 0x1000		/* where nothing else is */
 	.set	NOWHERE, 0xe0000000
+	.set	MSR_CLOCK, 0x4b564d01	/* MSR_KVM_SYSTEM_TIME_NEW */
 
 	.section .text.start, "ax"
 	.code64
@@ -44,7 +45,7 @@ to_ring3:
 	/*
 	 * ud2 from ring 3 (not every KVM that interprets takes an int from there): eax = 0 a byte out (dx: port, bl: byte); 1 sleep until the count
 	 * of interrupts is no longer rbx; 2 an instruction that this KVM may not emulate; 3 crash; 4 go
-	 * on where there is neither memory nor a device, which no KVM can execute.
+	 * on where there is neither memory nor a device, which no KVM can execute; 5 have KVM's clock at clock_info.
 	 */
 call_gate:
 	addq	$2, (%rsp)		/* behind the ud2 */
@@ -69,8 +70,19 @@ call_gate:
 	ja	6f
 	lidt	no_idt
 	ud2
-6:	mov	$NOWHERE, %eax
+6:	cmp	$4, %eax
+	ja	7f
+	mov	$NOWHERE, %eax
 	jmp	*%rax
+7:	push	%rcx
+	push	%rdx
+	mov	$MSR_CLOCK, %ecx
+	mov	$clock_info + 1, %eax	/* bit 0: it is on */
+	xor	%edx, %edx
+	wrmsr
+	pop	%rdx
+	pop	%rcx
+	iretq
 
 irq_gate:
 	push	%rax
@@ -151,6 +163,9 @@ idt_pointer:
 	.quad	idt
 no_idt:	.word	0
 	.quad	0
+	.balign	32
+	.globl	clock_info
+clock_info: .fill 32
 	.balign	16
 scratch: .quad	0, 0
 	.globl	irq_count
