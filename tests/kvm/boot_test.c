@@ -76,6 +76,26 @@ static void bzimage_is_loaded_where_it_wants_to_be(void)
 	close(fd);
 }
 
+/* A header that is longer than ours, of a later protocol: what follows it in the zero page stays zero. */
+static void a_longer_header_is_cut(void)
+{
+	static uint8_t file[SETUP + BODY];
+	struct setup_header *h = (struct setup_header *)(file + 0x1f1);
+	const uint8_t *behind = (const uint8_t *)&zero_page()->hdr + sizeof(*h);
+	unsigned int others = 0;
+	int fd;
+
+	make_bzimage(file);
+	memset(file + 0x1f1 + sizeof(*h), 0xee, 0x200);
+	h->jump = 0xffeb;
+	fd = file_of(file, sizeof(file));
+	CU_ASSERT_EQUAL_FATAL(load(fd, -1, ""), 0);
+	while (behind < (const uint8_t *)zero_page()->e820_table)
+		others += *behind++ != 0;
+	CU_ASSERT_EQUAL(others, 0);
+	close(fd);
+}
+
 static void initrd_lies_at_the_top_within_reach(void)
 {
 	static uint8_t file[SETUP + BODY];
@@ -272,6 +292,7 @@ static void memory_of_no_sensible_size_is_refused(void)
 
 static CU_TestInfo tests[] = {
 	UNIT_TEST(bzimage_is_loaded_where_it_wants_to_be),
+	UNIT_TEST(a_longer_header_is_cut),
 	UNIT_TEST(initrd_lies_at_the_top_within_reach),
 	UNIT_TEST(hostile_bzimages_are_refused),
 	UNIT_TEST(what_is_no_kernel_is_refused),

@@ -3,6 +3,7 @@
 #include "kvm/front.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -461,7 +462,7 @@ static void hostile_answers_end_it(void)
 {
 	struct config_wire c = { .size = FRONT_CONFIG_SIZE };
 
-	for (unsigned int i = 0; i < 10; i++) {
+	for (unsigned int i = 0; i < 11; i++) {
 		struct msg_hdr_wire hdr = { VHU_GET_FEATURES, VHU_VERSION | VHU_FLAG_REPLY, 8 };
 
 		begin();
@@ -497,15 +498,18 @@ static void hostile_answers_end_it(void)
 			take();
 			answer_u64(VHU_GET_PROTOCOL_FEATURES, FEATURE(VHU_PF_MQ));
 			break;
-		default:	/* no queues; half a configuration */
+		default:	/* no queues; half a configuration; two numbers for one */
 			answer_u64(VHU_GET_FEATURES, BACK_FEATURES);
 			take();
 			answer_u64(VHU_GET_PROTOCOL_FEATURES, FEATURE(VHU_PF_MQ) | FEATURE(VHU_PF_CONFIG));
 			take();
 			take();
 			CU_ASSERT_EQUAL(take(), VHU_GET_QUEUE_NUM);
-			answer_u64(VHU_GET_QUEUE_NUM, i == 8 ? 0 : 4);
-			if (i == 8)
+			if (i == 10)
+				answer(VHU_GET_QUEUE_NUM, (const uint64_t[]){ 4, 4 }, 16, -1);
+			else
+				answer_u64(VHU_GET_QUEUE_NUM, i == 8 ? 0 : 4);
+			if (i != 9)
 				break;
 			CU_ASSERT_EQUAL(take(), VHU_GET_CONFIG);
 			answer(VHU_GET_CONFIG, &c, 12 + 8, -1);
@@ -525,7 +529,9 @@ static void hostile_inflight_memory_ends_it(void)
 	};
 
 	for (unsigned int i = 0; i <= ARRAY_SIZE(bad); i++) {
-		struct inflight_wire w = i < ARRAY_SIZE(bad) ? bad[i] : bad[0];
+		/* The last one would do, but for its descriptor, which is not there. */
+		struct inflight_wire w = i < ARRAY_SIZE(bad) ? bad[i] :
+					 (struct inflight_wire){ 0, 0, 2, MMIO_QUEUE_SIZE_MAX, 0 };
 		int fd = i < ARRAY_SIZE(bad) ? inflight_memory() : -1;
 
 		begin();
@@ -539,6 +545,40 @@ static void hostile_inflight_memory_ends_it(void)
 			close(fd);
 		end();
 	}
+}
+
+static unsigned int count_open(void)
+{
+	unsigned int n = 0;
+
+	for (int fd = 0; fd < 1024; fd++)
+		n += fcntl(fd, F_GETFD) >= 0;
+	return n;
+}
+
+/* A descriptor with each byte of an answer: more than a message may have, and each must be closed again. */
+static void more_descriptors_than_a_message_takes_are_closed(void)
+{
+	struct { struct msg_hdr_wire hdr; uint64_t v; } __attribute__((packed)) all = {
+		{ VHU_GET_FEATURES, VHU_VERSION | VHU_FLAG_REPLY, 8 }, BACK_FEATURES,
+	};
+	unsigned int before = count_open();
+
+	begin();
+	CU_ASSERT_EQUAL(take(), VHU_GET_FEATURES);
+	for (size_t i = 0; i < sizeof(all); i++) {
+		union { char b[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control = { 0 };
+		struct iovec iov = { (char *)&all + i, 1 };
+		struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.b,
+				     .msg_controllen = sizeof(control.b) };
+
+		control.align = (struct cmsghdr){ CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS };
+		memcpy(CMSG_DATA(CMSG_FIRSTHDR(&mh)), &sock, sizeof(sock));
+		CU_ASSERT_EQUAL(sendmsg(sock, &mh, MSG_NOSIGNAL), 1);
+	}
+	CU_ASSERT_EQUAL(take(), VHU_GET_PROTOCOL_FEATURES);
+	end();
+	CU_ASSERT_EQUAL(count_open(), before);
 }
 
 static void a_base_of_another_queue_ends_it(void)
@@ -563,6 +603,7 @@ static CU_TestInfo tests[] = {
 	UNIT_TEST(a_disk_that_grew_is_noticed),
 	UNIT_TEST(another_disk_than_before_is_refused),
 	UNIT_TEST(hostile_answers_end_it),
+	UNIT_TEST(more_descriptors_than_a_message_takes_are_closed),
 	UNIT_TEST(hostile_inflight_memory_ends_it),
 	UNIT_TEST(a_base_of_another_queue_ends_it),
 	CU_TEST_INFO_NULL,
