@@ -19,7 +19,10 @@
 
 #define RAM	(32ull << 20)
 
+#define GUARD	(64u << 10)
+
 static struct vm_memory memory;
+static uint8_t *guard;	/* right behind the guest's memory */
 static struct reactor *r;
 static int told, bell;
 
@@ -44,6 +47,15 @@ static void fuzz_config(struct fuzz_input *in)
 			   c.disk_count <= VM_DISKS_MAX);
 }
 
+/* Of the file only the header's known part came into it. */
+static void check_zero_page(const struct boot_params *zero)
+{
+	const uint8_t *p = (const uint8_t *)(&zero->hdr + 1);
+
+	while (p < (const uint8_t *)zero->e820_table)
+		FUZZ_CHECK(!*p++);
+}
+
 static void fuzz_kernel(struct fuzz_input *in)
 {
 	int fd = memfd_create("kernel", 0), initrd = memfd_create("initrd", 0);
@@ -59,6 +71,11 @@ static void fuzz_kernel(struct fuzz_input *in)
 	FUZZ_CHECK(!ftruncate(fd, (off_t)in->left + 4096));
 	err = boot_load(&memory, &s, &entry, why, sizeof(why));
 	FUZZ_CHECK(err ? why[0] != '\0' : memory_at(&memory, entry, 1) != NULL);
+	if (!err)
+		check_zero_page(memory_at(&memory, GPA_ZERO_PAGE, sizeof(struct boot_params)));
+	/* The kernel copies there for us, where no sanitizer looks. */
+	for (unsigned int i = 0; i < GUARD; i++)
+		FUZZ_CHECK(guard[i] == 0xa5);
 	close(fd);
 	close(initrd);
 }
@@ -202,6 +219,18 @@ static void fuzz_registers(struct fuzz_input *in)
 	pthread_mutex_destroy(&d.config_mutex);
 }
 
+/* The guest's memory is mapped anew, where there is room behind it. */
+static void place_guard(void)
+{
+	uint8_t *at = mmap(NULL, RAM + GUARD, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	FUZZ_CHECK(at != MAP_FAILED && !munmap(memory.base, RAM));
+	memory.base = mmap(at, RAM, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, memory.fd, 0);
+	FUZZ_CHECK(memory.base == (void *)at);
+	guard = at + RAM;
+	memset(guard, 0xa5, GUARD);
+}
+
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
 	(void)argc;
@@ -209,6 +238,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	told = eventfd(0, EFD_NONBLOCK);
 	bell = eventfd(0, EFD_NONBLOCK);
 	FUZZ_CHECK(told >= 0 && bell >= 0 && !memory_create(RAM, &memory));
+	place_guard();
 	FUZZ_CHECK(!reactor_create(env_posix(), "fuzz", 0, 4, &r));
 	return 0;
 }
