@@ -55,6 +55,10 @@ struct env *env_posix(void);
 /** env_posix_log_level() - messages above @level are dropped; the default is INFO. */
 void env_posix_log_level(enum log_level level);
 
+/** env_posix_log_limit() - from now on no object floods the log (base/log_limit.h); for programs
+ * that serve others. */
+void env_posix_log_limit(void);
+
 /** env_now_ns() - nanoseconds of CLOCK_BOOTTIME (time in suspend counts: R2). */
 static inline uint64_t env_now_ns(struct env *env)
 {

@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/log_limit.h"
 #include "base/text.h"
 
 #define LOG_LINE_MAX	1024
@@ -37,6 +38,9 @@ static_assert(sizeof(pthread_cond_t) <= sizeof(struct env_cond), "fits its stora
 static _Atomic enum log_level log_level_max = LOG_LEVEL_INFO;	/* changed by a reload, under way */
 static bool log_to_journal;
 static pthread_once_t log_once = PTHREAD_ONCE_INIT;
+static atomic_bool log_is_limited;
+static struct log_limit log_limit;
+static pthread_mutex_t log_limit_mutex = PTHREAD_MUTEX_INITIALIZER;
 
 static pthread_mutex_t *mutex_of(struct env_mutex *m)
 {
@@ -215,18 +219,52 @@ static void log_find_journal(void)
 			 fstat(STDERR_FILENO, &st) == 0 && st.st_dev == dev && st.st_ino == ino;
 }
 
-static void posix_log(struct env *env, enum log_level level, const char *object, const char *fmt,
-		      va_list ap)
+/* One write, so that lines of several threads do not mix; nobody to tell if it fails. */
+static void log_put(enum log_level level, const char *text)
 {
 	static const char *const names[] = { "error", "warning", "info", "debug" };
 	static const char *const priorities[] = { "<3>", "<4>", "<6>", "<7>" };
-	char raw[LOG_LINE_MAX], text[LOG_LINE_MAX], line[LOG_LINE_MAX + 32];
+	char line[LOG_LINE_MAX + 32];
+	int len = snprintf(line, sizeof(line), "%slunfs: %s: %s\n",
+			   log_to_journal ? priorities[level] : "", names[level], text);
+
+	if (write(STDERR_FILENO, line, (size_t)len) < 0)
+		return;
+}
+
+/* Whether a line about @object may be written; says first what could not. */
+static bool log_may(enum log_level level, const char *object)
+{
+	char raw[LOG_LINE_MAX], text[LOG_LINE_MAX];
+	uint32_t left_out = 0;
+	bool may;
+
+	if (level == LOG_LEVEL_DEBUG || !atomic_load_explicit(&log_is_limited, memory_order_relaxed))
+		return true;
+	pthread_mutex_lock(&log_limit_mutex);
+	may = log_limit_take(&log_limit, object, env_now_ns(env_posix()), &left_out);
+	pthread_mutex_unlock(&log_limit_mutex);
+	if (!may || !left_out)
+		return may;
+	snprintf(raw, sizeof(raw), "%.400s: %u lines were left out: there are too many about it", object,
+		 left_out);
+	text_printable(raw, sizeof(raw), text, sizeof(text));
+	log_put(LOG_LEVEL_WARNING, text);
+	return true;
+}
+
+static void posix_log(struct env *env, enum log_level level, const char *object, const char *fmt,
+		      va_list ap)
+{
+	char raw[LOG_LINE_MAX], text[LOG_LINE_MAX];
 	int len;
 
 	(void)env;
 	if (level > atomic_load_explicit(&log_level_max, memory_order_relaxed))
 		return;
 	pthread_once(&log_once, log_find_journal);
+	if (!log_may(level, object))
+		return;
 	len = snprintf(raw, sizeof(raw) / 2, "%s", object);
 	if (len >= (int)sizeof(raw) / 2)
 		len = (int)sizeof(raw) / 2 - 1;
@@ -234,11 +272,7 @@ static void posix_log(struct env *env, enum log_level level, const char *object,
 	vsnprintf(raw + len, sizeof(raw) - (size_t)len, fmt, ap);
 	/* Names from disk and peers may be in it; they must not forge lines (R9). */
 	text_printable(raw, sizeof(raw), text, sizeof(text));
-	len = snprintf(line, sizeof(line), "%slunfs: %s: %s\n",
-		       log_to_journal ? priorities[level] : "", names[level], text);
-	/* One write, so that lines of several threads do not mix; nobody to tell if it fails. */
-	if (write(STDERR_FILENO, line, (size_t)len) < 0)
-		return;
+	log_put(level, text);
 }
 
 static const struct env_ops posix_ops = {
@@ -268,4 +302,9 @@ struct env *env_posix(void)
 void env_posix_log_level(enum log_level level)
 {
 	atomic_store_explicit(&log_level_max, level, memory_order_relaxed);
+}
+
+void env_posix_log_limit(void)
+{
+	atomic_store_explicit(&log_is_limited, true, memory_order_relaxed);
 }

@@ -215,6 +215,7 @@ int worker_run(void)
 	if (err)
 		return 1;
 	env_posix_log_level((enum log_level)w.hello.log_level);
+	env_posix_log_limit();
 	err = open_views(&w);
 	if (err) {
 		SAY(LOG_LEVEL_ERROR, "/proc cannot be read: %s", strerror(-err));

@@ -133,6 +133,7 @@ static int take_config(struct worker *w, const int *fds, unsigned int fd_count)
 		return err;
 	}
 	env_posix_log_level(w->next->log_level);
+	env_posix_log_limit();
 	if (w->reactor_count)
 		return 0;
 	err = start_reactors(w);
