@@ -104,7 +104,7 @@ include tests/sim/module.mk
 include tests/sim/cluster/module.mk
 
 # ---- what people call ----
-.PHONY: help deps check demo bench lint model conformance unit unit_programs print_unit_programs install clean
+.PHONY: help deps check demo bench lint model conformance migration unit unit_programs print_unit_programs install clean
 help:
 	@echo "make                build into build/ (SAN=address,undefined or thread: build-…)"
 	@echo "make deps           install what is needed, on Debian 12"
@@ -140,6 +140,10 @@ bench: deps
 
 model: deps
 	@docs/model/run.sh full
+
+# A guest under QEMU moves between two daemons while it writes: a minute or three.
+migration: deps all
+	@tests/vhost/guest_migrates.sh
 
 conformance: deps
 	@$(MAKE) -s -j2 all

@@ -69,7 +69,9 @@ static json_t *attachment_json(struct attachment *a)
 	char socket[PATH_MAX], ended[sizeof(a->ended)], holder[sizeof(a->holder)];
 	json_t *o = json_object();
 	bool connected = disks_connected(a);
+	char handover[33];
 
+	disks_is_handed_over(a, handover);
 	pthread_mutex_lock(&a->all->mutex);
 	memcpy(ended, a->ended, sizeof(ended));
 	memcpy(holder, a->holder, sizeof(holder));
@@ -88,6 +90,8 @@ static json_t *attachment_json(struct attachment *a)
 	put_bool(o, "polled", a->port != NULL);
 	put_bool(o, "connected", connected);
 	put_text(o, "ended", ended);
+	put_text(o, "handover", handover);
+	put_bool(o, "incoming", a->options.incoming_s != 0);
 	put_text(o, "holder", holder);
 	put_limits(o, &a->options.limits);
 	put_stats(o, a);
@@ -117,6 +121,22 @@ int ctl_disk_detach(struct disks *disks, struct store *s, const struct ctl_reque
 {
 	int err = disks_detach(disks, s, rq->path, rq->force, why, why_size);
 
+	if (!err)
+		*out = json_object();
+	return err;
+}
+
+int ctl_disk_handover(struct disks *disks, struct store *s, const struct ctl_request *rq, json_t **out,
+		      char *why, size_t why_size)
+{
+	struct attachment *a = disks_find(disks, s, rq->path);
+	int err;
+
+	if (!a)
+		return text_refuse(-ENOENT, why, why_size, "%.100s:%.300s is not attached; \"lunfs disk "
+				   "list\" shows what is", s->fs->label, rq->path);
+	err = disks_handover(a, rq->name, why, why_size);
+	disks_put(a);
 	if (!err)
 		*out = json_object();
 	return err;

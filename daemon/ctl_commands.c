@@ -416,6 +416,8 @@ static int run_on_store(struct ctl *c, struct store *s, const struct ctl_request
 		return ctl_disk_attach(c->disks, s, rq, out, why, why_size);
 	case CTL_DISK_DETACH:
 		return ctl_disk_detach(c->disks, s, rq, out, why, why_size);
+	case CTL_DISK_HANDOVER:
+		return ctl_disk_handover(c->disks, s, rq, out, why, why_size);
 	case CTL_DISK_LIST:
 		ctl_disk_list(c->disks, s, out);
 		return 0;

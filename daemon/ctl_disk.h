@@ -28,6 +28,8 @@ int ctl_disk_attach(struct disks *disks, struct store *s, const struct ctl_reque
 		    char *why, size_t why_size);
 int ctl_disk_detach(struct disks *disks, struct store *s, const struct ctl_request *rq, json_t **out,
 		    char *why, size_t why_size);
+int ctl_disk_handover(struct disks *disks, struct store *s, const struct ctl_request *rq, json_t **out,
+		      char *why, size_t why_size);
 /** ctl_disk_list() - of @s, or of all datastores if it is NULL. */
 void ctl_disk_list(struct disks *disks, struct store *s, json_t **out);
 

@@ -56,6 +56,7 @@ static const struct {
 	{ "disk-discard", CTL_DISK_DISCARD, true, P_DS | P_PATH, P_FROM },
 	{ "disk-attach", CTL_DISK_ATTACH, true, P_DS | P_PATH, P_DISK_OPTIONS },
 	{ "disk-detach", CTL_DISK_DETACH, true, P_DS | P_PATH, P_FORCE },
+	{ "disk-handover", CTL_DISK_HANDOVER, true, P_DS | P_PATH, P_NAME },
 	{ "disk-list", CTL_DISK_LIST, false, 0, P_DS },
 	{ "metrics", CTL_METRICS, false, 0, 0 },
 	{ "volume-grow", CTL_VOLUME_GROW, true, P_DS, P_SIZE },

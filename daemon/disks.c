@@ -254,6 +254,7 @@ static int attach(struct disks *all, struct store *s, const char *path,
 	a->options = *options;
 	snprintf(a->path, sizeof(a->path), "%s", path);
 	make_names(a);
+	disks_handover_init(a);
 	/* By the clock: of two attachings of a disk no two are at the same time. */
 	a->birth = saved ? saved->birth : env_realtime_ns(env_posix());
 	if (saved) {

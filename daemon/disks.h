@@ -39,6 +39,7 @@ struct disk_options {
 	char		serial[DISK_SERIAL_MAX + 1];	/* "": made of volume and path */
 	char		user[DISK_USER_MAX + 1];	/* whom it is for, for people; "": unknown */
 	char		portal[EXPORTS_PORTAL_SIZE];	/* iscsi[=]: served there; "": vhost-user-blk */
+	unsigned int	incoming_s;		/* for which the first open waits for the lock */
 	bool		cut_if_lost;		/* on-lost=disconnect: the guest sees no error */
 };
 
@@ -54,7 +55,7 @@ struct disks_port {
 };
 
 enum { ATTACHMENT_EVENTS = 8 };
-enum attachment_event { ATTACHMENT_START = 1, ATTACHMENT_CLOSED };
+enum attachment_event { ATTACHMENT_START = 1, ATTACHMENT_STOPPED, ATTACHMENT_CLOSED };
 
 struct attachment {
 	struct list	node;		/* disks.list */
@@ -88,6 +89,11 @@ struct attachment {
 	bool		has_claim;	/* the last incarnation's, or ours while it is open */
 	bool		resume;		/* the next open continues that one */
 	struct disk_claim claim;
+	char		handover[33];	/* the host that may have it when the rings stop; "": none */
+	uint64_t	incoming_until_ns;	/* a front end's start waits for the lock; 0: none does */
+	unsigned int	looks;		/* at the lock meanwhile */
+	struct reactor_call again_call;
+	struct reactor_timer again;
 	char		ended[128];	/* why it is for good; "": it is not */
 	char		holder[128];	/* who had it when it could not be opened */
 };
@@ -194,9 +200,34 @@ int disks_retire(struct attachment *a);
 /** disks_wait_told() - behind disk_grow(): the next command of each initiator hears of it. */
 void disks_wait_told(struct attachment *a);
 
+/** disks_post_event() - @e has happened; a worker does what follows.  Any thread. */
+void disks_post_event(struct attachment *a, enum attachment_event e);
+
 /** disks_resized(), disks_lost() - the disk's events; @arg is its attachment. */
 void disks_resized(void *arg);
 void disks_lost(void *arg);
+
+/* ---- disks_handover.c ---- */
+
+/**
+ * disks_handover() - when the rings of @a stop the next time (or now, if they are), the disk is given
+ * up so that @host can have it; if they start again before it does, it is taken back.  Until its
+ * front end is gone.
+ * @host: NULL: that is called off.
+ * Return: 0; -ENOENT no such host is there, -ENOTCONN no guest has it, -EINVAL; with @why.
+ */
+int disks_handover(struct attachment *a, const char *host, char *why, size_t why_size);
+bool disks_is_handed_over(struct attachment *a, char host[33]);
+
+/** disks_waits_for_lock() - the open ended with @err: is it tried again soon, so that the front end is
+ * not answered yet?  (options.incoming_s) */
+bool disks_waits_for_lock(struct attachment *a, int err);
+
+/** disks_is_held() - a start of @a waits already, and nothing has changed about the lock. */
+bool disks_is_held(struct attachment *a);
+
+/** disks_handover_init() - of a new attachment. */
+void disks_handover_init(struct attachment *a);
 
 /* ---- disks_export.c ---- */
 

@@ -13,9 +13,10 @@ int disks_export_check(const struct disk_options *o, char *why, size_t why_size)
 {
 	if (!o->portal[0])
 		return 0;
-	if (o->queues || o->cut_if_lost)
+	if (o->queues || o->cut_if_lost || o->incoming_s)
 		return text_refuse(-EINVAL, why, why_size, "%s is for vhost-user-blk, not for --iscsi",
-				   o->queues ? "--queues" : "on-lost=disconnect");
+				   o->queues ? "--queues" : o->incoming_s ? "--incoming" :
+				   "on-lost=disconnect");
 	if (o->serial[0] && strlen(o->serial) < SERIAL_MIN)
 		return text_refuse(-EINVAL, why, why_size, "with --iscsi a serial has at least %u "
 				   "characters", SERIAL_MIN);

@@ -46,6 +46,8 @@ static void say_not_opened(struct attachment *a, int err, const struct lock_hold
 	pthread_mutex_unlock(&a->all->mutex);
 	if (err == -ESTALE)
 		log_error(env_posix(), a->object, "%s", a->ended);
+	else if (err == -EBUSY && a->options.incoming_s)
+		log_debug(env_posix(), a->object, "is not handed over yet");
 	else if (err == -EBUSY)
 		log_error(env_posix(), a->object, "cannot be served: %s has it open; close it there",
 			  h->host_name[0] ? h->host_name : "this host itself");
@@ -96,6 +98,38 @@ static void attachment_closed(struct attachment *a)
 	claim_set(a, false);
 }
 
+static void attachment_starts(struct attachment *a)
+{
+	int err;
+
+	/* Gone while it waited: nobody is there to be answered but the device itself. */
+	pthread_mutex_lock(&a->all->mutex);
+	err = a->connected ? 0 : -ECANCELED;
+	pthread_mutex_unlock(&a->all->mutex);
+	if (!err)
+		err = disks_is_held(a) ? -EBUSY : disks_open(a);
+	if (!disks_waits_for_lock(a, err))
+		vhu_start_done(a->vhu, err);
+}
+
+/* Rings stop for many reasons; only for a hand-over is the lock given up. */
+static void attachment_stopped(struct attachment *a)
+{
+	char host[33];
+	int err;
+
+	if (a->all->stopping || !disks_is_handed_over(a, host))
+		return;
+	err = disk_shut(a->disk);
+	if (err)
+		log_error(env_posix(), a->object, "handed over, but what was written last may be lost: %s",
+			  strerror(-err));
+	else
+		log_info(env_posix(), a->object, "its guest has stopped: %s can have it", host);
+	disk_let_go(a->disk);
+	claim_set(a, false);
+}
+
 static void attachment_work(struct work *work)
 {
 	struct attachment *a = container_of(work, struct attachment, work);
@@ -120,7 +154,9 @@ static void attachment_work(struct work *work)
 		memmove(a->events, a->events + 1, --a->event_count * sizeof(a->events[0]));
 		pthread_mutex_unlock(&a->all->mutex);
 		if (e == ATTACHMENT_START)
-			vhu_start_done(a->vhu, disks_open(a));
+			attachment_starts(a);
+		else if (e == ATTACHMENT_STOPPED)
+			attachment_stopped(a);
 		else
 			attachment_closed(a);
 		pthread_mutex_lock(&a->all->mutex);
@@ -131,13 +167,15 @@ static void attachment_work(struct work *work)
 }
 
 /* From the reactor: the mutex is held for moments only, but for the writing of a record. */
-static void post_event(struct attachment *a, enum attachment_event e)
+void disks_post_event(struct attachment *a, enum attachment_event e)
 {
 	bool post, again;
 
 	pthread_mutex_lock(&a->all->mutex);
-	if (e == ATTACHMENT_CLOSED)
+	if (e == ATTACHMENT_CLOSED) {
 		a->connected = false;
+		a->handover[0] = '\0';
+	}
 	/*
 	 * A front end starts, is gone, and no other is let in before the start is answered.  But any
 	 * number may come and go that never start: the disk is closed after them once.
@@ -157,7 +195,7 @@ static void post_event(struct attachment *a, enum attachment_event e)
 static void front_end_starts(struct vhu *v, void *arg)
 {
 	(void)v;
-	post_event(arg, ATTACHMENT_START);
+	disks_post_event(arg, ATTACHMENT_START);
 }
 
 /* What waits for space waits for nobody: it would keep the lock, and the disk from being detached. */
@@ -169,6 +207,12 @@ static void front_end_cut(struct vhu *v, void *arg)
 	disk_abandon(a->disk);
 }
 
+static void front_end_stopped(struct vhu *v, void *arg)
+{
+	(void)v;
+	disks_post_event(arg, ATTACHMENT_STOPPED);
+}
+
 static void front_end_closed(struct vhu *v, void *arg, enum vhu_end end, const char *why)
 {
 	struct attachment *a = arg;
@@ -176,7 +220,7 @@ static void front_end_closed(struct vhu *v, void *arg, enum vhu_end end, const c
 	(void)v;
 	(void)end;
 	log_info(env_posix(), a->object, "its front end is gone: %s", why);
-	post_event(a, ATTACHMENT_CLOSED);
+	disks_post_event(a, ATTACHMENT_CLOSED);
 }
 
 static void front_end_connected(struct vhu *v, void *arg)
@@ -191,8 +235,8 @@ static void front_end_connected(struct vhu *v, void *arg)
 }
 
 static const struct vhu_ops vhu_ops = {
-	.connected = front_end_connected, .start = front_end_starts, .cut = front_end_cut,
-	.closed = front_end_closed,
+	.connected = front_end_connected, .start = front_end_starts, .stopped = front_end_stopped,
+	.cut = front_end_cut, .closed = front_end_closed,
 };
 
 /* The same for initiators, of whom a reactor cannot wait. */

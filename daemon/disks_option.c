@@ -7,6 +7,9 @@
 #include "base/text.h"
 #include "daemon/disks.h"
 
+#define INCOMING_DEFAULT "60"	/* seconds */
+#define INCOMING_MAX	600u
+
 static int set_user(struct disk_options *o, const char *value, char *why, size_t why_size)
 {
 	if (!*value || strlen(value) > DISK_USER_MAX)
@@ -40,6 +43,17 @@ static int set_queues(struct disk_options *o, const char *value, char *why, size
 	return 0;
 }
 
+static int set_incoming(struct disk_options *o, const char *value, char *why, size_t why_size)
+{
+	uint64_t n;
+
+	if (text_parse_size(value, &n) || !n || n > INCOMING_MAX)
+		return text_refuse(-EINVAL, why, why_size, "incoming=%.40s: not a number of seconds from "
+				   "1 to %u", value, INCOMING_MAX);
+	o->incoming_s = (unsigned int)n;
+	return 0;
+}
+
 static int set_rate(uint64_t *rate, const char *text, const char *value, char *why, size_t why_size)
 {
 	if (text_parse_size(value, rate) || *rate > INT64_MAX)
@@ -67,6 +81,10 @@ int disks_option(struct disk_options *o, const char *text, char *why, size_t why
 		return set_queues(o, text + 7, why, why_size);
 	if (!strncmp(text, "serial=", 7))
 		return set_serial(o, text + 7, why, why_size);
+	if (!strcmp(text, "incoming"))
+		return set_incoming(o, INCOMING_DEFAULT, why, why_size);
+	if (!strncmp(text, "incoming=", 9))
+		return set_incoming(o, text + 9, why, why_size);
 	if (!strcmp(text, "iscsi"))
 		return exports_portal(EXPORTS_PORTAL_DEFAULT, o->portal, why, why_size);
 	if (!strncmp(text, "iscsi=", 6))

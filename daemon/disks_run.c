@@ -9,7 +9,7 @@
 #include "daemon/disks.h"
 
 #define WORKERS		16u	/* for what blocks: misses, space, flushes, opening, closing */
-#define TIMERS		(2 * DISKS_MAX + 64 + EXPORTS_TIMERS)
+#define TIMERS		(3 * DISKS_MAX + 64 + EXPORTS_TIMERS)
 
 /* ---- all of them ---- */
 

@@ -63,6 +63,7 @@ static json_t *attachment_json(const struct attachment *a)
 		return NULL;
 	json_object_set_new(j, "user", json_string(o->user));
 	json_object_set_new(j, "portal", json_string(o->portal));
+	json_object_set_new(j, "incoming", json_integer(o->incoming_s));
 	json_object_set_new(j, "cut", json_boolean(o->cut_if_lost));
 	json_object_set_new(j, "birth", json_integer((json_int_t)a->birth));
 	json_object_set_new(j, "iops", json_integer((json_int_t)o->limits.iops));
@@ -172,6 +173,7 @@ static bool saved_read(const json_t *j, struct disks_saved *s)
 		s->options.user[0] = '\0';
 	if (!text(j, "portal", s->options.portal, sizeof(s->options.portal)))
 		s->options.portal[0] = '\0';
+	s->options.incoming_s = (unsigned int)number(j, "incoming");
 	s->id = number(j, "id");
 	s->birth = number(j, "birth");
 	s->options.cut_if_lost = json_is_true(json_object_get(j, "cut"));

@@ -8,6 +8,7 @@
 enum cmd_option {
 	CMD_OPTIONS = 1 << 0, CMD_SIZE = 1 << 1, CMD_THICK = 1 << 2, CMD_LINKED = 1 << 3,
 	CMD_FORMAT = 1 << 4, CMD_DISK_OPTION = 1 << 5, CMD_FORCE = 1 << 6, CMD_RATE = 1 << 7,
+	CMD_TO = 1 << 8, CMD_CANCEL = 1 << 9,
 };
 
 struct cmd {
@@ -18,6 +19,8 @@ struct cmd {
 	const char	*format;	/* --format; NULL: not stated */
 	bool		thick, linked, force;
 	json_t		*disk_options;	/* of disk attach; NULL: none */
+	const char	*to;		/* --to, a host; NULL: none */
+	bool		cancel;		/* --cancel */
 	const char	*rate;		/* --rate, bytes a second */
 	struct ctl_client client;	/* connected */
 };
@@ -50,6 +53,7 @@ int cmd_disk_export(struct cmd *c, int argc, char **argv);
 int cmd_disk_merge(struct cmd *c, int argc, char **argv);
 int cmd_disk_attach(struct cmd *c, int argc, char **argv);
 int cmd_disk_detach(struct cmd *c, int argc, char **argv);
+int cmd_disk_handover(struct cmd *c, int argc, char **argv);
 int cmd_disk_list(struct cmd *c, int argc, char **argv);
 
 /** cmd_disk_copy() - disk clone without --linked: from @argv[0] to @argv[1]. */

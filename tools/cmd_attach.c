@@ -50,6 +50,22 @@ int cmd_disk_detach(struct cmd *c, int argc, char **argv)
 	return err;
 }
 
+int cmd_disk_handover(struct cmd *c, int argc, char **argv)
+{
+	json_t *result;
+	int err;
+
+	(void)argc;
+	if (!c->to == !c->cancel) {
+		fputs("lunfs: disk handover wants --to HOST, or --cancel\n", stderr);
+		return CTL_USAGE;
+	}
+	err = call(c, "disk-handover", argv[0], "name", c->to ? json_string(c->to) : NULL, &result);
+	if (!err)
+		json_decref(result);
+	return err;
+}
+
 static const char *state_of(const json_t *d)
 {
 	if (ctl_str(d, "ended")[0])
@@ -76,6 +92,8 @@ static void print_disk(const json_t *d)
 	       ctl_int(st, "writes"), ctl_str(d, "socket"));
 	if (ctl_str(d, "ended")[0])
 		printf("  %s\n", ctl_str(d, "ended"));
+	if (ctl_str(d, "handover")[0])
+		printf("  handed over to %s when its guest stops\n", ctl_str(d, "handover"));
 	if (ctl_str(d, "holder")[0])
 		printf("  %s has it open; close it there\n", ctl_str(d, "holder"));
 }

@@ -47,8 +47,10 @@ static const char usage[] =
 	"  disk attach DS:/PATH   serve a disk to guests (vhost-user-blk); prints the socket\n"
 	"     [--iscsi[=ADDRESS:PORT]]   or to iSCSI initiators; prints the LUN's URL\n"
 	"     [--read-only] [--enospc pause|report] [--iops N] [--iops-burst N] [--bytes SIZE]\n"
-	"     [--bytes-burst SIZE] [--queues N] [--serial TEXT]\n"
+	"     [--bytes-burst SIZE] [--queues N] [--serial TEXT] [--incoming[=SECONDS]]\n"
 	"  disk detach DS:/PATH   stop that  [--force]\n"
+	"  disk handover DS:/PATH --to HOST | --cancel\n"
+	"                         let another host have it once its guest stops (live migration)\n"
 	"  disk list [DS]         what is attached, and how it is doing\n"
 	"  volume grow DS [--size SIZE]\n"
 	"                         to the size that its device has now\n"
@@ -107,6 +109,7 @@ static const struct subcommand {
 	{ "disk", "merge", 1, 1, cmd_disk_merge, 0, 0 },
 	{ "disk", "attach", 1, 1, cmd_disk_attach, ATTACH_PATIENCE_MS, CMD_DISK_OPTION },
 	{ "disk", "detach", 1, 1, cmd_disk_detach, 0, CMD_FORCE },
+	{ "disk", "handover", 1, 1, cmd_disk_handover, 0, CMD_TO | CMD_CANCEL },
 	{ "disk", "list", 0, 1, cmd_disk_list, 0, 0 },
 };
 
@@ -227,7 +230,8 @@ static bool options_fit(const struct cmd *c, const struct subcommand *s)
 		{ CMD_THICK, c->thick, "--thick" }, { CMD_LINKED, c->linked, "--linked" },
 		{ CMD_FORMAT, c->format, "--format" }, { CMD_FORCE, c->force, "--force" },
 		{ CMD_DISK_OPTION, c->disk_options, "option of \"disk attach\"" },
-		{ CMD_RATE, c->rate, "--rate" },
+		{ CMD_RATE, c->rate, "--rate" }, { CMD_TO, c->to, "--to" },
+		{ CMD_CANCEL, c->cancel, "--cancel" },
 	};
 
 	for (unsigned int i = 0; i < ARRAY_SIZE(all); i++) {
@@ -263,7 +267,7 @@ static int run(struct cmd *c, int argc, char **argv)
 	return err;
 }
 
-enum { OPT_READ_ONLY = 256, OPT_DISK };
+enum { OPT_READ_ONLY = 256, OPT_DISK, OPT_TO, OPT_CANCEL };
 
 /* As the daemon takes it; it also judges it. */
 static void disk_option(struct cmd *c, const char *name, const char *value)
@@ -297,6 +301,9 @@ static int parse(struct cmd *c, int argc, char **argv, const char *short_options
 		{ "queues", required_argument, NULL, OPT_DISK },
 		{ "serial", required_argument, NULL, OPT_DISK },
 		{ "iscsi", optional_argument, NULL, OPT_DISK },
+		{ "incoming", optional_argument, NULL, OPT_DISK },
+		{ "to", required_argument, NULL, OPT_TO },
+		{ "cancel", no_argument, NULL, OPT_CANCEL },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
 		{ 0 },
@@ -335,6 +342,12 @@ static int parse(struct cmd *c, int argc, char **argv, const char *short_options
 			break;
 		case OPT_READ_ONLY:
 			disk_option(c, "ro", NULL);
+			break;
+		case OPT_TO:
+			c->to = optarg;
+			break;
+		case OPT_CANCEL:
+			c->cancel = true;
 			break;
 		case OPT_DISK:
 			disk_option(c, options[index].name, optarg);

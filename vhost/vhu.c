@@ -274,6 +274,11 @@ void vhu_start_done(struct vhu *v, int err)
 	reactor_post(v->r, &v->lock_call);
 }
 
+bool vhu_is_stopped(const struct vhu *v)
+{
+	return v->conn.fd >= 0 && !v->cut && !v->running && v->lock != LOCK_ASKED;
+}
+
 static void resized(struct reactor_call *call)
 {
 	conn_send_config_change(container_of(call, struct vhu, resize_call));

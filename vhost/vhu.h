@@ -117,6 +117,9 @@ void vhu_start_done(struct vhu *v, int err);
 /** vhu_disconnect() - cuts the front end off; closed() follows, perhaps later.  @why is copied. */
 void vhu_disconnect(struct vhu *v, const char *why);
 
+/** vhu_is_stopped() - there is a front end, its rings are stopped, and it has not begun to start any. */
+bool vhu_is_stopped(const struct vhu *v);
+
 /** vhu_resized() - the blkdev's info.size has changed: the guest is told.  Any thread. */
 void vhu_resized(struct vhu *v);
 
