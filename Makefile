@@ -73,7 +73,7 @@ $(B)/%.o: %.c
 
 # Names what is missing instead of letting the compiler guess; `make deps` and others that
 # build nothing go on.
-quiet_goals := help deps check demo bench fuzz powercut model conformance clean
+quiet_goals := help deps check demo bench fuzz powercut model conformance migration clean
 ifneq ($(filter-out $(quiet_goals),$(or $(MAKECMDGOALS),all)),)
 missing := $(strip $(foreach p,libisal:libisal-dev jansson:libjansson-dev fuse3:libfuse3-dev \
 	libseccomp:libseccomp-dev blkid:libblkid-dev uuid:uuid-dev libcrypto:libssl-dev zlib:zlib1g-dev libiscsi:libiscsi-dev,\
@@ -120,6 +120,7 @@ help:
 	@echo "make sim            one run of the cluster simulator with its trace: SEED=1 STEPS=20000"
 	@echo "make soak           new seeds of it for TIME=60 seconds, on all cores"
 	@echo "make conformance    libiscsi's whole suite against lunfs-target, every configuration; long iSCSI tests"
+	@echo "make migration      a guest moves between two hosts under QEMU, while it writes"
 	@echo "make mutants        breaks the code on purpose, shows that it is noticed"
 
 deps:
@@ -142,7 +143,8 @@ model: deps
 	@docs/model/run.sh full
 
 # A guest under QEMU moves between two daemons while it writes: a minute or three.
-migration: deps all
+migration: deps
+	@$(MAKE) -s -j2 all
 	@tests/vhost/guest_migrates.sh
 
 conformance: deps
