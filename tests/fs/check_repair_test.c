@@ -30,12 +30,13 @@ static int run(struct volume *v, enum check_repair repair, struct repairs *rs,
 
 static uint32_t digest(struct volume *v)
 {
-	uint8_t *all = malloc(64 * MIB);
-	uint32_t crc;
+	static uint8_t piece[MIB];
+	uint32_t crc = 0;
 
-	simdisk_peek(v->disk, 0, all, 64 * MIB);
-	crc = crc32c(0, all, 64 * MIB);
-	free(all);
+	for (uint64_t addr = 0; addr < 64 * MIB; addr += sizeof(piece)) {
+		simdisk_peek(v->disk, addr, piece, sizeof(piece));
+		crc = crc32c(crc, piece, sizeof(piece));
+	}
 	return crc;
 }
 
