@@ -47,7 +47,7 @@ tr -d '\r' <"$work/console" | awk -v where="$where" -v kernel="$(basename "$inne
 	END { for (c = 1; c <= 2; c++) {
 		if (cpus[c] != c) { print "FAIL: bench: the guest has " cpus[c] " of " c " processors"; exit 1 }
 		printf "exec of lunvm to init of %s, %d processor%s, %s: %.2f s at best, %.2f s mean of %d\n", kernel, c,
-			c > 1 ? "s" : "", where, best[c], sum[c] / n[c], n[c] } }' || exit 1
+			(c > 1 ? "s" : ""), where, best[c], sum[c] / n[c], n[c] } }' || exit 1
 for story in autostart linux; do
 	"$top/tests/kvm/$story.sh" 2>&1 | grep -E '^(FAIL|SKIP)|^  note: .* ms after' | sed "s/^  note: /$story: /"
 done

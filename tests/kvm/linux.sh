@@ -16,8 +16,6 @@ top=$(cd "$(dirname "$0")/../.." && pwd)
 guest_need && guest_kernel cloud || skip_all "kvm linux" "$GUEST_WHY"
 need_fuse "kvm linux"
 command -v mkfs.ext4 >/dev/null || skip_all "kvm linux" "no mkfs.ext4"
-# Hosts and target that get no processor for seconds lose their lease in earnest, and are fenced.
-renice -n -15 -p $$ >/dev/null 2>&1
 inner_kernel=$GUEST_KERNEL
 accel=$(guest_accel)
 disk=ds1:/web1/root.disk
