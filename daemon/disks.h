@@ -17,6 +17,7 @@
 
 #include <pthread.h>
 
+#include "base/text.h"
 #include "block/blkpoll.h"
 #include "daemon/exports.h"
 #include "daemon/store.h"
@@ -252,6 +253,7 @@ void disks_state_unmap(struct disk_fresh *fresh);
 /* One that was written down. */
 struct disks_saved {
 	char		device[PATH_MAX], path[PATH_MAX], name[RPC_SOCKET_NAME_SIZE];
+	char		volume[UUID_TEXT_SIZE];	/* empty in records of before it was kept */
 	struct disk_options options;
 	bool		has_claim;
 	struct disk_claim claim;

@@ -4,8 +4,10 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
+#include "base/text.h"
 #include "daemon/disks.h"
 
 #define AGAIN_SECONDS	2
@@ -27,6 +29,19 @@ static void complain(const struct restore *r, const char *what, const char *why)
 		SAY(LOG_LEVEL_WARNING, "%s cannot be served yet: %s; trying again", what, why);
 }
 
+/* What is called like that device now may be another volume, with a disk of the same name. */
+static int check_volume(const struct store *s, const struct disks_saved *saved, char *why,
+			size_t why_size)
+{
+	char volume[UUID_TEXT_SIZE];
+
+	text_format_uuid(s->fs->super.volume_id, volume);
+	if (!saved->volume[0] || !strcmp(volume, saved->volume))
+		return 0;
+	return text_refuse(-ENOENT, why, why_size, "volume %s is there now, and it was attached of %s",
+			   volume, saved->volume);
+}
+
 /* true: done with it, well or not. */
 static bool restore_disk(struct restore *r, const struct disks_saved *saved)
 {
@@ -35,7 +50,9 @@ static bool restore_disk(struct restore *r, const struct disks_saved *saved)
 	int err = store_attach(r->all->stores, saved->device, 0, -1, false, &s, why, sizeof(why));
 
 	if (!err) {
-		err = disks_attach_saved(r->all, s, saved, why, sizeof(why));
+		err = check_volume(s, saved, why, sizeof(why));
+		if (!err)
+			err = disks_attach_saved(r->all, s, saved, why, sizeof(why));
 		store_put(s);
 	}
 	if (!err || err == -EEXIST || err == -ESHUTDOWN)

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/crc32c.h"
+#include "base/text.h"
 #include "daemon/disks.h"
 
 #define RECORD_SIZE	(20 * 1024)	/* two paths, each byte of which may become six */
@@ -53,6 +54,7 @@ static json_t *claim_json(const struct disk_claim *c)
 static json_t *attachment_json(const struct attachment *a)
 {
 	const struct disk_options *o = &a->options;
+	char volume[UUID_TEXT_SIZE];
 	json_t *j = json_pack("{s:s, s:s, s:s, s:I, s:b, s:b, s:I, s:s}", "device", a->store->device,
 			      "path", a->path, "name", a->name, "id",
 			      (json_int_t)disk_id(a->disk), "ro", o->read_only, "report",
@@ -61,6 +63,8 @@ static json_t *attachment_json(const struct attachment *a)
 
 	if (!j)
 		return NULL;
+	json_object_set_new(j, "volume", json_string(text_format_uuid(
+				a->store->fs->super.volume_id, volume)));
 	json_object_set_new(j, "user", json_string(o->user));
 	json_object_set_new(j, "portal", json_string(o->portal));
 	json_object_set_new(j, "incoming", json_integer(o->incoming_s));
@@ -168,6 +172,8 @@ static bool saved_read(const json_t *j, struct disks_saved *s)
 	    !text(j, "name", s->name, sizeof(s->name)) ||
 	    !text(j, "serial", s->options.serial, sizeof(s->options.serial)))
 		return false;
+	if (!text(j, "volume", s->volume, sizeof(s->volume)))
+		s->volume[0] = '\0';
 	/* Records of before there were users have none. */
 	if (!text(j, "user", s->options.user, sizeof(s->options.user)))
 		s->options.user[0] = '\0';

@@ -191,7 +191,21 @@ grep -l "Bad system call" "$work"/*.log && fail "seccomp"
 host_umount alpha
 wait_for 5 lunfs alpha disk detach $disk || fail "detach"
 wait_for 5 ctl alpha detach ds1 || fail "detach of the datastore"
-host_stop alpha || fail "alpha"
 host_stop beta || fail "beta"
+"$bin/fsck.lunfs" -n "$lun" >"$work/fsck.out" || fail "fsck: $(cat "$work/fsck.out")"
+
+story "a disk of the same name, of another volume on the same device, is not served in its place"
+lunfs alpha attach "$lun" >/dev/null && lunfs alpha disk attach $disk >/dev/null || fail "attach"
+kill -KILL "$(worker_of alpha)" "${pid_of[alpha]}"
+wait "${pid_of[alpha]}" 2>/dev/null
+wait_for 10 "$bin/mkfs.lunfs" -q -f -L ds1 "$lun" 2>"$work/out" || fail "mkfs: $(cat "$work/out")"
+host_start gamma
+lunfs gamma attach "$lun" >/dev/null && lunfs gamma disk create $disk --size 128M || fail "another disk"
+wait_for 5 ctl gamma detach ds1 || fail "gamma: detach"
+host_stop gamma || fail "gamma"
+host_start alpha
+wait_for 20 grep -q "volume .* is there now" "$work/alpha.log" || fail "nothing says that it is another volume"
+[ "$(lunfs alpha --json disk list | jq '.disks | length')" = 0 ] || fail "$(lunfs alpha disk list)"
+host_stop alpha || fail "alpha"
 "$bin/fsck.lunfs" -n "$lun" >"$work/fsck.out" || fail "fsck: $(cat "$work/fsck.out")"
 finish
