@@ -47,7 +47,7 @@ static const char *check_root(const struct inode_disk *di, uint32_t mode)
 	case S_IFDIR:
 		if (count > (depth ? INLINE_ENTRIES : INLINE_SIZE) || (depth && !count))
 			return "root_count of a directory";
-		return NULL;
+		return is_inline == !depth ? NULL : "depth of a directory that is not inline";
 	case S_IFREG:
 	case S_IFLNK:
 		if (is_inline)

@@ -42,7 +42,8 @@ int map_blocks_needed(struct fs *fs, struct inode *ino, uint64_t unit, unsigned 
 	}
 	index = map_index(unit, depth);
 	for (unsigned int i = 1; i <= depth; i++) {
-		p = map_pointer(area, index.at[i - 1]);
+		/* What lies behind the count may be anything. */
+		p = i == 1 && index.at[0] >= used ? 0 : map_pointer(area, index.at[i - 1]);
 		err = p ? map_block_get(fs, ino, p, i == depth, &next) : 0;
 		buf_put(fs, buf);
 		buf = NULL;
@@ -88,6 +89,18 @@ static int block_new(struct map_change *c, bool leaf, struct buf **out, uint64_t
 	c->di->blocks = cpu_to_le64(le64_to_cpu(c->di->blocks) + 1);
 	*out = buf;
 	return 0;
+}
+
+/*
+ * What lies behind the count means nothing: zeros, unless another program or a repaired damage
+ * left something.  From here on it does mean something.
+ */
+static void root_clear_rest(struct inode_disk *di)
+{
+	size_t used = le32_to_cpu(di->root_count) *
+		      (le32_to_cpu(di->depth) ? sizeof(le64) : sizeof(struct map_entry_disk));
+
+	memset(di->root + used, 0, sizeof(di->root) - used);
 }
 
 /* One level more: what the root area holds moves into a block of its own. */
@@ -176,6 +189,7 @@ int map_set(struct txn *txn, struct inode *ino, uint64_t unit, const struct map_
 	int err;
 
 	assert(!(le32_to_cpu(c.di->flags) & INODE_INLINE));
+	root_clear_rest(c.di);
 	while (unit >= map_capacity(le32_to_cpu(c.di->depth))) {
 		if (!make)
 			return 0;
@@ -277,6 +291,7 @@ int map_trim(struct txn *txn, struct inode *ino, struct alloc_pin *pin, uint64_t
 		txn_dirty(txn, parent, ino->version);
 		map_pointer_set(map_area(parent), at, 0);
 	} else {
+		root_clear_rest(di);
 		map_pointer_set(di->root, at, 0);
 		root_count_update(di);
 		if (!le32_to_cpu(di->root_count))

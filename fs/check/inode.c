@@ -90,8 +90,9 @@ static bool entry_possible(uint64_t unit, uint64_t word, uint64_t valid)
 	uint64_t known = ((1ULL << ENTRY_BLOCK_BITS) - 1) | 15ULL << ENTRY_ORDER_SHIFT |
 			 ENTRY_DETACHED;
 
+	/* Only a file's first unit may have less than all of its blocks. */
 	return !(word & ~known) && order <= 6 && unit < UNITS_MAX &&
-	       (block != 0 || (!order && !valid));
+	       (block ? order == 6 || unit == 0 : !order && !valid);
 }
 
 /* Returns whether a repair has changed @e: its block is to be written. */
@@ -307,6 +308,8 @@ static bool fix_fields(struct inode_disk *d)
 
 	d->flags = cpu_to_le32(le32_to_cpu(d->flags) & INODE_FLAGS_KNOWN);
 	d->mode = cpu_to_le32(le32_to_cpu(d->mode) & (S_IFMT | 07777));
+	if (S_ISDIR(le32_to_cpu(d->mode)) && !le32_to_cpu(d->depth))
+		d->flags = cpu_to_le32(le32_to_cpu(d->flags) | INODE_INLINE);
 	if (le32_to_cpu(d->nlink) > LINK_COUNT_MAX)
 		d->nlink = cpu_to_le32(1);
 	if (len > NAME_BYTES_MAX || memchr(d->name, '/', len) || memchr(d->name, 0, len))

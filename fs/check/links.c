@@ -2,6 +2,7 @@
 /* What only all names and lists together tell: link counts, orphans, reachability. */
 #include <dirent.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 #include "fs/check/fix.h"
 #include "fs/check/online.h"
@@ -97,21 +98,6 @@ static bool is_root(const struct check *c, const struct chk_inode *ino)
 	return ino == c->root;
 }
 
-static void check_names_back(struct check *c, struct chk_inode *ino)
-{
-	bool one = ino->type == DT_DIR || ino->nlink <= 1;
-	uint64_t number;
-
-	if (ino->names == 0 || (ino->flags & (CHK_LINKED | CHK_LED_BACK)) || !one)
-		return;
-	number = chk_number(c, ino);
-	if (chk_report(c, CHECK_INODE_NAME_BACK, inode_block_addr(number),
-		       "inode %llu: states directory inode %llu, which does not have it under the "
-		       "name that it states", (unsigned long long)number,
-		       (unsigned long long)ino->parent))
-		ino->flags |= CHK_RENAME;
-}
-
 static void fix_link_count(struct check *c, uint64_t number, uint32_t nlink)
 {
 	struct inode_disk *d = (void *)c->levels[0];
@@ -119,7 +105,40 @@ static void fix_link_count(struct check *c, uint64_t number, uint32_t nlink)
 	if (fix_read_inode(c, number, d))
 		return;
 	d->nlink = cpu_to_le32(nlink);
+	if (!S_ISDIR(le32_to_cpu(d->mode)) && nlink > 1)
+		d->flags = cpu_to_le32(le32_to_cpu(d->flags) | INODE_LINKED);
 	fix_inode(c, d, number);
+}
+
+/* Once one of several names is removed, nothing but the mark tells which one is left. */
+static void check_mark(struct check *c, const struct chk_inode *ino)
+{
+	uint64_t number = chk_number(c, ino);
+
+	if (chk_report(c, CHECK_INODE_NAME_BACK, inode_block_addr(number),
+		       "inode %llu: has %u names, and is not marked to have others than the one "
+		       "that it states", (unsigned long long)number, ino->names))
+		fix_link_count(c, number, ino->names);
+}
+
+static void check_names_back(struct check *c, struct chk_inode *ino)
+{
+	uint64_t number;
+
+	if (ino->flags & CHK_LINKED)
+		return;
+	if (ino->type != DT_DIR && ino->names > 1) {
+		check_mark(c, ino);
+		return;
+	}
+	if (ino->names == 0 || ino->flags & CHK_LED_BACK)
+		return;
+	number = chk_number(c, ino);
+	if (chk_report(c, CHECK_INODE_NAME_BACK, inode_block_addr(number),
+		       "inode %llu: states directory inode %llu, which does not have it under the "
+		       "name that it states", (unsigned long long)number,
+		       (unsigned long long)ino->parent))
+		ino->flags |= CHK_RENAME;
 }
 
 /* Nothing is to be said of most. */

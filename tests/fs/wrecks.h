@@ -438,6 +438,13 @@ static void d_map_reserved(struct volume *v)
 {
 	INODE(v, 1, entry_of(d)->unit.b[7] |= 0x80);
 }
+static void d_map_small(struct volume *v)	/* only the first unit may have less than 64 blocks */
+{
+	INODE(v, 1, {
+		entry_of(d)[1].unit = cpu_to_le64(block_of(v, DATA_REL) + 1);
+		d->root_count = cpu_to_le32(2);
+	});
+}
 static void d_map_outside(struct volume *v)
 {
 	INODE(v, 1, entry_of(d)->unit = cpu_to_le64(6ULL << ENTRY_ORDER_SHIFT | 1ULL << 40));
@@ -448,6 +455,10 @@ static void d_map_past_end(struct volume *v)
 }
 static void d_inode_damaged(struct volume *v) { spoil(v, inode_block_addr(number_of(v, 1))); }
 static void d_inode_invalid(struct volume *v) { INODE(v, 1, d->depth = cpu_to_le32(9)); }
+static void d_dir_not_inline(struct volume *v)	/* names would be added that nobody finds */
+{
+	INODE(v, 0, d->flags = cpu_to_le32(0));
+}
 static void d_inode_mask(struct volume *v)
 {
 	ITABLE(v, d->entries[0].used = cpu_to_le16(0x7f));
@@ -461,6 +472,18 @@ static void d_inode_no_name(struct volume *v)
 	ORPHAN(v, 1, d->ids[5] = cpu_to_le64(0));
 }
 static void d_name_back(struct volume *v) { INODE(v, 3, d->name[0] = 'y'); }
+static void d_not_marked(struct volume *v)	/* two names, and no INODE_LINKED */
+{
+	INODE(v, 0, {
+		uint32_t used = le32_to_cpu(d->root_count);
+
+		used = put_entry(v, d->root, used, "other", id_of(v, 1), DT_REG);
+		d->root_count = cpu_to_le32(used);
+		d->size = cpu_to_le64(used);
+		d->entries = cpu_to_le64(le64_to_cpu(d->entries) + 1);
+	});
+	INODE(v, 1, d->nlink = cpu_to_le32(2));
+}
 static void d_parent_back(struct volume *v) { INODE(v, 3, d->parent = cpu_to_le64(id_of(v, 0))); }
 static void d_dir_damaged(struct volume *v) { spoil(v, addr_of(v, DIR_REL)); }
 static void d_dir_pointer(struct volume *v)
@@ -614,12 +637,15 @@ static const struct {
 	{ d_journal_target, CHECK_JOURNAL_TARGET }, { d_journal_twice, CHECK_JOURNAL_TWICE },
 	{ d_journal_replay, CHECK_JOURNAL_REPLAY }, { d_map_damaged, CHECK_MAP_DAMAGED },
 	{ d_map_pointer, CHECK_MAP_POINTER }, { d_map_valid, CHECK_MAP_VALID },
-	{ d_map_reserved, CHECK_MAP_RESERVED }, { d_map_outside, CHECK_MAP_OUTSIDE },
-	{ d_map_past_end, CHECK_MAP_PAST_END }, { d_inode_damaged, CHECK_INODE_DAMAGED },
-	{ d_inode_invalid, CHECK_INODE_INVALID }, { d_inode_mask, CHECK_INODE_MASK },
+	{ d_map_reserved, CHECK_MAP_RESERVED }, { d_map_small, CHECK_MAP_RESERVED },
+	{ d_map_outside, CHECK_MAP_OUTSIDE }, { d_map_past_end, CHECK_MAP_PAST_END },
+	{ d_inode_damaged, CHECK_INODE_DAMAGED },
+	{ d_inode_invalid, CHECK_INODE_INVALID },
+	{ d_dir_not_inline, CHECK_INODE_INVALID }, { d_inode_mask, CHECK_INODE_MASK },
 	{ d_inode_blocks, CHECK_INODE_BLOCKS }, { d_inode_size, CHECK_INODE_SIZE },
 	{ d_inode_links, CHECK_INODE_LINKS }, { d_inode_no_name, CHECK_INODE_NO_NAME },
-	{ d_name_back, CHECK_INODE_NAME_BACK }, { d_parent_back, CHECK_INODE_NAME_BACK },
+	{ d_name_back, CHECK_INODE_NAME_BACK }, { d_not_marked, CHECK_INODE_NAME_BACK },
+	{ d_parent_back, CHECK_INODE_NAME_BACK },
 	{ d_dir_damaged, CHECK_DIR_DAMAGED }, { d_dir_pointer, CHECK_DIR_POINTER },
 	{ d_dir_entry, CHECK_DIR_ENTRY }, { d_dir_cut, CHECK_DIR_ENTRY },
 	{ d_dir_hash, CHECK_DIR_HASH }, { d_dir_order, CHECK_DIR_ORDER },

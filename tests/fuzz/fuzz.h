@@ -11,9 +11,10 @@
 
 #include "base/types.h"
 
-/* The names are libFuzzer's.  The first one is optional. */
+/* The names are libFuzzer's.  The first and the last one are optional. */
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned int seed);
 
 /* Unlike assert() it is never compiled out: what parsers must never do. */
 #define FUZZ_CHECK(cond)								\

@@ -4,7 +4,7 @@
 fuzz_names := block config conn control kvm login lun ring scsi target text vhost volume
 fuzz_progs := $(fuzz_names:%=$(B)/tests/fuzz/%_fuzz)
 fuzz_engine := $(if $(findstring fuzzer,$(SAN)),,$(B)/tests/fuzz/driver.o)
-volume_fuzz_objs := $(B)/tests/fuzz/volume_make.o $(B)/tests/fuzz/volume_use.o
+volume_fuzz_objs := $(patsubst %,$(B)/tests/fuzz/volume_%.o,change disk images make use)
 vhost_front_obj := $(B)/tests/fuzz/vhost_front.o
 all_objs += $(fuzz_progs:%=%.o) $(fuzz_engine) $(volume_fuzz_objs) $(vhost_front_obj)
 

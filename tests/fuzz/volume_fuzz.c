@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * A volume whose metadata somebody changed on purpose, with right headers and checksums.
+ * A volume that somebody damaged or changed on purpose, and everything that can be done with it.
  *
  * Input: a byte of enum volume_use, a byte (the world's seed), then changes:
  *
@@ -9,174 +9,119 @@
  *	  2  sum 1: added to a 64-bit field   3  block 2: its contents   4  32-bit value 4
  *	  5  block 2: all of it, type and owner too
  *	  6  block 2, count 2: so many pointers to it
+ *	or, with bit 6 of the kind, modulo 8:
+ *	  0  bit 1: flipped       1  block 2: the two are swapped    2  it is what it was earlier
+ *	  3  zeros                4  address 2: also there, if nothing is there
+ *	  5  block 2, numbers 2: pointer, entry or name of one becomes the other's
+ *	  6  seed 1: random bytes behind the header   7  seed 1: all of it
  *
  * Bit 7 of the kind leaves the block's checksum wrong.
  */
-#include "base/crc32c.h"
 #include "tests/fuzz/volume.h"
 
 #define CHANGES_MAX	16u
-#define RAW		0x80u
-#define IN_HEAD		0x8000u		/* the offset is one of the block's first fields */
 #define RUN_NS		(2 * 3600 * NSEC_PER_SEC)
 
 struct run {
-	uint8_t (*data)[BLOCK_SIZE];	/* of all blocks, changed */
-	bool touched[BLOCKS_MAX], raw[BLOCKS_MAX];
-	bool super_touched;
-	struct env *env;
-	struct simdisk *disk;
-	unsigned int uses;
+	struct damage damage;
+	struct volume_run use;
+	bool super_touched, slots_touched;
+	bool intact[FILES_MAX];
 };
 
-static struct volume volume;
+static struct volume volumes[2];	/* without, with images */
+
+/* Memory that was freed is used again soon: half of a run's time went to fresh pages. */
+const char *__asan_default_options(void);
+const char *__asan_default_options(void)
+{
+	return "quarantine_size_mb=8:malloc_context_size=6";
+}
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
 	(void)argc;
 	(void)argv;
-	volume_make(&volume);
+	volume_make(&volumes[0], false);
+	volume_make(&volumes[1], true);
 	return 0;
 }
 
-/* ---- changing it ---- */
+/* libFuzzer's own, where it is. */
+__attribute__((weak)) size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size);
 
-static uint64_t pointer_to(const struct mblock *b)
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned int seed)
+{
+	if (LLVMFuzzerMutate && size && seed % 2)
+		return LLVMFuzzerMutate(data, size, max_size);
+	return damage_make_up(data, max_size, seed);
+}
+
+/* ---- which files the damage has nothing to do with ---- */
+
+static bool is_owner(const struct mblock *b, uint64_t id)
 {
 	const struct meta_hdr_disk *h = (const void *)b->data;
+	uint64_t owner = le64_to_cpu(h->owner);
 
-	return BPTR(b->addr >> BLOCK_SHIFT, le32_to_cpu(h->birth) & UINT16_MAX);
-}
-
-static uint64_t interesting(uint64_t n)
-{
-	static const uint64_t extremes[] = { 0, 1, 2, UINT32_MAX, INT64_MAX, UINT64_MAX, 1ULL << 40,
-		1ULL << 48, 1ULL << 60, VOLUME_SIZE, VOLUME_SIZE / BLOCK_SIZE, FILE_SIZE_MAX };
-	const struct mblock *b = &volume.blocks[n / 4 % volume.count];
-	const struct meta_hdr_disk *h = (const void *)b->data;
-	uint64_t block = b->addr >> BLOCK_SHIFT;
-
-	switch (n % 4) {
-	case 0:
-		return pointer_to(b);
-	case 1:
-		if (b->type != META_INODE)
-			return block;
-		return inode_id_make(block - 1, le32_to_cpu(((const struct inode_disk *)h)->generation));
-	case 2:
-		return b->addr;
+	switch (b->type) {
+	case META_INODE:
+		return owner == inode_id_number(id);
+	case META_MAP_NODE:
+	case META_MAP_LEAF:
+		return owner == id;
 	default:
-		return extremes[n / 4 % ARRAY_SIZE(extremes)];
+		return false;
 	}
 }
 
-static void put64(uint8_t *block, uint32_t off, uint64_t v)
+/* Where groups' headers or indices lie, and where inodes are: the one finds what the other lost. */
+static bool is_index(enum meta_type type)
 {
-	le64 d = cpu_to_le64(v);
-
-	memcpy(block + off / 8 % (BLOCK_SIZE / 8) * 8, &d, 8);
+	return type == META_AG || type == META_ITABLE;
 }
 
-static uint64_t get64(const uint8_t *block, uint32_t off)
+static bool is_journal(enum meta_type type)
 {
-	le64 d;
-
-	memcpy(&d, block + off / 8 % (BLOCK_SIZE / 8) * 8, 8);
-	return le64_to_cpu(d);
+	return type == META_TAIL || type == META_DESC || type == META_COMMIT;
 }
 
-static void change_one(struct run *r, struct fuzz_input *in)
+static bool id_touched(const struct run *r, uint64_t id)
 {
-	unsigned int kind = (unsigned int)fuzz_number(in, 1);
-	unsigned int i = (unsigned int)fuzz_number(in, 2) % volume.count, from;
-	uint32_t off = (uint32_t)fuzz_number(in, 2);
-	uint8_t *block = r->data[i];
-	le32 v;
-	size_t n;
+	const struct volume *v = r->damage.v;
 
-	off = off & IN_HEAD ? 64 + off % 192 : off % BLOCK_SIZE;
-	r->touched[i] = true;
-	r->raw[i] |= kind & RAW;
-	r->super_touched |= volume.blocks[i].type == META_SUPER;
-	switch ((kind & ~RAW) % 7) {
-	case 0:
-		n = 1 + fuzz_number(in, 1) % 32;
-		fuzz_take(in, block + off, n < BLOCK_SIZE - off ? n : BLOCK_SIZE - off);
-		break;
-	case 1:
-		put64(block, off, interesting(fuzz_number(in, 2)));
-		break;
-	case 2:
-		put64(block, off, get64(block, off) + (uint64_t)(int8_t)fuzz_number(in, 1));
-		break;
-	case 3:
-		from = (unsigned int)fuzz_number(in, 2) % volume.count;
-		memcpy(block + 64, volume.blocks[from].data + 64, BLOCK_SIZE - 64);
-		break;
-	case 4:
-		v = cpu_to_le32((uint32_t)fuzz_number(in, 4));
-		memcpy(block + off / 4 * 4, &v, 4);
-		break;
-	case 5:
-		from = (unsigned int)fuzz_number(in, 2) % volume.count;
-		memcpy(block, volume.blocks[from].data, BLOCK_SIZE);
-		break;
-	default:
-		from = (unsigned int)fuzz_number(in, 2) % volume.count;
-		for (n = fuzz_number(in, 2); n && off <= BLOCK_SIZE - 8; n--, off += 8)
-			put64(block, off, pointer_to(&volume.blocks[from]));
-	}
+	for (unsigned int i = 0; i < v->count; i++)
+		if (r->damage.touched[i] && is_owner(&v->blocks[i], id))
+			return true;
+	for (unsigned int i = 0; i < v->file_count; i++)
+		if (v->files[i].id == id && v->files[i].parent)
+			return id_touched(r, v->files[i].parent);
+	return false;
 }
 
-static void seal(uint8_t *block, uint64_t addr)
+/* Nothing is promised after a change of a superblock, a journal, or of indices and more. */
+static const bool *find_intact(struct run *r)
 {
-	const struct meta_hdr_disk *h = (const void *)block;
-	struct meta_expect e = { le32_to_cpu(h->magic), volume.super.volume, addr,
-				 le64_to_cpu(h->owner), le32_to_cpu(h->birth) & UINT16_MAX };
+	const struct volume *v = r->damage.v;
+	bool index = false, other = false, any = false;
 
-	meta_seal(block, &e, le64_to_cpu(h->version));
-}
+	for (unsigned int i = 0; i < v->count; i++) {
+		const struct mblock *b = &v->blocks[i];
 
-/* Images by their home addresses, their checksums into the descriptor, its into the record. */
-static void seal_txn(struct run *r, const struct mtxn *t)
-{
-	struct journal_desc_disk *d = (void *)r->data[t->desc];
-	struct journal_commit_disk *c = (void *)r->data[t->desc + t->count + 1];
-
-	for (unsigned int i = 0; i < t->count; i++) {
-		unsigned int b = t->desc + 1 + i;
-
-		if (r->touched[b] && !r->raw[b])
-			seal(r->data[b], le64_to_cpu(d->entries[i].addr));
-		d->entries[i].crc = cpu_to_le32(crc32c(0, r->data[b], BLOCK_SIZE));
-	}
-	if (!r->raw[t->desc])
-		seal((uint8_t *)d, volume.blocks[t->desc].addr);
-	c->desc_crc = cpu_to_le32(crc32c(0, d, BLOCK_SIZE));
-	if (!r->raw[t->desc + t->count + 1])
-		seal((uint8_t *)c, volume.blocks[t->desc + t->count + 1].addr);
-	for (unsigned int i = t->desc; i < t->desc + t->count + 2; i++)
-		r->touched[i] = true;
-}
-
-static void store(struct run *r)
-{
-	bool txn_touched[TXNS_MAX + 1] = { false };
-
-	for (unsigned int i = 0; i < volume.count; i++)
-		txn_touched[volume.blocks[i].txn] |= r->touched[i];
-	for (unsigned int i = 0; i < volume.txn_count; i++)
-		if (txn_touched[i + 1])
-			seal_txn(r, &volume.txns[i]);
-	for (unsigned int i = 0; i < volume.count; i++) {
-		const struct mblock *b = &volume.blocks[i];
-
-		if (!r->touched[i])
+		if (!r->damage.touched[i])
 			continue;
-		if (!b->txn && !r->raw[i])
-			seal(r->data[i], b->addr);
-		simdisk_poke(r->disk, b->addr, r->data[i], BLOCK_SIZE);
+		r->super_touched |= b->type == META_SUPER;
+		r->slots_touched |= b->type == META_SLOT;
+		any |= b->type == META_SUPER || b->txn || is_journal(b->type);
+		index |= is_index(b->type);
+		other |= !is_index(b->type);
 	}
+	if (any || (index && other) || !(r->use.uses & USE_IMAGES) ||
+	    r->use.uses & (USE_CHANGE | USE_OTHER | USE_READ | USE_REPLAY))
+		return NULL;
+	for (unsigned int i = 0; i < v->file_count; i++)
+		r->intact[i] = !id_touched(r, v->files[i].id);
+	return r->intact;
 }
 
 /* ---- using it ---- */
@@ -184,17 +129,16 @@ static void store(struct run *r)
 /* Slots and fixed locks are changed by compare-and-write only, the superblock not at all. */
 static void saw(void *arg, struct env *env, const struct blk_io *io)
 {
-	const struct super *s = &volume.super;
 	const struct run *r = arg;
+	const struct super *s = &r->damage.v->super;
 
 	(void)env;
 	if (io->op != BLK_WRITE || r->super_touched)
 		return;
 	/* But by a repair, which then has all of the volume to itself, and stays within it. */
-	if (r->uses & USE_REPAIR) {
-		FUZZ_CHECK(io->off >= SUPER_ADDR && io->off + io->len <= s->size);
+	FUZZ_CHECK(io->off >= SUPER_ADDR && io->off + io->len <= s->size);
+	if (r->use.repairing)
 		return;
-	}
 	FUZZ_CHECK(io->off >= s->orphans_addr);
 	FUZZ_CHECK(io->off + io->len <= super_end_addr(s));
 	FUZZ_CHECK(io->off + io->len <= s->copy_addr || io->off > s->copy_addr);
@@ -205,7 +149,7 @@ static void run_thread(void *arg)
 {
 	struct run *r = arg;
 
-	volume_use(r->env, r->disk, &volume.super, r->uses);
+	volume_use(&r->use);
 }
 
 static void run(struct run *r, uint64_t seed)
@@ -215,15 +159,15 @@ static void run(struct run *r, uint64_t seed)
 	struct sim *sim = sim_new(seed);
 	struct env_thread *thread;
 
-	r->disk = simdisk_new(sim, &p);
-	simdisk_restore(r->disk, volume.image);
-	r->env = sim_host(sim, "fuzz");
-	store(r);
-	simdisk_observe(r->disk, saw, r);
-	FUZZ_CHECK(env_thread_start(r->env, "use", run_thread, r, &thread) == 0);
+	r->use.disk = simdisk_new(sim, &p);
+	simdisk_restore(r->use.disk, r->damage.v->image);
+	r->use.env = sim_host(sim, "fuzz");
+	damage_store(&r->damage, r->use.disk);
+	simdisk_observe(r->use.disk, saw, r);
+	FUZZ_CHECK(env_thread_start(r->use.env, "use", run_thread, r, &thread) == 0);
 	FUZZ_CHECK(sim_run(sim, RUN_NS));
-	env_thread_join(r->env, thread);
-	simdisk_free(r->disk);
+	env_thread_join(r->use.env, thread);
+	simdisk_free(r->use.disk);
 	sim_free(sim);
 }
 
@@ -231,19 +175,24 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct fuzz_input in = { data, size };
 	struct run *r = calloc(1, sizeof(*r));
+	const struct volume *v;
 	uint64_t seed;
 
 	FUZZ_CHECK(r);
-	r->data = malloc(volume.count * sizeof(*r->data));
-	FUZZ_CHECK(r->data);
-	for (unsigned int i = 0; i < volume.count; i++)
-		memcpy(r->data[i], volume.blocks[i].data, BLOCK_SIZE);
-	r->uses = (unsigned int)fuzz_number(&in, 1);
+	r->use.uses = (unsigned int)fuzz_number(&in, 1);
+	v = &volumes[!!(r->use.uses & USE_IMAGES)];
+	r->use.v = r->damage.v = v;
+	r->damage.data = malloc(v->count * sizeof(*r->damage.data));
+	FUZZ_CHECK(r->damage.data);
+	for (unsigned int i = 0; i < v->count; i++)
+		memcpy(r->damage.data[i], v->blocks[i].data, BLOCK_SIZE);
 	seed = fuzz_number(&in, 1);
 	for (unsigned int i = 0; i < CHANGES_MAX && in.left; i++)
-		change_one(r, &in);
+		damage_change(&r->damage, &in);
+	r->use.intact = find_intact(r);
+	r->use.may_refuse = r->super_touched || r->slots_touched;
 	run(r, seed);
-	free(r->data);
+	free(r->damage.data);
 	free(r);
 	return 0;
 }

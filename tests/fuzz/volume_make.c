@@ -20,6 +20,8 @@ struct maker {
 	struct env *env;
 	struct fs *fs;
 	struct fs_cred cred;
+	bool images;
+	struct simdisk_image *old;	/* an earlier state */
 };
 
 #define must(call)								\
@@ -110,21 +112,39 @@ static void add_block(struct maker *m, uint64_t addr, unsigned int txn)
 	b->txn = txn;
 }
 
+/* As they were a few changes ago: what a lost write leaves behind. */
+static void add_old(struct maker *m)
+{
+	struct simdisk_image *now = simdisk_snapshot(m->disk);
+
+	simdisk_restore(m->disk, m->old);
+	for (unsigned int i = 0; i < m->v->count; i++) {
+		struct mblock *b = &m->v->blocks[i];
+
+		simdisk_peek(m->disk, b->addr, b->old, BLOCK_SIZE);
+		b->has_old = memcmp(b->old, b->data, BLOCK_SIZE) != 0;
+	}
+	simdisk_restore(m->disk, now);
+	simdisk_image_free(now);
+	simdisk_image_free(m->old);
+}
+
 /* A few of each type are enough. */
 static void add_home_blocks(struct maker *m)
 {
-	static const struct { enum meta_type type; unsigned int max; } wanted[] = {
-		{ META_SUPER, 3 }, { META_AG, 8 }, { META_BITMAP, 3 }, { META_ITABLE, 8 },
-		{ META_INODE, 16 }, { META_MAP_NODE, 4 }, { META_MAP_LEAF, 6 }, { META_DIR_NODE, 4 },
-		{ META_DIR_LEAF, 6 }, { META_XATTR, 4 }, { META_ORPHAN, 9 }, { META_TAIL, 4 },
-		{ META_SLOT, 3 }, { META_LOCK, 12 },
+	static const struct { enum meta_type type; unsigned int max, images_max; } wanted[] = {
+		{ META_SUPER, 3, 3 }, { META_AG, 8, 8 }, { META_BITMAP, 3, 3 },
+		{ META_ITABLE, 8, 8 }, { META_INODE, 16, 64 }, { META_MAP_NODE, 4, 8 },
+		{ META_MAP_LEAF, 6, 16 }, { META_DIR_NODE, 4, 0 }, { META_DIR_LEAF, 6, 12 },
+		{ META_XATTR, 4, 4 }, { META_ORPHAN, 9, 9 }, { META_TAIL, 4, 4 },
+		{ META_SLOT, 3, 3 }, { META_LOCK, 12, 12 },
 	};
 	uint8_t block[BLOCK_SIZE];
 
 	for (size_t i = 0; i < ARRAY_SIZE(wanted); i++) {
-		unsigned int count = 0;
+		unsigned int count = 0, max = m->images ? wanted[i].images_max : wanted[i].max;
 
-		for (uint64_t addr = SUPER_ADDR; addr < VOLUME_SIZE && count < wanted[i].max;
+		for (uint64_t addr = SUPER_ADDR; addr < VOLUME_SIZE && count < max;
 		     addr += BLOCK_SIZE) {
 			simdisk_peek(m->disk, addr, block, BLOCK_SIZE);
 			if (le32_to_cpu(((struct meta_hdr_disk *)block)->magic) != wanted[i].type ||
@@ -133,7 +153,7 @@ static void add_home_blocks(struct maker *m)
 			add_block(m, addr, 0);
 			count++;
 		}
-		FUZZ_CHECK(count);
+		FUZZ_CHECK(count || !max);
 	}
 }
 
@@ -198,8 +218,12 @@ static void fill(struct maker *m)
 	uint64_t root = fs_root(m->fs), id;
 
 	make_files(m, root);
-	make_big_directory(m, root);
+	if (m->images)
+		volume_fill_images(m->v, m->fs, &m->cred);
+	else
+		make_big_directory(m, root);
 	must(journal_settle(m->fs));
+	m->old = simdisk_snapshot(m->disk);
 	id = make(m, root, "unlinked", S_IFREG | 0600);
 	must(fs_open(m->fs, id, FS_OPEN_WRITE, &m->cred, &open, &holder));
 	must(fs_unlink(m->fs, root, "unlinked"));
@@ -209,9 +233,12 @@ static void fill(struct maker *m)
 	must(fs_sync(m->fs));
 	put(m, make(m, root, "also", S_IFREG | 0600), 0, 9000);
 	must(fs_sync(m->fs));
+	if (m->images)
+		volume_sum_all(m->v, m->fs, &m->cred);
 	m->v->image = simdisk_snapshot(m->disk);
 	add_home_blocks(m);
 	add_journal(m, lockd_slot(m->fs->lockd));
+	add_old(m);
 	must(fs_close(m->fs, open));
 }
 
@@ -231,11 +258,12 @@ static void maker_thread(void *arg)
 	blkdev_close(dev);
 }
 
-void volume_make(struct volume *v)
+void volume_make(struct volume *v, bool images)
 {
 	struct simdisk_params p = { .size = VOLUME_SIZE, .sector = 512, .reservations = true,
 				    .latency_min_ns = 1000, .latency_max_ns = 1000 };
-	struct maker m = { .v = v, .sim = sim_new(7), .cred = { .uid = 1, .gid = 1, .pid = 1 } };
+	struct maker m = { .v = v, .sim = sim_new(7), .cred = { .uid = 1, .gid = 1, .pid = 1 },
+			   .images = images };
 	struct env_thread *thread;
 
 	v->blocks = calloc(BLOCKS_MAX, sizeof(*v->blocks));

@@ -1,20 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Everything that one can do with a volume that somebody may have damaged. */
+#include <dirent.h>
 #include <errno.h>
 #include <unistd.h>
 
 #include "fs/check.h"
+#include "fs/image.h"
 #include "tests/fuzz/volume.h"
 
-#define VISITS_MAX	60u	/* objects that a walk looks at */
+#define VISITS_MAX	60u	/* objects that a walk looks at … */
+#define ALL_VISITS_MAX	400u	/* … and one that looks for files */
 #define EMIT_MAX	40u	/* names of a directory that it takes */
 #define DEPTH		6u
 
 struct walk {
 	struct fs *fs;
-	unsigned int visits;
-	uint64_t visited[VISITS_MAX];
-	bool change;
+	unsigned int visits, visits_max;
+	uint64_t visited[ALL_VISITS_MAX];
+	bool change, images;
+	const struct volume *look_for;	/* whose files it looks for, or NULL */
+	bool found[FILES_MAX];
 	void *buf;		/* 64 KiB */
 	struct fs_cred cred;
 };
@@ -74,6 +79,19 @@ static void change_file(struct walk *w, struct fs_file *f, uint64_t size)
 	sane(fs_setattr(w->fs, f->id, FS_SET_SIZE | FS_SET_MODE | FS_SET_MTIME, &a));
 }
 
+static void find_file(struct walk *w, struct fs_file *f)
+{
+	uint32_t sum;
+
+	if (volume_sum(w->fs, f, &sum)) {
+		fprintf(stderr, "inode %llu cannot be read: %d\n",
+			(unsigned long long)f->id, volume_sum(w->fs, f, &sum));
+		FUZZ_CHECK(false);
+	}
+	for (unsigned int i = 0; i < w->look_for->file_count; i++)
+		w->found[i] |= sum == w->look_for->files[i].sum;
+}
+
 static void use_file(struct walk *w, uint64_t id, uint64_t size)
 {
 	const uint64_t at[] = { 0, 60 * MIB, 70 * MIB, 30 * GIB, size > 4096 ? size - 4096 : 0 };
@@ -94,6 +112,8 @@ static void use_file(struct walk *w, uint64_t id, uint64_t size)
 		sane(fs_seek(w->fs, f, at[i], SEEK_DATA, &found));
 		sane(fs_seek(w->fs, f, at[i], SEEK_HOLE, &found));
 	}
+	if (w->look_for)
+		find_file(w, f);
 	if (w->change)
 		change_file(w, f, size);
 	sane(fs_close(w->fs, f));
@@ -122,6 +142,32 @@ static void change_names(struct walk *w, uint64_t dir, const struct names *n)
 	}
 }
 
+/* Snapshots, clones, merges, and a disk, of the first few files. */
+static void use_images(struct walk *w, uint64_t dir, const struct names *n)
+{
+	struct image_info info;
+	struct fs_attr a;
+	char name[24];
+
+	for (unsigned int i = 0; i < n->count && i < 12; i++) {
+		uint64_t id = n->d[i].id;
+
+		if (n->d[i].type != DT_REG)
+			continue;
+		sane(fs_image_info(w->fs, id, &info));
+		if (!w->change || i % 3)
+			continue;
+		snprintf(name, sizeof(name), "snap-%u", i);
+		sane(fs_snapshot(w->fs, dir, n->d[i].name, name, NULL, &a));
+		volume_use_disk(w->fs, dir, n->d[i].name);
+		snprintf(name, sizeof(name), "clone-%u", i);
+		sane(fs_clone(w->fs, id, dir, name, false, &w->cred, &a));
+		sane(fs_clone(w->fs, id, dir, n->d[i].name, true, &w->cred, &a));
+		snprintf(name, sizeof(name), "snap-%u", i);
+		sane(fs_unlink(w->fs, dir, i % 2 ? name : n->d[i].name));
+	}
+}
+
 static void visit(struct walk *w, uint64_t id, unsigned int depth);
 
 static void use_directory(struct walk *w, uint64_t id, unsigned int depth)
@@ -132,7 +178,7 @@ static void use_directory(struct walk *w, uint64_t id, unsigned int depth)
 
 	FUZZ_CHECK(n);
 	/* From the beginning, and from somewhere in the middle. */
-	for (uint64_t from = 0; times < 3; times++) {
+	for (uint64_t from = 0; times < (w->look_for ? 20 : 3); times++) {
 		n->count = 0;
 		sane(fs_readdir(w->fs, id, from, emit, n));
 		for (unsigned int i = 0; i < n->count; i++) {
@@ -141,9 +187,11 @@ static void use_directory(struct walk *w, uint64_t id, unsigned int depth)
 			if (depth < DEPTH)
 				visit(w, n->d[i].id, depth + 1);
 		}
+		if (w->images && times == 0)
+			use_images(w, id, n);
 		if (w->change && times == 0)
 			change_names(w, id, n);
-		from = times ? 1ULL << 62 : n->next;
+		from = times && !w->look_for ? 1ULL << 62 : n->next;
 	}
 	free(n);
 }
@@ -154,7 +202,7 @@ static bool is_news(struct walk *w, uint64_t id)
 	for (unsigned int i = 0; i < w->visits; i++)
 		if (w->visited[i] == id)
 			return false;
-	if (w->visits == VISITS_MAX)
+	if (w->visits == w->visits_max)
 		return false;
 	w->visited[w->visits++] = id;
 	return true;
@@ -177,22 +225,47 @@ static void visit(struct walk *w, uint64_t id, unsigned int depth)
 		sane(fs_readlink(w->fs, id, w->buf, 65536));
 }
 
-static void use_attached(struct fs *fs, bool change)
+static void use_attached(struct volume_run *run, struct fs *fs, bool change)
 {
-	struct walk w = { .fs = fs, .change = change, .buf = blkdev_alloc(65536),
-			  .cred = { .pid = 1 } };
+	struct walk *w = calloc(1, sizeof(*w));
 	struct statvfs st;
 	struct fs_attr a;
 
-	FUZZ_CHECK(w.buf);
-	visit(&w, fs_root(fs), 0);
+	FUZZ_CHECK(w);
+	*w = (struct walk){ .fs = fs, .change = change, .buf = blkdev_alloc(65536),
+			    .images = run->uses & USE_IMAGES, .visits_max = VISITS_MAX,
+			    .cred = { .pid = 1 } };
+	FUZZ_CHECK(w->buf);
+	visit(w, fs_root(fs), 0);
 	sane(fs_resolve(fs, "/d/sub/deep", &a));
 	sane(fs_statfs(fs, &st));
 	sane(fs_sync(fs));
 	/* The reaper and the writeback have their turn. */
 	env_sleep_until(fs->env, env_now_ns(fs->env) + 2 * NSEC_PER_SEC);
 	sane(fs_statfs(fs, &st));
-	free(w.buf);
+	free(w->buf);
+	free(w);
+}
+
+/* After a repair: files that the damage had nothing to do with are all there. */
+static void find_intact(struct volume_run *run, struct fs *fs)
+{
+	struct walk *w = calloc(1, sizeof(*w));
+
+	FUZZ_CHECK(w);
+	*w = (struct walk){ .fs = fs, .buf = blkdev_alloc(65536), .look_for = run->v,
+			    .visits_max = ALL_VISITS_MAX, .cred = { .pid = 1 } };
+	FUZZ_CHECK(w->buf);
+	visit(w, fs_root(fs), 0);
+	for (unsigned int i = 0; i < run->v->file_count; i++) {
+		bool lost = run->intact[i] && run->v->files[i].sum && !w->found[i];
+
+		if (lost)
+			fprintf(stderr, "the contents of \"%s\" are gone\n", run->v->files[i].name);
+		FUZZ_CHECK(!lost);
+	}
+	free(w->buf);
+	free(w);
 }
 
 static int kill_holder(void *arg, const struct slot *victim)
@@ -202,32 +275,48 @@ static int kill_holder(void *arg, const struct slot *victim)
 	return 0;
 }
 
-static void attach_and_use(struct env *env, struct simdisk *disk, unsigned int use)
+static int attach(struct volume_run *run, unsigned int use, struct fs_attach_params *p,
+		  struct fs **fs)
 {
-	struct fs_attach_params p = { .env = env, .pid = 2, .pid_start = 2, .host_name = "fuzz",
-				      .own_slot_is_dead = true, .kill = kill_holder };
 	char why[400];
-	struct fs *fs;
 	int err;
 
-	p.dev = simdisk_open(disk, env);
-	p.hb_dev = simdisk_open(disk, env);
-	memcpy(p.host_id, volume_host_id, 16);
-	memcpy(p.boot_id, volume_boot_id, 16);
-	p.flags = use == USE_RESCUE ? FS_RESCUE : use == USE_READ ? FS_READ_ONLY : 0;
+	*p = (struct fs_attach_params){ .env = run->env, .pid = 2, .pid_start = 2,
+					.host_name = "fuzz", .own_slot_is_dead = true,
+					.kill = kill_holder };
+	p->dev = simdisk_open(run->disk, run->env);
+	p->hb_dev = simdisk_open(run->disk, run->env);
+	memcpy(p->host_id, volume_host_id, 16);
+	memcpy(p->boot_id, volume_boot_id, 16);
+	p->flags = use == USE_RESCUE ? FS_RESCUE : use == USE_READ ? FS_READ_ONLY : 0;
 	if (use == USE_OTHER)
-		p.host_id[0] = 'O';
-	err = fs_attach(&p, &fs, why, sizeof(why));
+		p->host_id[0] = 'O';
+	err = fs_attach(p, fs, why, sizeof(why));
 	sane(err);
 	FUZZ_CHECK(!err || why[0]);
-	if (!err) {
+	if (err && getenv("FUZZ_SHOW"))
+		fprintf(stderr, "attach: %s\n", why);
+	return err;
+}
+
+static void leave(struct fs_attach_params *p)
+{
+	blkdev_close(p->hb_dev);
+	blkdev_close(p->dev);
+}
+
+static void attach_and_use(struct volume_run *run, unsigned int use)
+{
+	struct fs_attach_params p;
+	struct fs *fs;
+
+	if (!attach(run, use, &p, &fs)) {
 		if (use == USE_OTHER)	/* until the dead one is recovered, if it can be */
-			env_sleep_until(env, env_now_ns(env) + 10 * NSEC_PER_SEC);
-		use_attached(fs, use == USE_CHANGE || use == USE_OTHER);
+			env_sleep_until(run->env, env_now_ns(run->env) + 10 * NSEC_PER_SEC);
+		use_attached(run, fs, use == USE_CHANGE || use == USE_OTHER);
 		sane(fs_detach(fs));
 	}
-	blkdev_close(p.hb_dev);
-	blkdev_close(p.dev);
+	leave(&p);
 }
 
 static void finding(void *arg, const struct check_finding *f)
@@ -248,54 +337,95 @@ static int look_at_image(void *arg, uint64_t addr, const void *block)
 	return 0;
 }
 
-static void check_and_replay(struct env *env, struct simdisk *disk, const struct super *s,
-			     unsigned int uses)
+static void check_and_replay(struct volume_run *run)
 {
-	struct blkdev *dev = simdisk_open(disk, env);
-	struct check_params p = { .env = env, .dev = dev, .report = finding };
+	struct blkdev *dev = simdisk_open(run->disk, run->env);
+	struct check_params p = { .env = run->env, .dev = dev, .report = finding };
+	const struct super *s = &run->v->super;
 	struct check_result r;
 	unsigned int transactions;
 	uint64_t sum = 0;
 	char why[400];
 
-	if (uses & USE_CHECK)
+	if (run->uses & USE_CHECK)
 		sane(check_volume(&p, &r, why, sizeof(why)));
-	for (uint32_t i = 0; i < s->slot_count && uses & USE_REPLAY; i++) {
-		sane(journal_scan(env, dev, s, i, look_at_image, &sum, &transactions, why,
+	for (uint32_t i = 0; i < s->slot_count && run->uses & USE_REPLAY; i++) {
+		sane(journal_scan(run->env, dev, s, i, look_at_image, &sum, &transactions, why,
 				  sizeof(why)));
-		sane(journal_replay(env, dev, s, i, &transactions));
+		sane(journal_replay(run->env, dev, s, i, &transactions));
 	}
-	if (uses & USE_REPLAY && uses & USE_CHECK)
+	if (run->uses & USE_REPLAY && run->uses & USE_CHECK)
 		sane(check_volume(&p, &r, why, sizeof(why)));
 	blkdev_close(dev);
 }
 
-/* Whatever was done to it: if there is a superblock, one run makes it clean. */
-static void repair(struct env *env, struct simdisk *disk)
+/* Return: whether it is clean, but for a mark of a repair that the damage left behind. */
+static bool is_clean(struct volume_run *run, bool *marked)
 {
-	struct blkdev *dev = simdisk_open(disk, env);
-	struct check_params p = { .env = env, .dev = dev, .report = finding,
-				  .repair = CHECK_REPAIR_LOSS, .own_slot = SLOT_NONE };
+	struct blkdev *dev = simdisk_open(run->disk, run->env);
+	struct check_params p = { .env = run->env, .dev = dev, .report = finding };
 	struct check_result r;
 	char why[400];
-	int err = check_volume(&p, &r, why, sizeof(why));
 
-	sane(err);
-	if (!err) {
-		FUZZ_CHECK(!r.errors);
-		p.repair = CHECK_REPAIR_NONE;
-		FUZZ_CHECK(!check_volume(&p, &r, why, sizeof(why)));
-		FUZZ_CHECK(!(r.super.incompat & INCOMPAT_REPAIR) ? !r.errors : r.errors == 1);
-	}
+	FUZZ_CHECK(!check_volume(&p, &r, why, sizeof(why)));
 	blkdev_close(dev);
+	*marked = r.super.incompat & INCOMPAT_REPAIR;
+	return *marked ? r.errors == 1 : !r.errors;
 }
 
-void volume_use(struct env *env, struct simdisk *disk, const struct super *s, unsigned int uses)
+/*
+ * Whatever was done to it: if there is a superblock, one run makes it clean.
+ * Return: whether there was, and hosts may use it again.
+ */
+static bool repair(struct volume_run *run)
 {
-	if (uses & USE_REPAIR)
-		repair(env, disk);
-	check_and_replay(env, disk, s, uses);
+	struct blkdev *dev = simdisk_open(run->disk, run->env);
+	struct check_params p = { .env = run->env, .dev = dev, .report = finding,
+				  .repair = CHECK_REPAIR_LOSS, .own_slot = SLOT_NONE };
+	struct check_result r;
+	bool marked = true;
+	char why[400];
+	int err;
+
+	run->repairing = true;
+	err = check_volume(&p, &r, why, sizeof(why));
+	run->repairing = false;
+	sane(err);
+	blkdev_close(dev);
+	if (!err) {
+		FUZZ_CHECK(!r.errors);
+		FUZZ_CHECK(is_clean(run, &marked));
+	}
+	return !err && !marked;
+}
+
+/* A host gets on, finds what is to be there, changes everything, and leaves it clean. */
+static void use_repaired(struct volume_run *run)
+{
+	struct fs_attach_params p;
+	struct fs *fs;
+	bool marked;
+	int err = attach(run, USE_CHANGE, &p, &fs);
+
+	FUZZ_CHECK(!err || run->may_refuse);
+	if (!err) {
+		if (run->intact)
+			find_intact(run, fs);
+		use_attached(run, fs, true);
+		FUZZ_CHECK(fs_detach(fs) == 0 || run->may_refuse);
+	}
+	leave(&p);
+	FUZZ_CHECK(is_clean(run, &marked));
+}
+
+void volume_use(struct volume_run *run)
+{
+	if (run->uses & USE_REPAIR)
+		repair(run);
+	check_and_replay(run);
 	for (unsigned int use = USE_RESCUE; use <= USE_OTHER; use <<= 1)
-		if (uses & use)
-			attach_and_use(env, disk, use);
+		if (run->uses & use)
+			attach_and_use(run, use);
+	if (run->uses & USE_IMAGES && repair(run))
+		use_repaired(run);
 }
