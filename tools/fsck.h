@@ -10,7 +10,7 @@
 
 /* Bits of fsck(8). */
 enum { EXIT_CLEAN = 0, EXIT_CORRECTED = 1, EXIT_ERRORS_LEFT = 4, EXIT_OPERATIONAL = 8,
-       EXIT_USAGE = 16 };
+       EXIT_USAGE = 16, EXIT_CANCELLED = 32 };
 
 /* What to do about findings. */
 enum fsck_mode { FSCK_CHECK, FSCK_ASK, FSCK_SAFE, FSCK_ALL };
@@ -30,6 +30,9 @@ struct fsck {
 	uint64_t listed;
 	json_t	*findings, *repairs;
 	bool	progress_shown;
+	int	progress_fd;		/* lines for fsck(8) go there, if positive */
+	const char *phase;		/* the last one that was shown … */
+	unsigned int pass;		/* … and its number */
 	uint64_t patience_until;	/* no progress before, unless it is asked for */
 };
 

@@ -2,12 +2,17 @@
 /* fsck.lunfs: verifies a volume, and repairs it.  docs/man/fsck.lunfs.8. */
 #include "tools/fsck.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "base/program.h"
+#include "base/text.h"
 #include "tools/volume_open.h"
 
 static const char usage[] =
@@ -23,12 +28,12 @@ static const char help[] =
 "  (none of these)  ask for each finding at a terminal; elsewhere as -n\n"
 "  -f, --force      accepted: every check is a full one\n"
 "  -v, --verbose    every finding, and totals\n"
-"  -C[FD]           show progress on standard error\n"
+"  -C[FD]           show progress: a bar, or lines on file descriptor FD\n"
 "      --undo FILE  keep what is overwritten in the new file FILE\n"
 "      --undo-apply FILE  take back the repairs that FILE was written by\n"
 "      --json       print the result as JSON\n"
 "Exit status: 0 clean, 1 errors were repaired, 4 errors left, 8 it could not be done,\n"
-"16 wrong usage; or their sum.\n";
+"16 wrong usage, 32 cancelled by a signal; or their sum.\n";
 
 enum { OPT_JSON = 256, OPT_HELP, OPT_VERSION, OPT_UNDO, OPT_UNDO_APPLY };
 
@@ -54,6 +59,26 @@ static bool set_mode(struct fsck *f, enum fsck_mode mode, bool *chosen)
 	}
 	f->mode = mode;
 	*chosen = true;
+	return true;
+}
+
+/* As e2fsck(8) has it: nothing or 0 is a bar for people, N lines for a program. */
+static bool set_progress(struct fsck *f, const char *fd)
+{
+	char *end;
+	long n = 0;
+
+	f->progress = true;
+	if (!fd)
+		return true;
+	errno = 0;
+	n = strtol(fd, &end, 10);
+	if (errno || *end || end == fd || n < 0 || n > INT_MAX ||
+	    (n && fcntl((int)n, F_GETFD) < 0)) {
+		fsck_complain(f, "-C%s: no open file descriptor", fd);
+		return false;
+	}
+	f->progress_fd = (int)n;
 	return true;
 }
 
@@ -96,7 +121,7 @@ static int parse_options(struct fsck *f, int argc, char **argv)
 			f->verbose = true;
 			break;
 		case 'C':
-			f->progress = true;
+			good = set_progress(f, optarg);
 			break;
 		case OPT_JSON:
 			f->json = true;
@@ -255,12 +280,39 @@ static int take_back(struct fsck *f, char *why, size_t why_size)
 	return err;
 }
 
+/* A program that asked for JSON gets JSON. */
+static void print_error(const struct fsck *f, const char *why)
+{
+	char text[400];
+	json_t *root = json_pack("{ss s{ss}}", "device", f->path, "error", "message",
+				 text_printable(why, strlen(why), text, sizeof(text)));
+
+	json_dumpf(root, stdout, JSON_INDENT(2));
+	putchar('\n');
+	json_decref(root);
+}
+
 static int failed(struct fsck *f, int err, const char *why)
 {
-	fsck_complain(f, "%s", why[0] ? why : strerror(-err));
+	why = why[0] ? why : strerror(-err);
+	fsck_complain(f, "%s", why);
+	if (f->json)
+		print_error(f, why);
 	json_decref(f->findings);
 	json_decref(f->repairs);
 	return EXIT_OPERATIONAL;
+}
+
+/* Nothing is tidied up: a repair that is killed is run again (R7), a check holds nothing. */
+static void cancelled(int sig)
+{
+	static const char text[] = "\nfsck.lunfs: cancelled; a repair that had begun is to be run "
+				   "again\n";
+
+	(void)sig;
+	if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0)
+		_exit(EXIT_CANCELLED | EXIT_OPERATIONAL);
+	_exit(EXIT_CANCELLED);
 }
 
 int main(int argc, char **argv)
@@ -274,6 +326,8 @@ int main(int argc, char **argv)
 	done = parse_options(&f, argc, argv);
 	if (done)
 		return done - 1;
+	signal(SIGINT, cancelled);
+	signal(SIGTERM, cancelled);
 	env_posix_log_level(f.verbose ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING);
 	f.patience_until = env_now_ns(env_posix()) + NSEC_PER_SEC;
 	if (f.json) {

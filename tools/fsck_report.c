@@ -81,10 +81,25 @@ void fsck_report(void *arg, const struct check_finding *found)
 		      check_code_info(found->code)->severity == CHECK_NOTE ? "note: " : "", found);
 }
 
+/* Lines as e2fsck(8) writes them, for fsck(8) and others to draw bars from. */
+static void progress_line(struct fsck *f, const char *phase, uint64_t done, uint64_t total)
+{
+	if (f->phase != phase)
+		f->pass++;
+	f->phase = phase;
+	if (dprintf(f->progress_fd, "%u %llu %llu %s\n", f->pass, (unsigned long long)done,
+		    (unsigned long long)total, f->path) < 0)
+		f->progress_fd = 0;	/* nobody listens any more */
+}
+
 void fsck_progress(void *arg, const char *phase, uint64_t done, uint64_t total)
 {
 	struct fsck *f = arg;
 
+	if (f->progress_fd > 0) {
+		progress_line(f, phase, done, total);
+		return;
+	}
 	/* At a terminal as soon as somebody might wonder. */
 	if (!f->progress && (!isatty(STDERR_FILENO) || env_now_ns(env_posix()) < f->patience_until))
 		return;

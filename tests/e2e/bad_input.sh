@@ -33,6 +33,8 @@ for p in mkfs.lunfs lunfs lunfsd mount.lunfs; do
 	refused 2 "usage|help|unknown|unrecognized|invalid" "$bin/$p" --no-such-option
 done
 refused 16 "usage|help|unknown|unrecognized|invalid" "$bin/fsck.lunfs" --no-such-option
+refused 16 "no open file descriptor" "$bin/fsck.lunfs" -C77 -n "$work/nothing"
+refused 16 "no open file descriptor" "$bin/fsck.lunfs" -Cx -n "$work/nothing"
 for p in mkfs.lunfs fsck.lunfs lunfs lunfsd mount.lunfs; do
 	"$bin/$p" --version | grep -q '[0-9]\.[0-9]' || fail "$p --version"
 	"$bin/$p" --help | grep -qi usage || fail "$p --help"
@@ -47,6 +49,8 @@ refused 2 'unknown command "nope"' "$bin/lunfs" nope
 story "what is no LunFS volume is not mounted and not checked"
 mount_refused "no lunfs|not a lunfs"
 refused 8 "no lunfs|not a lunfs" "$bin/fsck.lunfs" -n "$lun"
+"$bin/fsck.lunfs" --json -n "$lun" 2>/dev/null | jq -e .error.message >/dev/null ||
+	fail "fsck.lunfs --json is no JSON when it fails"
 
 story "mkfs says what a device holds and leaves it alone"
 mkfs.ext4 -q "$lun"

@@ -51,11 +51,26 @@ same_dump() {
 }
 refused() { ! "$@"; }
 
+# Lines of pass, done, total and device, as e2fsck -C writes them.
+shows_progress() {
+	build/bin/fsck.lunfs -n -C5 "$1" 5>"$work/progress" || return 1
+	! grep -qvE "^[0-9]+ [0-9]+ [0-9]+ $1\$" "$work/progress" &&
+		grep -qE "^4 ([0-9]+) \\1 " "$work/progress"
+}
+
+# It looks for heartbeats of the one that was killed for some seconds.
+is_cancelled() {
+	timeout --preserve-status -s TERM 0.3 build/bin/fsck.lunfs -n "$1"
+	[ $? -eq 32 ]
+}
+
 for packed in tests/golden/v*.img.xz; do
 	name=$(basename "$packed" .img.xz)
 	python3 -c 'import lzma, shutil, sys
 shutil.copyfileobj(lzma.open(sys.argv[1]), open(sys.argv[2], "wb"))' "$packed" "$work/$name.img"
 	claim "$name is clean" build/bin/fsck.lunfs -n "$work/$name.img"
+	claim "$name: progress on a descriptor" shows_progress "$work/$name.img"
+	claim "$name: a check can be cancelled" is_cancelled "$work/$name.img"
 	claim "$name reads as it did" same_list "$work/$name.img" "tests/golden/$name.list"
 	claim "$name is dumped and restored" same_dump "$name"
 	claim "$name: no dump is written over anything" refused build/bin/lunfs debug \
