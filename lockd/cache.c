@@ -292,8 +292,7 @@ static void seek_took(struct lockd *ld, struct seek *sk, enum lock_mode mode,
 		lock->wanted = 0;
 	}
 	lock->mode = mode;
-	lock->sequence = r->rec.sequence;
-	lock->since = r->rec.since;
+	lock_note_record(lock, r);
 	lock->recorded = *user;
 	lock->unclear = false;
 	sk->acquired = true;
@@ -318,6 +317,7 @@ static int seek_once(struct lockd *ld, struct seek *sk)
 	list_del(&lock->lru);
 	if ((sk->flags & LOCK_OPEN) || lock_is_open(lock))
 		user = lock->user;
+	record_recall(ld, lock, true, &r);
 	env_mutex_unlock(ld->p.env, &ld->mutex);
 	err = record_take(ld, lock->addr, needed, &user, &r, &found, &b, &unclear);
 	env_mutex_lock(ld->p.env, &ld->mutex);

@@ -117,27 +117,9 @@ static uint64_t next_wake(const struct lockd *ld)
 
 /* ---- releasing ---- */
 
-/* What we know of the record: a lock held exclusively was last written by us. */
-static void record_recall(struct lockd *ld, const struct lock *lock, struct record *r)
-{
-	memset(r, 0, sizeof(*r));
-	r->rec.owner = SLOT_NONE;
-	if (lock->mode != LOCK_EXCLUSIVE || !lock->sequence)
-		return;
-	r->rec.sequence = lock->sequence;
-	r->rec.mode = LOCK_EXCLUSIVE;
-	r->rec.owner = ld->cache.slot;
-	r->rec.owner_generation = ld->cache.generation;
-	r->rec.since = lock->since;
-	r->rec.pid = lock->recorded.pid;
-	memcpy(r->rec.comm, lock->recorded.comm, sizeof(r->rec.comm));
-	lockrec_encode(&r->rec, ld->p.volume, lock->addr, r->image, sizeof(r->image));
-}
-
 static void lock_written(struct lock *lock, const struct record *r, const struct lock_user *user)
 {
-	lock->sequence = r->rec.sequence;
-	lock->since = r->rec.since;
+	lock_note_record(lock, r);
 	lock->recorded = *user;
 	lock->unclear = false;
 }
@@ -185,7 +167,7 @@ static void drop_write(struct lockd *ld, struct lock *lock)
 	struct record r;
 	int err;
 
-	record_recall(ld, lock, &r);
+	record_recall(ld, lock, false, &r);
 	err = record_change(ld, lock->addr, lock->target, NULL, &r, &unclear);
 	env_mutex_lock(ld->p.env, &ld->mutex);
 	if (err)
@@ -253,7 +235,7 @@ static void drop_name_user(struct lockd *ld, struct lock *lock)
 	list_del(&lock->lru);
 	lock->state = LOCK_ACQUIRING;
 	lock->target = lock->mode;
-	record_recall(ld, lock, &r);
+	record_recall(ld, lock, false, &r);
 	env_mutex_unlock(ld->p.env, &ld->mutex);
 	err = record_change(ld, lock->addr, lock->mode, &user, &r, &unclear);
 	env_mutex_lock(ld->p.env, &ld->mutex);

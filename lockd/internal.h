@@ -272,10 +272,21 @@ struct lock_claim record_claim(const struct lockrec *r);
 /** record_names_us() - whether our slot and generation hold it, in whatever mode. */
 bool record_names_us(const struct lockd *ld, const struct lockrec *r);
 
+/** lock_note_record() - @r is on disk now, and names us: what to remember of it.  mutex held. */
+void lock_note_record(struct lock *lock, const struct record *r);
+
+/**
+ * record_recall() - the record of @lock as we wrote it last, or nothing: sequence 0.  mutex held.
+ * @shared: also one that we shared with nobody; others may have come since.
+ */
+void record_recall(struct lockd *ld, const struct lock *lock, bool shared, struct record *r);
+
 /**
  * record_take() - one read and one compare-and-write: "Acquire" in LOCKING.md, without waiting.
  * @user:    goes into the record.
- * @r:       on success the record as it is now; on an unclear failure as it was read.
+ * @r:       in: record_recall(): what is known saves the read, and if it is out of date the write
+ *           miscompares and it is read after all; out: on success the record as it is now; on an
+ *           unclear failure as it was read.
  * @found:   on success what was read.
  * @b:       on -EBUSY, who holds it.
  * @unclear: whether one of the compare-and-writes may still be under way or have succeeded.

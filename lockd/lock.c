@@ -232,6 +232,38 @@ static bool attempts_go_on(struct attempts *a, const struct lockrec *expected, i
 	return (err == -EILSEQ || err == -EAGAIN) && ++a->rounds < ROUNDS_MAX;
 }
 
+void lock_note_record(struct lock *lock, const struct record *r)
+{
+	unsigned int sharers = 0;
+
+	for (uint32_t i = 0; i < SLOT_COUNT_MAX; i++)
+		sharers += r->rec.sharers[i] != 0;
+	lock->sequence = r->rec.sequence;
+	lock->since = r->rec.since;
+	lock->alone = sharers <= 1;
+}
+
+void record_recall(struct lockd *ld, const struct lock *lock, bool shared, struct record *r)
+{
+	memset(r, 0, sizeof(*r));
+	r->rec.owner = SLOT_NONE;
+	if (!lock->sequence || lock->unclear ||
+	    (lock->mode != LOCK_EXCLUSIVE && !(shared && lock->mode == LOCK_SHARED && lock->alone)))
+		return;
+	r->rec.sequence = lock->sequence;
+	r->rec.mode = lock->mode;
+	if (lock->mode == LOCK_EXCLUSIVE) {
+		r->rec.owner = ld->cache.slot;
+		r->rec.owner_generation = ld->cache.generation;
+	} else {
+		r->rec.sharers[ld->cache.slot] = ld->cache.generation;
+	}
+	r->rec.since = lock->since;
+	r->rec.pid = lock->recorded.pid;
+	memcpy(r->rec.comm, lock->recorded.comm, sizeof(r->rec.comm));
+	lockrec_encode(&r->rec, ld->p.volume, lock->addr, r->image, sizeof(r->image));
+}
+
 struct lock_claim record_claim(const struct lockrec *r)
 {
 	return (struct lock_claim){ .mode = r->mode, .owner = r->owner,
@@ -242,17 +274,21 @@ int record_take(struct lockd *ld, uint64_t addr, enum lock_mode mode,
 		const struct lock_user *user, struct record *r, struct lock_claim *found,
 		struct blocker *b, bool *unclear)
 {
+	bool known = r->rec.sequence != 0, ours = false;
 	struct attempts a = { 0 };
-	bool ours = false;
 	struct record now;
 	struct lockrec next;
 	int err;
 
 	do {
-		err = record_read(ld, addr, &now);
-		if (err)
-			break;
-		*r = now;
+		/* What is remembered is as good as a read that long ago: the write compares all of it. */
+		if (!known) {
+			err = record_read(ld, addr, &now);
+			if (err)
+				break;
+			*r = now;
+		}
+		known = false;
 		ours = record_names_us(ld, &r->rec);
 		attempts_saw(&a, &r->rec);
 		err = record_blocked(ld, r, mode, b);

@@ -59,6 +59,7 @@ struct lock {
 	enum lock_mode target;		/* what a change under way makes of it */
 	uint64_t sequence;		/* the record's, as last written by us; 0: not known */
 	uint64_t since;			/* the record's */
+	bool	alone;			/* nobody shared it then */
 	struct lock_user recorded;	/* in the record */
 	struct lock_user user;		/* the latest lock_set_user() */
 	uint64_t forgotten_sequence;	/* record's sequence when we released; R4's exception */

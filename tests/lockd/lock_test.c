@@ -317,7 +317,10 @@ static void unclear_upgrade_body(struct host *h)
 	int err;
 
 	CU_ASSERT_EQUAL(host_op(h, 0, LOCK_SHARED, 0), 0);
-	unclear_inject(h);
+	/* No read comes before it. */
+	if (unclear_now->reads_fail)
+		world_inject(h->w, h, SIMDISK_FAIL, 1u << BLK_READ, 0, 3);
+	world_inject(h->w, h, unclear_now->fault, 1u << BLK_CAW, 0, unclear_now->count);
 	err = host_op(h, 0, LOCK_EXCLUSIVE, 0);
 	CU_ASSERT_EQUAL(err == 0, !unclear_now->reads_fail);
 	h->w->stage = 1;
@@ -400,7 +403,51 @@ static void unclear_downgrade_reaches_the_waiter(void)
 	unclear_run(unclear_release_body, unclear_downgrade_other_body);
 }
 
+/* ---- upgrades ---- */
+
+static void upgrade_body(struct host *h)
+{
+	uint64_t reads, caws;
+
+	/* Free, then shared by nobody else: what is on disk is known. */
+	CU_ASSERT_EQUAL(host_op(h, 0, LOCK_SHARED, 0), 0);
+	reads = h->lock_reads;
+	caws = h->lock_caws;
+	CU_ASSERT_EQUAL(host_op(h, 0, LOCK_EXCLUSIVE, 0), 0);
+	CU_ASSERT_EQUAL(h->lock_reads, reads);
+	CU_ASSERT_EQUAL(h->lock_caws, caws + 1);
+	/* Another one has come to share it, and we were not told. */
+	CU_ASSERT_EQUAL(host_op(h, 1, LOCK_SHARED, 0), 0);
+	h->w->stage = 1;
+	world_await(h, 2);
+	CU_ASSERT_EQUAL(host_get(h, 1, LOCK_EXCLUSIVE, LOCK_TRY, NULL), -EAGAIN);
+	CU_ASSERT_EQUAL(lock_held(h->ld, &h->locks[1]), LOCK_SHARED);
+	h->w->stage = 3;
+	CU_ASSERT_EQUAL(host_op(h, 1, LOCK_EXCLUSIVE, 0), 0);
+	world_await(h, 4);
+}
+
+static void upgrade_other_body(struct host *h)
+{
+	world_await(h, 1);
+	CU_ASSERT_EQUAL(host_get(h, 1, LOCK_SHARED, 0, NULL), 0);
+	h->w->stage = 2;
+	world_await(h, 3);
+	host_sleep(h, 2 * BEAT);
+	host_put(h, 1, LOCK_SHARED, 0);
+	/* Shared with a record that others wrote to, too: looked at before it is upgraded. */
+	CU_ASSERT_EQUAL(host_op(h, 1, LOCK_EXCLUSIVE, 10 * MSEC), 0);
+	h->w->stage = 4;
+}
+
+/* What we wrote last saves the read, and is never believed over what others wrote since (R1). */
+static void an_upgrade_of_what_is_ours_alone_takes_one_command(void)
+{
+	run_two(1701, upgrade_body, upgrade_other_body);
+}
+
 /* ---- every device command fails once ---- */
+
 
 static uint64_t fail_skip;
 static enum simdisk_fault fail_fault;
@@ -550,6 +597,7 @@ UNIT_MAIN("lock records",
 	  UNIT_TEST(late_release_does_not_undo_a_later_acquire),
 	  UNIT_TEST(unclear_upgrade_keeps_at_least_what_there_was),
 	  UNIT_TEST(unclear_downgrade_reaches_the_waiter),
+	  UNIT_TEST(an_upgrade_of_what_is_ours_alone_takes_one_command),
 	  UNIT_TEST(any_command_may_fail_once),
 	  UNIT_TEST(nothing_is_held_twice_in_a_storm),
 	  UNIT_TEST(storm_outlives_hosts));
