@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fs/check_online.h"
+#include "fs/image.h"
 
 #include "tests/fs/attached.h"
 #include "tests/fs/wrecks.h"
@@ -157,7 +158,7 @@ static void step(struct load *l)
 	/* Long names: directories get blocks, and give them back. */
 	snprintf(name, sizeof(name), "name-%015u", choose(l, 60));
 	snprintf(to, sizeof(to), "name-%015u", choose(l, 60));
-	switch (choose(l, 8)) {
+	switch (choose(l, 9)) {
 	case 0: case 1: case 2:
 		fs_create(fs, dir.id, name, S_IFREG | 0600, 0, &cluster_cred, &attr);
 		break;
@@ -170,6 +171,9 @@ static void step(struct load *l)
 	case 5:
 		if (!fs_lookup(fs, dir.id, name, &attr))
 			fs_link(fs, attr.id, other.id, to, &attr);
+		break;
+	case 6:
+		fs_snapshot(fs, dir.id, name, to, NULL, &attr);
 		break;
 	default:
 		if (!fs_lookup(fs, dir.id, name, &attr) && S_ISREG(attr.mode))
