@@ -518,8 +518,9 @@ static void send_all(struct disk *d, struct blk_io *io)
 		send_read(d, io);
 	else
 		send_write(d, io);
+	/* Zeros that no device was asked for: it would have said so if they may be another host's by now. */
 	if (--q->pending == 0)
-		disk_finish(d, io, q->err);
+		disk_finish(d, io, !q->err && fs_is_lost(d->fs) ? -ESTALE : q->err);
 }
 
 static void start_pieces(struct disk *d, struct blk_io *io)
