@@ -369,6 +369,31 @@ static void fix_header_anew(struct check *c, uint32_t ag, struct ag_disk *d,
 	fix_seal(c, d, e);
 }
 
+/*
+ * Whether a group can have had @blocks before the volume grew: nothing behind them was free then, and
+ * no bitmap block behind the one of the end initialised.
+ */
+static bool was_short(struct check *c, uint32_t ag, const struct ag_disk *d, uint32_t blocks)
+{
+	uint32_t index = blocks / BITMAP_BITS;
+	uint64_t addr = super_ag_addr(c->s, ag) + (uint64_t)(AG_BITMAP_BLOCK + index) * BLOCK_SIZE;
+	struct meta_expect e = { META_BITMAP, c->s->volume, addr, ag, 0 };
+	const struct bitmap_disk *b = (const void *)c->levels[1];
+
+	if (blocks < super_ag_meta(c->s) + 1 * MIB / BLOCK_SIZE)
+		return false;
+	for (uint32_t i = index + 1; i < super_ag_bitmaps(c->s); i++)
+		if (d->bitmap_ready[i / 8] & 1u << i % 8)
+			return false;
+	if (!(d->bitmap_ready[index / 8] & 1u << index % 8) ||
+	    chk_read(c, addr, c->levels[1], 1) || meta_verify(b, &e, NULL, 0))
+		return true;
+	for (uint32_t i = blocks % BITMAP_BITS; i < BITMAP_BITS; i++)
+		if (!(b->bits[i / 8] & 1u << i % 8))
+			return false;
+	return true;
+}
+
 static void check_header(struct check *c, uint32_t ag, struct ag_disk *d,
 			 const struct meta_expect *e)
 {
@@ -376,7 +401,7 @@ static void check_header(struct check *c, uint32_t ag, struct ag_disk *d,
 	uint32_t count = super_ag_bitmaps(c->s);
 	bool fix = false;
 
-	if (found > blocks || found <= super_ag_meta(c->s)) {
+	if (found > blocks || (found < blocks && !was_short(c, ag, d, found))) {
 		fix |= chk_report(c, CHECK_AG_INVALID, e->addr,
 				  "group %u: blocks: expected %u, found %u", ag, blocks, found);
 	} else {
