@@ -26,6 +26,8 @@ struct fsck {
 
 	bool	repairing;		/* the volume is claimed, findings are repaired */
 	bool	yes_to_all, asked;
+	unsigned int replayed;		/* transactions, on a volume that is clean but for that */
+	char	*not_replayed;		/* why not */
 	uint64_t seen[CHECK_CODE_COUNT];
 	uint64_t listed;
 	json_t	*findings, *repairs;

@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/program.h"
@@ -230,6 +231,32 @@ static bool wants_repair(const struct fsck *f, const struct check_result *r)
 	return r->errors > 0;
 }
 
+/* What dead hosts' journals hold goes home, as e2fsck does it; nothing else is wrong. */
+static bool wants_replay(const struct fsck *f, const struct check_result *r)
+{
+	return (f->mode == FSCK_SAFE || f->mode == FSCK_ALL) && !r->errors && r->transactions &&
+	       !r->hosts_live;
+}
+
+/* Who cannot have the volume for that leaves it to the next host: it is clean all the same. */
+static int replay(struct fsck *f, struct check_result *r, char *why, size_t why_size)
+{
+	unsigned int transactions = r->transactions;
+	struct fsck_claim fc;
+	int err = fsck_claim_take(f->path, &fc, why, why_size), released;
+
+	if (err) {
+		f->not_replayed = strdup(why[0] ? why : strerror(-err));
+		return f->not_replayed ? 0 : -ENOMEM;
+	}
+	err = repair_claimed(f, &fc, r, why, why_size);
+	released = fsck_claim_release(&fc, !err);
+	if (err || released)
+		return err ? err : released;
+	f->replayed = transactions - r->transactions;
+	return 0;
+}
+
 /* The file is read, and refused, before anything is claimed. */
 static int open_undo(struct fsck *f, struct super *s, struct undo_reader **out, char *why,
 		     size_t why_size)
@@ -341,7 +368,11 @@ int main(int argc, char **argv)
 	err = look(&f, &r, why, sizeof(why));
 	if (!err && wants_repair(&f, &r))
 		err = repair(&f, &r, why, sizeof(why));
+	else if (!err && wants_replay(&f, &r))
+		err = replay(&f, &r, why, sizeof(why));
 	if (err)
 		return failed(&f, err, why);
-	return fsck_print(&f, &r);
+	err = fsck_print(&f, &r);
+	free(f.not_replayed);
+	return err;
 }

@@ -137,7 +137,7 @@ static void print_left_out(const struct fsck *f)
 			       (unsigned long long)(f->seen[i] - SHOWN_MAX));
 }
 
-static void print_hosts(const struct check_result *r)
+static void print_hosts(const struct fsck *f, const struct check_result *r)
 {
 	if (r->hosts_live)
 		printf("%u hosts are using the volume%s\n", r->hosts_live, r->quiet ?
@@ -147,6 +147,11 @@ static void print_hosts(const struct check_result *r)
 	if (r->hosts_silent)
 		printf("%u slots belong to hosts that are silent; the next host that attaches "
 		       "recovers them\n", r->hosts_silent);
+	if (f->replayed)
+		printf("%u transactions of crashed hosts were replayed\n", f->replayed);
+	if (f->not_replayed)
+		printf("not replayed, left to the next host that attaches: %s\n",
+		       f->not_replayed);
 	if (r->transactions && !r->hosts_live)
 		printf("%u transactions are not yet at home: the state is that after their "
 		       "replay\n", r->transactions);
@@ -157,7 +162,7 @@ static void print_text(const struct fsck *f, const struct check_result *r)
 	char label[LABEL_MAX + 1], a[24], b[24];
 
 	print_left_out(f);
-	print_hosts(r);
+	print_hosts(f, r);
 	if (f->verbose)
 		printf("%s: %llu directories, %llu files, %llu others, %llu orphans, %s of %s "
 		       "used\n", f->path, (unsigned long long)r->directories,
@@ -183,13 +188,13 @@ static int print_json(struct fsck *f, const struct check_result *r)
 	int bad;
 
 	text_printable(r->super.label, LABEL_MAX, label, sizeof(label));
-	root = json_pack("{ss ss* ss sb sI sI sI si si si sb sI sI sI sI sI sI sI so so}",
+	root = json_pack("{ss ss* ss sb sI sI sI si si si si sb sI sI sI sI sI sI sI so so}",
 			 "device", f->path, "label", label, "uuid",
 			 text_format_uuid(r->super.volume_id, uuid), "clean", r->errors == 0,
 			 "errors", (json_int_t)r->errors, "notes", (json_int_t)r->notes,
 			 "repaired", (json_int_t)r->repaired,
 			 "hosts_live", (int)r->hosts_live, "hosts_silent", (int)r->hosts_silent,
-			 "transactions", (int)r->transactions, "quiet", r->quiet,
+			 "transactions", (int)r->transactions, "replayed", (int)f->replayed, "quiet", r->quiet,
 			 "directories", (json_int_t)r->directories,
 			 "files", (json_int_t)r->files, "others", (json_int_t)r->others,
 			 "orphans", (json_int_t)r->orphans,

@@ -77,7 +77,8 @@ void chk_progress(struct check *c, const char *phase, uint64_t done, uint64_t to
 		c->p->progress(c->p->arg, phase, done, total);
 }
 
-void chk_replayed(struct check *c, uint64_t addr, void *buf, uint32_t blocks)
+/* @blocks blocks that were read from @addr become what replay makes of them. */
+static void replayed(struct check *c, uint64_t addr, void *buf, uint32_t blocks)
 {
 	for (uint32_t i = 0; i < blocks && c->images.count; i++) {
 		struct table_node *n = table_find(&c->images, addr + (uint64_t)i * BLOCK_SIZE);
@@ -88,10 +89,17 @@ void chk_replayed(struct check *c, uint64_t addr, void *buf, uint32_t blocks)
 	}
 }
 
-int chk_read(struct check *c, uint64_t addr, void *buf, uint32_t blocks)
+static int read_at(struct check *c, uint64_t addr, void *buf, uint32_t blocks, uint8_t **data)
 {
-	int err = c->online ? online_may_read(c, addr, blocks) : 0;
+	int err = chk_ahead_get(c, addr, blocks, data);
 
+	if (!err) {
+		replayed(c, addr, *data, blocks);
+		return 0;
+	}
+	if (err == -EIO)
+		return err;
+	err = c->online ? online_may_read(c, addr, blocks) : 0;
 	if (err)
 		return err;
 	err = blkdev_read(c->dev, addr, buf, (size_t)blocks * BLOCK_SIZE);
@@ -100,10 +108,28 @@ int chk_read(struct check *c, uint64_t addr, void *buf, uint32_t blocks)
 			   strerror(-err));
 		return err;
 	}
-	chk_replayed(c, addr, buf, blocks);
+	replayed(c, addr, buf, blocks);
 	if (c->online)
 		online_has_read(c, addr, buf, blocks);
+	*data = buf;
 	return 0;
+}
+
+uint8_t *chk_at(struct check *c, uint64_t addr, void *buf, uint32_t blocks)
+{
+	uint8_t *data;
+
+	return read_at(c, addr, buf, blocks, &data) ? NULL : data;
+}
+
+int chk_read(struct check *c, uint64_t addr, void *buf, uint32_t blocks)
+{
+	uint8_t *data;
+	int err = read_at(c, addr, buf, blocks, &data);
+
+	if (!err && data != buf)
+		memcpy(buf, data, (size_t)blocks * BLOCK_SIZE);
+	return err;
 }
 
 int chk_verify(struct check *c, const void *block, const struct meta_expect *e,
@@ -152,7 +178,7 @@ static void free_image(struct table_node *n, void *arg)
 
 void chk_close(struct check *c)
 {
-	chk_ahead_end(c);
+	chk_ahead_free(c);
 	chk_space_free(c);
 	for (size_t i = 0; i < ARRAY_SIZE(c->levels); i++)
 		free(c->levels[i]);

@@ -9,6 +9,7 @@
 #include "fs/check/fix.h"
 #include "fs/check/online.h"
 
+#define FOLLOW_MAX	32u
 #define HASH_END	(1ULL << 63)	/* hashes have their top bit clear */
 
 struct dir_walk {
@@ -202,10 +203,31 @@ static void check_leaf(struct dir_walk *w, const uint8_t *block, uint64_t addr, 
 static void check_child(struct dir_walk *w, uint64_t pointer, unsigned int level, uint64_t from,
 			uint64_t low, uint64_t high);
 
+/* Entries of a node or root, as a source of places. */
+struct index_entries {
+	const struct dir_index_disk *at, *end;
+};
+
+static bool next_entry(struct check *c, void *arg, struct chk_place *p)
+{
+	struct index_entries *next = arg;
+
+	while (next->at < next->end) {
+		*p = (struct chk_place){ bptr_addr(le64_to_cpu(next->at++->pointer)), 1 };
+		if (chk_space_ok(c, p->addr >> BLOCK_SHIFT, 1))
+			return true;
+	}
+	return false;
+}
+
 /* @level of the block that holds the entries; its children are one below. */
 static void check_index(struct dir_walk *w, const struct dir_index_disk *entries, uint32_t count,
 			unsigned int level, uint64_t addr, uint64_t low, uint64_t high)
 {
+	struct index_entries places = { entries, entries + count };
+	struct chk_source source = { next_entry, &places, NULL, false };
+
+	chk_ahead_begin(w->c, CHK_LANE_LEVEL + level, &source);
 	for (uint32_t i = 0; i < count && !w->c->no_memory; i++) {
 		uint64_t hash = le64_to_cpu(entries[i].hash);
 		uint64_t next = i + 1 < count ? le64_to_cpu(entries[i + 1].hash) : high;
@@ -218,6 +240,7 @@ static void check_index(struct dir_walk *w, const struct dir_index_disk *entries
 				   (unsigned long long)low, (unsigned long long)high);
 		check_child(w, le64_to_cpu(entries[i].pointer), level - 1, addr, hash, next);
 	}
+	chk_ahead_end(w->c, CHK_LANE_LEVEL + level);
 }
 
 /* Recursion is at most DEPTH_MAX deep; each level has its own buffer. */
@@ -326,12 +349,41 @@ static void check_directory(struct check *c, struct chk_inode *dir, uint8_t *blo
 	check_totals(&w);
 }
 
+static bool next_directory(struct check *c, void *arg, struct chk_place *p)
+{
+	size_t *i = arg;
+
+	while (*i < c->inode_count && c->inodes[*i].type != DT_DIR)
+		(*i)++;
+	if (*i == c->inode_count)
+		return false;
+	*p = (struct chk_place){ inode_block_addr(chk_number(c, &c->inodes[(*i)++])), 1 };
+	return true;
+}
+
+static void follow_directory(struct check *c, const uint8_t *data, uint32_t blocks)
+{
+	const struct inode_disk *d = (const void *)data;
+	const struct dir_index_disk *entries = (const void *)d->root;
+	uint32_t count = le32_to_cpu(d->root_count);
+
+	if (blocks != 1 || le32_to_cpu(d->hdr.magic) != META_INODE || !le32_to_cpu(d->depth))
+		return;
+	for (uint32_t i = 0; i < count && i < FOLLOW_MAX; i++)
+		chk_ahead_follow(c, le64_to_cpu(entries[i].pointer));
+}
+
 void chk_directories(struct check *c)
 {
+	size_t next = 0;
+	struct chk_source source = { next_directory, &next, follow_directory, false };
+
+	chk_ahead_begin(c, CHK_LANE_MAIN, &source);
 	for (size_t i = 0; i < c->inode_count && !c->no_memory; i++) {
 		if (c->inodes[i].type == DT_DIR)
 			check_directory(c, &c->inodes[i], c->cluster);
 		if (i % 1024 == 0 || i + 1 == c->inode_count)
 			chk_progress(c, "directories", i + 1, c->inode_count);
 	}
+	chk_ahead_end(c, CHK_LANE_MAIN);
 }

@@ -151,13 +151,35 @@ static uint64_t units_below(unsigned int level)
 static bool check_map_block(struct map_walk *w, uint64_t pointer, unsigned int level,
 			    uint64_t unit);
 
+/* Pointers of a block or root, as a source of places. */
+struct pointers {
+	const le64 *at, *end;
+};
+
+static bool next_pointer(struct check *c, void *arg, struct chk_place *p)
+{
+	struct pointers *next = arg;
+
+	while (next->at < next->end) {
+		uint64_t pointer = le64_to_cpu(*next->at++);
+
+		*p = (struct chk_place){ bptr_addr(pointer), 1 };
+		if (pointer && chk_space_ok(c, p->addr >> BLOCK_SHIFT, 1))
+			return true;
+	}
+	return false;
+}
+
 /* Returns whether a repair has cleared any of @pointers. */
 static bool check_pointers(struct map_walk *w, le64 *pointers, uint32_t count,
 			   unsigned int level, uint64_t unit)
 {
 	uint64_t step = units_below(level), addr = w->addr;
+	struct pointers next = { pointers, pointers + count };
+	struct chk_source source = { next_pointer, &next, NULL, false };
 	bool changed = false;
 
+	chk_ahead_begin(w->c, CHK_LANE_LEVEL + level, &source);
 	for (uint32_t i = 0; i < count && !w->c->no_memory; i++) {
 		uint64_t pointer = le64_to_cpu(pointers[i]);
 
@@ -167,6 +189,7 @@ static bool check_pointers(struct map_walk *w, le64 *pointers, uint32_t count,
 		pointers[i] = cpu_to_le64(0);
 		changed = true;
 	}
+	chk_ahead_end(w->c, CHK_LANE_LEVEL + level);
 	return changed;
 }
 

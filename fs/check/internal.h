@@ -66,6 +66,7 @@ struct chk_group {
 	struct chk_part **parts;	/* one a bitmap block: part.c */
 	uint32_t inodes_used, inodes_free;
 	uint32_t blocks;		/* as the header says, if that can be */
+	uint8_t	ready[BITMAPS_MAX / 8];	/* bitmap blocks that the header calls initialised */
 };
 
 /* The newest image of a block in any journal. */
@@ -116,7 +117,7 @@ struct check {
 	struct chk_cluster *clusters;
 	size_t	cluster_count, cluster_room;
 	struct chk_cluster *looking;	/* the one that is being looked at */
-	struct chk_ahead *ahead;	/* while clusters are read */
+	struct chk_ahead *ahead;
 	uint8_t	*cluster;		/* CLUSTER_BLOCKS blocks, for I/O */
 	uint8_t	*levels[DEPTH_MAX + 1];	/* a block for each level of a tree */
 	bool	no_memory;			/* ends everything */
@@ -140,8 +141,9 @@ bool chk_report(struct check *c, enum check_code code, uint64_t addr, const char
 /** chk_read() - @blocks blocks as they would be after replay; errors are reported. */
 int chk_read(struct check *c, uint64_t addr, void *buf, uint32_t blocks);
 
-/** chk_replayed() - @blocks blocks that were read from @addr become what replay makes of them. */
-void chk_replayed(struct check *c, uint64_t addr, void *buf, uint32_t blocks);
+/** chk_at() - the same without a copy where it was read ahead, else in @buf; may be changed.
+ * Return: NULL they cannot be read, which was reported. */
+uint8_t *chk_at(struct check *c, uint64_t addr, void *buf, uint32_t blocks);
 
 /** chk_verify() - believes @block or reports @code, naming @who. */
 int chk_verify(struct check *c, const void *block, const struct meta_expect *e,
@@ -168,14 +170,41 @@ int chk_journals(struct check *c);
 /** chk_hosts_after() - who lives, who needs replay, and whether anything changed meanwhile. */
 void chk_hosts_after(struct check *c, uint64_t began_ns);
 
-/* ---- ahead.c: inode clusters, read ahead ---- */
+/* ---- ahead.c: reading ahead ---- */
 
-/** chk_ahead_begin() - c->clusters, sorted, will be asked for in order.  Return: 0, -ENOMEM. */
-int chk_ahead_begin(struct check *c);
-void chk_ahead_end(struct check *c);
-/** chk_ahead_next() - the blocks of cluster @k, good until the next call; may be changed.
- * Return: NULL they cannot be read, which was reported. */
-uint8_t *chk_ahead_next(struct check *c, size_t k);
+enum chk_lane {
+	CHK_LANE_MAIN,
+	CHK_LANE_FOLLOW,		/* filled by the main lane's follow() */
+	CHK_LANE_LEVEL,			/* + level of the node, or depth of the root: its children */
+	CHK_LANES = CHK_LANE_LEVEL + DEPTH_MAX + 1,
+};
+
+struct chk_place {
+	uint64_t addr;
+	uint32_t blocks;
+};
+
+/* Where a lane has its places from. */
+struct chk_source {
+	/* Return: false there is none any more. */
+	bool (*next)(struct check *c, void *arg, struct chk_place *p);
+	void *arg;			/* lives as long as the lane */
+	/* Optional, main lane: @data was read, and not verified; chk_ahead_follow() what it points to. */
+	void (*follow)(struct check *c, const uint8_t *data, uint32_t blocks);
+	bool online;			/* also while hosts use the volume, then without follow() */
+};
+
+/** chk_ahead_begin() - the places of @source will be read in this order; notes a want of memory. */
+void chk_ahead_begin(struct check *c, enum chk_lane lane, const struct chk_source *source);
+/** chk_ahead_end() - nothing of the lane will be read any more. */
+void chk_ahead_end(struct check *c, enum chk_lane lane);
+void chk_ahead_free(struct check *c);
+/** chk_ahead_follow() - the block that @pointer leads to will be read; only from follow(). */
+void chk_ahead_follow(struct check *c, uint64_t pointer);
+/** chk_ahead_get() - *@data: @blocks blocks from @addr on, good until the lane has gone on by a
+ * window; may be changed.  Return: 0; -ENOENT they were not read ahead; -EAGAIN more than
+ * these could not be read together, which was reported; -EIO they cannot be read, likewise. */
+int chk_ahead_get(struct check *c, uint64_t addr, uint32_t blocks, uint8_t **data);
 /** chk_ahead_wrote() - [@addr, +@len) became @data: what was read ahead of it becomes that too. */
 void chk_ahead_wrote(struct check *c, uint64_t addr, const void *data, size_t len);
 
@@ -185,6 +214,8 @@ void chk_ahead_wrote(struct check *c, uint64_t addr, const void *data, size_t le
 
 /** chk_part_word() - 64 of the blocks, from 64 * @w on.  @part: NULL is the empty set. */
 uint64_t chk_part_word(const struct chk_part *part, uint32_t w);
+/** chk_part_add() - sets the bits of all its blocks in a bitmap block's @bits. */
+void chk_part_add(const struct chk_part *part, uint8_t *bits);
 /** chk_part_set() - they become @word, which has no fewer bits than before.  Return: 0, -ENOMEM. */
 int chk_part_set(struct chk_part **part, uint32_t w, uint64_t word);
 void chk_part_free(struct chk_part *part);

@@ -2,9 +2,12 @@
 /* Groups' headers, their indices of inode clusters, and every inode in these. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "fs/check/fix.h"
 #include "fs/check/online.h"
+
+#define FOLLOW_MAX	16u
 
 /* ---- what is remembered ---- */
 
@@ -183,18 +186,54 @@ static void make_room(struct check *c)
 		c->no_memory = true;
 }
 
+static bool next_cluster(struct check *c, void *arg, struct chk_place *p)
+{
+	size_t *k = arg;
+
+	if (*k == c->cluster_count)
+		return false;
+	*p = (struct chk_place){ c->clusters[*k].first << BLOCK_SHIFT, 2u * c->clusters[*k].count };
+	(*k)++;
+	return true;
+}
+
+/* A root with few pointers; those with many are read ahead when it is their turn. */
+static void follow_inode(struct check *c, const struct inode_disk *d)
+{
+	uint32_t flags = le32_to_cpu(d->flags), count = le32_to_cpu(d->root_count);
+
+	chk_ahead_follow(c, le64_to_cpu(d->xattr));
+	if (flags & INODE_INLINE || !S_ISREG(le32_to_cpu(d->mode)) || !le32_to_cpu(d->depth))
+		return;
+	for (uint32_t i = 0; i < count && i < FOLLOW_MAX; i++)
+		chk_ahead_follow(c, le64_to_cpu(((const le64 *)(const void *)d->root)[i]));
+}
+
+static void follow_cluster(struct check *c, const uint8_t *data, uint32_t blocks)
+{
+	for (uint32_t i = 1; i < blocks; i += 2) {
+		const struct inode_disk *d = (const void *)(data + (size_t)i * BLOCK_SIZE);
+
+		if (le32_to_cpu(d->hdr.magic) == META_INODE)
+			follow_inode(c, d);
+	}
+}
+
 /* In the order of their places: so are the inodes then, and neighbours are read together. */
 static void check_clusters(struct check *c)
 {
+	size_t next = 0;
+	struct chk_source source = { next_cluster, &next, follow_cluster, true };
+
 	if (c->cluster_count)
 		qsort(c->clusters, c->cluster_count, sizeof(*c->clusters), by_place);
 	if (!online_forgets(c, NULL))
 		make_room(c);
-	if (!c->no_memory && chk_ahead_begin(c))
-		c->no_memory = true;
+	if (!c->no_memory)
+		chk_ahead_begin(c, CHK_LANE_MAIN, &source);
 	for (size_t k = 0; k < c->cluster_count && !c->no_memory; k++) {
 		struct chk_cluster *cl = &c->clusters[k];
-		uint8_t *blocks = chk_ahead_next(c, k);
+		uint8_t *blocks = chk_at(c, cl->first << BLOCK_SHIFT, c->cluster, 2u * cl->count);
 
 		c->looking = cl;
 		cl->base = (uint32_t)c->inode_count;
@@ -203,7 +242,7 @@ static void check_clusters(struct check *c)
 		for (uint32_t i = 0; blocks && i < cl->count && !c->no_memory; i++)
 			check_pair(c, cl, i, blocks + (size_t)i * 2 * BLOCK_SIZE);
 	}
-	chk_ahead_end(c);
+	chk_ahead_end(c, CHK_LANE_MAIN);
 }
 
 /* ---- the index ---- */
@@ -411,6 +450,7 @@ static void check_header(struct check *c, uint32_t ag, struct ag_disk *d,
 				   "use by it so far", ag, found, blocks);
 		blocks = found;
 	}
+	memcpy(c->groups[ag].ready, d->bitmap_ready, sizeof(c->groups[ag].ready));
 	if (le32_to_cpu(d->bitmap_count) != count)
 		fix |= chk_report(c, CHECK_AG_INVALID, e->addr,
 				  "group %u: bitmap blocks: expected %u, found %u", ag, count,
@@ -473,6 +513,33 @@ void chk_counts(struct check *c, uint32_t ag)
 	fix_seal(c, d, &e);
 }
 
+/* Lock block and header of each group. */
+static bool next_group(struct check *c, void *arg, struct chk_place *p)
+{
+	uint32_t *ag = arg;
+
+	if (*ag == c->s->ag_count)
+		return false;
+	*p = (struct chk_place){ super_ag_addr(c->s, (*ag)++), 2 };
+	return true;
+}
+
+static void follow_group(struct check *c, const uint8_t *data, uint32_t blocks)
+{
+	const struct ag_disk *d = (const void *)(data + BLOCK_SIZE);
+
+	if (blocks == 2 && le32_to_cpu(d->hdr.magic) == META_AG)
+		chk_ahead_follow(c, le64_to_cpu(d->itable));
+}
+
+static bool next_header(struct check *c, void *arg, struct chk_place *p)
+{
+	bool more = next_group(c, arg, p);
+
+	*p = (struct chk_place){ p->addr + AG_HEADER_BLOCK * BLOCK_SIZE, 1 };
+	return more;
+}
+
 /*
  * All indices come first, then all inodes: what says that it is metadata has its blocks before
  * any map can lay claim to them.
@@ -480,17 +547,25 @@ void chk_counts(struct check *c, uint32_t ag)
 void chk_groups(struct check *c)
 {
 	uint8_t *pair = blkdev_alloc(3 * BLOCK_SIZE);
+	uint32_t next = 0;
+	struct chk_source groups = { next_group, &next, follow_group, false };
+	struct chk_source headers = { next_header, &next, NULL, false };
 
 	if (!pair) {
 		c->no_memory = true;
 		return;
 	}
+	chk_ahead_begin(c, CHK_LANE_MAIN, &groups);
 	for (uint32_t ag = 0; ag < c->s->ag_count && !c->no_memory; ag++) {
 		chk_group(c, ag, pair, (void *)(pair + 2 * BLOCK_SIZE));
 		chk_progress(c, "groups", ag + 1, c->s->ag_count);
 	}
 	free(pair);
 	check_clusters(c);
+	next = 0;
+	if (!c->no_memory)
+		chk_ahead_begin(c, CHK_LANE_MAIN, &headers);
 	for (uint32_t ag = 0; ag < c->s->ag_count && !c->no_memory; ag++)
 		chk_counts(c, ag);
+	chk_ahead_end(c, CHK_LANE_MAIN);
 }

@@ -84,11 +84,27 @@ void chk_orphan_block(struct check *c, uint32_t slot, uint32_t i)
 		fix_seal(c, d, &e);
 }
 
+static bool next_orphans(struct check *c, void *arg, struct chk_place *p)
+{
+	uint32_t *n = arg, blocks = c->s->orphan_blocks;
+
+	if (*n == c->s->slot_count * blocks)
+		return false;
+	*p = (struct chk_place){ super_orphan_addr(c->s, *n / blocks, *n % blocks), 1 };
+	(*n)++;
+	return true;
+}
+
 void chk_orphans(struct check *c)
 {
+	uint32_t next = 0;
+	struct chk_source source = { next_orphans, &next, NULL, false };
+
+	chk_ahead_begin(c, CHK_LANE_MAIN, &source);
 	for (uint32_t slot = 0; slot < c->s->slot_count; slot++)
 		for (uint32_t i = 0; i < c->s->orphan_blocks; i++)
 			chk_orphan_block(c, slot, i);
+	chk_ahead_end(c, CHK_LANE_MAIN);
 }
 
 /* ---- names and links ---- */

@@ -51,6 +51,24 @@ uint64_t chk_part_word(const struct chk_part *part, uint32_t w)
 	return mask_has(part->mixed, w) ? part->words[rank(part, w)] : 0;
 }
 
+void chk_part_add(const struct chk_part *part, uint8_t *bits)
+{
+	const uint64_t *mixed = part ? part->words : NULL;
+
+	if (part == &all)
+		memset(bits, 0xff, BITMAP_BYTES);
+	for (uint32_t i = 0; part && part != &all && i < MASK_WORDS; i++)
+		for (uint64_t left = part->full[i] | part->mixed[i]; left; left &= left - 1) {
+			uint32_t w = i * 64 + (uint32_t)__builtin_ctzll(left);
+			le64 word;
+
+			memcpy(&word, bits + w * 8, 8);
+			word = cpu_to_le64(le64_to_cpu(word) |
+					   (mask_has(part->mixed, w) ? *mixed++ : UINT64_MAX));
+			memcpy(bits + w * 8, &word, 8);
+		}
+}
+
 /* Room for one mixed word more. */
 static int grow(struct chk_part **part)
 {

@@ -115,6 +115,8 @@ static bool compare_bits(struct check *c, uint32_t ag, uint32_t index, const uin
 	uint64_t start = (super_ag_addr(c->s, ag) >> BLOCK_SHIFT) + (uint64_t)index * BITMAP_BITS;
 	bool fix = false;
 
+	if (!memcmp(want, have, BITMAP_BYTES))
+		return false;
 	for (uint32_t i = 0; i < BITMAP_BITS; i++) {
 		uint32_t first = i;
 		bool wanted;
@@ -165,7 +167,11 @@ static uint32_t bits_free(const uint8_t *bits)
 		uint64_t word;
 
 		memcpy(&word, bits + i, 8);
-		used += (uint32_t)__builtin_popcountll(word);
+		/* Most are one of these. */
+		if (word == UINT64_MAX)
+			used += 64;
+		else if (word)
+			used += (uint32_t)__builtin_popcountll(word);
 	}
 	return BITMAP_BITS - used;
 }
@@ -177,13 +183,7 @@ void chk_bits_expected(struct check *c, uint32_t ag, uint32_t index, uint8_t *bi
 	const struct chk_part *part = parts ? parts[index] : NULL;
 
 	ag_bitmap_fresh(c->s, ag, c->groups[ag].blocks, index, bits);
-	for (uint32_t w = 0; part && w < PART_WORDS; w++) {
-		le64 word;
-
-		memcpy(&word, bits + w * 8, 8);
-		word = cpu_to_le64(le64_to_cpu(word) | chk_part_word(part, w));
-		memcpy(bits + w * 8, &word, 8);
-	}
+	chk_part_add(part, bits);
 }
 
 /* What is free in a bitmap block that was never initialised; the copy never lies there. */
@@ -217,7 +217,7 @@ static void check_bitmap(struct check *c, uint32_t ag, uint32_t index, uint8_t *
 	uint64_t addr = super_ag_addr(c->s, ag) + (uint64_t)(AG_BITMAP_BLOCK + index) * BLOCK_SIZE;
 	struct meta_expect e = { META_BITMAP, c->s->volume, addr, ag, 0 };
 	uint8_t want[BITMAP_BYTES], have[BITMAP_BYTES];
-	uint32_t copy;
+	uint32_t copy, want_free;
 	bool has_copy = holds_copy(c, ag, index, &copy);
 
 	if (c->online && c->online->no_claims) {
@@ -235,7 +235,8 @@ static void check_bitmap(struct check *c, uint32_t ag, uint32_t index, uint8_t *
 		return;
 	}
 	chk_bits_expected(c, ag, index, want);
-	c->r->blocks_used += BITMAP_BITS - bits_free(want);
+	want_free = bits_free(want);
+	c->r->blocks_used += BITMAP_BITS - want_free;
 	if (!ready) {
 		ag_bitmap_fresh(c->s, ag, c->groups[ag].blocks, index, have);
 		if (has_copy)
@@ -243,14 +244,14 @@ static void check_bitmap(struct check *c, uint32_t ag, uint32_t index, uint8_t *
 	} else if (chk_block(c, &e, buf, CHECK_BITMAP_DAMAGED, "bitmap") == 0) {
 		memcpy(have, ((struct bitmap_disk *)buf)->bits, BITMAP_BYTES);
 	} else {
-		*free_blocks += bits_free(want);
+		*free_blocks += want_free;
 		if (c->verify_repair)
 			fix_bitmap(c, ag, index, want, ready_bits);
 		return;
 	}
 	if (compare_bits(c, ag, index, want, have, ready))
 		fix_bitmap(c, ag, index, have, ready_bits);
-	*free_blocks += bits_free(have);
+	*free_blocks += memcmp(want, have, BITMAP_BYTES) ? bits_free(have) : want_free;
 }
 
 void chk_group_space(struct check *c, uint32_t ag)
@@ -285,10 +286,37 @@ void chk_group_space(struct check *c, uint32_t ag)
 	fix_seal(c, d, &e);
 }
 
+struct bitmap_place {
+	uint32_t ag, block;		/* 0: the header, then the bitmap blocks */
+};
+
+static bool next_bitmap(struct check *c, void *arg, struct chk_place *p)
+{
+	struct bitmap_place *next = arg;
+
+	while (next->ag < c->s->ag_count) {
+		uint32_t ag = next->ag, index = next->block - 1;
+		bool wanted = next->block == 0 || c->groups[ag].ready[index / 8] & 1u << index % 8;
+
+		*p = (struct chk_place){ super_ag_addr(c->s, ag) +
+					 (uint64_t)(AG_HEADER_BLOCK + next->block) * BLOCK_SIZE, 1 };
+		if (++next->block > super_ag_bitmaps(c->s))
+			*next = (struct bitmap_place){ ag + 1, 0 };
+		if (wanted)
+			return true;
+	}
+	return false;
+}
+
 void chk_bitmaps(struct check *c)
 {
+	struct bitmap_place next = { 0, 0 };
+	struct chk_source source = { next_bitmap, &next, NULL, false };
+
+	chk_ahead_begin(c, CHK_LANE_MAIN, &source);
 	for (uint32_t ag = 0; ag < c->s->ag_count; ag++) {
 		chk_group_space(c, ag);
 		chk_progress(c, "bitmaps", ag + 1, c->s->ag_count);
 	}
+	chk_ahead_end(c, CHK_LANE_MAIN);
 }

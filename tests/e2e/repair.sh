@@ -98,6 +98,32 @@ again() {	# mounts and compares everything with what there was
 	host_stop alpha || fail "lunfsd ended with $?"
 }
 
+story "a journal that is not at home is replayed by -p, and the volume is clean"
+host_start alpha
+host_mount alpha
+mkdir "$a/last"
+(i=0; while echo $i 2>/dev/null >"$a/last/$i" && sync "$a/last/$i" 2>/dev/null; do
+	i=$((i + 1))
+done) &
+writer=$!
+wait_for 20 test -e "$a/last/20" || fail "nothing becomes durable"
+wait_for 20 dies_with_a_journal || fail "nothing was in the journal: the test shows less than it says"
+wait $writer
+umount -l "$a"
+fsck 0 -n
+grep -q "not yet at home" "$work/fsck.log" || fail "nothing to be replayed: $(cat "$work/fsck.log")"
+fsck 0 -p
+grep -q "transactions of crashed hosts were replayed" "$work/fsck.log" || fail "$(cat "$work/fsck.log")"
+python3 "$top/tools/lunfs-reader.py" info "$lun" | grep -q "journalled: 0" || fail "it is not at home"
+fsck 0 -n
+! grep -q "not yet at home" "$work/fsck.log" || fail "$(cat "$work/fsck.log")"
+host_start alpha
+host_mount alpha
+[ "$(cat "$a/last/20")" = 20 ] || fail "last/20 was durable and is not there"
+rm -r "$a/last"
+host_umount alpha
+host_stop alpha || fail "lunfsd ended with $?"
+
 story "with its first 8 MiB zeroed, every file comes back"
 zero 0 2048
 fsck 4 -n

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make bench`: LunFS against the raw device and a peer, in one run, as medians and ratios.
 
-bench.py [--smoke] [part …]     parts: fuse names locks takeover mkfs iscsi vhost
+bench.py [--smoke] [part …]     parts: fuse names locks takeover mkfs check iscsi vhost
 """
 import json
 import os
@@ -262,8 +262,43 @@ def part_mkfs():
                 count, count / made, *fsck))
 
 
+def check_bench(*args):
+    program = os.path.join(TOP, "build", "tools", "bench", "check_bench")
+    return json.loads(run_output(program, *args))
+
+
+def run_output(*args):
+    return subprocess.run(args, check=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL).stdout.decode() or "{}"
+
+
+def part_check():
+    """The check at scale: volumes that tools/bench/many.c works out."""
+    many, few = (20000, 5000) if SMOKE else (10000000, 200000)
+    for options, what in (([], "fsck -n"), (["--repair"], "fsck -y, two things to repair")):
+        r = check_bench("plan", "--files", str(many), "--size", "64T", *options)
+        say("%s, %d files over 64 TiB, worked out while they are read: %.0f s, peak %.0f MiB, "
+            "%.1f GiB in %d reads, %.0f MiB/s" % (
+                what, many, r["seconds"], r["peak_kib"] / 1024, r["read_bytes"] / 2**30,
+                r["reads"], r["mib_per_second"]))
+    for base, size in (("/dev/shm", "64T"), ("/var/tmp", "8T")):
+        work = tempfile.mkdtemp(prefix="lunfs-bench-", dir=base)
+        lun = os.path.join(work, "lun")
+        try:
+            run_output(os.path.join(TOP, "build", "tools", "bench", "check_bench"), "write", lun,
+                       "--files", str(few), "--size", size)
+            r = check_bench("raw", lun)
+            say("fsck -n, %d files over %s, sparse file in %s: %.2f s, %.0f MiB/s; the same %d reads "
+                "by libaio alone: %.2f s, %.0f MiB/s; ratio %.2f (aim 0.7)" % (
+                    few, size, base, r["seconds"], r["mib_per_second"], r["reads"],
+                    r["raw_seconds"], r["raw_mib_per_second"], r["ratio"]))
+        finally:
+            shutil.rmtree(work)
+
+
 PARTS = {"fuse": part_fuse, "names": part_names, "locks": part_locks,
-         "takeover": part_takeover, "mkfs": part_mkfs, "iscsi": part_iscsi, "vhost": part_vhost}
+         "takeover": part_takeover, "mkfs": part_mkfs, "check": part_check, "iscsi": part_iscsi,
+         "vhost": part_vhost}
 
 
 def may_mount():

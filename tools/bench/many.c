@@ -598,6 +598,11 @@ int many_write(struct many *m, uint64_t number, const void *block)
 
 /* ---- the whole ---- */
 
+uint64_t many_first(const struct many *m)
+{
+	return number_of(m, 0);
+}
+
 static int call(struct many *m, uint64_t number,
 		int (*fn)(void *arg, uint64_t number, const void *block), void *arg)
 {

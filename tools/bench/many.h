@@ -58,6 +58,9 @@ void many_fini(struct many *m);
 /** many_block() - what block @number holds, by the plan or because it was written. */
 void many_block(struct many *m, uint64_t number, void *block);
 
+/** many_first() - the block at which the first of its inode clusters begins. */
+uint64_t many_first(const struct many *m);
+
 /** many_write() - from now on it holds this.  Return: 0, -ENOMEM. */
 int many_write(struct many *m, uint64_t number, const void *block);
 
