@@ -16,6 +16,14 @@ top=$(cd "$(dirname "$0")/../.." && pwd)
 guest_need && guest_kernel cloud || skip_all "kvm linux" "$GUEST_WHY"
 need_fuse "kvm linux"
 command -v mkfs.ext4 >/dev/null || skip_all "kvm linux" "no mkfs.ext4"
+# However it ends: a host is told by its `timeout`, which wakes a frozen one.
+leave() {
+	for job in "${alpha_job:-}" "${beta_job:-}"; do
+		[ -z "$job" ] || pkill -P "$job" timeout
+	done
+	cleanup
+}
+trap leave EXIT
 inner_kernel=$GUEST_KERNEL
 accel=$(guest_accel)
 disk=ds1:/web1/root.disk
