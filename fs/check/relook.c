@@ -296,7 +296,11 @@ static void look_at_name(struct check *c, uint64_t number, const struct inode_di
 			   "inode %llu: states directory inode %llu, which does not have it under the "
 			   "name that it states", (unsigned long long)number,
 			   (unsigned long long)inode_id_number(parent));
-	if (found && !is_dir && nlink != 1)
+	if (found && !is_dir && nlink > 1 && online_suspects(c, CHECK_INODE_NAME_BACK))
+		chk_report(c, CHECK_INODE_NAME_BACK, addr,
+			   "inode %llu: link count %u, and is not marked to have other names than "
+			   "the one that it states", (unsigned long long)number, nlink);
+	else if (found && !is_dir && nlink != 1)
 		chk_report(c, CHECK_INODE_LINKS, addr,
 			   "inode %llu: link count: expected 1, found %u",
 			   (unsigned long long)number, nlink);
