@@ -16,9 +16,11 @@ WARN := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wpointer-arith
 	-Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition -Wvla -Werror
 # The sanitizers' trees are compiled twice as fast with -O1, and run no slower.
 CFLAGS ?= $(if $(SAN),-O1,-O2) -g
+# A section a function: what a program does not call is not linked into it.
 CFLAGS_ALL = -std=gnu11 $(WARN) $(CFLAGS) -fPIE -fno-strict-aliasing -fstack-protector-strong \
+	-ffunction-sections -fdata-sections \
 	$(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer,-D_FORTIFY_SOURCE=2)
-LDFLAGS_ALL = -pie -Wl,-z,relro,-z,now $(LDFLAGS) $(if $(SAN),-fsanitize=$(SAN))
+LDFLAGS_ALL = -pie -Wl,-z,relro,-z,now,--gc-sections $(LDFLAGS) $(if $(SAN),-fsanitize=$(SAN))
 
 .DELETE_ON_ERROR:
 .SECONDARY:
