@@ -128,7 +128,7 @@ int transport_id_decode(const uint8_t *d, size_t room, struct pr_port *port)
 		*comma = '\0';
 	if (!*text || strlen(text) >= SCSI_NAME_MAX)
 		return -EINVAL;
-	snprintf(port->name, sizeof(port->name), "%s", text);
+	memcpy(port->name, text, strlen(text) + 1);
 	return (int)len;
 }
 
