@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "fs/check_online.h"
 #include "tests/fs/wrecks.h"
 
 #define VOLUME_SIZE	(64 * MIB)
@@ -15,12 +16,13 @@
 static const char usage[] =
 	"Usage: wreck good FILE\n"
 	"       wreck NAME FILE\n"
-	"       wreck --list | --codes\n"
+	"       wreck --list | --codes | --quiet-only\n"
 	"\n"
 	"good makes a volume of 64 MiB with two directories and three files in the new FILE.\n"
 	"NAME damages the one in FILE in the way that fsck.lunfs reports as NAME, as in\n"
 	"map-entry-outside-volume; NAME.2, NAME.3 are other ways.\n"
-	"--list prints every NAME with its code; --codes, every code that fsck.lunfs knows.\n"
+	"--list prints every NAME with its code; --codes, every code that fsck.lunfs knows;\n"
+	"--quiet-only, those that no check of a volume in use can prove.\n"
 	"For block-unreadable and block-unwritable the device has to fail: printed is at what,\n"
 	"and at which byte.\n";
 
@@ -65,6 +67,14 @@ static int print_codes(void)
 {
 	for (unsigned int i = 0; i < CHECK_CODE_COUNT; i++)
 		print_code((enum check_code)i, check_code_info((enum check_code)i)->name);
+	return 0;
+}
+
+static int print_quiet_only(void)
+{
+	for (unsigned int i = 0; i < CHECK_CODE_COUNT; i++)
+		if (!check_online_proves((enum check_code)i))
+			print_code((enum check_code)i, check_code_info((enum check_code)i)->name);
 	return 0;
 }
 
@@ -201,6 +211,8 @@ int main(int argc, char **argv)
 		return print_list();
 	if (argc == 2 && !strcmp(argv[1], "--codes"))
 		return print_codes();
+	if (argc == 2 && !strcmp(argv[1], "--quiet-only"))
+		return print_quiet_only();
 	if (argc != 3) {
 		fputs(usage, stderr);
 		return 2;
