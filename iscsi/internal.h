@@ -382,7 +382,7 @@ void session_conn_closed(struct tgt_session *s, struct tgt_conn *conn);
  */
 unsigned int session_open_connections(struct tgt_session *s);
 /**
- * session_leave_nexus() - the I_T nexus ends; nothing but a logout is left of the session.  Before
+ * session_leave_nexus() - the I_T nexus ends; no task but a logout is left of the session.  Before
  * the answer to that: who hears of it must find no RESERVE of this nexus any more, though the
  * initiator may take its time to close the connection.
  */

@@ -97,7 +97,8 @@ void request_check_logout(struct tgt_conn *conn)
 	if (session && conn->session->conn_count > 1)
 		return;
 	conn->left_session = !session && session_open_connections(conn->session) > 1;
-	if (!conn->left_session)
+	/* A connection that another one has logged out may have commands at work: they need it to the end. */
+	if (!conn->left_session && conn->session->tasks_used == 1)
 		session_leave_nexus(conn->session);
 	answer_logout(task, PDU_LOGOUT_DONE);
 	conn_finish(conn, "logged out");

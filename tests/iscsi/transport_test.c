@@ -740,6 +740,29 @@ static void connection_that_logged_out_makes_room(void)
 	world_close();
 }
 
+/* What it had at work points to the nexus until it ends, whoever else has gone meanwhile. */
+static void logout_of_the_last_connection_takes_no_nexus_from_commands_of_another(void)
+{
+	open_world();
+	ini_log_in(&a, "MaxConnections=2\n");
+	ini_join(&b, &a, 2);
+	fake.hold = true;
+	b.itt = 1000;
+	ini_read_blocks(&b, 0, 8);
+	ini_logout(&a, PDU_LOGOUT_CONNECTION, 2);
+	CU_ASSERT_EQUAL(ini_receive(&a), PDU_LOGOUT_RESPONSE);
+	CU_ASSERT_EQUAL(fake.held_count, 1);
+	ini_logout(&a, PDU_LOGOUT_CONNECTION, 1);
+	CU_ASSERT_EQUAL(ini_receive(&a), PDU_LOGOUT_RESPONSE);
+	CU_ASSERT_EQUAL(fake.nexuses, 1);
+	ini_close(&a);
+	CU_ASSERT_EQUAL(fake.held_count, 0);	/* reset */
+	CU_ASSERT_EQUAL(fake.nexuses, 0);
+	ini_close(&b);
+	CU_ASSERT_EQUAL(world.tgt->session_count, 0);
+	world_close();
+}
+
 UNIT_MAIN("iscsi transport",
 	UNIT_TEST(data_survives_every_mix_of_immediate_unsolicited_and_solicited),
 	UNIT_TEST(residuals_tell_what_was_too_much_and_too_little),
@@ -762,4 +785,5 @@ UNIT_MAIN("iscsi transport",
 	UNIT_TEST(hoarder_is_closed_for_those_who_cannot_wait),
 	UNIT_TEST(slow_initiator_that_gets_on_is_left_alone),
 	UNIT_TEST(session_logs_out_with_all_its_connections),
-	UNIT_TEST(connection_that_logged_out_makes_room));
+	UNIT_TEST(connection_that_logged_out_makes_room),
+	UNIT_TEST(logout_of_the_last_connection_takes_no_nexus_from_commands_of_another));
