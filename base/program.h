@@ -5,7 +5,8 @@
 
 /**
  * program_begin() - descriptors 0 to 2 are open: where whoever started us has closed one, it is
- * /dev/null, so that no device is opened in its place and gets our messages.
+ * /dev/null, so that no device is opened in its place and gets our messages; and a file that may not
+ * grow any more (setrlimit(2)) is an error, EFBIG, instead of the end.
  *
  * Ends the process with status 1 where even that cannot be had.  Context: first in main().
  */

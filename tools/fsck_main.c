@@ -355,6 +355,8 @@ int main(int argc, char **argv)
 		return done - 1;
 	signal(SIGINT, cancelled);
 	signal(SIGTERM, cancelled);
+	/* Who reads of a repair may go away; the repair does not. */
+	signal(SIGPIPE, SIG_IGN);
 	env_posix_log_level(f.verbose ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING);
 	f.patience_until = env_now_ns(env_posix()) + NSEC_PER_SEC;
 	if (f.json) {
