@@ -178,9 +178,10 @@ void disks_post_event(struct attachment *a, enum attachment_event e)
 	}
 	/*
 	 * A front end starts, is gone, and no other is let in before the start is answered.  But any
-	 * number may come and go that never start: the disk is closed after them once.
+	 * number may come and go that never start: the disk is closed after them once.  And who asks
+	 * for a hand-over of stopped rings again, while the first one hangs in the device, asks for that.
 	 */
-	again = e == ATTACHMENT_CLOSED && a->event_count && a->events[a->event_count - 1] == e;
+	again = e != ATTACHMENT_START && a->event_count && a->events[a->event_count - 1] == e;
 	assert(again || a->event_count < ATTACHMENT_EVENTS);
 	if (!again)
 		a->events[a->event_count++] = e;
