@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/ctl.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -237,6 +238,22 @@ static int set_command(struct ctl_request *rq, bool is_root, char *why, size_t w
 	return wrong(why, why_size, "unknown command", name);
 }
 
+/*
+ * The name that something new gets.  A file may have any, but one that ends a line of a list, or moves
+ * the cursor, is a mistake or a trick; what has such a name already is found by it.
+ */
+static int check_new_name(const struct ctl_request *rq, char *why, size_t why_size)
+{
+	const char *name = rq->cmd == CTL_DISK_CREATE ? strrchr(rq->path, '/') :
+			   rq->cmd == CTL_DISK_CLONE ? strrchr(rq->to, '/') :
+			   rq->cmd == CTL_DISK_SNAPSHOT ? rq->name : "";
+
+	for (; *name; name++)
+		if (iscntrl((unsigned char)*name))
+			return wrong(why, why_size, "a name without control characters is wanted", NULL);
+	return 0;
+}
+
 int ctl_request_parse(const char *line, size_t len, bool is_root, struct ctl_request *rq,
 		      char *why, size_t why_size)
 {
@@ -259,6 +276,8 @@ int ctl_request_parse(const char *line, size_t len, bool is_root, struct ctl_req
 	err = set_id(rq, why, why_size);
 	if (!err)
 		err = set_command(rq, is_root, why, why_size);
+	if (!err)
+		err = check_new_name(rq, why, why_size);
 	if (err)
 		return err;
 	if (rq->attach_flags & FS_RESCUE) {

@@ -10,6 +10,7 @@
 
 #include "base/program.h"
 #include "base/text.h"
+#include "block/blkiscsi.h"
 #include "tools/cmd.h"
 #include "tools/cmd_scan.h"
 #include "tools/cmd_selftest.h"
@@ -135,9 +136,8 @@ int cmd_call(struct cmd *c, json_t *request, json_t **result)
 
 void cmd_split(const char *arg, char *ds, const char **path)
 {
-	/* An iSCSI LUN's URL has one in its scheme, which is not meant. */
-	const char *scheme = strstr(arg, "://");
-	const char *colon = strstr(scheme ? scheme + 3 : arg, ":/");
+	/* An iSCSI LUN's URL has one in its scheme, which is not meant; "ds1://x" has it before a path. */
+	const char *colon = strstr(blkiscsi_is_url(arg) ? strstr(arg, "//") : arg, ":/");
 	char name[PATH_MAX];
 
 	*path = colon ? colon + 1 : NULL;

@@ -90,6 +90,29 @@ static void hostile_requests_are_refused(void)
 	}
 }
 
+/* What is new gets a name that fits on a line; what has another one already is found by it. */
+static void new_names_have_no_control_characters(void)
+{
+	static const char *const bad[] = {
+		"{\"cmd\":\"disk-create\",\"ds\":\"d\",\"path\":\"/a\\nb\",\"size\":1048576}",
+		"{\"cmd\":\"disk-clone\",\"ds\":\"d\",\"path\":\"/a\",\"to\":\"/b\\u001b[2J\"}",
+		"{\"cmd\":\"disk-snapshot\",\"ds\":\"d\",\"path\":\"/a\",\"name\":\"x\\ny\"}",
+		"{\"cmd\":\"disk-snapshot\",\"ds\":\"d\",\"path\":\"/a\",\"name\":\"x\\u007f\"}",
+	};
+	static const char *const good[] = {
+		"{\"cmd\":\"disk-create\",\"ds\":\"d\",\"path\":\"/a\\n/b c\",\"size\":1048576}",
+		"{\"cmd\":\"disk-clone\",\"ds\":\"d\",\"path\":\"/a\\nb\",\"to\":\"/b\"}",
+		"{\"cmd\":\"disk-snapshot\",\"ds\":\"d\",\"path\":\"/a\\nb\",\"name\":\"\xc3\xa4\"}",
+		"{\"cmd\":\"disk-snapshot-delete\",\"ds\":\"d\",\"path\":\"/a\",\"name\":\"x\\ny\"}",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		CU_ASSERT_EQUAL(parse(bad[i], true), -EINVAL);
+		CU_ASSERT_STRING_EQUAL(why, "a name without control characters is wanted");
+		CU_ASSERT_EQUAL(parse(good[i], true), 0);
+	}
+}
+
 /* A reader that recurses for each bracket must not be led off its stack. */
 static void deep_nesting_is_refused(void)
 {
@@ -168,6 +191,7 @@ UNIT_MAIN("ctl_request",
 	  UNIT_TEST(a_mount_request_is_understood),
 	  UNIT_TEST(only_root_may_change_things),
 	  UNIT_TEST(hostile_requests_are_refused),
+	  UNIT_TEST(new_names_have_no_control_characters),
 	  UNIT_TEST(deep_nesting_is_refused),
 	  UNIT_TEST(a_path_as_long_as_path_max_is_refused),
 	  UNIT_TEST(rescue_is_always_read_only),

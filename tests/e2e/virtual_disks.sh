@@ -104,6 +104,7 @@ story "what is no disk is refused by its name, with the reason"
 refused 1 "ds1:/: no virtual disk: that is a file" alpha disk snapshot create ds1:/ s
 refused 1 "ds1:/: no virtual disk: that is a file" alpha disk info ds1:/
 refused 1 "ds1:/: a directory: a virtual disk is a file" alpha disk grow ds1:/ --size 1G
+refused 1 "ds1://none: No such file" alpha disk info ds1://none
 refused 1 "ds1:/none@s: No such file" alpha disk clone --linked ds1:/none@s ds1:/new
 
 story "a disk is attached under one name at a time"
