@@ -14,6 +14,7 @@
 #define CAW_WAIT_NS	(500 * NSEC_PER_MSEC)
 #define SECTOR_MAX	4096
 #define ZEROS_SIZE	(64 * 1024)
+#define PUNCH_SIZE	(64 * MIB)	/* at a time: who writes to the file meanwhile waits for that long */
 
 /* ---- in the calling thread ---- */
 
@@ -56,6 +57,22 @@ static int sync_flush(struct file_dev *f)
 	return fdatasync(f->fd) ? -errno : 0;
 }
 
+/* As the system calls: -1 with errno. */
+static int punch(struct file_dev *f, uint64_t off, uint64_t len)
+{
+	int err = 0;
+
+	while (len && !err) {
+		uint64_t n = len < PUNCH_SIZE ? len : PUNCH_SIZE;
+
+		err = fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off,
+				(off_t)n);
+		off += n;
+		len -= n;
+	}
+	return err;
+}
+
 static int sync_discard(struct file_dev *f, const struct blk_io *io)
 {
 	uint64_t range[2] = { io->off, io->len };
@@ -64,8 +81,7 @@ static int sync_discard(struct file_dev *f, const struct blk_io *io)
 	if (f->is_block)
 		err = ioctl(f->fd, BLKDISCARD, range);
 	else
-		err = fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-				(off_t)io->off, (off_t)io->len);
+		err = punch(f, io->off, io->len);
 	if (err)
 		return errno == EOPNOTSUPP ? -ENOTSUP : -errno;
 	return 0;
@@ -98,8 +114,7 @@ static int sync_zero(struct file_dev *f, const struct blk_io *io)
 	if (f->is_block)
 		err = ioctl(f->fd, BLKZEROOUT, range);
 	else
-		err = fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-				(off_t)io->off, (off_t)io->len);
+		err = punch(f, io->off, io->len);
 	if (err)
 		return errno == EOPNOTSUPP ? -ENOTSUP : -errno;
 	return io->flags & BLK_FUA ? sync_flush(f) : 0;

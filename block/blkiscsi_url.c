@@ -209,6 +209,23 @@ static void set_defaults(struct blkiscsi_target *t)
 	t->login_ms = LOGIN_MS;
 }
 
+/* For messages, until it is understood: without what could be a secret. */
+static void name_target(struct blkiscsi_target *t, const char *rest)
+{
+	size_t len = strcspn(rest, "?");
+	const char *at = memrchr(rest, '@', len);
+	char text[200];
+
+	if (at) {
+		len -= (size_t)(at + 1 - rest);
+		rest = at + 1;
+	}
+	if (memchr(rest, '%', len))
+		len = 0;
+	snprintf(t->name, sizeof(t->name), SCHEME "%s",
+		 text_printable(rest, len, text, sizeof(text)));
+}
+
 int blkiscsi_parse(const char *url, struct blkiscsi_target *t, char *why, size_t why_size)
 {
 	char copy[URL_SIZE], *params, *path;
@@ -220,6 +237,7 @@ int blkiscsi_parse(const char *url, struct blkiscsi_target *t, char *why, size_t
 		return text_refuse(err, why, why_size, "not an iSCSI URL: too long, or it does not "
 				   "begin with " SCHEME);
 	strcpy(copy, url + strlen(SCHEME));
+	name_target(t, copy);
 	params = strchr(copy, '?');
 	if (params)
 		*params++ = '\0';
@@ -230,8 +248,8 @@ int blkiscsi_parse(const char *url, struct blkiscsi_target *t, char *why, size_t
 	if (err == -EPERM)
 		return err;
 	if (err || parse_path(t, path))
-		return text_refuse(-EINVAL, why, why_size, "not an iSCSI URL; "
-				   "iscsi://[USER@]HOST[:PORT]/IQN/LUN[?NAME=VALUE&...] is one");
+		return text_refuse(-EINVAL, why, why_size, "%s: not an iSCSI URL; "
+				   "iscsi://[USER@]HOST[:PORT]/IQN/LUN[?NAME=VALUE&...] is one", t->name);
 	snprintf(t->name, sizeof(t->name), SCHEME "%s/%s/%u", t->portals[0], t->iqn, t->lun);
 	return params ? set_params(t, params, why, why_size) : 0;
 }

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "block/blkfile.h"
@@ -14,6 +15,18 @@
 static char dir[64];
 static char path[96];
 static char why[512];
+
+static unsigned int punches;
+static off64_t punched, longest_punch;
+
+/* In the place of the C library's, for the product, too. */
+int fallocate64(int fd, int mode, off64_t off, off64_t len)
+{
+	punches++;
+	punched += len;
+	longest_punch = len > longest_punch ? len : longest_punch;
+	return (int)syscall(SYS_fallocate, fd, mode, off, len);
+}
 
 static void make_file(const char *base)
 {
@@ -266,6 +279,41 @@ static void identity_survives_a_rename_and_differs_in_a_copy(void)
 	remove_files();
 }
 
+/* The file is locked while a hole is punched: others' writes wait, but not for a whole disk. */
+static void long_discard_is_cut_into_pieces(void)
+{
+	const uint64_t len = 200 * MIB;
+
+	make_file("/var/tmp");
+	CU_ASSERT_EQUAL_FATAL(truncate(path, (off_t)len + 16384), 0);
+	for (int i = 0; i < 2; i++) {
+		struct blkdev *dev;
+		uint8_t *buf = blkdev_alloc(4096);
+
+		memset(buf, 1, 4096);
+		dev = open_file(0);
+		/* The last block of it, and the ones on either side. */
+		CU_ASSERT_EQUAL(blkdev_write(dev, 4096, buf, 4096), 0);
+		CU_ASSERT_EQUAL(blkdev_write(dev, 8192 + len - 4096, buf, 4096), 0);
+		CU_ASSERT_EQUAL(blkdev_write(dev, 8192 + len, buf, 4096), 0);
+		punches = 0;
+		punched = longest_punch = 0;
+		CU_ASSERT_EQUAL(i ? blkdev_zero(dev, 8192, len) : blkdev_discard(dev, 8192, len), 0);
+		CU_ASSERT_EQUAL(punches, 4);
+		CU_ASSERT_EQUAL(punched, (off64_t)len);
+		CU_ASSERT(longest_punch <= (off64_t)(64 * MIB));
+		CU_ASSERT_EQUAL(blkdev_read(dev, 8192 + len - 4096, buf, 4096), 0);
+		CU_ASSERT(!buf[0] && !memcmp(buf, buf + 1, 4095));
+		for (int k = 0; k < 2; k++) {
+			CU_ASSERT_EQUAL(blkdev_read(dev, k ? 8192 + len : 4096, buf, 4096), 0);
+			CU_ASSERT(buf[0] == 1 && !memcmp(buf, buf + 1, 4095));
+		}
+		free(buf);
+		blkdev_close(dev);
+	}
+	remove_files();
+}
+
 static void what_is_no_device_is_refused_with_its_name(void)
 {
 	struct blkfile_handle h;
@@ -288,4 +336,5 @@ UNIT_MAIN("block/blkfile",
 	  UNIT_TEST(concurrent_caws_lose_no_update),
 	  UNIT_TEST(caw_of_another_sector_passes_a_held_one),
 	  UNIT_TEST(identity_survives_a_rename_and_differs_in_a_copy),
+	  UNIT_TEST(long_discard_is_cut_into_pieces),
 	  UNIT_TEST(what_is_no_device_is_refused_with_its_name));

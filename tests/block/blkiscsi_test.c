@@ -87,6 +87,26 @@ static void what_is_no_url_is_refused(void)
 	}
 }
 
+/* Which one is meant, of several in a configuration; but a secret that was mistyped is not repeated. */
+static void what_is_refused_is_named_without_secrets(void)
+{
+	static const struct { const char *url, *begin; } bad[] = {
+		{ "iscsi://san1/iqn.a", "iscsi://san1/iqn.a: not" },
+		{ "iscsi://bob@san1/nope/1?password=geheim", "iscsi://san1/nope/1: not" },
+		{ "iscsi://bob:geheim@san1/iqn.a/x", "iscsi://san1/iqn.a/x: not" },
+		{ "iscsi://bob%geheim", "iscsi://: not" },
+		{ "iscsi://a\nb/iqn.a/x", "iscsi://a?b/iqn.a/x: not" },
+		{ "iscsi://bob%geheim@san1/iqn.a/x", "iSCSI: a secret" },
+	};
+	struct blkiscsi_target t;
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(bad); i++) {
+		CU_ASSERT(parse(bad[i].url, &t) < 0);
+		CU_ASSERT_NSTRING_EQUAL(why, bad[i].begin, strlen(bad[i].begin));
+		CU_ASSERT_PTR_NULL(strstr(why, "geheim"));
+	}
+}
+
 static void data_digests_are_refused_with_the_reason(void)
 {
 	struct blkiscsi_target t;
@@ -236,6 +256,7 @@ UNIT_MAIN("blkiscsi",
 	UNIT_TEST(a_url_may_name_more_portals_and_limits),
 	UNIT_TEST(a_secret_in_a_url_is_refused_and_not_repeated),
 	UNIT_TEST(what_is_no_url_is_refused),
+	  UNIT_TEST(what_is_refused_is_named_without_secrets),
 	UNIT_TEST(data_digests_are_refused_with_the_reason),
 	UNIT_TEST(other_portals_and_parameters_name_the_same_lun),
 	UNIT_TEST(secrets_come_from_a_file_that_only_its_owner_reads),
