@@ -16,6 +16,8 @@ WARN := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wpointer-arith
 	-Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition -Wvla -Werror
 # The sanitizers' trees are compiled twice as fast with -O1, and run no slower.
 CFLAGS ?= $(if $(SAN),-O1,-O2) -g
+# What may be uninitialized is said by the plain tree: a sanitizer's instructions hide it from gcc.
+WARN += $(if $(SAN),-Wno-maybe-uninitialized)
 # A section a function: what a program does not call is not linked into it.
 CFLAGS_ALL = -std=gnu11 $(WARN) $(CFLAGS) -fPIE -fno-strict-aliasing -fstack-protector-strong \
 	-ffunction-sections -fdata-sections \
