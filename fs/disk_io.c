@@ -399,10 +399,16 @@ static enum plan plan_pieces(const struct disk *d, const struct blk_io *io, unsi
 	return parts <= d->parts_left ? PLAN_GO : PLAN_WAIT;
 }
 
+static bool has_lease(const struct disk *d)
+{
+	return !d->fs->lockd || lockd_has_lease(d->fs->lockd);
+}
+
 static enum plan plan_read(struct disk *d, const struct blk_io *io)
 {
 	uint64_t block = io->off / BLOCK_SIZE, end = DIV_ROUND_UP(io->off + io->len, BLOCK_SIZE);
 	unsigned int pieces = 0;
+	bool on_device = false;
 	struct extent e;
 
 	for (; block < end; block += e.len) {
@@ -411,7 +417,11 @@ static enum plan plan_read(struct disk *d, const struct blk_io *io)
 			return PLAN_WAIT;
 		}
 		pieces++;
+		on_device |= e.kind == EXTENT_OWN || e.kind == EXTENT_BELOW;
 	}
+	/* Zeros that no device is asked for: it would wait for the lease (R2), and so does a worker. */
+	if (!on_device && !has_lease(d))
+		return PLAN_WORKER;
 	return plan_pieces(d, io, pieces);
 }
 
@@ -518,9 +528,8 @@ static void send_all(struct disk *d, struct blk_io *io)
 		send_read(d, io);
 	else
 		send_write(d, io);
-	/* Zeros that no device was asked for: it would have said so if they may be another host's by now. */
 	if (--q->pending == 0)
-		disk_finish(d, io, !q->err && fs_is_lost(d->fs) ? -ESTALE : q->err);
+		disk_finish(d, io, q->err);
 }
 
 static void start_pieces(struct disk *d, struct blk_io *io)

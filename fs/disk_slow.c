@@ -246,13 +246,14 @@ static void space_end(struct disk *d, struct disk_slow *s)
 {
 	bool exact = false;
 
-	d->space = NULL;
 	if (!s->err && s->flush && s->covers_moves > d->moves_flushed)
 		d->moves_flushed = s->covers_moves;
 	for (unsigned int i = 0; i < s->space->count; i++)
 		if (!range_end(d, &s->space->ranges[i]))
 			exact = true;
 	d->space_exact = exact;
+	/* Not before: what done() submits may ask for space, and the next to be asked would be this. */
+	d->space = NULL;
 }
 
 /* ---- commit, flush ---- */

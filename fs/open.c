@@ -464,7 +464,11 @@ int fs_read(struct fs *fs, struct fs_file *f, uint64_t off, void *buf, size_t le
 		return err;
 	if (fs->rescue)
 		return file_read_unlocked(fs, f->id, off, buf, len, done);
-	return fs_result(fs, file_read(fs, f->ino, off, buf, len, done));
+	err = file_read(fs, f->ino, off, buf, len, done);
+	/* What needed no device, zeros and inline data, waits for the lease as all else does (R2). */
+	if (!err && fs->lockd && !MUTANT("zeros-without-lease"))
+		err = lockd_wait_lease(fs->lockd);
+	return fs_result(fs, err);
 }
 
 /* Whole blocks that exist, from an aligned copy: file_write() then changes data only. */

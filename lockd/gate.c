@@ -217,8 +217,7 @@ static void gate_thread(void *arg)
 
 /* ---- requests in the caller's thread ---- */
 
-/* Waits for a valid lease.  Return: 0 or -ESTALE. */
-static int gate_wait_valid(struct gate *g)
+int gate_wait_valid(struct gate *g)
 {
 	int err = 0;
 

@@ -68,6 +68,9 @@ void gate_fail(struct gate *g);
 bool gate_is_valid(struct gate *g);
 bool gate_has_failed(struct gate *g);
 
+/** gate_wait_valid() - waits for a valid lease.  Return: 0; -ESTALE.  Blocks. */
+int gate_wait_valid(struct gate *g);
+
 /** gate_until_ns() - end of the lease as last renewed. */
 uint64_t gate_until_ns(struct gate *g);
 

@@ -614,6 +614,16 @@ uint32_t lockd_generation(const struct lockd *ld)
 	return ld->self.generation;
 }
 
+bool lockd_has_lease(struct lockd *ld)
+{
+	return gate_is_valid(ld->gate);
+}
+
+int lockd_wait_lease(struct lockd *ld)
+{
+	return gate_wait_valid(ld->gate);
+}
+
 bool lockd_lost(const struct lockd *ld)
 {
 	return gate_has_failed(ld->gate);

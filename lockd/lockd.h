@@ -125,6 +125,16 @@ int lockd_port(struct lockd *ld, struct blkdev *lower, struct blkdev **out);
 uint32_t lockd_slot(const struct lockd *ld);
 uint32_t lockd_generation(const struct lockd *ld);
 
+/** lockd_has_lease() - whether the lease is valid at this moment. */
+bool lockd_has_lease(struct lockd *ld);
+
+/**
+ * lockd_wait_lease() - waits until it is: what was answered from memory before, under locks of
+ * ours, is so then (R2; lockd_dev() does this for what it reads).
+ * Return: 0; -ESTALE our slot is lost.  Blocks.
+ */
+int lockd_wait_lease(struct lockd *ld);
+
 /** lockd_lost() - whether our slot is gone for good. */
 bool lockd_lost(const struct lockd *ld);
 

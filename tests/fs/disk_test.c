@@ -560,6 +560,76 @@ static void a_map_that_cannot_be_read_is_an_error(void)
 	cluster_run(14, VOLUME, unreadable_map_body);
 }
 
+/* ---- the lease ---- */
+
+struct hole_read {
+	struct world	*w;
+	struct fs_file	*file;	/* NULL: the disk is read */
+	uint8_t		*buf;
+	size_t		done;
+	int		err;
+	bool		answered;
+};
+
+static void hole_read_main(void *arg)
+{
+	struct hole_read *h = arg;
+
+	if (h->file)
+		h->err = fs_read(h->w->c->fs, h->file, 0, h->buf, 4096, &h->done);
+	else
+		h->err = blkdev_read(h->w->rig.dev, 0, h->buf, 4096);
+	h->answered = true;
+}
+
+static void lapsed_body(struct cluster *c)
+{
+	struct simdisk_rule rule = { .fault = SIMDISK_HOLD, .ops = ~0u, .delay_ns = 9 * NSEC_PER_SEC };
+	struct hole_read reads[2] = { 0 };
+	struct env_thread *threads[2];
+	struct lockd_status st;
+	struct fs_attr attr;
+	struct world w;
+
+	world_begin(&w, c, DISK);
+	CU_ASSERT_EQUAL(fs_create(c->fs, fs_root(c->fs), "f", S_IFREG | 0600, 0, &cluster_cred, &attr), 0);
+	attr.size = MIB;
+	CU_ASSERT_EQUAL(fs_setattr(c->fs, attr.id, FS_SET_SIZE, &attr), 0);
+	CU_ASSERT_EQUAL_FATAL(fs_open(c->fs, attr.id, 0, &cluster_cred, &reads[1].file, NULL), 0);
+	for (unsigned int i = 0; i < 2; i++) {
+		reads[i].w = &w;
+		reads[i].buf = blkdev_alloc(4096);
+		hole_read_main(&reads[i]);	/* the map is known from now on */
+		CU_ASSERT(reads[i].answered && !reads[i].err);
+		memset(reads[i].buf, 1, 4096);
+		reads[i].answered = false;
+	}
+	rule.host = c->hosts[0].env;
+	simdisk_inject(c->disk, &rule);
+	cluster_sleep(c, 7000);
+	lockd_status(c->fs->lockd, &st);
+	CU_ASSERT(!st.lease_valid && !st.lost);
+	for (unsigned int i = 0; i < 2; i++)
+		CU_ASSERT_EQUAL(env_thread_start(c->hosts[0].env, "hole", hole_read_main, &reads[i],
+						 &threads[i]), 0);
+	cluster_sleep(c, 1000);
+	CU_ASSERT(!reads[0].answered && !reads[1].answered);
+	simdisk_clear_rules(c->disk);
+	for (unsigned int i = 0; i < 2; i++) {
+		env_thread_join(c->hosts[0].env, threads[i]);
+		CU_ASSERT(reads[i].answered && !reads[i].err && !reads[i].buf[0] && !reads[i].buf[4095]);
+		free(reads[i].buf);
+	}
+	CU_ASSERT_EQUAL(fs_close(c->fs, reads[1].file), 0);
+	world_end(&w);
+}
+
+/* R2: another host may have taken over and written there; nobody here knows yet. */
+static void zeros_are_not_answered_without_a_lease(void)
+{
+	cluster_run(17, VOLUME, lapsed_body);
+}
+
 /* ---- space that a kill may take back ---- */
 
 /* A world whose notes survive, and its death: the disk is then as its notes and its map say. */
@@ -691,6 +761,7 @@ UNIT_MAIN("fs/disk",
 	UNIT_TEST(a_map_that_cannot_be_read_is_an_error),
 	UNIT_TEST(a_small_first_unit_that_a_merge_brings_is_made_whole),
 	UNIT_TEST(a_discard_of_a_host_that_is_lost_fails),
+	UNIT_TEST(zeros_are_not_answered_without_a_lease),
 	UNIT_TEST(a_disk_shows_what_was_written_to_it),
 	UNIT_TEST(an_open_disk_has_its_file_alone),
 	UNIT_TEST(a_disk_that_is_not_open_answers_nothing),
