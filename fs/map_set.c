@@ -185,7 +185,7 @@ int map_set(struct txn *txn, struct inode *ino, uint64_t unit, const struct map_
 	bool make = e->block || e->detached;
 	struct map_entry_disk *entries;
 	struct map_index index;
-	struct buf *leaf;
+	struct buf *leaf = NULL;
 	int err;
 
 	assert(!(le32_to_cpu(c.di->flags) & INODE_INLINE));
