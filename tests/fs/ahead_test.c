@@ -160,6 +160,33 @@ static void what_is_read_is_what_was_asked_for(void)
 	volume_run(1, DISK_SIZE, 512, some, 0);
 }
 
+static void use_pointed_at(struct volume *v, struct check *c)
+{
+	for (size_t k = 0; k + 70 < c->cluster_count; k++) {
+		uint64_t first = c->clusters[k + 70].first;
+		const uint8_t *blocks = look_at(c, k);
+
+		CU_ASSERT_PTR_NOT_NULL_FATAL(blocks);
+		CU_ASSERT_EQUAL(chk_read(c, first << BLOCK_SHIFT, v->block, 1), 0);
+		CU_ASSERT_EQUAL(at(v->block, 0), first);
+		/* What was begun ends. */
+		env_sleep_until(c->p->env, env_now_ns(c->p->env) + 100 * NSEC_PER_MSEC);
+		for (uint32_t i = 0; i < 2u * c->clusters[k].count; i++)
+			CU_ASSERT_EQUAL(at(blocks, i), c->clusters[k].first + i);
+	}
+}
+
+static void pointed_at(struct volume *v)
+{
+	with_check(v, CLUSTERS, use_pointed_at);
+}
+
+/* A map that leads to where later inodes are: without claims it is followed, and inodes are in use. */
+static void a_pointer_to_a_later_place_leaves_the_present_one(void)
+{
+	volume_run(1, DISK_SIZE, 512, pointed_at, 0);
+}
+
 /* Each cluster is changed before it comes, by as far as two windows. */
 static void use_changed(struct volume *v, struct check *c)
 {
@@ -230,5 +257,6 @@ static void bad_block_costs_its_own_cluster(void)
 UNIT_MAIN("fs/ahead",
 	  UNIT_TEST(every_cluster_comes_in_order),
 	  UNIT_TEST(what_is_read_is_what_was_asked_for),
+	  UNIT_TEST(a_pointer_to_a_later_place_leaves_the_present_one),
 	  UNIT_TEST(bad_block_costs_its_own_cluster),
 	  UNIT_TEST(what_was_written_meanwhile_is_seen));
