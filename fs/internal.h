@@ -108,7 +108,8 @@ void inode_brief_unbar(struct fs *fs, struct inode *ino);
  * keeps it as one for reading.  open_mutex held. */
 void inode_open_move(struct fs_file *f, struct inode *to);
 
-/** inode_writer_enter() - who is about to change the size without an open.  -EBUSY: FS_OPEN_SOLE. */
+/** inode_writer_enter() - who is about to change the size without an open; waits for the end of a
+ * brief one.  No lock of the inode is held.  -EBUSY: FS_OPEN_SOLE. */
 int inode_writer_enter(struct fs *fs, struct inode *ino);
 void inode_writer_leave(struct fs *fs, struct inode *ino);
 

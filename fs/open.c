@@ -157,6 +157,10 @@ int inode_writer_enter(struct fs *fs, struct inode *ino)
 	int err = 0;
 
 	env_mutex_lock(fs->env, &fs->open_mutex);
+	ino->brief_waiters++;
+	while (ino->sole && ino->briefs)
+		env_cond_wait(fs->env, &fs->brief_over, &fs->open_mutex, ENV_FOREVER);
+	ino->brief_waiters--;
 	if (ino->sole || ino->write_denied) {
 		err = -EBUSY;
 	} else {

@@ -70,6 +70,33 @@ static void waits(struct cluster *c, uint64_t id, unsigned int host, unsigned in
 	env_thread_join(c->hosts[host].env, thread);
 }
 
+static void cut(void *arg)
+{
+	struct wanter *w = arg;
+	struct fs_attr attr = { .size = SIZE / 2 };
+
+	w->err = fs_setattr(w->fs, w->id, FS_SET_SIZE, &attr);
+	w->done = true;
+}
+
+/* So does who changes its size without opening it. */
+static void cut_waits(struct cluster *c, uint64_t id)
+{
+	struct wanter w = { .fs = c->fs, .id = id };
+	struct env_thread *thread;
+	struct fs_file *brief;
+
+	CU_ASSERT_EQUAL_FATAL(fs_open(c->fs, id, FS_OPEN_WRITE | FS_OPEN_SOLE | FS_OPEN_BRIEF,
+				      &cluster_cred, &brief, NULL), 0);
+	CU_ASSERT_EQUAL_FATAL(env_thread_start(c->hosts[0].env, "wanter", cut, &w, &thread), 0);
+	cluster_sleep(c, 1500);
+	CU_ASSERT_FALSE(w.done);
+	CU_ASSERT_EQUAL(fs_close(c->fs, brief), 0);
+	wait_done(c, &w, 10);
+	CU_ASSERT(w.done && !w.err);
+	env_thread_join(c->hosts[0].env, thread);
+}
+
 static void opens_body(struct cluster *c)
 {
 	uint64_t id;
@@ -81,6 +108,7 @@ static void opens_body(struct cluster *c)
 	waits(c, id, 0, FS_OPEN_WRITE | FS_OPEN_DENY_WRITE);
 	waits(c, id, 1, FS_OPEN_WRITE | FS_OPEN_SOLE);
 	waits(c, id, 1, FS_OPEN_WRITE);
+	cut_waits(c, id);
 	CU_ASSERT_EQUAL(cluster_detach(c, 1), 0);
 }
 
