@@ -112,8 +112,9 @@ int fs_resolve(struct fs *fs, const char *path, struct fs_attr *attr);
 int fs_getattr(struct fs *fs, uint64_t id, struct fs_attr *attr);
 
 enum fs_set { FS_SET_MODE = 1, FS_SET_UID = 2, FS_SET_GID = 4, FS_SET_SIZE = 8,
-	      FS_SET_ATIME = 16, FS_SET_MTIME = 32, FS_SET_CTIME = 64 };
-/** fs_setattr() - those of @attr that @set names; returns all in @attr. */
+	      FS_SET_ATIME = 16, FS_SET_MTIME = 32, FS_SET_CTIME = 64, FS_CLEAR_SET_ID = 128 };
+/** fs_setattr() - those of @attr that @set names; returns all in @attr.  FS_CLEAR_SET_ID: as
+ * fs_clear_set_id(), of the mode as it is then. */
 int fs_setattr(struct fs *fs, uint64_t id, unsigned int set, struct fs_attr *attr);
 
 /** fs_create() - any type: mode with S_IFMT; a setgid @dir hands its group (and, to

@@ -87,15 +87,9 @@ void fs_io_drop(struct fs_io *fio)
 	env_rwlock_rdunlock(fio->fs->env, &fio->ino->rwlock);
 }
 
-/* The group's counts only where it may execute, as everywhere; else it once marked locks. */
-static uint32_t set_id_bits(uint32_t mode)
-{
-	return mode & (S_ISUID | (mode & S_IXGRP ? S_ISGID : 0));
-}
-
 bool fs_io_is_set_id(const struct fs_io *fio)
 {
-	return set_id_bits(le32_to_cpu(inode_disk(fio->ino)->mode));
+	return mode_set_id(le32_to_cpu(inode_disk(fio->ino)->mode));
 }
 
 /* Whether there surely are none; rwlock not held. */
@@ -105,7 +99,7 @@ static bool is_plain_mode(struct fs *fs, struct inode *ino)
 
 	if (!env_rwlock_try_rdlock(fs->env, &ino->rwlock))
 		return false;
-	plain = ino->loaded && !set_id_bits(le32_to_cpu(inode_disk(ino)->mode));
+	plain = ino->loaded && !mode_set_id(le32_to_cpu(inode_disk(ino)->mode));
 	env_rwlock_rdunlock(fs->env, &ino->rwlock);
 	return plain;
 }
@@ -118,10 +112,10 @@ int fs_clear_set_id(struct fs *fs, struct fs_file *f)
 	if (f->mode == LOCK_MULTI || is_plain_mode(fs, f->ino))
 		return 0;
 	err = fs_getattr(fs, f->id, &attr);
-	if (err || !set_id_bits(attr.mode))
+	if (err || !mode_set_id(attr.mode))
 		return err;
-	attr.mode &= ~set_id_bits(attr.mode);
-	return fs_setattr(fs, f->id, FS_SET_MODE, &attr);
+	/* Not the mode that was seen: somebody may be changing it. */
+	return fs_setattr(fs, f->id, FS_CLEAR_SET_ID, &attr);
 }
 
 static void io_done(struct blk_io *io, int err)

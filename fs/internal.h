@@ -4,6 +4,7 @@
 #define LUNFS_FS_INTERNAL_H
 
 #include <errno.h>
+#include <sys/stat.h>
 
 #include "fs/cluster.h"
 #include "fs/fs.h"
@@ -26,6 +27,13 @@ static inline int fs_may_write(struct fs *fs)
 static inline int fs_result(struct fs *fs, int err)
 {
 	return err < 0 && fs_is_lost(fs) ? -EIO : err;
+}
+
+/** mode_set_id() - the set-id bits of @mode that a write clears: the group's counts only where it may
+ * execute, as everywhere; else it once marked locks. */
+static inline uint32_t mode_set_id(uint32_t mode)
+{
+	return mode & (S_ISUID | (mode & S_IXGRP ? S_ISGID : 0));
 }
 
 /**

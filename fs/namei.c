@@ -226,6 +226,8 @@ static void setattr_fields(struct inode *ino, struct inode_disk *di, unsigned in
 
 	if (set & FS_SET_MODE)
 		di->mode = cpu_to_le32(type | (attr->mode & 07777));
+	if (set & FS_CLEAR_SET_ID)
+		di->mode = cpu_to_le32(le32_to_cpu(di->mode) & ~mode_set_id(le32_to_cpu(di->mode)));
 	if (set & FS_SET_UID)
 		di->uid = cpu_to_le32(attr->uid);
 	if (set & FS_SET_GID)

@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <stdio.h>
 
+#include "fs/fs_io.h"
 #include "tests/fs/attached.h"
 
 #define SIZE	(256 * MIB)
@@ -537,6 +538,59 @@ static void test_full_volume_still_deletes(void)
 	cluster_run(12, 64 * MIB, full_volume_still_deletes);
 }
 
+/* ---- set-id bits ---- */
+
+struct clearing {
+	struct cluster	*c;
+	struct fs_file	*f;
+};
+
+static void clear_main(void *arg)
+{
+	struct clearing *cl = arg;
+
+	CU_ASSERT_EQUAL(fs_clear_set_id(cl->c->fs, cl->f), 0);
+}
+
+static void clearing_body(struct cluster *c)
+{
+	struct clearing cl = { .c = c };
+	struct env_thread *thread;
+	struct fs_attr attr;
+	uint64_t id;
+
+	cluster_alone(c);
+	CU_ASSERT_EQUAL_FATAL(fs_create(c->fs, fs_root(c->fs), "f", S_IFREG | 0755, 0, &cluster_cred,
+					&attr), 0);
+	id = attr.id;
+	CU_ASSERT_EQUAL_FATAL(fs_open(c->fs, id, FS_OPEN_WRITE, &cluster_cred, &cl.f, NULL), 0);
+	sim_preempt(c->sim, 300);
+	for (unsigned int i = 0; i < 100; i++) {
+		attr.mode = 06755;
+		CU_ASSERT_EQUAL(fs_setattr(c->fs, id, FS_SET_MODE, &attr), 0);
+		CU_ASSERT_EQUAL(env_thread_start(c->hosts[0].env, "clear", clear_main, &cl, &thread), 0);
+		attr.mode = 0600;
+		CU_ASSERT_EQUAL(fs_setattr(c->fs, id, FS_SET_MODE, &attr), 0);
+		env_thread_join(c->hosts[0].env, thread);
+		CU_ASSERT_EQUAL(fs_getattr(c->fs, id, &attr), 0);
+		CU_ASSERT_EQUAL(attr.mode & 07777, 0600);
+	}
+	sim_preempt(c->sim, 0);
+	attr.mode = 06755;
+	CU_ASSERT_EQUAL(fs_setattr(c->fs, id, FS_SET_MODE, &attr), 0);
+	clear_main(&cl);
+	CU_ASSERT_EQUAL(fs_getattr(c->fs, id, &attr), 0);
+	CU_ASSERT_EQUAL(attr.mode & 07777, 0755);
+	CU_ASSERT_EQUAL(fs_close(c->fs, cl.f), 0);
+	CU_ASSERT_EQUAL(cluster_detach(c, 0), 0);
+}
+
+/* A write that clears them must not bring back a mode that chmod(1) has just taken away. */
+static void clearing_set_id_bits_keeps_a_chmod(void)
+{
+	cluster_run(11, SIZE, clearing_body);
+}
+
 UNIT_MAIN("namei",
 	UNIT_TEST(test_created_objects_stay),
 	UNIT_TEST(test_names_are_refused_as_posix_says),
@@ -554,5 +608,6 @@ UNIT_MAIN("namei",
 	UNIT_TEST(test_unlinked_files_live_until_closed),
 	UNIT_TEST(test_truncation_by_name_and_open_empties),
 	UNIT_TEST(test_full_volume_still_deletes),
+	UNIT_TEST(clearing_set_id_bits_keeps_a_chmod),
 	UNIT_TEST(test_paths_lead_back)
 );
