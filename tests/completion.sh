@@ -44,6 +44,8 @@ check "lunfs disk snapshot" "$(printf '%s\n' create delete list revert)" \
 check "a word that was begun" discard "$(offered lunfs --run-dir /x disk dis)"
 check "a value of --format" "$(printf '%s\n' vhdx vmdk)" "$(offered lunfs disk import --format v)"
 
+check "a command behind a value" handover "$(offered lunfs --to beta --iops 5 disk han)"
+
 # What lunvm compares the command with, not its --help.
 lunvm_commands=$(grep -oE 'strcmp\(argv\[0\], "[a-z]+"' kvm/lunvm_main.c | cut -d'"' -f2
 	sed -n '/^bool cmd_is_request/,/};/p' kvm/cmd.c | grep -oE '"[a-z]+"' | tr -d '"')
@@ -53,4 +55,8 @@ check "a value of --on-reset" "$(printf '%s\n' exit restart)" "$(offered lunvm r
 # A stand-in for machines that run: its name is its answer.
 lunvm() { echo NAME; [ "$*" = "--run-dir /x list" ] && echo web1 running && echo web2 paused; }
 check "machines that run" "$(printf '%s\n' web1 web2)" "$(offered lunvm --run-dir /x status "")"
+# And one for a daemon with a datastore, which is no host.
+lunfs() { echo '  "label": "ds1"'; }
+check "a datastore" ds1 "$(offered lunfs disk info "")"
+check "no datastore where a host is meant" "none" "none$(offered lunfs disk handover ds1:/d --to "")"
 exit $bad

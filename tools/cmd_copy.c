@@ -508,7 +508,7 @@ static int export_image(struct job *j, const struct export *e, int in, enum copy
 
 static int export_finish(struct export *e)
 {
-	char parent[PATH_MAX];
+	char parent[PATH_MAX + 4];
 	int fd;
 
 	if (renameat2(AT_FDCWD, e->part, AT_FDCWD, e->file, RENAME_NOREPLACE) &&
