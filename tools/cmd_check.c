@@ -74,6 +74,13 @@ static int follow(struct cmd *c, const char *ds, json_t *all, json_t **last)
 	}
 	progress_end(&p);
 	*last = result;
+	/* Of a datastore that went and came back meanwhile nothing is known: least that it is clean. */
+	if (!err && strcmp(ctl_str(result, "state"), "done")) {
+		fprintf(stderr, "lunfs: the check was not completed: the datastore was detached "
+			"meanwhile\n");
+		json_decref(result);
+		err = CTL_FAILED;
+	}
 	return err;
 }
 

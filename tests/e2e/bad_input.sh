@@ -159,6 +159,28 @@ grep -qi "slot" "$work/out" || fail "$(cat "$work/out")"
 umount "$(mnt s1)" "$(mnt s2)"
 for h in s1 s2 s3; do host_stop $h; done
 
+story "a check of a datastore that went and came back meanwhile says nothing of it"
+mkdir "$work/run-other"
+python3 - "$work/run-other/control" <<'PY' &
+import json, socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.bind(sys.argv[1])
+s.listen(1)
+f = s.accept()[0].makefile("rw")
+for result in {"joined": False}, {"state": "never", "findings": [], "next": 0, "more": False}:
+    f.readline()
+    f.write(json.dumps({"ok": True, "result": result}) + "\n")
+    f.flush()
+PY
+other=$!
+wait_for 10 test -S "$work/run-other/control" || fail "nobody answers"
+"$bin/lunfs" --run-dir "$work/run-other" check ds1 >"$work/out" 2>&1
+status=$?
+kill $other 2>/dev/null
+wait $other 2>/dev/null
+[ $status -eq 8 ] || fail "exit status $status: $(cat "$work/out")"
+grep -q "not completed" "$work/out" || fail "$(cat "$work/out")"
+
 story "a typo in a configuration file is named with line and column"
 printf 'host-name = x\nrun-dri = /run/x\n' >"$work/bad.conf"
 "$bin/lunfsd" --config "$work/bad.conf" --run-dir "$work/run-conf" >"$work/out" 2>&1
