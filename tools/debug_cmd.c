@@ -20,14 +20,15 @@ enum { EXIT_OK, EXIT_FAILED, EXIT_USAGE };
 
 static const char usage[] =
 "usage: lunfs debug [--json] DEVICE super\n"
-"       lunfs debug DEVICE slot N | journal N\n"
-"       lunfs debug DEVICE ag N\n"
-"       lunfs debug DEVICE lock ADDRESS | block ADDRESS\n"
-"       lunfs debug DEVICE inode ID | PATH\n"
+"       lunfs debug DEVICE slot N | journal N | orphans N\n"
+"       lunfs debug DEVICE ag N | index N\n"
+"       lunfs debug DEVICE lock ADDRESS | block ADDRESS | bitmap ADDRESS\n"
+"       lunfs debug DEVICE inode ID | tree ID | PATH\n"
 "       lunfs debug DEVICE dump [--scramble-names] FILE\n"
 "       lunfs debug restore FILE NEWFILE\n"
 "\n"
-"Prints metadata blocks, every field by the name that FORMAT.md gives it.  dump writes all\n"
+"Prints metadata blocks, every field by the name that FORMAT.md gives it: index of a group's\n"
+"inodes, bitmap of the block at ADDRESS, tree what is below an inode.  dump writes all\n"
 "metadata to a file, for a bug report: names and attributes, not what files hold; restore\n"
 "makes a sparse volume of it.  With --scramble-names it has other names, as long as the true ones.\n";
 
@@ -37,6 +38,7 @@ struct debug {
 	struct super s;
 	uint8_t *block;
 	json_t	*json;		/* what is found, or NULL: text as it is found */
+	uint64_t left;		/* blocks that a tree may still have, and one */
 };
 
 __attribute__((format(printf, 1, 2)))
@@ -135,6 +137,128 @@ static int show_inode(struct debug *d, uint64_t id)
 
 	show_gap(d);
 	return rc ? rc : show_block(d, inode_block_addr(id));
+}
+
+/* ---- lists and trees ---- */
+
+static int show_orphans(struct debug *d, uint64_t slot)
+{
+	int rc = 0;
+
+	if (slot >= d->s.slot_count)
+		return fail("slot %llu: the volume has slots 0 to %u", (unsigned long long)slot,
+			    d->s.slot_count - 1);
+	for (uint32_t i = 0; i < d->s.orphan_blocks && rc == 0; i++) {
+		if (i)
+			show_gap(d);
+		rc = show_block(d, super_orphan_addr(&d->s, (uint32_t)slot, i));
+	}
+	return rc;
+}
+
+/* The one with the bit of the block at @addr. */
+static int show_bitmap(struct debug *d, uint64_t addr)
+{
+	uint64_t start;
+	uint32_t ag;
+
+	if (super_ag_of(&d->s, addr, &ag))
+		return fail("0x%llx: in no group: fixed metadata, or beyond the volume",
+			    (unsigned long long)addr);
+	start = super_ag_addr(&d->s, ag);
+	return show_block(d, start + (AG_BITMAP_BLOCK + ((addr - start) >> BLOCK_SHIFT) / BITMAP_BITS) *
+				     BLOCK_SIZE);
+}
+
+/* From the group's header along; a block that is none ends it, as does a circle. */
+static int show_index(struct debug *d, uint64_t ag)
+{
+	const struct ag_disk *header = (const void *)d->block;
+	const struct itable_disk *it = (const void *)d->block;
+	uint64_t left = d->s.ag_size >> BLOCK_SHIFT, pointer;
+	int rc;
+
+	if (ag >= d->s.ag_count)
+		return fail("group %llu: the volume has groups 0 to %u", (unsigned long long)ag,
+			    d->s.ag_count - 1);
+	rc = read_block(d, super_ag_addr(&d->s, (uint32_t)ag) + AG_HEADER_BLOCK * BLOCK_SIZE);
+	pointer = rc ? 0 : le64_to_cpu(header->itable);
+	while (pointer && left-- && rc == 0) {
+		rc = show_block(d, bptr_addr(pointer));
+		pointer = rc == 0 && le32_to_cpu(it->hdr.magic) == META_ITABLE ? le64_to_cpu(it->next) : 0;
+		if (pointer)
+			show_gap(d);
+	}
+	return rc;
+}
+
+/* The block at @pointer, and @depth levels below it; what cannot be read is passed over. */
+static int show_below(struct debug *d, uint64_t pointer, uint32_t depth, bool is_dir)
+{
+	uint8_t block[BLOCK_SIZE];
+	const struct dir_node_disk *dir = (const void *)block;
+	const struct map_node_disk *map = (const void *)block;
+	uint32_t count = is_dir ? DIR_NODE_ENTRIES : NODE_POINTERS;
+	int rc;
+
+	/* Damage can make a bush of few blocks. */
+	if (!d->left)
+		return EXIT_FAILED;
+	if (!--d->left)
+		return fail("more blocks than the inode has: pointers lead to the same ones");
+	show_gap(d);
+	rc = show_block(d, bptr_addr(pointer));
+	if (rc || !depth)
+		return rc;
+	memcpy(block, d->block, sizeof(block));
+	if (le32_to_cpu(map->hdr.magic) != (is_dir ? META_DIR_NODE : META_MAP_NODE))
+		return 0;	/* it has no pointers */
+	if (is_dir && le32_to_cpu(dir->count) < count)
+		count = le32_to_cpu(dir->count);
+	for (uint32_t i = 0; i < count; i++) {
+		pointer = le64_to_cpu(is_dir ? dir->entries[i].pointer : map->pointers[i]);
+		if (pointer)
+			rc |= show_below(d, pointer, depth - 1, is_dir);
+	}
+	return rc;
+}
+
+/* What the inode in @block has: attributes, map or directory. */
+static int show_below_inode(struct debug *d, const uint8_t *block)
+{
+	const struct inode_disk *di = (const void *)block;
+	const struct dir_index_disk *entries = (const void *)di->root;
+	const le64 *pointers = (const void *)di->root;
+	bool is_dir = S_ISDIR(le32_to_cpu(di->mode));
+	uint32_t count = le32_to_cpu(di->root_count), depth = le32_to_cpu(di->depth);
+	uint32_t room = is_dir ? INLINE_SIZE / sizeof(*entries) : INLINE_SIZE / sizeof(*pointers);
+	int rc = 0;
+
+	d->left = le64_to_cpu(di->blocks) + 1;
+	if (le64_to_cpu(di->xattr))
+		rc = show_below(d, le64_to_cpu(di->xattr), 0, false);
+	if (le32_to_cpu(di->flags) & INODE_INLINE || !depth)
+		return rc;
+	if (depth > DEPTH_MAX)
+		return fail("the inode is not valid");
+	for (uint32_t i = 0; i < count && i < room; i++) {
+		uint64_t pointer = le64_to_cpu(is_dir ? entries[i].pointer : pointers[i]);
+
+		if (pointer)
+			rc |= show_below(d, pointer, depth - 1, is_dir);
+	}
+	return rc;
+}
+
+static int show_tree(struct debug *d, uint64_t id)
+{
+	uint8_t block[BLOCK_SIZE];
+	int rc = show_block(d, inode_block_addr(id));
+
+	if (rc)
+		return rc;
+	memcpy(block, d->block, sizeof(block));
+	return show_below_inode(d, block);
 }
 
 /* ---- journals ---- */
@@ -343,6 +467,8 @@ static int run(struct debug *d, int argc, char **argv)
 	} commands[] = {
 		{ "slot", show_slot }, { "journal", show_journal }, { "ag", show_ag },
 		{ "lock", show_block }, { "block", show_block }, { "inode", show_inode },
+		{ "orphans", show_orphans }, { "bitmap", show_bitmap }, { "index", show_index },
+		{ "tree", show_tree },
 	};
 	uint64_t n;
 

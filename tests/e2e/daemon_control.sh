@@ -86,7 +86,9 @@ except ConnectionResetError:
 PY
 
 story "metadata blocks as JSON have the fields that the text has"
-for what in super "slot 0" "journal 0" "ag 0" /; do
+root=$("$bin/lunfs" debug "$lun" / | sed -n 's/^\/: id //p')
+for what in super "slot 0" "journal 0" "orphans 0" "ag 0" "index 0" "bitmap $(((root % (1 << 40)) * 4096))" \
+	"tree $root" /; do
 	# shellcheck disable=SC2086
 	"$bin/lunfs" debug "$lun" $what >"$work/text" || fail "debug $what"
 	# shellcheck disable=SC2086
