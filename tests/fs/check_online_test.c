@@ -409,9 +409,70 @@ static void a_check_ends_when_it_is_told_to(void)
 	cluster_run(31, SIZE, stopped);
 }
 
+/* ---- what is damaged, and changes ---- */
+
+struct changing {
+	struct simdisk	*disk;
+	uint64_t	addr;
+	uint8_t		*block;
+};
+
+static struct changing *changing;	/* NULL: it stands still */
+
+/* Before each read: still damaged, and not as it was. */
+static int change_again(void *arg, uint32_t blocks)
+{
+	struct changing *ch = changing;
+
+	(void)arg;
+	(void)blocks;
+	if (!ch)
+		return 0;
+	ch->block[200]++;
+	simdisk_poke(ch->disk, ch->addr, ch->block, BLOCK_SIZE);
+	return 0;
+}
+
+static void changing_body(struct cluster *c)
+{
+	struct changing ch = { .disk = c->disk, .block = blkdev_alloc(BLOCK_SIZE) };
+	struct findings found = { .show = false };
+	struct check_online_params p = { .report = note_finding, .pace = change_again, .arg = &found };
+	struct check_online_result r;
+	uint8_t byte;
+
+	cluster_alone(c);
+	p.fs = c->fs;
+	ch.addr = super_orphan_addr(&c->fs->super, (lockd_slot(c->fs->lockd) + 1) %
+							   c->fs->super.slot_count, 0);
+	CU_ASSERT_EQUAL(blkdev_read(c->fs->dev, ch.addr, ch.block, BLOCK_SIZE), 0);
+	byte = ch.block[200];
+	ch.block[100] ^= 1;
+	changing = &ch;
+	CU_ASSERT_EQUAL(check_online(&p, &r), 0);
+	CU_ASSERT_EQUAL(r.errors, 0);
+	CU_ASSERT_EQUAL(r.unproved, 1);
+	/* It stands still: now it is proved. */
+	changing = NULL;
+	CU_ASSERT_EQUAL(check_online(&p, &r), 0);
+	CU_ASSERT(r.errors == 1 && found.seen[CHECK_ORPHAN_DAMAGED] == 1);
+	ch.block[100] ^= 1;
+	ch.block[200] = byte;
+	simdisk_poke(c->disk, ch.addr, ch.block, BLOCK_SIZE);
+	free(ch.block);
+	CU_ASSERT_EQUAL(cluster_detach(c, 0), 0);
+}
+
+/* Two looks that find the same in other bytes prove nothing: somebody is writing. */
+static void what_changes_between_two_looks_is_not_accused(void)
+{
+	cluster_run(32, SIZE, changing_body);
+}
+
 UNIT_MAIN("check_online",
 	  UNIT_TEST(damage_is_found_while_two_hosts_use_the_volume),
 	  UNIT_TEST(damage_is_found_under_load_and_nothing_else),
 	  UNIT_TEST(nothing_is_accused_while_two_hosts_change_everything),
 	  UNIT_TEST(damage_of_a_file_that_changes_all_the_time_is_proved_under_its_lock),
+	  UNIT_TEST(what_changes_between_two_looks_is_not_accused),
 	  UNIT_TEST(a_check_ends_when_it_is_told_to));
