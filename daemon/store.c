@@ -13,8 +13,6 @@
 #include "daemon/guard.h"
 #include "daemon/store_internal.h"
 
-#define UMOUNT_WAIT_SECONDS 3	/* for a mount that was just unmounted to be ended */
-
 /* ---- finding ---- */
 
 /* Two URLs may name one LUN by other portals and parameters. */

@@ -71,7 +71,7 @@ struct store {
 };
 
 struct mount {
-	struct list	node;		/* in store->mounts */
+	struct list	node;		/* in store->mounts, at its end in stores->ending */
 	struct store	*store;
 	struct mnt	*mnt;
 	char		dir[PATH_MAX];
@@ -92,6 +92,7 @@ struct stores {
 	pthread_mutex_t	mutex;		/* everything below, and every store's state */
 	pthread_cond_t	changed;
 	struct list	list;
+	struct list	ending;		/* struct mount */
 	unsigned int	count;
 	bool		stopping;
 	uint64_t	scrub_rate;	/* bytes a second; 0: no scrub */

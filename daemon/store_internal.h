@@ -5,6 +5,8 @@
 
 #include "daemon/store.h"
 
+#define UMOUNT_WAIT_SECONDS 3	/* for a mount that was just unmounted to be ended */
+
 /** store_is_listed() - whether @wanted still exists; it is not looked into.  mutex held. */
 bool store_is_listed(struct stores *all, const struct store *wanted);
 

@@ -96,6 +96,39 @@ static int serve_mount(struct mount *m, const struct store_mount_params *p, cons
 	return 0;
 }
 
+/* mutex held.  Whether @dir is a mount's that the kernel has ended, and we have not. */
+static bool is_ending(struct stores *all, const char *dir)
+{
+	struct store *s, *stmp;
+	struct mount *m, *mtmp;
+
+	list_for_each(m, mtmp, &all->ending, node)
+		if (!strcmp(m->dir, dir))
+			return true;
+	list_for_each(s, stmp, &all->list, node)
+		list_for_each(m, mtmp, &s->mounts, node)
+			if (!strcmp(m->dir, dir) && mnt_is_over(m->mnt))
+				return true;
+	return false;
+}
+
+/*
+ * umount(8) returns before we have ended its mount.  Were the next one there by then, our parent
+ * would have to look at it to tell them apart, and a umount(8) in that moment would find it busy.
+ */
+static void wait_for_last_mount(struct stores *all, const char *dir)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += UMOUNT_WAIT_SECONDS;
+	pthread_mutex_lock(&all->mutex);
+	while (!all->stopping && is_ending(all, dir))
+		if (pthread_cond_timedwait(&all->changed, &all->mutex, &until) == ETIMEDOUT)
+			break;
+	pthread_mutex_unlock(&all->mutex);
+}
+
 int store_mount(struct store *s, const struct store_mount_params *p, char dir[PATH_MAX],
 		char *why, size_t why_size)
 {
@@ -107,6 +140,7 @@ int store_mount(struct store *s, const struct store_mount_params *p, char dir[PA
 	if (!m)
 		return -ENOMEM;
 	m->store = s;
+	wait_for_last_mount(s->all, p->dir);
 	err = ask_mount(s, p, &reply, fds, &fd_count);
 	if (err) {
 		snprintf(why, why_size, "%s", reply.why);
@@ -141,14 +175,17 @@ static void end_mount(struct mount *m)
 	pthread_mutex_lock(&s->mounts_mutex);
 	list_del(&m->node);
 	pthread_mutex_unlock(&s->mounts_mutex);
+	list_add_tail(&all->ending, &m->node);
 	pthread_mutex_unlock(&all->mutex);
 	mnt_stop(m->mnt);
 	/* Most often it is unmounted already: then the parent only forgets it. */
 	if (!m->forgotten)
 		ask_umount(all, m->dir, m->dev_minor, UMOUNT_DEAD);
 	log_info(env_posix(), s->fs->label, "unmounted from %s", m->dir);
-	free(m);
 	pthread_mutex_lock(&all->mutex);
+	list_del(&m->node);
+	free(m);
+	pthread_cond_broadcast(&all->changed);
 	store_put_locked(s);
 }
 
@@ -196,6 +233,7 @@ int stores_init(struct stores *all, struct rpc_client *rpc, const struct rpc_hel
 	pthread_mutex_init(&all->mutex, NULL);
 	pthread_cond_init(&all->changed, NULL);
 	list_init(&all->list);
+	list_init(&all->ending);
 	return -pthread_create(&all->reaper, NULL, reap, all);
 }
 

@@ -2,6 +2,7 @@
 #include "fuse/internal.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -367,6 +368,13 @@ void mnt_stop(struct mnt *m)
 	__atomic_fetch_sub(&m->fs->caches, 1, __ATOMIC_RELAXED);
 	fuse_session_destroy(m->se);
 	mnt_free(m);
+}
+
+bool mnt_is_over(const struct mnt *m)
+{
+	struct pollfd pfd = { .fd = m->fd };
+
+	return poll(&pfd, 1, 0) == 1 && pfd.revents & POLLERR;
 }
 
 void mnt_status(struct mnt *m, struct mnt_status *st)

@@ -51,6 +51,12 @@ int mnt_start(struct fs *fs, int fuse_fd, const struct mnt_options *o, struct mn
 void mnt_stop(struct mnt *m);
 
 /**
+ * mnt_is_over() - whether the kernel has ended the connection, which umount(8) does before it
+ * returns: unmounted() is then called in a moment, or was.  Context: any thread, before mnt_stop().
+ */
+bool mnt_is_over(const struct mnt *m);
+
+/**
  * mnt_invalidate() - what the kernel may have cached of inode @id is no longer covered.
  *
  * The datastore's fs->invalidate calls this for each of its mounts.  Context: any thread, also

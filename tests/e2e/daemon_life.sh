@@ -80,7 +80,7 @@ host_start alpha
 ctl alpha status || fail "it does not answer"
 
 story "unmounting and mounting again at once leaves the new mount alone"
-for _ in $(seq 15); do
+for _ in $(seq 100); do
 	"$bin/mount.lunfs" "$lun" "$(mnt alpha)" -o "run-dir=$work/run-alpha" || fail "mount"
 	"$bin/lunfs" --run-dir "$work/run-alpha" attach "$lun" >/dev/null || fail "attach"
 	umount "$(mnt alpha)" || fail "umount"
