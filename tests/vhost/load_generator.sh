@@ -55,7 +55,7 @@ jq -e '.server_cpu.percent < 1 and .seconds >= 1' "$work/idle.json" >/dev/null |
 	fail "$(cat "$work/idle.json")"
 
 story "a block that another one took the place of is noticed"
-bench --rw randwrite --ledger "$work/ledger" --size 4M "$sock" >/dev/null || fail "exit status $?"
+bench --rw write --once --ledger "$work/ledger" --size 4M "$sock" >/dev/null || fail "exit status $?"
 serve_stop
 dd if="$disk" of="$disk" bs=4k skip=17 seek=18 count=1 conv=notrunc status=none
 serve_start
@@ -66,7 +66,7 @@ grep -q 'sector 144: written generation' "$work/bench.log" || fail "$(tail -n 3 
 
 story "a write that was acknowledged and lost is noticed"
 cp --sparse=always "$disk" "$work/before.img"
-bench --rw randwrite --ledger "$work/ledger2" --offset 8M --size 4M "$sock" >/dev/null ||
+bench --rw write --once --ledger "$work/ledger2" --offset 8M --size 4M "$sock" >/dev/null ||
 	fail "exit status $?"
 dd if="$work/before.img" of="$disk" bs=4k skip=2100 seek=2100 count=1 conv=notrunc status=none
 bench --check --ledger "$work/ledger2" --offset 8M --size 4M "$sock" >"$work/check.out" &&
