@@ -9,6 +9,10 @@
 
 #include "base/machine.h"
 #include "base/text.h"
+#include "fs/image.h"
+
+#define FROZEN_TRIES	40u		/* 2 s, for a name to lead to the disk, not to its snapshot */
+#define FROZEN_PAUSE_NS	(50 * NSEC_PER_MSEC)
 
 /* ---- attaching ---- */
 
@@ -165,6 +169,19 @@ static void leave(struct attachment *a)
 	a->all->count--;
 }
 
+/*
+ * Names are looked up without locks, a moment old: just after a snapshot on another host the disk's
+ * may lead to what is the snapshot's by now, which a guest would see read-only in place of the disk.
+ */
+static bool is_stale(struct attachment *a, uint64_t id)
+{
+	const char *slash = strrchr(a->path, '/');
+	struct image_info image;
+
+	return !a->options.read_only && !strchr(slash ? slash : a->path, '@') &&
+	       !fs_image_info(a->store->fs, id, &image) && image.frozen;
+}
+
 static int find_inode(struct attachment *a, const struct disks_saved *saved, uint64_t *id)
 {
 	struct fs_attr attr;
@@ -174,7 +191,12 @@ static int find_inode(struct attachment *a, const struct disks_saved *saved, uin
 		*id = saved->id;
 		return 0;
 	}
-	err = fs_resolve(a->store->fs, a->path, &attr);
+	for (unsigned int i = 0; i < FROZEN_TRIES; i++) {
+		err = fs_resolve(a->store->fs, a->path, &attr);
+		if (err || !is_stale(a, attr.id))
+			break;
+		env_sleep_until(env_posix(), env_now_ns(env_posix()) + FROZEN_PAUSE_NS);
+	}
 	*id = attr.id;
 	return err;
 }
