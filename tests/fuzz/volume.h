@@ -120,4 +120,14 @@ void damage_store(struct damage *d, struct simdisk *disk);
 /** damage_make_up() - an input of @size bytes at most.  Return: its size. */
 size_t damage_make_up(uint8_t *data, size_t size, uint64_t seed);
 
+/* What a volume is made with works: a failure is the fuzzer's own, and is told. */
+#define must(call)								\
+	do {									\
+		int must_err = (call);						\
+										\
+		if (must_err)							\
+			fprintf(stderr, "%s: %s\n", #call, strerror(-must_err));	\
+		FUZZ_CHECK(must_err == 0);					\
+	} while (0)
+
 #endif

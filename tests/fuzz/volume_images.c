@@ -19,15 +19,6 @@ struct filler {
 	uint8_t next;		/* what the next write writes */
 };
 
-#define must(call)								\
-	do {									\
-		int must_err = (call);						\
-										\
-		if (must_err)							\
-			fprintf(stderr, "%s: %s\n", #call, strerror(-must_err));	\
-		FUZZ_CHECK(must_err == 0);					\
-	} while (0)
-
 static void note(struct filler *f, const char *name, uint64_t id, uint64_t parent)
 {
 	struct mfile *m = &f->v->files[f->v->file_count++];

@@ -24,15 +24,6 @@ struct maker {
 	struct simdisk_image *old;	/* an earlier state */
 };
 
-#define must(call)								\
-	do {									\
-		int must_err = (call);						\
-										\
-		if (must_err)							\
-			fprintf(stderr, "%s: %s\n", #call, strerror(-must_err));	\
-		FUZZ_CHECK(must_err == 0);					\
-	} while (0)
-
 static uint64_t make(struct maker *m, uint64_t dir, const char *name, uint32_t mode)
 {
 	struct fs_attr a;
