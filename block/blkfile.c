@@ -73,18 +73,19 @@ static int punch(struct file_dev *f, uint64_t off, uint64_t len)
 	return err;
 }
 
-static int sync_discard(struct file_dev *f, const struct blk_io *io)
+/* A hole in a file; of a block device what @request makes: BLKDISCARD or BLKZEROOUT. */
+static int sync_clear(struct file_dev *f, const struct blk_io *io, unsigned long request)
 {
 	uint64_t range[2] = { io->off, io->len };
-	int err;
 
-	if (f->is_block)
-		err = ioctl(f->fd, BLKDISCARD, range);
-	else
-		err = punch(f, io->off, io->len);
-	if (err)
+	if (f->is_block ? ioctl(f->fd, request, range) : punch(f, io->off, io->len))
 		return errno == EOPNOTSUPP ? -ENOTSUP : -errno;
 	return 0;
+}
+
+static int sync_discard(struct file_dev *f, const struct blk_io *io)
+{
+	return sync_clear(f, io, BLKDISCARD);
 }
 
 /* What has no FUA would be lost with a target that crashes before its flush, unnoticed (R7). */
@@ -106,17 +107,13 @@ static int write_zeros(struct file_dev *f, const struct blk_io *io)
 
 static int sync_zero(struct file_dev *f, const struct blk_io *io)
 {
-	uint64_t range[2] = { io->off, io->len };
 	int err;
 
 	if (f->scsi.s.fua)
 		return write_zeros(f, io);
-	if (f->is_block)
-		err = ioctl(f->fd, BLKZEROOUT, range);
-	else
-		err = punch(f, io->off, io->len);
+	err = sync_clear(f, io, BLKZEROOUT);
 	if (err)
-		return errno == EOPNOTSUPP ? -ENOTSUP : -errno;
+		return err;
 	return io->flags & BLK_FUA ? sync_flush(f) : 0;
 }
 

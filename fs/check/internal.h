@@ -196,6 +196,8 @@ struct chk_source {
 
 /** chk_ahead_begin() - the places of @source will be read in this order; notes a want of memory. */
 void chk_ahead_begin(struct check *c, enum chk_lane lane, const struct chk_source *source);
+/** chk_next_cluster() - a source's: the inode clusters in their order; @arg: size_t, from 0. */
+bool chk_next_cluster(struct check *c, void *arg, struct chk_place *p);
 /** chk_ahead_end() - nothing of the lane will be read any more. */
 void chk_ahead_end(struct check *c, enum chk_lane lane);
 void chk_ahead_free(struct check *c);

@@ -186,7 +186,7 @@ static void make_room(struct check *c)
 		c->no_memory = true;
 }
 
-static bool next_cluster(struct check *c, void *arg, struct chk_place *p)
+bool chk_next_cluster(struct check *c, void *arg, struct chk_place *p)
 {
 	size_t *k = arg;
 
@@ -223,7 +223,7 @@ static void follow_cluster(struct check *c, const uint8_t *data, uint32_t blocks
 static void check_clusters(struct check *c)
 {
 	size_t next = 0;
-	struct chk_source source = { next_cluster, &next, follow_cluster, true };
+	struct chk_source source = { chk_next_cluster, &next, follow_cluster, true };
 
 	if (c->cluster_count)
 		qsort(c->clusters, c->cluster_count, sizeof(*c->clusters), by_place);

@@ -38,17 +38,6 @@ static uint64_t at(const uint8_t *blocks, uint32_t i)
 	return *(const uint64_t *)(const void *)(blocks + (size_t)i * BLOCK_SIZE);
 }
 
-static bool next_cluster(struct check *c, void *arg, struct chk_place *p)
-{
-	size_t *k = arg;
-
-	if (*k == c->cluster_count)
-		return false;
-	*p = (struct chk_place){ c->clusters[*k].first << BLOCK_SHIFT, 2u * c->clusters[*k].count };
-	(*k)++;
-	return true;
-}
-
 static bool next_of(struct check *c, void *arg, struct chk_place *p)
 {
 	const le64 **next = arg;
@@ -72,7 +61,7 @@ static void with_check(struct volume *v, size_t count, void (*use)(struct volume
 				  .arg = &findings };
 	struct check_result r = { .errors = 0 };
 	size_t next = 0;
-	struct chk_source source = { next_cluster, &next, NULL, false };
+	struct chk_source source = { chk_next_cluster, &next, NULL, false };
 
 	c->p = &p;
 	c->r = &r;
