@@ -26,6 +26,7 @@ struct file_dev {
 	int		event_fd;	/* stops the reaper; in polled mode the owner's */
 	bool		is_block;
 	bool		polled;
+	bool		copies;		/* io_submit() copies: buffered, or tmpfs */
 	io_context_t	aio;
 	unsigned int	aio_depth;	/* what the context takes at most */
 	unsigned int	aio_asked;	/* struct blkfile_handle's aio_depth */

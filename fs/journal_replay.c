@@ -184,7 +184,8 @@ static_assert(WINDOW_BLOCKS >= JOURNAL_ENTRIES + 2, "any transaction fits");
 /* A stretch of the ring in memory: reading it transaction by transaction takes a round trip each. */
 struct window {
 	const struct ring *ring;
-	uint8_t *blocks;	/* WINDOW_BLOCKS of them */
+	uint8_t *blocks;	/* @room of them: most journals are empty, and there are many */
+	uint64_t room;
 	uint64_t first;		/* ring index of the first … */
 	uint64_t count;		/* … and how many are in memory */
 	uint64_t next;		/* how many to read next time */
@@ -197,6 +198,17 @@ struct txn_blocks {
 	const uint8_t *images;
 	uint64_t count;		/* images; 0: the descriptor itself does not verify */
 };
+
+/* Room for @w->next blocks; what is in memory is lost. */
+static int window_room(struct window *w)
+{
+	if (w->next <= w->room)
+		return 0;
+	free(w->blocks);
+	w->blocks = blkdev_alloc(w->next * BLOCK_SIZE);
+	w->room = w->blocks ? w->next : 0;
+	return w->blocks ? 0 : -ENOMEM;
+}
 
 /* @count blocks from ring index @block on in memory, @room of them and more can be read. */
 static int window_get(struct window *w, uint64_t block, uint64_t count, uint64_t room,
@@ -214,6 +226,9 @@ static int window_get(struct window *w, uint64_t block, uint64_t count, uint64_t
 			w->next = room;
 		if (w->next > WINDOW_BLOCKS)
 			w->next = WINDOW_BLOCKS;
+		err = window_room(w);
+		if (err)
+			return err;
 		err = ring_rw(w->ring, BLK_READ, block, w->blocks, w->next);
 		if (err)
 			return err;
@@ -399,9 +414,6 @@ int ring_scan(struct ring *r, ring_image_fn image, void *arg, struct ring_head *
 	err = ring_read_tail(r, why, why_size);
 	if (err)
 		return err;
-	t.window.blocks = blkdev_alloc((size_t)WINDOW_BLOCKS * BLOCK_SIZE);
-	if (!t.window.blocks)
-		return -ENOMEM;
 	head->sequence = r->sequence;
 	head->block = r->block;
 	head->transactions = 0;
