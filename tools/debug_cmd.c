@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -525,6 +526,7 @@ static int run_on(struct debug *d, int argc, char **argv)
 int debug_main(int argc, char **argv, bool json)
 {
 	struct debug d = { 0 };
+	char device[PATH_MAX];
 	int rc;
 
 	json = take_json(&argc, argv) || json;
@@ -539,7 +541,8 @@ int debug_main(int argc, char **argv, bool json)
 		return EXIT_USAGE;
 	}
 	if (json)
-		d.json = json_pack("{ss* s[]}", "device", argv[1], "blocks");
+		d.json = json_pack("{ss s[]}", "device", text_printable(argv[1], PATH_MAX, device,
+				   sizeof(device)), "blocks");
 	rc = run_on(&d, argc, argv);
 	if (rc == EXIT_OK && d.json) {
 		json_dumpf(d.json, stdout, JSON_INDENT(2));

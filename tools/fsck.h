@@ -4,6 +4,7 @@
 #define LUNFS_TOOLS_FSCK_H
 
 #include <jansson.h>
+#include <pthread.h>
 
 #include "fs/check.h"
 #include "fs/claim.h"
@@ -30,7 +31,10 @@ struct fsck {
 	char	*not_replayed;		/* why not */
 	uint64_t seen[CHECK_CODE_COUNT];
 	uint64_t listed;
-	json_t	*findings, *repairs;
+	char	*shown;			/* @path as it is printed in JSON: UTF-8 */
+	json_t	*findings, *repairs;	/* under @mutex, as is @done */
+	pthread_mutex_t mutex;
+	bool	done;			/* the result was printed, or is being printed */
 	bool	progress_shown;
 	int	progress_fd;		/* lines for fsck(8) go there, if positive */
 	const char *phase;		/* the last one that was shown … */
@@ -47,6 +51,18 @@ void fsck_complain(struct fsck *f, const char *fmt, ...) __attribute__((format(p
 void fsck_report(void *arg, const struct check_finding *found);
 void fsck_progress(void *arg, const char *phase, uint64_t done, uint64_t total);
 bool fsck_ask(void *arg, const struct check_finding *found);
+
+/** fsck_print_object() - @root, which it takes, as the one JSON document; NULL: no memory.
+ * Return: 0; -ENOMEM; -EIO it cannot be written. */
+int fsck_print_object(struct fsck *f, json_t *root);
+
+/**
+ * fsck_watch_signals() - from now on SIGINT and SIGTERM end the program with EXIT_CANCELLED, once it
+ * has said what was found and repaired so far; a second one ends it without a word.  A repair that is cut
+ * off is run again, a check holds nothing: nothing is tidied up.
+ * Context: before any other thread is started.  Return: 0; -ENOMEM.
+ */
+int fsck_watch_signals(struct fsck *f);
 
 /** fsck_print() - the result; returns the exit status. */
 int fsck_print(struct fsck *f, const struct check_result *r);

@@ -294,12 +294,8 @@ static int take_back(struct fsck *f, char *why, size_t why_size)
 	if (!err)
 		err = released;
 	if (!err && f->json) {
-		json_t *root = json_pack("{ss sI}", "device", f->path, "taken_back",
-					 (json_int_t)count);
-
-		json_dumpf(root, stdout, JSON_INDENT(2));
-		putchar('\n');
-		json_decref(root);
+		err = fsck_print_object(f, json_pack("{ss sI}", "device", f->shown, "taken_back",
+						     (json_int_t)count));
 	} else if (!err) {
 		printf("%s: %llu writes taken back: the volume is as it was before that repair\n",
 		       f->path, (unsigned long long)count);
@@ -308,15 +304,12 @@ static int take_back(struct fsck *f, char *why, size_t why_size)
 }
 
 /* A program that asked for JSON gets JSON. */
-static void print_error(const struct fsck *f, const char *why)
+static void print_error(struct fsck *f, const char *why)
 {
 	char text[400];
-	json_t *root = json_pack("{ss s{ss}}", "device", f->path, "error", "message",
-				 text_printable(why, strlen(why), text, sizeof(text)));
 
-	json_dumpf(root, stdout, JSON_INDENT(2));
-	putchar('\n');
-	json_decref(root);
+	fsck_print_object(f, json_pack("{ss s{ss}}", "device", f->shown, "error", "message",
+				       text_printable(why, strlen(why), text, sizeof(text))));
 }
 
 static int failed(struct fsck *f, int err, const char *why)
@@ -325,56 +318,64 @@ static int failed(struct fsck *f, int err, const char *why)
 	fsck_complain(f, "%s", why);
 	if (f->json)
 		print_error(f, why);
-	json_decref(f->findings);
-	json_decref(f->repairs);
 	return EXIT_OPERATIONAL;
 }
 
-/* Nothing is tidied up: a repair that is killed is run again (R7), a check holds nothing. */
-static void cancelled(int sig)
+static int begin(struct fsck *f)
 {
-	static const char text[] = "\nfsck.lunfs: cancelled; a repair that had begun is to be run "
-				   "again\n";
+	size_t size = strlen(f->path) + 1;
+	int err = fsck_watch_signals(f);
 
-	(void)sig;
-	if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0)
-		_exit(EXIT_CANCELLED | EXIT_OPERATIONAL);
-	_exit(EXIT_CANCELLED);
+	/* Who reads of a repair may go away; the repair does not. */
+	signal(SIGPIPE, SIG_IGN);
+	env_posix_log_level(f->verbose ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING);
+	f->patience_until = env_now_ns(env_posix()) + NSEC_PER_SEC;
+	f->shown = malloc(size);
+	f->findings = json_array();
+	f->repairs = json_array();
+	if (err || !f->shown || !f->findings || !f->repairs)
+		return -ENOMEM;
+	text_printable(f->path, size, f->shown, size);
+	return 0;
+}
+
+static void end(struct fsck *f)
+{
+	free(f->not_replayed);
+	free(f->shown);
+	json_decref(f->findings);
+	json_decref(f->repairs);
+}
+
+/* Return: the exit status. */
+static int run(struct fsck *f)
+{
+	struct check_result r;
+	char why[400] = "";
+	int err = begin(f);
+
+	if (!err && f->undo_apply_path)
+		err = take_back(f, why, sizeof(why));
+	if (err || f->undo_apply_path)
+		return err ? failed(f, err, why) : EXIT_CORRECTED;
+	err = look(f, &r, why, sizeof(why));
+	if (!err && wants_repair(f, &r))
+		err = repair(f, &r, why, sizeof(why));
+	else if (!err && wants_replay(f, &r))
+		err = replay(f, &r, why, sizeof(why));
+	return err ? failed(f, err, why) : fsck_print(f, &r);
 }
 
 int main(int argc, char **argv)
 {
-	struct fsck f = { .mode = FSCK_CHECK };
-	struct check_result r;
-	char why[400] = "";
-	int err, done;
+	static struct fsck f = { .mode = FSCK_CHECK };	/* a thread has it, too */
+	int status;
 
 	program_begin();
-	done = parse_options(&f, argc, argv);
-	if (done)
-		return done - 1;
-	signal(SIGINT, cancelled);
-	signal(SIGTERM, cancelled);
-	/* Who reads of a repair may go away; the repair does not. */
-	signal(SIGPIPE, SIG_IGN);
-	env_posix_log_level(f.verbose ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING);
-	f.patience_until = env_now_ns(env_posix()) + NSEC_PER_SEC;
-	if (f.json) {
-		f.findings = json_array();
-		f.repairs = json_array();
-	}
-	if (f.undo_apply_path) {
-		err = take_back(&f, why, sizeof(why));
-		return err ? failed(&f, err, why) : EXIT_CORRECTED;
-	}
-	err = look(&f, &r, why, sizeof(why));
-	if (!err && wants_repair(&f, &r))
-		err = repair(&f, &r, why, sizeof(why));
-	else if (!err && wants_replay(&f, &r))
-		err = replay(&f, &r, why, sizeof(why));
-	if (err)
-		return failed(&f, err, why);
-	err = fsck_print(&f, &r);
-	free(f.not_replayed);
-	return err;
+	status = parse_options(&f, argc, argv);
+	if (status)
+		return status - 1;
+	status = run(&f);
+	end(&f);
+	return status;
 }

@@ -3,6 +3,7 @@
 #include "tools/fsck.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -46,10 +47,9 @@ static void add_json(struct fsck *f, json_t *list, const struct check_finding *f
 	item = json_pack("{ss ss ss sI ss}", "code", code, "name", info->name, "severity",
 			 info->severity == CHECK_ERROR ? "error" : "note", "address",
 			 (json_int_t)found->addr, "text", text);
-	if (!item)	/* a name that is no UTF-8 */
-		item = json_pack("{ss ss sI}", "code", code, "name", info->name, "address",
-				 (json_int_t)found->addr);
+	pthread_mutex_lock(&f->mutex);
 	json_array_append_new(list, item);
+	pthread_mutex_unlock(&f->mutex);
 }
 
 static void print_finding(const char *before, const struct check_finding *found)
@@ -181,15 +181,40 @@ static void print_text(const struct fsck *f, const struct check_result *r)
 		printf("%s: volume \"%s\": clean\n", f->path, label);
 }
 
+/* What there is to be said is said from now on; a signal comes too late. */
+static void fsck_done(struct fsck *f)
+{
+	pthread_mutex_lock(&f->mutex);
+	f->done = true;
+	pthread_mutex_unlock(&f->mutex);
+}
+
+int fsck_print_object(struct fsck *f, json_t *root)
+{
+	int bad;
+
+	fsck_done(f);
+	if (!root)
+		return -ENOMEM;
+	bad = json_dumpf(root, stdout, JSON_INDENT(2));
+	putchar('\n');
+	json_decref(root);
+	return bad ? -EIO : 0;
+}
+
+static json_int_t listed(const struct fsck *f)
+{
+	return (json_int_t)(f->listed < JSON_MAX ? f->listed : JSON_MAX);
+}
+
 static int print_json(struct fsck *f, const struct check_result *r)
 {
 	char label[LABEL_MAX + 1], uuid[UUID_TEXT_SIZE];
 	json_t *root;
-	int bad;
 
 	text_printable(r->super.label, LABEL_MAX, label, sizeof(label));
-	root = json_pack("{ss ss* ss sb sI sI sI si si si si sb sI sI sI sI sI sI sI so so}",
-			 "device", f->path, "label", label, "uuid",
+	root = json_pack("{ss ss* ss sb sI sI sI si si si si sb sI sI sI sI sI sI sI sO sO}",
+			 "device", f->shown, "label", label, "uuid",
 			 text_format_uuid(r->super.volume_id, uuid), "clean", r->errors == 0,
 			 "errors", (json_int_t)r->errors, "notes", (json_int_t)r->notes,
 			 "repaired", (json_int_t)r->repaired,
@@ -199,15 +224,9 @@ static int print_json(struct fsck *f, const struct check_result *r)
 			 "files", (json_int_t)r->files, "others", (json_int_t)r->others,
 			 "orphans", (json_int_t)r->orphans,
 			 "blocks", (json_int_t)r->blocks,
-			 "blocks_used", (json_int_t)r->blocks_used, "findings_listed",
-			 (json_int_t)(f->listed < JSON_MAX ? f->listed : JSON_MAX),
+			 "blocks_used", (json_int_t)r->blocks_used, "findings_listed", listed(f),
 			 "findings", f->findings, "repairs", f->repairs);
-	if (!root)
-		return -EINVAL;
-	bad = json_dumpf(root, stdout, JSON_INDENT(2));
-	putchar('\n');
-	json_decref(root);
-	return bad ? -EIO : 0;
+	return fsck_print_object(f, root);
 }
 
 /* What is to be said of errors that are left. */
@@ -235,6 +254,7 @@ int fsck_print(struct fsck *f, const struct check_result *r)
 	int err = 0;
 
 	progress_end(f);
+	fsck_done(f);
 	if (f->json)
 		err = print_json(f, r);
 	else
@@ -247,4 +267,67 @@ int fsck_print(struct fsck *f, const struct check_result *r)
 		print_advice(f, r);
 	return status | (r->repaired ? EXIT_CORRECTED : 0) |
 	       (r->unreadable ? EXIT_OPERATIONAL : 0);
+}
+
+/* ---- cancelled ---- */
+
+/* Whoever adds to the lists holds the mutex, and so do we to the end. */
+static void print_cancelled(struct fsck *f, const char *what)
+{
+	json_t *root = json_pack("{ss sb s{ss} sI sO sO}", "device", f->shown, "cancelled", 1, "error",
+				 "message", what, "findings_listed", listed(f), "findings", f->findings,
+				 "repairs", f->repairs);
+
+	if (root)
+		json_dumpf(root, stdout, JSON_INDENT(2));
+	putchar('\n');
+}
+
+static void watch_for(sigset_t *set)
+{
+	sigemptyset(set);
+	sigaddset(set, SIGINT);
+	sigaddset(set, SIGTERM);
+}
+
+static void *wait_for_signal(void *arg)
+{
+	struct fsck *f = arg;
+	const char *what = f->undo_apply_path ?
+			   "cancelled; it is half taken back if that had begun: do it again" :
+			   "cancelled; a repair that had begun is to be run again";
+	int status = EXIT_CANCELLED, sig;
+	sigset_t set;
+
+	watch_for(&set);
+	while (sigwait(&set, &sig))
+		;
+	/* Whoever reads of it may not go on reading. */
+	signal(SIGINT, SIG_DFL);
+	signal(SIGTERM, SIG_DFL);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	pthread_mutex_lock(&f->mutex);
+	if (f->done) {
+		pthread_mutex_unlock(&f->mutex);
+		return NULL;	/* it has ended, and says how */
+	}
+	if (f->json)
+		print_cancelled(f, what);
+	if (dprintf(STDERR_FILENO, "\nfsck.lunfs: %s\n", what) < 0 || fflush(stdout))
+		status |= EXIT_OPERATIONAL;
+	_exit(status);
+}
+
+int fsck_watch_signals(struct fsck *f)
+{
+	pthread_t thread;
+	sigset_t set;
+
+	pthread_mutex_init(&f->mutex, NULL);
+	watch_for(&set);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	if (pthread_create(&thread, NULL, wait_for_signal, f))
+		return -ENOMEM;
+	pthread_detach(thread);
+	return 0;
 }

@@ -59,9 +59,37 @@ shows_progress() {
 }
 
 # It looks for heartbeats of the one that was killed for some seconds.
-is_cancelled() {
-	timeout --preserve-status -s TERM 0.3 build/bin/fsck.lunfs -n "$1"
+is_cancelled() {	# is_cancelled SIGNAL IMAGE [option…]: in the middle of a check
+	local signal=$1 pid i
+	shift
+	: >"$work/progress"
+	build/bin/fsck.lunfs -n -C5 "$@" 5>"$work/progress" >"$work/cancelled" &
+	pid=$!
+	for i in $(seq 200); do
+		[ -s "$work/progress" ] && break
+		sleep 0.02
+	done
+	kill -"$signal" $pid
+	wait $pid
 	[ $? -eq 32 ]
+}
+
+# A document, whatever happens and whatever the volume's file is called.
+json() { python3 -c 'import json, sys; d = json.load(open(sys.argv[1], "rb")); sys.exit(not eval(sys.argv[2]))' "$@"; }
+
+cancelled_says_so() {
+	is_cancelled INT "$1" --json && json "$work/cancelled" \
+		'd["cancelled"] and "cancelled" in d["error"]["message"] and d["findings"] == []'
+}
+
+any_path_has_json() {
+	local odd=$work/$'odd-\xff-name'
+	ln -s "$1" "$odd"
+	build/bin/fsck.lunfs -n --json "$odd" >"$work/odd.json" &&
+		json "$work/odd.json" 'd["clean"] and d["device"].endswith("/odd-?-name")' || return 1
+	rm "$odd"
+	! build/bin/fsck.lunfs -n --json "$odd" >"$work/odd.json" &&
+		json "$work/odd.json" 'd["device"].endswith("/odd-?-name") and "error" in d'
 }
 
 for packed in tests/golden/v*.img.xz; do
@@ -70,7 +98,9 @@ for packed in tests/golden/v*.img.xz; do
 shutil.copyfileobj(lzma.open(sys.argv[1]), open(sys.argv[2], "wb"))' "$packed" "$work/$name.img"
 	claim "$name is clean" build/bin/fsck.lunfs -n "$work/$name.img"
 	claim "$name: progress on a descriptor" shows_progress "$work/$name.img"
-	claim "$name: a check can be cancelled" is_cancelled "$work/$name.img"
+	claim "$name: a check can be cancelled" is_cancelled TERM "$work/$name.img"
+	claim "$name: a check that is cancelled says so in JSON" cancelled_says_so "$work/$name.img"
+	claim "$name: there is JSON of a path that is no UTF-8" any_path_has_json "$work/$name.img"
 	claim "$name reads as it did" same_list "$work/$name.img" "tests/golden/$name.list"
 	claim "$name is dumped and restored" same_dump "$name"
 	claim "$name: no dump is written over anything" refused build/bin/lunfs debug \
