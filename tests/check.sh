@@ -43,6 +43,7 @@ part completion         tests/completion.sh
 part model              tests/model.sh
 part golden             tests/golden/run.sh
 part fsck               tests/fsck/run.sh
+part fsck-killed        tests/fsck/killed.sh
 part fsck-scale         tests/fsck/scale.sh
 for script in tests/e2e/*.sh; do
 	case $script in */lib.sh) continue ;; esac

@@ -8,5 +8,11 @@ $(B)/tests/fsck/wreck: $(wreck_objs) $(call archives,fs sim)
 	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) \
 		-Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS) -lcunit
 
+# Preloaded into fsck.lunfs by killed.sh.
+$(B)/tests/fsck/kill_at.so: tests/fsck/kill_at.c
+	@echo "  CC    $@"
+	@mkdir -p $(@D)
+	@$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -fPIC -shared -o $@ $< -ldl
+
 .PHONY: wreck
-wreck: $(B)/tests/fsck/wreck
+wreck: $(B)/tests/fsck/wreck $(B)/tests/fsck/kill_at.so
