@@ -16,6 +16,7 @@ void config_init(struct config *c)
 	c->log_level = LOG_LEVEL_INFO;
 	c->stop_timeout = CONFIG_STOP_DEFAULT;
 	c->poll_us = CONFIG_POLL_US_DEFAULT;
+	c->shares_depth = CONFIG_SHARES_DEPTH_DEFAULT;
 	c->scrub_rate = CONFIG_SCRUB_DEFAULT;
 }
 
@@ -220,6 +221,8 @@ int config_set(struct config *c, const char *key, const char *value, char *why, 
 		return set_number(&c->reactors, CONFIG_REACTORS_MAX, value, why, why_size);
 	if (!strcmp(key, "poll-us"))
 		return set_number_from(&c->poll_us, 0, CONFIG_POLL_US_MAX, value, why, why_size);
+	if (!strcmp(key, "shares-depth"))
+		return set_number(&c->shares_depth, CONFIG_SHARES_DEPTH_MAX, value, why, why_size);
 	if (!strcmp(key, "scrub-rate"))
 		return set_scrub_rate(c, value, why, why_size);
 	if (!strcmp(key, "watchdog"))

@@ -15,6 +15,8 @@
 #define CONFIG_REACTORS_MAX	32
 #define CONFIG_POLL_US_MAX	100000
 #define CONFIG_POLL_US_DEFAULT	50
+#define CONFIG_SHARES_DEPTH_MAX	1024
+#define CONFIG_SHARES_DEPTH_DEFAULT 32
 #define CONFIG_SCRUB_DEFAULT	(1024 * 1024)
 #define CONFIG_SCRUB_MIN	4096
 #define CONFIG_SCRUB_MAX	(1024ULL * 1024 * 1024 * 1024)
@@ -36,6 +38,7 @@ struct config {
 	char	disk_group[64];		/* who may connect to virtual disks; "": root only */
 	unsigned int reactors;		/* that serve virtual disks; 0: chosen */
 	unsigned int poll_us;		/* that one polls after the last work; 0: sleeps at once */
+	unsigned int shares_depth;	/* requests at a device while disks with shares compete */
 	uint64_t scrub_rate;		/* bytes a second; 0: no scrub */
 	bool	guard;			/* a process ends a frozen worker: fencing rung B */
 	char	watchdog[PATH_MAX];	/* a device that it feeds; "": none */

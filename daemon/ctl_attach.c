@@ -35,6 +35,7 @@ static void put_limits(json_t *o, const struct disk_limits *l)
 	put_int(limits, "iops_burst", l->iops_burst);
 	put_int(limits, "bytes", l->bytes);
 	put_int(limits, "bytes_burst", l->bytes_burst);
+	put_int(limits, "shares", l->shares);
 	json_object_set_new(o, "limits", limits);
 }
 
@@ -60,11 +61,12 @@ static void put_stats(json_t *o, struct attachment *a)
 	put_int(counts, "slow", st.slow);
 	put_int(counts, "pieces", st.pieces);
 	put_int(counts, "throttled", st.throttled);
+	put_int(counts, "share_waits", st.share_waits);
 	put_int(counts, "map_bytes", st.map_bytes);
 	json_object_set_new(o, "stats", counts);
 }
 
-static json_t *attachment_json(struct attachment *a)
+json_t *ctl_attachment(struct attachment *a)
 {
 	char socket[PATH_MAX], ended[sizeof(a->ended)], holder[sizeof(a->holder)];
 	json_t *o = json_object();
@@ -87,7 +89,7 @@ static json_t *attachment_json(struct attachment *a)
 	put_int(o, "birth", (int64_t)a->birth);
 	put_int(o, "reactor", a->reactor);
 	put_text(o, "protocol", a->options.portal[0] ? "iscsi" : "vhost-user-blk");
-	put_bool(o, "polled", a->port != NULL);
+	put_bool(o, "polled", a->port && a->port->dev);
 	put_bool(o, "connected", connected);
 	put_text(o, "ended", ended);
 	put_text(o, "handover", handover);
@@ -111,7 +113,7 @@ int ctl_disk_attach(struct disks *disks, struct store *s, const struct ctl_reque
 		err = disks_attach(disks, s, rq->path, &options, &a, why, why_size);
 	if (err)
 		return err;
-	*out = attachment_json(a);
+	*out = ctl_attachment(a);
 	disks_put(a);
 	return 0;
 }
@@ -152,7 +154,7 @@ static void list_one(struct attachment *a, void *arg)
 	struct disk_listing *l = arg;
 
 	if (!l->only || l->only == a->store)
-		json_array_append_new(l->list, attachment_json(a));
+		json_array_append_new(l->list, ctl_attachment(a));
 }
 
 void ctl_disk_list(struct disks *disks, struct store *s, json_t **out)

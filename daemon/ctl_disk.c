@@ -249,7 +249,17 @@ static void put_image(struct store *s, json_t *o, const struct image_info *i)
 	put_bool(o, "merging", i->merging);
 }
 
-static int disk_info(struct store *s, const struct ctl_request *rq, json_t **out)
+static void put_attachment(struct disks *disks, struct store *s, uint64_t id, json_t *o)
+{
+	struct attachment *a = disks_find_id(disks, s, id);
+
+	if (!a)
+		return;
+	json_object_set_new(o, "attached", ctl_attachment(a));
+	disks_put(a);
+}
+
+static int disk_info(struct disks *disks, struct store *s, const struct ctl_request *rq, json_t **out)
 {
 	json_t *below = json_array(), *o;
 	struct image_info i = { 0 };
@@ -289,6 +299,7 @@ static int disk_info(struct store *s, const struct ctl_request *rq, json_t **out
 	put_int(*out, "shared", total - own);
 	put_int(*out, "total", total);
 	json_object_set_new(*out, "stands_on", below);
+	put_attachment(disks, s, attr.id, *out);
 	return 0;
 }
 
@@ -583,7 +594,7 @@ int ctl_disk_run(struct disks *disks, struct store *s, const struct ctl_request 
 		err = do_grow(disks, s, rq, out, why, why_size);
 		break;
 	case CTL_DISK_INFO:
-		err = disk_info(s, rq, out);
+		err = disk_info(disks, s, rq, out);
 		break;
 	case CTL_DISK_SNAPSHOT:
 		err = do_snapshot(disks, s, rq, out, why, why_size);

@@ -24,6 +24,9 @@ int ctl_disk_read(struct ctl_conn *conn, const struct ctl_request *rq, json_t **
 
 /* ---- ctl_attach.c ---- */
 
+/** ctl_attachment() - what is told of an attached disk; a new reference. */
+json_t *ctl_attachment(struct attachment *a);
+
 int ctl_disk_attach(struct disks *disks, struct store *s, const struct ctl_request *rq, json_t **out,
 		    char *why, size_t why_size);
 int ctl_disk_detach(struct disks *disks, struct store *s, const struct ctl_request *rq, json_t **out,

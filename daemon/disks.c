@@ -52,13 +52,31 @@ static unsigned int least_loaded(const struct disks *all)
 	return best;
 }
 
+/*
+ * mutex held.  Turns are of one reactor: disks with shares of a datastore are all on the same one.
+ * Return: false: no disk of @s has shares, but @but.
+ */
+static bool reactor_of_shares(struct disks *all, const struct store *s, const struct attachment *but,
+			      unsigned int *r)
+{
+	struct attachment *a, *tmp;
+
+	list_for_each(a, tmp, &all->list, node) {
+		if (a == but || a->store != s || !a->options.limits.shares)
+			continue;
+		*r = a->reactor;
+		return true;
+	}
+	return false;
+}
+
 static int make_disk(struct attachment *a, uint64_t id)
 {
 	struct disks *all = a->all;
 	struct disk_params p = {
 		.fs = a->store->fs, .id = id, .name = a->object,
 		.reactor = all->reactors[a->reactor], .workers = all->workers,
-		.lower = a->store->fs->dev, .read_only = a->options.read_only,
+		.read_only = a->options.read_only,
 		.enospc = a->options.enospc, .limits = a->options.limits,
 		.events = { .resized = disks_resized, .lost = disks_lost }, .arg = a,
 	};
@@ -67,13 +85,11 @@ static int make_disk(struct attachment *a, uint64_t id)
 	strcpy(p.user, a->options.user);
 	err = disks_port_get(all, a->store, a->reactor, &a->port);
 	if (!err)
-		p.lower = a->port->dev;
-	else if (err == -ENOTSUP)
-		err = 0;
-	if (!err)
 		err = disks_state_map(all, a->record, &a->fresh);
 	if (err)
 		return err;
+	p.lower = a->port->lower;
+	p.shares = &a->port->shares;
 	p.fresh = a->fresh;
 	return disk_new(&p, &a->disk);
 }
@@ -155,7 +171,8 @@ static int enter(struct attachment *a, const struct disks_saved *saved, char *wh
 				   DISKS_MAX);
 	all->record_used[i] = true;
 	a->record = i;
-	a->reactor = least_loaded(all);
+	if (!a->options.limits.shares || !reactor_of_shares(all, a->store, a, &a->reactor))
+		a->reactor = least_loaded(all);
 	all->load[a->reactor]++;
 	all->count++;
 	list_add_tail(&all->list, &a->node);
@@ -312,11 +329,35 @@ static int attach(struct disks *all, struct store *s, const char *path,
 	return 0;
 }
 
+/* New limits of an attached disk; with shares only if it competes where the others do. */
+static int change_limits(struct attachment *a, const struct disk_limits *limits, char *why,
+			 size_t why_size)
+{
+	unsigned int r = a->reactor;
+	bool apart;
+
+	pthread_mutex_lock(&a->all->mutex);
+	apart = limits->shares && reactor_of_shares(a->all, a->store, a, &r) && r != a->reactor;
+	if (!apart)
+		a->options.limits = *limits;
+	pthread_mutex_unlock(&a->all->mutex);
+	if (apart)
+		return text_refuse(-EBUSY, why, why_size, "%.300s: it was attached without shares, and is "
+				   "served by another thread than the disks that have some; detach it "
+				   "first", a->object);
+	disk_set_limits(a->disk, limits);
+	pthread_mutex_lock(&a->all->mutex);
+	disks_state_save(a);
+	pthread_mutex_unlock(&a->all->mutex);
+	return 0;
+}
+
 int disks_attach(struct disks *all, struct store *s, const char *path,
 		 const struct disk_options *options, struct attachment **out, char *why,
 		 size_t why_size)
 {
 	struct attachment *a = disks_find(all, s, path);
+	int err;
 
 	if (!a)
 		return attach(all, s, path, options, NULL, out, why, why_size);
@@ -331,13 +372,12 @@ int disks_attach(struct disks *all, struct store *s, const char *path,
 		return text_refuse(-EBUSY, why, why_size, "%.300s: attached with other options; detach "
 				   "it first", path);
 	}
-	disk_set_limits(a->disk, &options->limits);
-	pthread_mutex_lock(&all->mutex);
-	a->options.limits = options->limits;
-	disks_state_save(a);
-	pthread_mutex_unlock(&all->mutex);
-	*out = a;
-	return 0;
+	err = change_limits(a, &options->limits, why, why_size);
+	if (err)
+		disks_put(a);
+	else
+		*out = a;
+	return err;
 }
 
 int disks_attach_saved(struct disks *all, struct store *s, const struct disks_saved *saved,

@@ -44,13 +44,15 @@ struct disk_options {
 	bool		cut_if_lost;		/* on-lost=disconnect: the guest sees no error */
 };
 
-/* A datastore's device for one reactor; shared by the disks of both. */
+/* A datastore's device for one reactor, and who has which turn there; for the disks of both. */
 struct disks_port {
 	struct list	node;		/* disks.ports */
 	struct store	*store;
 	unsigned int	reactor;
 	unsigned int	users;
-	struct blkdev	*raw, *dev;	/* the handle, and the lease gate's port in front of it */
+	struct blkdev	*raw, *dev;	/* the handle, and the lease gate's port in front of it; … */
+	struct blkdev	*lower;		/* … or fs->dev, and those are NULL */
+	struct shares	shares;		/* the reactor's */
 	struct blkpoll	poll;
 	int		err;
 };
@@ -70,7 +72,7 @@ struct attachment {
 	struct disk_options options;
 	uint64_t	birth;		/* another after each attaching, the same over restarts */
 	unsigned int	reactor;
-	struct disks_port *port;	/* NULL: the disk goes through fs->dev */
+	struct disks_port *port;
 	struct disk_fresh *fresh;	/* mapped from the state file */
 	struct disk	*disk;
 	struct vhu	*vhu;		/* its front ends, or … */
@@ -267,7 +269,7 @@ bool disks_state_load(struct disks *all, unsigned int i, struct disks_saved *sav
 
 /* ---- disks_port.c ---- */
 
-/** disks_port_get() - of @s for reactor @r.  -ENOTSUP: fs->dev has to do. */
+/** disks_port_get() - of @s for reactor @r; where it can have no handle of its own, with fs->dev. */
 int disks_port_get(struct disks *all, struct store *s, unsigned int r, struct disks_port **out);
 void disks_port_put(struct disks *all, struct disks_port *p);
 

@@ -54,6 +54,18 @@ static int set_incoming(struct disk_options *o, const char *value, char *why, si
 	return 0;
 }
 
+static int set_shares(struct disk_options *o, const char *value, char *why, size_t why_size)
+{
+	uint64_t n;
+
+	if (text_parse_size(value, &n) || !n || n > SHARES_MAX)
+		return text_refuse(-EINVAL, why, why_size, "shares=%.40s: not a number from 1 to %u; a "
+				   "disk of which nothing is said has %u", value, SHARES_MAX,
+				   SHARES_DEFAULT);
+	o->limits.shares = (unsigned int)n;
+	return 0;
+}
+
 static int set_rate(uint64_t *rate, const char *text, const char *value, char *why, size_t why_size)
 {
 	if (text_parse_size(value, rate) || *rate > INT64_MAX)
@@ -96,8 +108,7 @@ int disks_option(struct disk_options *o, const char *text, char *why, size_t why
 		return 0;
 	}
 	if (!strncmp(text, "shares=", 7))
-		return text_refuse(-EINVAL, why, why_size, "disks have no shares yet; limit those that "
-				   "take too much with iops= and bytes=");
+		return set_shares(o, text + 7, why, why_size);
 	for (unsigned int i = 0; i < ARRAY_SIZE(rates); i++)
 		if (!strncmp(text, rates[i].name, strlen(rates[i].name)))
 			return set_rate(rates[i].rate, text, text + strlen(rates[i].name), why,

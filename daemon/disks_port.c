@@ -46,40 +46,52 @@ static void port_start(void *arg)
 		blkdev_close(p->raw);
 }
 
+/* Behind what disks that are gone have posted. */
 static void port_stop(void *arg)
 {
 	struct port_call *c = arg;
 
+	if (!c->port->dev)
+		return;
 	blkpoll_stop(&c->port->poll);
 	blkdev_close(c->port->dev);
 	blkdev_close(c->port->raw);
 }
 
-static int port_new(struct disks *all, struct store *s, unsigned int r, struct disks_port **out)
+/* Its own handle.  -ENOTSUP: it can have none. */
+static int port_open(struct disks *all, struct disks_port *p)
 {
-	struct disks_port *p;
-	struct port_call c;
+	struct port_call c = { all, p };
 	int err;
 
-	if (s->data_fd < 0 || !s->fs->lockd || s->info.reservations)
+	if (p->store->data_fd < 0 || !p->store->fs->lockd || p->store->info.reservations)
 		return -ENOTSUP;
-	p = calloc(1, sizeof(*p));
+	err = open_raw(p->store, &p->raw);
+	if (err)
+		return err;
+	reactor_call_sync(all->reactors[p->reactor], port_start, &c);
+	return p->err;
+}
+
+static int port_new(struct disks *all, struct store *s, unsigned int r, struct disks_port **out)
+{
+	struct disks_port *p = calloc(1, sizeof(*p));
+	int err;
+
 	if (!p)
 		return -ENOMEM;
 	p->store = s;
 	p->reactor = r;
 	p->users = 1;
-	c = (struct port_call){ all, p };
-	err = open_raw(s, &p->raw);
-	if (!err) {
-		reactor_call_sync(all->reactors[r], port_start, &c);
-		err = p->err;
-	}
-	if (err)
+	err = port_open(all, p);
+	if (err && err != -ENOTSUP) {
 		free(p);
-	else
-		*out = p;
-	return err;
+		return err;
+	}
+	p->lower = err ? s->fs->dev : p->dev;
+	shares_init(&p->shares, p->lower, all->hello->shares_depth);
+	*out = p;
+	return 0;
 }
 
 /* mutex held. */

@@ -71,6 +71,7 @@ static json_t *attachment_json(const struct attachment *a)
 	json_object_set_new(j, "cut", json_boolean(o->cut_if_lost));
 	json_object_set_new(j, "birth", json_integer((json_int_t)a->birth));
 	json_object_set_new(j, "iops", json_integer((json_int_t)o->limits.iops));
+	json_object_set_new(j, "shares", json_integer(o->limits.shares));
 	json_object_set_new(j, "iops_burst", json_integer((json_int_t)o->limits.iops_burst));
 	json_object_set_new(j, "bytes", json_integer((json_int_t)o->limits.bytes));
 	json_object_set_new(j, "bytes_burst", json_integer((json_int_t)o->limits.bytes_burst));
@@ -188,6 +189,7 @@ static bool saved_read(const json_t *j, struct disks_saved *s)
 									 DISK_ENOSPC_PAUSE;
 	s->options.queues = (unsigned int)number(j, "queues");
 	s->options.limits.iops = number(j, "iops");
+	s->options.limits.shares = (unsigned int)number(j, "shares");
 	s->options.limits.iops_burst = number(j, "iops_burst");
 	s->options.limits.bytes = number(j, "bytes");
 	s->options.limits.bytes_burst = number(j, "bytes_burst");
@@ -195,7 +197,7 @@ static bool saved_read(const json_t *j, struct disks_saved *s)
 	s->claim.slot = (uint32_t)number(claim, "slot");
 	s->claim.generation = (uint32_t)number(claim, "generation");
 	s->claim.sequence = number(claim, "sequence");
-	return s->options.queues <= VHU_QUEUES_MAX;
+	return s->options.queues <= VHU_QUEUES_MAX && s->options.limits.shares <= SHARES_MAX;
 }
 
 bool disks_state_load(struct disks *all, unsigned int i, struct disks_saved *saved)

@@ -21,7 +21,7 @@ struct store_sample {
 
 struct disk_sample {
 	char		labels[2 * PATH_MAX + 300];
-	unsigned int	reactor;
+	unsigned int	reactor, shares;
 	bool		connected;
 	uint64_t	size;
 	struct disk_stats stats;
@@ -103,6 +103,7 @@ static void sample_disk(struct attachment *a, void *arg)
 	*at++ = ',';
 	append_label(at, end, "disk", a->path);
 	d->reactor = a->reactor;
+	d->shares = a->options.limits.shares;
 	d->size = blkdev_size(disk_blkdev(a->disk));
 	d->connected = disks_connected(a);
 	disk_stats(a->disk, &d->stats);
@@ -217,6 +218,10 @@ static void put_disks(struct samples *m)
 	DISK_FAMILY("disk_errors_total", "counter", "Requests that failed.", x->stats.errors);
 	DISK_FAMILY("disk_throttled_total", "counter", "Requests that waited for a limit.",
 		    x->stats.throttled);
+	DISK_FAMILY("disk_shares", "gauge", "Its weight where disks compete; 0: nothing is said.",
+		    x->shares);
+	DISK_FAMILY("disk_share_waits_total", "counter", "Requests, or pieces, that waited for others' "
+		    "shares.", x->stats.share_waits);
 	DISK_FAMILY("disk_first_writes_total", "counter", "Requests that wrote what had not been "
 		    "written.", x->stats.first_writes);
 	DISK_FAMILY("disk_map_misses_total", "counter", "Misses of the map's cache.",

@@ -639,6 +639,7 @@ static int prepare(struct state *s, const struct config *c)
 	h->threads = c->threads;
 	h->reactors = c->reactors;
 	h->poll_us = c->poll_us;
+	h->shares_depth = c->shares_depth;
 	h->scrub_rate = c->scrub_rate;
 	h->watchdog_ms = notify_watchdog_ms() / 2;
 	h->given_count = c->given_count;

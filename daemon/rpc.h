@@ -162,6 +162,7 @@ struct rpc_hello {
 	uint32_t threads;
 	uint32_t reactors;		/* 0: chosen */
 	uint32_t poll_us;
+	uint32_t shares_depth;
 	uint64_t scrub_rate;		/* bytes a second of a volume's metadata; 0: no scrub */
 	uint32_t watchdog_ms;		/* RPC_ALIVE is wanted that often; 0: never */
 	bool has_guard;			/* somebody ends a frozen worker: RPC_FD_GUARD */

@@ -373,6 +373,8 @@ static void closed(struct reactor_call *c)
 	list_splice_tail(&d->waiting, &d->flushes);
 	d->pauses = 0;
 	d->commit_wanted = false;
+	if (d->p.shares)
+		share_set(d->p.shares, &d->share, 0);
 	__atomic_store_n(&d->stats.paused, false, __ATOMIC_RELAXED);
 	disk_retry_now(&d->retry_call);
 	call_done(d);
@@ -469,6 +471,7 @@ static void calls_init(struct disk *d)
 	list_init(&d->timed_out);
 	list_init(&d->draining);
 	list_init(&d->throttled);
+	share_init(&d->share);
 }
 
 int disk_new(const struct disk_params *p, struct disk **out)
@@ -699,6 +702,7 @@ void disk_stats(struct disk *d, struct disk_stats *stats)
 	stats->slow = __atomic_load_n(&s->slow, __ATOMIC_RELAXED);
 	stats->pieces = __atomic_load_n(&s->pieces, __ATOMIC_RELAXED);
 	stats->throttled = __atomic_load_n(&s->throttled, __ATOMIC_RELAXED);
+	stats->share_waits = __atomic_load_n(&s->share_waits, __ATOMIC_RELAXED);
 	stats->map_bytes = __atomic_load_n(&s->map_bytes, __ATOMIC_RELAXED);
 	stats->in_flight = __atomic_load_n(&s->in_flight, __ATOMIC_RELAXED);
 	stats->open = __atomic_load_n(&s->open, __ATOMIC_RELAXED);

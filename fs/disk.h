@@ -19,6 +19,7 @@
 #include "base/reactor.h"
 #include "base/workers.h"
 #include "fs/image.h"
+#include "fs/shares.h"
 
 struct disk;
 
@@ -37,6 +38,7 @@ enum disk_enospc {
 struct disk_limits {
 	uint64_t iops, iops_burst;	/* requests a second; burst 0: a second's worth */
 	uint64_t bytes, bytes_burst;	/* bytes a second */
+	unsigned int shares;		/* against disks of the same group, shares.h; 0: not said */
 };
 
 /* Told in the owner's thread; must not block.  All are optional. */
@@ -72,6 +74,7 @@ struct disk_params {
 	 * fs->dev, whose completions come from other threads.
 	 */
 	struct blkdev	*lower;
+	struct shares	*shares;	/* the disks it competes with; all have this owner, and @lower */
 	bool		read_only;	/* a shared lock; snapshots are always */
 	bool		multi;		/* a file of several writers: LOCK_MULTI */
 	enum disk_enospc enospc;
@@ -191,6 +194,7 @@ struct disk_stats {
 	uint64_t slow;		/* requests, or parts, that went to a worker thread */
 	uint64_t pieces;	/* requests to the device beyond one for each of ours */
 	uint64_t throttled;	/* requests that had to wait for a limit */
+	uint64_t share_waits;	/* requests, or pieces, that waited for others' shares */
 	uint64_t map_bytes;	/* memory of the cache */
 	unsigned int in_flight;
 	bool	open, paused, no_space, lost;

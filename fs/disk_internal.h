@@ -33,7 +33,7 @@
 
 struct disk_slow;
 
-/* A request's state, in blk_io.disk_priv; of a part's blk_io only the last two. */
+/* A request's state, in blk_io.disk_priv; of a part's blk_io only what is posted, and "shared". */
 struct disk_req {
 	struct disk	*d;
 	void		(*done)(struct blk_io *io, int err);
@@ -46,9 +46,10 @@ struct disk_req {
 	struct blk_io	*posted_next;
 	int32_t		posted_err;
 	uint8_t		epoch;		/* of in_flight it is counted in */
-	bool		in_flight;
-	bool		flushed;	/* its data is written, and made durable now */
-	bool		charged;	/* against the limits */
+	bool		in_flight : 1;
+	bool		flushed : 1;	/* its data is written, and made durable now */
+	bool		charged : 1;	/* against the limits */
+	bool		shared : 1;	/* shares_ended() is to follow; of a part, too */
 };
 static_assert(sizeof(struct disk_req) <= sizeof(((struct blk_io *)NULL)->disk_priv),
 	      "a request holds the disk's state");
@@ -224,6 +225,7 @@ struct disk {
 	unsigned int	batch_count;
 
 	struct disk_limits limits, new_limits;
+	struct share	share;
 	uint64_t	tokens_ns;	/* when the buckets were filled last */
 	double		tokens[2];	/* requests, bytes */
 	struct disk_stats stats;

@@ -2,7 +2,7 @@
 /*
  * A disk's requests: translated and sent on in the owner's thread.
  *
- *   submitted ─┬─ one run, in place ────────────► device ──► done
+ *   submitted ─┬─ one run, in place ────────────► device ──► done    (in turn: shares.h)
  *              ├─ several: pieces, each ─────────► device ──► done
  *              └─ waits: for the map, for space, for a busy block, for a pause, for a limit,
  *                 and is looked at again when something of that has ended
@@ -142,6 +142,11 @@ static void part_finish(struct disk *d, struct disk_part *part, int err)
 /* A lower request, whole or in part, has ended.  Owner's thread. */
 static void ended(struct disk *d, struct blk_io *io, int err)
 {
+	if (disk_req(io)->shared) {
+		disk_req(io)->shared = false;
+		if (shares_ended(d->p.shares))
+			disk_post(d, &d->p.shares->call);
+	}
 	if (err == -ETIMEDOUT) {
 		/* It may still land: until that is settled it is under way (R4). */
 		list_add_tail(&d->timed_out, &io->node);
@@ -217,7 +222,14 @@ static void send_batch(struct disk *d)
 	/* done() may run within, and add to the next batch. */
 	memcpy(batch, d->batch, n * sizeof(batch[0]));
 	d->batch_count = 0;
-	blkdev_submit(d->lower, batch, n);
+	if (!shares_are_used(d->p.shares)) {
+		blkdev_submit(d->lower, batch, n);
+		return;
+	}
+	for (unsigned int i = 0; i < n; i++)
+		disk_req(batch[i])->shared = true;
+	STAT_ADD(d->stats.share_waits,
+		 shares_submit(d->p.shares, &d->share, batch, n, disk_now_ns(d)));
 }
 
 void disk_send(struct disk *d)
@@ -670,6 +682,7 @@ static void take(struct disk *d, struct blk_io *io)
 	q->in_flight = false;
 	q->flushed = false;
 	q->charged = false;
+	q->shared = false;
 	disk_start(d, io);
 }
 

@@ -15,6 +15,8 @@ void disk_limits_init(struct disk *d, const struct disk_limits *limits)
 	d->tokens[TOKENS_IOS] = (double)burst_of(limits->iops, limits->iops_burst);
 	d->tokens[TOKENS_BYTES] = (double)burst_of(limits->bytes, limits->bytes_burst);
 	d->tokens_ns = disk_now_ns(d);
+	if (d->p.shares)
+		share_set(d->p.shares, &d->share, limits->shares);
 }
 
 static void fill(double *tokens, uint64_t rate, uint64_t burst, uint64_t ns)

@@ -148,6 +148,7 @@ static json_t *attach_options(const struct config_disk *d, const char *vm, const
 	add_option(options, "on-lost", "disconnect", 0);
 	add_option(options, "enospc", ctl_str(old, "enospc"), 0);
 	add_option(options, "serial", ctl_str(old, "serial"), 0);
+	add_option(options, "shares", NULL, ctl_int(limits, "shares"));
 	add_option(options, "iops", NULL, ctl_int(limits, "iops"));
 	add_option(options, "iops-burst", NULL, ctl_int(limits, "iops_burst"));
 	add_option(options, "bytes", NULL, ctl_int(limits, "bytes"));

@@ -217,6 +217,29 @@ static void print_image(const json_t *i, size_t depth)
 		printf("%*s  also below %s\n", indent, "", json_string_value(branch));
 }
 
+/* Of a disk that is attached: what it may have of the device. */
+static void print_limits(const json_t *attached)
+{
+	static const struct { const char *key, *unit; } all[] = {
+		{ "iops", "requests a second" }, { "iops_burst", "at once after a rest" },
+		{ "bytes", "bytes a second" }, { "bytes_burst", "bytes at once after a rest" },
+		{ "shares", "shares" },
+	};
+	const json_t *limits = json_object_get(attached, "limits");
+	const char *before = ": ";
+
+	if (!attached)
+		return;
+	fputs("attached", stdout);
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
+		if (!ctl_int(limits, all[i].key))
+			continue;
+		printf("%s%" PRId64 " %s", before, ctl_int(limits, all[i].key), all[i].unit);
+		before = ", ";
+	}
+	putchar('\n');
+}
+
 /* @whole: the disk itself too, and what all takes. */
 static int show(struct cmd *c, const char *arg, bool whole)
 {
@@ -235,6 +258,8 @@ static int show(struct cmd *c, const char *arg, bool whole)
 			print_image(result, 0);
 		json_array_foreach(json_object_get(result, "stands_on"), k, i)
 			print_image(i, whole ? k + 1 : 0);
+		if (whole)
+			print_limits(json_object_get(result, "attached"));
 		if (whole)
 			printf("%s in all: %s of its own, %s in images that it stands on\n",
 			       cmd_size(ctl_int(result, "total"), total),

@@ -29,7 +29,7 @@ _lunfs() {
 	--run-dir) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
 	--format) mapfile -t COMPREPLY < <(compgen -W "raw qcow2 vmdk vhdx" -- "$cur"); return ;;
 	--enospc) mapfile -t COMPREPLY < <(compgen -W "pause report" -- "$cur"); return ;;
-	--size|--rate|--iops|--bytes|--queues|--serial|--iops-burst|--bytes-burst|--to) return ;;
+	--size|--rate|--iops|--bytes|--shares|--queues|--serial|--iops-burst|--bytes-burst|--to) return ;;
 	esac
 	if [[ $cur == -* ]]; then
 		mapfile -t COMPREPLY < <(compgen -W "$(_lunfs_options "$program")" -- "$cur")
@@ -37,7 +37,7 @@ _lunfs() {
 	fi
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
-		--run-dir|--size|--format|--rate|--enospc|--iops|--iops-burst|--bytes|--bytes-burst|--queues|--serial|--to|-o)
+		--run-dir|--size|--format|--rate|--enospc|--iops|--iops-burst|--bytes|--bytes-burst|--shares|--queues|--serial|--to|-o)
 			((i++)) ;;
 		-*) ;;
 		*) words+=("${COMP_WORDS[i]}") ;;

@@ -48,7 +48,7 @@ static const char usage[] =
 	"  disk attach DS:/PATH   serve a disk to guests (vhost-user-blk); prints the socket\n"
 	"     [--iscsi[=ADDRESS:PORT]]   or to iSCSI initiators; prints the LUN's URL\n"
 	"     [--read-only] [--enospc pause|report] [--iops N] [--iops-burst N] [--bytes SIZE]\n"
-	"     [--bytes-burst SIZE] [--queues N] [--serial TEXT] [--incoming[=SECONDS]]\n"
+	"     [--bytes-burst SIZE] [--shares N] [--queues N] [--serial TEXT] [--incoming[=SECONDS]]\n"
 	"  disk detach DS:/PATH   stop that  [--force]\n"
 	"  disk handover DS:/PATH --to HOST | --cancel\n"
 	"                         let another host have it once its guest stops (live migration)\n"
@@ -298,6 +298,7 @@ static int parse(struct cmd *c, int argc, char **argv, const char *short_options
 		{ "iops-burst", required_argument, NULL, OPT_DISK },
 		{ "bytes", required_argument, NULL, OPT_DISK },
 		{ "bytes-burst", required_argument, NULL, OPT_DISK },
+		{ "shares", required_argument, NULL, OPT_DISK },
 		{ "queues", required_argument, NULL, OPT_DISK },
 		{ "serial", required_argument, NULL, OPT_DISK },
 		{ "iscsi", optional_argument, NULL, OPT_DISK },

@@ -19,6 +19,7 @@
 
 #define SIZE	(256 * MIB)
 #define DISK	(16 * MIB)
+#define DISKS	2u
 #define LANES	4u
 #define LANE	(DISK / LANES)
 #define STEPS	150u
@@ -31,13 +32,14 @@ struct rig {
 	struct workers	*workers;
 	struct blkdev	*raw, *port;
 	struct blkpoll	poll;
-	struct disk	*disk;
-	struct blkdev	*dev;
+	struct shares	shares;		/* two at the device at a time: most requests wait for a turn */
+	struct disk	*disk[DISKS];
 	int		err;
 };
 
 struct lane {
 	struct rig	*rig;
+	struct blkdev	*dev;
 	unsigned int	index, seed, bad;
 	uint8_t		*model, *buf;
 };
@@ -60,16 +62,16 @@ static void step(struct lane *l)
 	len = len < LANE - at ? len : LANE - at;
 	if (what < 7) {
 		memset(l->buf, (int)(1 + choose(l, 255)), len);
-		l->bad += blkdev_write(l->rig->dev, l->index * LANE + at, l->buf, len) != 0;
+		l->bad += blkdev_write(l->dev, l->index * LANE + at, l->buf, len) != 0;
 		memcpy(l->model + at, l->buf, len);
 	} else if (what < 13) {
-		l->bad += blkdev_read(l->rig->dev, l->index * LANE + at, l->buf, len) != 0;
+		l->bad += blkdev_read(l->dev, l->index * LANE + at, l->buf, len) != 0;
 		l->bad += memcmp(l->buf, l->model + at, len) != 0;
 	} else if (what == 13) {
-		l->bad += blkdev_zero(l->rig->dev, l->index * LANE + at, len) != 0;
+		l->bad += blkdev_zero(l->dev, l->index * LANE + at, len) != 0;
 		memset(l->model + at, 0, len);
 	} else {
-		l->bad += blkdev_flush(l->rig->dev) != 0;
+		l->bad += blkdev_flush(l->dev) != 0;
 	}
 }
 
@@ -85,17 +87,17 @@ static void *lane_main(void *arg)
 /* From outside, meanwhile: snapshots, statistics, limits. */
 static void meddle(struct rig *rig, unsigned int i)
 {
-	struct disk_limits limits = { .iops = i % 2 ? 5000 : 0 };
+	struct disk_limits limits = { .iops = i % 2 ? 5000 : 0, .shares = i % 4 ? 100 * i : 0 };
 	struct disk_stats st;
 	struct fs_attr attr;
 	uint64_t pause_ns;
 	char name[16];
 
 	snprintf(name, sizeof(name), "snap-%u", i);
-	CU_ASSERT_EQUAL(disk_snapshot(rig->disk, fs_root(rig->fs), "disk", name, &attr, &pause_ns),
-			0);
-	disk_set_limits(rig->disk, &limits);
-	disk_stats(rig->disk, &st);
+	CU_ASSERT_EQUAL(disk_snapshot(rig->disk[0], fs_root(rig->fs), "disk-0", name, &attr,
+				      &pause_ns), 0);
+	disk_set_limits(rig->disk[i % DISKS], &limits);
+	disk_stats(rig->disk[0], &st);
 	CU_ASSERT_TRUE(st.open);
 }
 
@@ -135,46 +137,59 @@ static void port_end(void *arg)
 	blkdev_close(rig->raw);
 }
 
-static void disk_begin(struct rig *rig, uint64_t id)
+static void disk_begin(struct rig *rig, unsigned int i)
 {
-	struct disk_params p = { .fs = rig->fs, .id = id, .name = "ds1:/disk", .reactor = rig->r,
-				 .workers = rig->workers, .lower = rig->port };
+	struct disk_params p = { .fs = rig->fs, .reactor = rig->r, .workers = rig->workers,
+				 .lower = rig->port, .shares = &rig->shares,
+				 .limits = { .shares = i ? 200 : 0 } };
+	struct fs_attr attr;
+	char name[16];
 
-	CU_ASSERT_EQUAL_FATAL(disk_new(&p, &rig->disk), 0);
-	CU_ASSERT_EQUAL_FATAL(disk_open(rig->disk, NULL, NULL), 0);
-	rig->dev = disk_blkdev(rig->disk);
+	snprintf(name, sizeof(name), "disk-%u", i);
+	CU_ASSERT_EQUAL(fs_create(rig->fs, fs_root(rig->fs), name, S_IFREG | 0600, 0, &cred, &attr),
+			0);
+	attr.size = DISK;
+	CU_ASSERT_EQUAL(fs_setattr(rig->fs, attr.id, FS_SET_SIZE, &attr), 0);
+	p.id = attr.id;
+	p.name = name;
+	CU_ASSERT_EQUAL_FATAL(disk_new(&p, &rig->disk[i]), 0);
+	CU_ASSERT_EQUAL_FATAL(disk_open(rig->disk[i], NULL, NULL), 0);
 }
 
-static void run_disk(struct fs *fs, struct blkdev *raw)
+static void run_disks(struct fs *fs, struct blkdev *raw)
 {
 	struct rig rig = { .fs = fs, .raw = raw };
 	struct lane lanes[LANES];
-	struct fs_attr attr;
 
 	CU_ASSERT_EQUAL_FATAL(reactor_create(env_posix(), "reactor", 50000, 16, &rig.r), 0);
 	CU_ASSERT_EQUAL_FATAL(workers_create(env_posix(), "disk", 4, &rig.workers), 0);
 	reactor_call_sync(rig.r, port_begin, &rig);
 	CU_ASSERT_EQUAL_FATAL(rig.err, 0);
-	CU_ASSERT_EQUAL(fs_create(fs, fs_root(fs), "disk", S_IFREG | 0600, 0, &cred, &attr), 0);
-	attr.size = DISK;
-	CU_ASSERT_EQUAL(fs_setattr(fs, attr.id, FS_SET_SIZE, &attr), 0);
+	shares_init(&rig.shares, rig.port, 2);
+	for (unsigned int i = 0; i < DISKS; i++)
+		disk_begin(&rig, i);
 	for (unsigned int i = 0; i < LANES; i++)
 		lanes[i] = (struct lane){ .rig = &rig, .index = i, .seed = i + 1,
+					  .dev = disk_blkdev(rig.disk[i % DISKS]),
 					  .model = calloc(1, LANE), .buf = blkdev_alloc(LANE) };
-	disk_begin(&rig, attr.id);
 	run_lanes(&rig, lanes);
-	/* Opened again it shows the same. */
-	CU_ASSERT_EQUAL(disk_shut(rig.disk), 0);
-	CU_ASSERT_EQUAL(disk_open(rig.disk, NULL, NULL), 0);
+	/* Opened again they show the same. */
+	for (unsigned int i = 0; i < DISKS; i++) {
+		CU_ASSERT_EQUAL(disk_shut(rig.disk[i]), 0);
+		CU_ASSERT_EQUAL(disk_open(rig.disk[i], NULL, NULL), 0);
+	}
 	for (unsigned int i = 0; i < LANES; i++) {
-		CU_ASSERT_EQUAL(blkdev_read(rig.dev, i * LANE, lanes[i].buf, LANE), 0);
+		CU_ASSERT_EQUAL(blkdev_read(lanes[i].dev, i * LANE, lanes[i].buf, LANE), 0);
 		CU_ASSERT_EQUAL(memcmp(lanes[i].buf, lanes[i].model, LANE), 0);
 		free(lanes[i].buf);
 		free(lanes[i].model);
 	}
-	CU_ASSERT_EQUAL(disk_shut(rig.disk), 0);
-	disk_free(rig.disk);
+	for (unsigned int i = 0; i < DISKS; i++) {
+		CU_ASSERT_EQUAL(disk_shut(rig.disk[i]), 0);
+		disk_free(rig.disk[i]);
+	}
 	reactor_call_sync(rig.r, port_end, &rig);
+	CU_ASSERT_EQUAL(rig.shares.members + rig.shares.at_device, 0);
 	workers_destroy(rig.workers);
 	reactor_destroy(rig.r);
 }
@@ -202,7 +217,7 @@ static void attach_and_run(struct blkdev *dev, struct blkdev *hb_dev, struct blk
 	memset(p.host_id, 1, sizeof(p.host_id));
 	memset(p.boot_id, 2, sizeof(p.boot_id));
 	CU_ASSERT_EQUAL_FATAL(fs_attach(&p, &fs, why, sizeof(why)), 0);
-	run_disk(fs, raw);
+	run_disks(fs, raw);
 	CU_ASSERT_EQUAL(fs_detach(fs), 0);
 	CU_ASSERT_EQUAL(check_volume(&cp, &r, why, sizeof(why)), 0);
 	CU_ASSERT_EQUAL(errors, 0);

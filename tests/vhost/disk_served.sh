@@ -75,6 +75,21 @@ host_start alpha
 wait $loader || fail "$(cat "$work/load.out")"
 load "$socket" --size 128M --check --ledger "$work/ledger" || fail "$(cat "$work/load.out")"
 
+story "disks that compete for the device wait for each other by their shares"
+refused 1 "not a number from 1 to 10000" alpha disk attach $disk --shares 0
+socket=$(lunfs alpha disk attach $disk --shares 300) || fail "shares"
+lunfs alpha disk info $disk | grep -q "^attached: 300 shares$" || fail "disk info: $(lunfs alpha disk info $disk)"
+lunfs alpha disk create ds1:/small.disk --size 64M || fail "create"
+other=$(lunfs alpha disk attach ds1:/small.disk --shares 100) || fail "shares of another"
+"$bin/lunfs-vhost-bench" --ramp 0 --rw randread --iodepth 64 --runtime 60 "$socket" >"$work/load.out" 2>&1 &
+loader=$!
+wait_for 10 eval '[ "$(shown alpha stats.in_flight)" -gt 0 ]' || fail "no load"
+"$bin/lunfs-vhost-bench" --ramp 0 --rw randrw --verify --iodepth 64 --runtime 1 "$other" >"$work/other.out" 2>&1 ||
+	fail "$(cat "$work/other.out")"
+kill $loader && wait $loader 2>/dev/null
+lunfs alpha metrics | awk '/^lunfs_disk_share_waits_total/ { n += $2 } END { exit !n }' || fail "nobody waited"
+wait_for 5 lunfs alpha disk detach ds1:/small.disk || fail "detach"
+
 story "grown under a guest, it is larger there"
 lunfs alpha disk grow $disk --size 160M || fail "grow"
 load "$socket" --rw write --bs 256K --once --offset 128M --verify || fail "$(cat "$work/load.out")"
