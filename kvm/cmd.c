@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <jansson.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -21,6 +22,10 @@
 #define REPLY_MAX	(64u << 10)
 #define LEAVE		0x1d	/* Ctrl-] */
 #define QUIET_MS	1000	/* who waits longer is told for what */
+#define ANSWER_S	5	/* a launcher that lives answers at once; pausing may take longer */
+#define LIST_ANSWER_S	2
+#define TERM_MS		2000	/* for a launcher that does not answer, and is to end */
+#define KILL_MS		10000	/* for any to give its disks back */
 
 bool cmd_is_request(const char *word)
 {
@@ -35,9 +40,11 @@ bool cmd_is_request(const char *word)
 
 /* ---- asking ---- */
 
+/* Return: a socket; -EAGAIN its launcher hangs; -errno. */
 static int connect_to(const char *run_dir, const char *name)
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	struct timeval limit = { .tv_sec = ANSWER_S }, none = { 0 };
 	int fd, err;
 
 	err = parent_socket_path(run_dir, name, a.sun_path, sizeof(a.sun_path));
@@ -46,8 +53,12 @@ static int connect_to(const char *run_dir, const char *name)
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
-	if (!connect(fd, (struct sockaddr *)&a, sizeof(a)))
+	/* Those who gave up on a launcher that hangs are in its queue still. */
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+	if (!connect(fd, (struct sockaddr *)&a, sizeof(a))) {
+		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &none, sizeof(none));
 		return fd;
+	}
 	err = -errno;
 	close(fd);
 	return err;
@@ -84,17 +95,22 @@ bool cmd_is_running(const char *run_dir, const char *name)
 
 	if (fd >= 0)
 		close(fd);
-	return fd >= 0;
+	return fd >= 0 || fd == -EAGAIN;
 }
 
-static int ask(int fd, const char *word, json_t **reply)
+/* @seconds: for an answer; 0: as long as it takes.  Return: 0; -EAGAIN there was none; -errno. */
+static int ask(int fd, const char *word, unsigned int seconds, json_t **reply)
 {
+	struct timeval limit = { .tv_sec = seconds }, none = { 0 };
 	char line[32];
-	int len = snprintf(line, sizeof(line), "%s\n", word);
+	int len = snprintf(line, sizeof(line), "%s\n", word), err;
 
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
 	if (send(fd, line, (size_t)len, MSG_NOSIGNAL) != len)
 		return -errno;
-	return read_reply(fd, reply);
+	err = read_reply(fd, reply);
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &none, sizeof(none));
+	return err;
 }
 
 /* ---- printing ---- */
@@ -239,13 +255,50 @@ static int finish_stop(struct vm_cmd *c, int pidfd, const char *name)
 	return err ? report_failure(c->json, name, VM_EXIT_FAILED, "%s", strerror(-err)) : 0;
 }
 
+/* ---- killing ---- */
+
+/* Return: whether it has ended. */
+static bool has_ended(int pidfd, int ms)
+{
+	struct pollfd pfd = { .fd = pidfd, .events = POLLIN };
+
+	return poll(&pfd, 1, ms) == 1;
+}
+
+/* One that does not answer is still starting, which SIGTERM ends in order, or hangs. */
+static void end_silent(int pidfd)
+{
+	syscall(SYS_pidfd_send_signal, pidfd, SIGTERM, NULL, 0);
+	if (!has_ended(pidfd, TERM_MS))
+		syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+}
+
+/* Whoever kills a machine wants its name and its disks to be free.  Return: exit status. */
+static int finish_kill(const struct vm_cmd *c, int pidfd, const char *name)
+{
+	if (pidfd == -ESRCH || (pidfd >= 0 && has_ended(pidfd, KILL_MS)))
+		return 0;
+	return report_failure(c->json, name, VM_EXIT_FAILED, pidfd < 0 ? strerror(-pidfd) :
+			      "was told to end, and its launcher is still there; lunfsd may hold it up");
+}
+
 /* ---- what is typed ---- */
+
+static int say_silent(const struct vm_cmd *c, const char *name)
+{
+	return report_failure(c->json, name, VM_EXIT_FAILED, "does not answer: it is still waiting for its "
+			      "disks, or hangs; \"lunvm kill %s\" ends it", name);
+}
 
 static int say_absent(const struct vm_cmd *c, const char *name, int err)
 {
 	if (err == -ENOENT || err == -ECONNREFUSED)
 		return report_failure(c->json, name, VM_EXIT_FAILED, "no machine of that name runs "
 				      "here; see \"lunvm list\"");
+	if (err == -EAGAIN)
+		return report_failure(c->json, name, VM_EXIT_FAILED, "hangs, and so many have asked it that "
+				      "nobody else can; end the process that has %s/%s.lock open",
+				      c->run_dir, name);
 	return report_failure(c->json, name, VM_EXIT_FAILED, "%s", strerror(-err));
 }
 
@@ -259,6 +312,9 @@ static int show_done(struct vm_cmd *c, const char *word, const char *name, int f
 		return watch_console(fd);
 	if (!strcmp(word, "stop") && c->timeout) {
 		status = finish_stop(c, launcher, name);
+		json_object_set_new(reply, "ended", json_true());
+	} else if (!strcmp(word, "kill")) {
+		status = finish_kill(c, launcher, name);
 		json_object_set_new(reply, "ended", json_true());
 	}
 	if (c->json && !status)
@@ -276,8 +332,15 @@ int cmd_request(struct vm_cmd *c, const char *word, const char *name)
 	if (fd < 0)
 		return say_absent(c, name, fd);
 	launcher = launcher_of(fd);
-	err = ask(fd, word, &reply);
-	if (err)
+	err = ask(fd, word, strcmp(word, "pause") ? ANSWER_S : 0, &reply);
+	if (err == -EAGAIN && !strcmp(word, "kill") && launcher >= 0) {
+		end_silent(launcher);
+		reply = json_pack("{s:b}", "ok", 1);
+		err = 0;
+	}
+	if (err == -EAGAIN)
+		status = say_silent(c, name);
+	else if (err)
 		status = report_failure(c->json, name, VM_EXIT_FAILED, "%s", err == -EPIPE ?
 					"it has just ended" : strerror(-err));
 	else if (!json_is_true(json_object_get(reply, "ok")))
@@ -302,25 +365,41 @@ static bool name_of_socket(const char *file, char name[VM_NAME_MAX + 1])
 	return vm_config_name_is_fine(name);
 }
 
-static void list_one(struct vm_cmd *c, const char *name, json_t *all)
+/* Into @all.  Return: 0; -EACCES it is not ours to ask. */
+static int list_one(const struct vm_cmd *c, const char *name, json_t *all)
 {
-	int fd = connect_to(c->run_dir, name);
+	int fd = connect_to(c->run_dir, name), err;
 	json_t *reply = NULL;
-	char size[24];
 
-	if (fd < 0)
-		return;		/* one that was killed left its socket */
-	if (!ask(fd, "status", &reply)) {
-		json_object_del(reply, "ok");
-		if (!c->json)
-			printf("%-20s %-8s %4lld %12s %8lld\n", text(reply, "name"),
-			       text(reply, "state"), number(reply, "cpus"),
-			       text_format_size((uint64_t)number(reply, "memory"), size,
-						sizeof(size)), number(reply, "pid"));
-		json_array_append(all, reply);
-	}
-	json_decref(reply);
-	close(fd);
+	if (fd == -EACCES)
+		return fd;
+	if (fd < 0 && fd != -EAGAIN)
+		return 0;	/* one that was killed left its socket */
+	err = fd < 0 ? fd : ask(fd, "status", LIST_ANSWER_S, &reply);
+	if (fd >= 0)
+		close(fd);
+	if (err == -EAGAIN)
+		reply = json_pack("{s:s, s:s}", "name", name, "state", "silent");
+	json_object_del(reply, "ok");
+	if (reply)
+		json_array_append_new(all, reply);
+	return 0;
+}
+
+static void print_list(const json_t *all)
+{
+	char size[24];
+	json_t *o;
+	size_t i;
+
+	printf("%-20s %-8s %4s %12s %8s\n", "NAME", "STATE", "CPUS", "MEMORY", "PID");
+	json_array_foreach(all, i, o)
+		if (json_object_get(o, "pid"))
+			printf("%-20s %-8s %4lld %12s %8lld\n", text(o, "name"), text(o, "state"),
+			       number(o, "cpus"), text_format_size((uint64_t)number(o, "memory"), size,
+								   sizeof(size)), number(o, "pid"));
+		else
+			printf("%-20s %-8s %4s %12s %8s\n", text(o, "name"), text(o, "state"), "-", "-", "-");
 }
 
 static int by_name(const struct dirent **a, const struct dirent **b)
@@ -332,26 +411,26 @@ int cmd_list(struct vm_cmd *c)
 {
 	struct dirent **entries = NULL;
 	json_t *all = json_array(), *result;
-	char name[VM_NAME_MAX + 1];
+	char name[VM_NAME_MAX + 1], denied[VM_NAME_MAX + 1] = "";
 	int n = scandir(c->run_dir, &entries, NULL, by_name);
 
-	if (n < 0 && errno != ENOENT)
+	if (n < 0 && errno != ENOENT) {
+		json_decref(all);
 		return report_failure(c->json, NULL, VM_EXIT_FAILED, "%s: %s", c->run_dir,
 				      strerror(errno));
-	if (!c->json)
-		printf("%-20s %-8s %4s %12s %8s\n", "NAME", "STATE", "CPUS", "MEMORY", "PID");
+	}
 	for (int i = 0; i < n; i++) {
-		if (name_of_socket(entries[i]->d_name, name))
-			list_one(c, name, all);
+		if (name_of_socket(entries[i]->d_name, name) && list_one(c, name, all))
+			strcpy(denied, name);
 		free(entries[i]);
 	}
 	free(entries);
-	if (c->json) {
-		result = json_pack("{s:o}", "machines", all);
+	result = json_pack("{s:o}", "machines", all);
+	if (!*denied && c->json)
 		print_json(result);
-		json_decref(result);
-	} else {
-		json_decref(all);
-	}
-	return 0;
+	else if (!*denied)
+		print_list(all);
+	json_decref(result);
+	return *denied ? report_failure(c->json, denied, VM_EXIT_FAILED, "%s; machines are root's",
+					strerror(EACCES)) : 0;
 }

@@ -69,7 +69,10 @@ static void show(struct viewer *v)
 	watch(v, false);
 }
 
-/* Standard output may be anybody's: it stays blocking, and is written to only when it is ready. */
+/*
+ * Standard output may be anybody's: it stays blocking, and is written to only when it is ready.  A
+ * terminal is ready when it has room for less than that; it is ours alone (parent.c), and does not block.
+ */
 static void copy(struct console *c)
 {
 	struct pollfd pfd = { .fd = c->copy_fd, .events = POLLOUT };
@@ -79,17 +82,31 @@ static void copy(struct console *c)
 	while (c->copy_fd >= 0 && (len = next_piece(c, &c->copied, piece))) {
 		ssize_t n;
 
-		if (poll(&pfd, 1, 0) != 1) {
-			reactor_timer_set(c->reactor, &c->retry,
-					  reactor_now_ns(c->reactor) + RETRY_NS);
-			return;
-		}
+		if (poll(&pfd, 1, 0) != 1)
+			goto later;
 		n = write(c->copy_fd, piece, len);
+		if (n < 0 && errno == EAGAIN)
+			goto later;
 		if (n < 0)
 			c->copy_fd = -1;	/* nobody reads it any more */
 		else
 			c->copied += (size_t)n;
 	}
+	return;
+
+later:
+	reactor_timer_set(c->reactor, &c->retry, reactor_now_ns(c->reactor) + RETRY_NS);
+}
+
+uint64_t console_behind(struct console *c)
+{
+	uint64_t behind = 0;
+
+	pthread_mutex_lock(&c->mutex);
+	if (c->copy_fd >= 0)
+		behind = c->written - c->copied;
+	pthread_mutex_unlock(&c->mutex);
+	return behind;
 }
 
 void console_flush(struct console *c)
@@ -157,6 +174,14 @@ static void viewer_ready(struct reactor_fd *f, uint32_t events)
 		return;
 	}
 	show(v);
+}
+
+bool console_has_room(const struct console *c)
+{
+	for (unsigned int i = 0; i < CONSOLE_VIEWERS_MAX; i++)
+		if (c->viewers[i].fd.fd < 0)
+			return true;
+	return false;
 }
 
 int console_view(struct console *c, int fd)

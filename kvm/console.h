@@ -56,4 +56,10 @@ int console_view(struct console *c, int fd);
 /** console_flush() - all that can be handed on at once is.  Reactor's thread. */
 void console_flush(struct console *c);
 
+/** console_behind() - bytes that the reader of @copy_fd has not been given.  Reactor's thread. */
+uint64_t console_behind(struct console *c);
+
+/** console_has_room() - whether one more may look on.  Reactor's thread. */
+bool console_has_room(const struct console *c);
+
 #endif

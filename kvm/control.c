@@ -187,12 +187,16 @@ static void do_console(struct peer *p)
 	struct control *c = p->c;
 	int fd = p->fd.fd;
 
+	if (!console_has_room(&c->m->console)) {
+		reply_error(p, "as many as can be are looking at its console already");
+		return;
+	}
 	reply_ok(p);
 	if (p->fd.fd < 0)
 		return;
 	reactor_remove(c->m->reactor, &p->fd);
 	if (console_view(&c->m->console, fd))
-		close(fd);	/* too many look on */
+		close(fd);
 	p->fd.fd = -1;
 	p->len = 0;
 }
@@ -244,6 +248,7 @@ static void peer_ready(struct reactor_fd *f, uint32_t events)
 static void listen_ready(struct reactor_fd *f, uint32_t events)
 {
 	struct control *c = container_of(f, struct control, listen);
+	static const char busy[] = "{\"ok\":false,\"error\":\"too many ask it at once\"}\n";
 	int fd = accept4(f->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	(void)events;
@@ -259,6 +264,9 @@ static void listen_ready(struct reactor_fd *f, uint32_t events)
 			return;
 		p->fd.fd = -1;
 		break;
+	}
+	if (send(fd, busy, sizeof(busy) - 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+		/* Then it finds the end of the connection. */
 	}
 	close(fd);
 }

@@ -298,8 +298,8 @@ int machine_create(struct machine *m, const struct vm_plan *plan, int kvm, int k
 	}
 	if (!err) {
 		err = boot_load(&m->memory, &source, &m->entry, why, why_size);
-		if (err)
-			return err;
+		if (err)	/* too little memory for the kernel is no lack of the host's */
+			return err == -ENOMEM ? -E2BIG : err;
 		put_tables(m);
 		what = "ACPI tables";
 		err = put_acpi(m);

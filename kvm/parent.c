@@ -17,6 +17,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -31,7 +32,7 @@
 #include "proc/spawn.h"
 
 #define RETRY_MS	200	/* while the daemon is away */
-#define LISTEN_BACKLOG	8
+#define LISTEN_BACKLOG	128
 
 struct parent {
 	const struct vm_config *c;
@@ -120,10 +121,29 @@ static int open_file(struct parent *p, const char *what, const char *name, int *
 	return *fd >= 0 ? 0 : FAIL(p, p->status, "%s %s", what, why);
 }
 
+/* It would begin to run, and be killed for want of memory later. */
+static int check_memory(struct parent *p)
+{
+	char wanted[24], there[24];
+	struct sysinfo host;
+	uint64_t size;
+
+	if (sysinfo(&host))
+		return 0;
+	size = ((uint64_t)host.totalram + host.totalswap) * host.mem_unit;
+	if (p->c->memory <= size)
+		return 0;
+	return FAIL(p, VM_EXIT_CONFIG, "it is to have %s of memory, and this host has %s with its swap "
+		    "space", text_format_size(p->c->memory, wanted, sizeof(wanted)),
+		    text_format_size(size, there, sizeof(there)));
+}
+
 static int open_all(struct parent *p)
 {
 	int err = take_name(p);
 
+	if (!err)
+		err = check_memory(p);
 	if (!err)
 		err = open_kvm(p);
 	if (!err)
@@ -141,6 +161,21 @@ static void close_fd(int *fd)
 }
 
 /* ---- the worker ---- */
+
+/*
+ * A terminal that nobody reads any more (Ctrl-S, a connection that hangs) must not hold the worker up,
+ * and making it non-blocking would do so for the shell, too: it gets a description of its own.
+ */
+static void reopen_terminal(void)
+{
+	int fd = isatty(STDOUT_FILENO) ? open("/proc/self/fd/1", O_WRONLY | O_NONBLOCK | O_NOCTTY |
+					      O_CLOEXEC) : -1;
+
+	if (fd < 0)
+		return;
+	dup2(fd, STDOUT_FILENO);
+	close(fd);
+}
 
 static void fill_plan(const struct parent *p, struct vm_plan *plan)
 {
@@ -492,5 +527,9 @@ int parent_run(const struct vm_config *c, const struct run_options *options)
 	if (mkdir(options->run_dir, 0755) && errno != EEXIST)
 		return report_failure(options->json, c->name, VM_EXIT_FAILED, "%s: %s",
 				      options->run_dir, strerror(errno));
-	return options->detach ? run_detached(&p) : (int)run_to_the_end(&p);
+	if (options->detach)
+		return run_detached(&p);
+	if (!options->json)
+		reopen_terminal();
+	return (int)run_to_the_end(&p);
 }

@@ -404,6 +404,23 @@ static int open_here(const char *name, enum vm_exit *status, char *why, size_t w
 	return text_refuse(-EINVAL, why, why_size, "%s: not a regular file", name);
 }
 
+/* What a full memory leaves of a write is a part of it; the next one says why. */
+static int write_at(int fd, const char *data, size_t len, uint64_t at)
+{
+	while (len) {
+		ssize_t n = pwrite(fd, data, len, (off_t)at);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -ENOSPC;
+		data += n;
+		len -= (size_t)n;
+		at += (uint64_t)n;
+	}
+	return 0;
+}
+
 /* One piece into @fd.  Return: 1 there is more; 0; -errno. */
 static int copy_piece(struct asking *a, int fd, uint64_t *from)
 {
@@ -423,8 +440,8 @@ static int copy_piece(struct asking *a, int fd, uint64_t *from)
 		return REFUSE(a, -EPROTO, VM_EXIT_FAILED, "%s: lunfsd is of another version", a->name);
 	data = malloc(PIECE_MAX);
 	err = data ? ctl_client_bytes(&a->client, data, (size_t)len) : -ENOMEM;
-	if (!err && pwrite(fd, data, (size_t)len, (off_t)*from) != len)
-		err = -errno;
+	if (!err)
+		err = write_at(fd, data, (size_t)len, *from);
 	free(data);
 	*from += (uint64_t)len;
 	return err ? REFUSE(a, err, err == -EPIPE ? VM_EXIT_NO_DAEMON : VM_EXIT_FAILED, "%s: %s", a->name,

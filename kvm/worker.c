@@ -22,6 +22,9 @@
 #include "proc/sandbox.h"
 #include "proc/spawn.h"
 
+#define TAIL_PATIENCE_MS	2000	/* without a byte taken */
+#define TAIL_PAUSE_MS		10
+
 enum { FD_KVM, FD_CONTROL, FD_KERNEL, FD_INITRD };	/* of PLAN_BEGIN, in this order */
 
 struct worker {
@@ -172,11 +175,45 @@ static bool all_claimed(struct machine *m)
 	return all;
 }
 
+struct tail { struct machine *m; bool stopped; uint64_t behind; };
+
+/* First the vCPUs are told to leave their guest: there is to be no more of it. */
+static void flush_tail(void *arg)
+{
+	struct tail *t = arg;
+
+	if (!t->stopped && atomic_load(&t->m->state) != MACHINE_STARTING)
+		cpu_kick_all(t->m);
+	t->stopped = true;
+	console_flush(&t->m->console);
+	t->behind = console_behind(&t->m->console);
+}
+
+/*
+ * The last lines before a crash are those that count: whoever reads standard output slowly gets them, as
+ * long as he reads.
+ */
+static void hand_tail_on(struct machine *m)
+{
+	struct tail t = { .m = m };
+	uint64_t before = UINT64_MAX;
+
+	for (unsigned int waited_ms = 0; waited_ms < TAIL_PATIENCE_MS; waited_ms += TAIL_PAUSE_MS) {
+		reactor_call_sync(m->reactor, flush_tail, &t);
+		if (!t.behind)
+			return;
+		if (t.behind < before)
+			waited_ms = 0;
+		before = t.behind;
+		poll(NULL, 0, TAIL_PAUSE_MS);
+	}
+}
+
 static void __attribute__((noreturn)) end(struct worker *w)
 {
 	struct machine *m = &w->machine;
 
-	reactor_call_sync(m->reactor, (void (*)(void *))console_flush, &m->console);
+	hand_tail_on(m);
 	tell(PLAN_END, 0, m->status, m->why);
 	_exit(0);	/* with all its threads, wherever they are */
 }

@@ -42,6 +42,10 @@ ends 11 crash --cmdline op=crash
 ends 12 kvm --cmdline op=nowhere
 ends 2 configuration --kernel "$top/Makefile"
 ends 2 configuration --cpus 0
+ends 2 configuration --memory 4M
+grep -q "give it more" "$work/said" || fail "$(cat "$work/said")"
+ends 2 configuration --memory 1T
+grep -q "1.0 TiB of memory, and this host has" "$work/said" || fail "$(cat "$work/said")"
 ends 1 failed --disk ds1:/none.disk
 vm alpha run --name holder --memory 32M --kernel "$payload" --cmdline op=count --disk $disk --detach || fail "no holder"
 ends 3 locked --disk $disk
@@ -69,7 +73,9 @@ for word in status pause resume; do
 	json_of $word a || fail "$word: $(cat "$work/said")"
 	wants .ok $word
 done
-json_of kill a && wants .ok kill
+json_of kill a && wants '.ok and .ended' kill
+# It has ended when that is said: its name is free, and its disks are nobody's.
+json_of run --name a --memory 32M --kernel "$payload" --cmdline op=off || fail "$(cat "$work/said")"
 for word in status pause resume stop kill console; do
 	json_of $word nobody && fail "$word of nobody works"
 	wants '(.ok | not) and .exit_status == 1 and .name == "nobody" and (.error | test("no machine"))' $word
@@ -97,6 +103,79 @@ LIST
 vm gamma autostart --json >"$work/json" 2>"$work/said"
 [ $? -eq 4 ] || fail "autostart without a daemon"
 wants '.reason == "no-daemon"' autostart
+
+story "a launcher that does not answer is said to be so, and can be ended"
+json_of run --name hung --memory 32M --kernel "$payload" --cmdline op=count --disk $disk --detach || fail "$(cat "$work/said")"
+worker=$(vm_pid alpha hung worker_pid)
+kill -STOP "$worker"
+vm alpha status hung >"$work/status" 2>&1 &
+asker=$!
+vm alpha list >"$work/list" 2>&1 &
+lister=$!
+json_of list && wants '.machines == [{"name": "hung", "state": "silent"}]' "list of one that hangs"
+wait $lister
+grep -q "^hung *silent" "$work/list" || fail "list does not say so: $(cat "$work/list")"
+json_of kill hung || fail "$(cat "$work/said")"
+wait $asker && fail "status is answered"
+grep -q "hung: .*lunvm kill hung\|hung: it has just ended" "$work/status" || fail "$(cat "$work/status")"
+wait_for 5 sh -c "! [ -d /proc/$worker ]" || fail "its machine is still there"
+
+story "who may not ask, and who comes when too many do, is told so"
+json_of run --name a --memory 32M --kernel "$payload" --cmdline op=count --disk $disk --detach || fail "$(cat "$work/said")"
+setpriv --reuid 65534 --regid 65534 --clear-groups "$bin/lunvm" --run-dir "$work/vm-alpha" list --json >"$work/json" 2>"$work/said" &&
+	fail "everybody may list"
+wants '.error | test("Permission denied")' "list of somebody"
+python3 - "$work/vm-alpha/a.sock" <<'PY' || fail "no more than 8 consoles and 16 peers"
+import json, socket, sys
+def ask(word):
+	s = socket.socket(socket.AF_UNIX)
+	s.connect(sys.argv[1])
+	s.settimeout(30)
+	try:
+		s.sendall(word)
+	except BrokenPipeError:
+		pass		# refused already; the answer is there
+	return s, json.loads(s.makefile().readline()) if word else None
+consoles = [ask(b"console\n") for _ in range(9)]
+assert [r["ok"] for _, r in consoles] == [True] * 8 + [False], consoles
+assert "console already" in consoles[8][1]["error"]
+consoles[8][0].close()
+silent = [ask(b"")[0] for _ in range(16)]
+assert "too many" in ask(b"status\n")[1]["error"]
+PY
+wait_for 5 vm alpha status a >/dev/null || fail "it does not recover"
+vm alpha kill a || fail "cannot be killed"
+
+story "what a guest said last reaches a slow reader; a terminal is written to without waiting for it"
+cat >"$work/reader.py" <<'PY'
+import fcntl, os, subprocess, sys, time
+p = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+fcntl.fcntl(p.stdout.fileno(), 1031, 4096)	# F_SETPIPE_SZ: the rest waits in the launcher
+got = b""
+while piece := os.read(p.stdout.fileno(), 64):
+	got += piece
+	time.sleep(0.01)
+assert got.count(b"\n") == 203 and got.endswith(b"done bad=0\n"), got[-200:]
+assert p.wait() == 0
+PY
+python3 "$work/reader.py" "$bin/lunvm" run --run-dir "$work/vm-alpha" --name a --memory 32M --kernel "$payload" \
+	--cmdline "op=talk rounds=200" || fail "the end of its output is lost"
+cat >"$work/terminal.py" <<'PY'
+import os, pty, subprocess, sys
+other, ours = pty.openpty()
+p = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=ours, stderr=subprocess.DEVNULL)
+while b"alive" not in os.read(other, 4096):
+	pass
+def flags(pid):
+	return int(open(f"/proc/{pid}/fdinfo/1").read().split("flags:")[1].split()[0], 8)
+worker = open(f"/proc/{p.pid}/task/{p.pid}/children").read().split()[0]
+assert flags(worker) & os.O_NONBLOCK
+assert not int(open(f"/proc/self/fdinfo/{ours}").read().split("flags:")[1].split()[0], 8) & os.O_NONBLOCK
+p.kill()
+p.wait()
+PY
+python3 "$work/terminal.py" "$bin/lunvm" run --run-dir "$work/vm-alpha" --name a --memory 32M --kernel "$payload" \
+	--cmdline op=count || fail "a terminal that is not read would hold the launcher up"
 
 story "a guest that resets without end is started again more and more slowly, and can be ended meanwhile"
 for name in loop other; do

@@ -2,7 +2,7 @@
 /*
  * The test guest: a virtio-blk driver that writes patterns and reads them back, in ring 3.
  *
- * The command line says what to do: op=write|read|verify|stress|life|count|clock|button|crash|nowhere|reset|panic|cx16|off,
+ * The command line says what to do: op=write|read|verify|stress|life|talk|count|clock|button|crash|nowhere|reset|panic|cx16|off,
  * n= blocks, bs= bytes each, qd= requests under way, irq=0|1, rounds=, cpus=1|2, seed=, lives= (of op=life: resets in between).
  * What happened is on the console: "payload: …" lines, the last one "payload: done bad=N".
  */
@@ -467,6 +467,12 @@ void main(const uint8_t *zero_page)
 	}
 	if (same(opt_op, "button")) {
 		wait_button();
+		finish();
+	}
+	if (same(opt_op, "talk")) {
+		for (uint64_t r = 1; r <= opt_rounds; r++)
+			say("payload: line ", r, ", which somebody who is slow has to read to its end\n");
+		print("payload: that was all of it\n");
 		finish();
 	}
 	if (same(opt_op, "count")) {
