@@ -150,7 +150,7 @@ model: deps
 # A guest under QEMU moves between two daemons while it writes: a minute or three.
 migration: deps
 	@$(MAKE) -s -j2 all
-	@tests/vhost/guest_migrates.sh
+	@PASSES=20 tests/vhost/guest_migrates.sh
 
 conformance: deps
 	@$(MAKE) -s -j2 all

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # A guest moves from one host to another while it writes to its disk: QEMU's live migration between two
 # daemons' vhost-user-blk, and the disk handed over with it.  Nothing is lost, and both do not have it.
+# PASSES: how often the guest has written everything before it moves; `make migration` takes more.
 . "$(dirname "$0")/../e2e/lib.sh"
 . "$(dirname "$0")/guests.sh"
 guests_need "a guest that migrates"
@@ -10,7 +11,9 @@ disk=ds1:/root.disk
 GUEST_MEMORY=256M
 guest_memory_args=(-object memory-backend-memfd,id=mem,size=$GUEST_MEMORY,share=on -machine q35,memory-backend=mem)
 
-cat >"$work/in" <<'IN'
+passes=${PASSES:-1}
+echo "first=$passes" >"$work/in"
+cat >>"$work/in" <<'IN'
 exec 5<>/dev/ttyS1
 stty -F /dev/ttyS1 raw -echo
 passes=0
@@ -20,7 +23,7 @@ load() {
 	while [ ! -e /tmp/stop ]; do
 		passes=$((passes + 1))
 		guest_load write /mnt/a 1024 $passes $passes && guest_load write /mnt/n$((passes % 40)) 256 $passes $passes || return 1
-		[ $passes != 3 ] || echo loaded >&5
+		[ $passes != $first ] || echo loaded >&5
 	done
 	wait
 }
