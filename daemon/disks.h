@@ -135,8 +135,11 @@ struct disks {
 int disks_init(struct disks *all, struct stores *stores, struct rpc_client *rpc,
 	       const struct rpc_hello *hello, int state_fd, struct rpc_given *given);
 
-/** disks_shutdown() - cuts front ends off and gives the disks up, to be attached again by the next
+/** disks_give_up() - cuts front ends off and gives the disks up, to be attached again by the next
  * daemon.  Before stores_shutdown(). */
+void disks_give_up(struct disks *all);
+
+/** disks_shutdown() - behind disks_give_up(), when nobody asks about disks any more: frees all. */
 void disks_shutdown(struct disks *all);
 
 /**
@@ -180,7 +183,7 @@ char *disks_socket(const struct attachment *a, char *buf);
 /** disks_option() - "ro", "enospc=report", "iops=N", …  Return: 0; -EINVAL with @why. */
 int disks_option(struct disk_options *o, const char *text, char *why, size_t why_size);
 
-/** disks_end_all() - of disks_shutdown(): gives every disk up, to be attached again. */
+/** disks_end_all() - of disks_give_up(): gives every disk up, to be attached again. */
 void disks_end_all(struct disks *all);
 
 /* ---- disks_front.c: none holds the mutex ---- */

@@ -106,7 +106,7 @@ int disks_init(struct disks *all, struct stores *stores, struct rpc_client *rpc,
 	return err ? err : disks_restore_start(all);
 }
 
-void disks_shutdown(struct disks *all)
+void disks_give_up(struct disks *all)
 {
 	pthread_mutex_lock(&all->mutex);
 	all->stopping = true;
@@ -116,6 +116,10 @@ void disks_shutdown(struct disks *all)
 		pthread_join(all->watchdog, NULL);
 	exports_stop(&all->exports);
 	disks_end_all(all);
+}
+
+void disks_shutdown(struct disks *all)
+{
 	for (unsigned int i = 0; i < all->reactor_count; i++)
 		reactor_destroy(all->reactors[i]);
 	workers_destroy(all->workers);

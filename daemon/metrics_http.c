@@ -308,12 +308,19 @@ int metrics_http_start(const struct metrics_http_params *p, struct metrics_http 
 	return 0;
 }
 
-void metrics_http_stop(struct metrics_http *h)
+void metrics_http_end(struct metrics_http *h)
 {
 	if (!h)
 		return;
 	__atomic_store_n(&h->stopping, true, __ATOMIC_RELEASE);
 	shutdown(h->p.sock, SHUT_RD);	/* wakes the thread up */
+}
+
+void metrics_http_stop(struct metrics_http *h)
+{
+	if (!h)
+		return;
+	metrics_http_end(h);
 	pthread_join(h->thread, NULL);
 	for (unsigned int i = 0; i < METRICS_CLIENTS_MAX; i++)
 		client_close(&h->clients[i]);

@@ -31,7 +31,10 @@ struct metrics_http;
 /** metrics_http_start() - serves until metrics_http_stop().  Return: 0 or -errno; sock is closed. */
 int metrics_http_start(const struct metrics_http_params *p, struct metrics_http **out);
 
-/** metrics_http_stop() - closes all, and frees @h.  NULL: nothing. */
+/** metrics_http_end() - nobody is served any more, soon.  Does not wait.  NULL: nothing. */
+void metrics_http_end(struct metrics_http *h);
+
+/** metrics_http_stop() - waits for that, and for a text that is being made; frees @h.  NULL: nothing. */
 void metrics_http_stop(struct metrics_http *h);
 
 /**

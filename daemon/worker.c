@@ -236,8 +236,11 @@ int worker_run(void)
 	}
 	spawn_wait_stop();
 	ctl_end_holds(&w.ctl);
-	metrics_http_stop(w.metrics);
+	metrics_http_end(w.metrics);
 	merger_stop(&w.merger);
+	disks_give_up(&w.disks);
+	/* Its thread may hang in a datastore whose device does: disks of others do not wait for that. */
+	metrics_http_stop(w.metrics);
 	disks_shutdown(&w.disks);
 	err = stores_shutdown(&w.stores);
 	/* Not exit(): threads that serve connections are still there. */

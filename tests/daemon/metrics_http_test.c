@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <poll.h>
+#include <semaphore.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -19,6 +20,8 @@ static struct sockaddr_in addr;
 static unsigned int made;	/* texts */
 static size_t text_len;
 static bool no_memory;
+static bool hangs;		/* in a text, until told to go on */
+static sem_t hanging, goes_on;
 
 static char *text(void *arg)
 {
@@ -26,6 +29,10 @@ static char *text(void *arg)
 
 	(void)arg;
 	__atomic_add_fetch(&made, 1, __ATOMIC_RELAXED);
+	if (hangs) {
+		sem_post(&hanging);
+		sem_wait(&goes_on);
+	}
 	if (!t)
 		return NULL;
 	memset(t, 'm', text_len);
@@ -191,9 +198,30 @@ static void who_holds_connections_keeps_nobody_out(void)
 	close(held[0]);
 }
 
+/* A daemon that ends gives its disks up between the two, also if a datastore hangs whose metrics are asked for. */
+static void who_ends_it_does_not_wait_for_a_text(void)
+{
+	int fd;
+
+	sem_init(&hanging, 0, 0);
+	sem_init(&goes_on, 0, 0);
+	start(0, 100);
+	hangs = true;
+	fd = dial();
+	CU_ASSERT_EQUAL(send(fd, GET, strlen(GET), MSG_NOSIGNAL), (ssize_t)strlen(GET));
+	sem_wait(&hanging);
+	metrics_http_end(http);
+	hangs = false;
+	sem_post(&goes_on);
+	metrics_http_stop(http);
+	close(fd);
+	CU_ASSERT_EQUAL(made, 1);
+}
+
 UNIT_MAIN("metrics_http",
 	  UNIT_TEST(requests_are_judged),
 	  UNIT_TEST(a_scraper_gets_the_whole_text),
 	  UNIT_TEST(who_asks_all_the_time_makes_no_work),
 	  UNIT_TEST(who_is_slow_is_cut_off),
-	  UNIT_TEST(who_holds_connections_keeps_nobody_out));
+	  UNIT_TEST(who_holds_connections_keeps_nobody_out),
+	  UNIT_TEST(who_ends_it_does_not_wait_for_a_text));
