@@ -96,6 +96,7 @@ struct disk_rig {
 	struct disk	*disk;
 	struct blkdev	*dev;
 	const struct disk_claim *resume;
+	struct lock_holder holder;	/* who has it, if the answer is -EBUSY */
 };
 
 static inline int disk_rig_open(struct disk_rig *rig, struct env *env, struct fs *fs, uint64_t id)
@@ -113,7 +114,7 @@ static inline int disk_rig_open(struct disk_rig *rig, struct env *env, struct fs
 	rig->params.lower = fs->dev;
 	err = disk_new(&rig->params, &rig->disk);
 	if (!err)
-		err = disk_open(rig->disk, rig->resume, NULL);
+		err = disk_open(rig->disk, rig->resume, &rig->holder);
 	if (!err)
 		rig->dev = disk_blkdev(rig->disk);
 	return err;

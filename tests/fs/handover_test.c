@@ -93,6 +93,19 @@ static void check_answered(struct disk_rig *rig)
 static unsigned int before_its_end;	/* crashes, that is */
 static unsigned int crash_us, victim;	/* victim 0: the source, 1: the target, 2: nobody */
 
+/* Who has it has it open: others are refused by name and soon, not after a wait for a lock that is only kept. */
+static void refused_at_once(struct cluster *c, const struct receiver *r)
+{
+	struct disk_rig third = { .resume = NULL };
+	uint64_t began = env_now_ns(c->env);
+
+	CU_ASSERT_EQUAL(disk_rig_open(&third, c->hosts[2].env, c->hosts[2].fs, r->id), -EBUSY);
+	CU_ASSERT(env_now_ns(c->env) - began < 3 * NSEC_PER_SEC);
+	CU_ASSERT_STRING_EQUAL(third.holder.host_name, cluster_names[1]);
+	CU_ASSERT_STRING_EQUAL(third.holder.comm, "virtual disk");
+	disk_rig_close(&third);
+}
+
 /* Whoever may have it after the crash has it, also where nobody has: the lock is free or the dead one's. */
 static void taken_after(struct cluster *c, struct receiver *r)
 {
@@ -104,9 +117,7 @@ static void taken_after(struct cluster *c, struct receiver *r)
 			cluster_sleep(c, 10);
 		CU_ASSERT(r->has);
 		if (r->has) {
-			CU_ASSERT_EQUAL(disk_rig_open(&third, c->hosts[2].env, c->hosts[2].fs, r->id),
-					-EBUSY);
-			disk_rig_close(&third);
+			refused_at_once(c, r);
 			check_answered(&r->rig);
 			CU_ASSERT_EQUAL(disk_rig_close(&r->rig), 0);
 		}
