@@ -154,10 +154,10 @@ migration: deps
 
 conformance: deps
 	@$(MAKE) -s -j2 all
-	@tests/iscsi/conformance.sh
-	@tests/iscsi/core_tests.sh
-	@LONG=1 tests/e2e/iscsi_frozen_host.sh
-	@tests/guest/long/scsi_multipath.sh
+	@bad=0; for part in iscsi/conformance.sh iscsi/core_tests.sh e2e/iscsi_frozen_host.sh \
+			guest/long/scsi_multipath.sh; do \
+		LONG=1 tests/$$part || bad=1; \
+	done; exit $$bad
 
 # Slower than what `make check` looks for; wants Debian's clang-tidy.
 lint:

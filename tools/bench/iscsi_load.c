@@ -22,6 +22,8 @@
 #define IOV_CALL	1024u	/* the kernel's limit of a call */
 #define NSEC		1000000000ULL
 
+enum { BUSY = 0x08, TASK_SET_FULL = 0x28 };	/* of SAM-5's statuses */
+
 /* A command, from its header until its status. */
 struct slot {
 	struct pdu_scsi_command_wire command;
@@ -36,6 +38,7 @@ struct load {
 	struct load_spec spec;
 	int		fd;
 	bool		stopped;
+	bool		full;		/* the target has no memory for more, until one of ours ends */
 
 	/* agreed on */
 	uint32_t	send_dsl;	/* what the target takes in one PDU */
@@ -472,7 +475,7 @@ static void begin_all(struct load *l)
 {
 	uint64_t now;
 
-	if (l->stopped || !l->free_count)
+	if (l->stopped || l->full || !l->free_count)
 		return;
 	now = now_ns();
 	while (l->free_count && !sn_before(l->max_cmd_sn, l->cmd_sn))
@@ -481,17 +484,24 @@ static void begin_all(struct load *l)
 
 /* ---- receiving ---- */
 
+/*
+ * Data that is sent unasked may find no memory: TASK SET FULL, or BUSY, says to try again (SAM-5, 5.3.1).
+ * It is no failure, and counts as nothing.
+ */
 static int end(struct load *l, uint32_t itt, uint8_t status, uint64_t now)
 {
 	struct slot *s = itt < l->spec.depth ? &l->slots[itt] : NULL;
+	bool full = status == TASK_SET_FULL || status == BUSY;
 
-	if (!s || !s->busy || status) {
+	if (!s || !s->busy || (status && !full)) {
 		fprintf(stderr, "iscsi_bench: command %u ends with status 0x%02x\n", itt, status);
 		return -EIO;
 	}
 	s->busy = false;
 	l->free_slots[l->free_count++] = itt;
-	l->spec.ended(l->spec.arg, now - s->began_ns);
+	l->full = full && load_under_way(l);
+	if (!full)
+		l->spec.ended(l->spec.arg, now - s->began_ns);
 	return 0;
 }
 
