@@ -97,7 +97,8 @@ static int make_disk(struct attachment *a, uint64_t id)
 /* Whatever there is of it; it is in no list. */
 static void attachment_free(struct attachment *a)
 {
-	disks_export_stop(a);
+	struct export *e = disks_export_stop(a);
+
 	if (a->vhu)
 		vhu_close_sync(a->vhu);
 	pthread_mutex_lock(&a->all->mutex);
@@ -107,6 +108,8 @@ static void attachment_free(struct attachment *a)
 	pthread_mutex_unlock(&a->all->mutex);
 	if (a->disk)
 		disk_shut(a->disk);
+	if (e)
+		export_free(e);
 	if (a->disk && a->detaching)
 		disk_let_go(a->disk);
 	disk_free(a->disk);

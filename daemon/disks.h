@@ -240,9 +240,10 @@ void disks_handover_init(struct attachment *a);
 /** disks_export_check() - that @o is for iSCSI, if it is.  -EINVAL with @why. */
 int disks_export_check(const struct disk_options *o, char *why, size_t why_size);
 
-/** disks_export_start() - offers the open disk of @a; disks_export_stop() ends that, if it is so. */
+/** disks_export_start() - offers the open disk of @a. */
 int disks_export_start(struct attachment *a, char *why, size_t why_size);
-void disks_export_stop(struct attachment *a);
+/** disks_export_stop() - ends that, if it is so.  Return: for export_free(), once the disk is shut; or NULL. */
+struct export *disks_export_stop(struct attachment *a);
 
 /* ---- disks_state.c: mutex held ---- */
 

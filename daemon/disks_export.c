@@ -51,7 +51,7 @@ int disks_export_start(struct attachment *a, char *why, size_t why_size)
 	return 0;
 }
 
-void disks_export_stop(struct attachment *a)
+struct export *disks_export_stop(struct attachment *a)
 {
 	struct export *e;
 
@@ -64,6 +64,7 @@ void disks_export_stop(struct attachment *a)
 	pthread_mutex_unlock(&a->all->mutex);
 	if (e)
 		export_close(e);
+	return e;
 }
 
 bool disks_connected(struct attachment *a)

@@ -46,6 +46,7 @@ struct export {
 	struct blkdev	*_Atomic disk;	/* NULL: it is cut off */
 	void		(*abandon)(void *arg);
 	void		*arg;
+	struct scsi_lun	*closing;	/* after export_close(): the device has something of it yet */
 };
 
 /* ---- the disk as a reactor's device ---- */
@@ -501,7 +502,9 @@ static int offer(struct export *e, const struct export_params *p)
 	if (!err)
 		return 0;
 	list_del(&e->node);
-	scsi_lun_remove(e->target->scsi, LUN);	/* nobody has found it yet */
+	/* Nobody has found it yet. */
+	if (!scsi_lun_remove(e->target->scsi, LUN, &e->closing))
+		scsi_lun_close(e->closing, ENV_FOREVER);
 	return err;
 }
 
@@ -567,27 +570,39 @@ static void nothing(void *arg)
 	(void)arg;
 }
 
+/*
+ * Others are not kept waiting by a device that does not answer: it is waited for without the mutex.
+ * The target stays meanwhile, as the export has its portal.
+ */
 void export_close(struct export *e)
 {
 	struct exports *x = e->all;
-	bool hangs;
 
 	pthread_mutex_lock(&x->mutex);
 	list_del(&e->node);
 	/* Without memory for it the name stays, and leads to nothing. */
 	if (e->portal->tgt)
 		apply_config(e->portal);
-	hangs = scsi_lun_remove(e->target->scsi, LUN) != 0;
+	scsi_lun_remove(e->target->scsi, LUN, &e->closing);
+	pthread_mutex_unlock(&x->mutex);
+	if (!scsi_lun_close(e->closing, x->patience_ns))
+		e->closing = NULL;
 	/* No reactor is between looking at the pointer and using it when all have been asked. */
 	atomic_store(&e->disk, NULL);
 	for (unsigned int i = 0; i < x->reactor_count; i++)
 		reactor_call_sync(x->reactors[i], nothing, NULL);
-	/* What hangs in the device is still looked at when it ends: the portal stays for it. */
-	if (!hangs) {
-		portal_put(e->portal);
-		free(e);
-	}
+}
+
+void export_free(struct export *e)
+{
+	struct exports *x = e->all;
+
+	if (e->closing)
+		scsi_lun_close(e->closing, ENV_FOREVER);
+	pthread_mutex_lock(&x->mutex);
+	portal_put(e->portal);
 	pthread_mutex_unlock(&x->mutex);
+	free(e);
 }
 
 void export_resized(struct export *e)
@@ -634,6 +649,7 @@ void exports_init(struct exports *x, struct rpc_client *rpc, struct reactor **re
 	x->rpc = rpc;
 	x->reactors = reactors;
 	x->reactor_count = reactor_count;
+	x->patience_ns = SCSI_HANG_NS;
 	list_init(&x->portals);
 	pthread_mutex_init(&x->mutex, NULL);
 }

@@ -35,6 +35,7 @@ struct exports {
 	struct rpc_client *rpc;
 	struct reactor	**reactors;	/* borrowed */
 	unsigned int	reactor_count;
+	uint64_t	patience_ns;	/* of export_close() */
 	pthread_mutex_t	mutex;		/* what follows; held while portals and targets come and go */
 	struct list	portals;
 };
@@ -43,7 +44,7 @@ struct export_params {
 	const char	*portal;	/* as exports_portal() made it */
 	const char	*name;		/* of the target, behind the prefix of all of them */
 	const char	*object;	/* for log lines */
-	struct blkdev	*disk;		/* borrowed until export_close() */
+	struct blkdev	*disk;		/* borrowed until export_free() */
 	void		(*abandon)(void *arg);	/* what waits in it may end with an error now */
 	void		*arg;
 	uint8_t		id[16];		/* of the disk, the same for ever */
@@ -91,10 +92,13 @@ int export_retire(struct export *e);
 
 /**
  * export_close() - offers it no longer: initiators are asked to log out, what they had under way is
- * aborted, and abandoned where it waits.  Afterwards nobody submits anything to the disk; should a
- * command hang in the device for longer than some seconds, the portal stays open for it.
+ * aborted, and abandoned where it waits.  Afterwards nobody submits anything to the disk, but a device
+ * that does not answer for longer than some seconds may still have what was submitted.
  */
 void export_close(struct export *e);
+
+/** export_free() - of a closed one.  Waits until the disk has answered all: shut it before. */
+void export_free(struct export *e);
 
 /** export_resized() - initiators are told that the disk has grown. */
 void export_resized(struct export *e);

@@ -244,12 +244,23 @@ int scsi_lun_add(struct scsi_target *target, unsigned int number,
 
 /**
  * scsi_lun_remove() - offers it no longer: its commands are aborted, later ones find no such unit,
- * and initiators hear REPORTED LUNS DATA HAS CHANGED by any other unit.  Its reservations stay in
- * its state file.  What it stood on is the caller's to close then.
- * Return: 0; -ENOENT; -ETIMEDOUT commands hang in the device: it keeps what it stands on.
- * Context: blocks, no reactor.
+ * and initiators hear REPORTED LUNS DATA HAS CHANGED by any other unit.  Its number is free again.
+ * @out: receives the unit, for scsi_lun_close(), which is to follow.
+ * Return: 0, -ENOENT.  Context: no reactor; the device is not waited for.
  */
-int scsi_lun_remove(struct scsi_target *target, unsigned int number);
+int scsi_lun_remove(struct scsi_target *target, unsigned int number, struct scsi_lun **out);
+
+/**
+ * scsi_lun_close() - waits for the device to answer all that a removed unit has sent, and gives up
+ * what the unit stands on, which is the caller's to close then.  Its reservations stay in its state
+ * file.  @lun must not be used afterwards.
+ * @patience_ns: how long to wait; ENV_FOREVER.
+ * Return: 0; -ETIMEDOUT the device has not answered: nothing has changed, to be called again.
+ * Context: blocks, no reactor, one thread at a time.
+ */
+int scsi_lun_close(struct scsi_lun *lun, uint64_t patience_ns);
+
+#define SCSI_HANG_NS	(10 * NSEC_PER_SEC)	/* a device that takes longer is said to hang */
 
 /* A registration of a persistent reservation, as an administrator sees it. */
 struct scsi_registration {

@@ -133,6 +133,8 @@ struct scsi_lun {
 	atomic_bool	descriptor_sense, write_cache, task_aborted_status, write_protected;
 	bool		ejected;
 	bool		removed;	/* from the target; nothing is admitted any more */
+	uint64_t	removed_ns;
+	bool		told_hang;	/* by scsi_lun_close() */
 	struct list	removed_node;
 	atomic_uint	shards_left;	/* of a removed unit: shards with users, and its remover */
 	const struct scsi_nexus *reserved_by;	/* RESERVE(6), (10) */
@@ -379,6 +381,11 @@ bool lun_is_write_protected(const struct scsi_lun *lun);
 int atomic_recover(struct scsi_lun *lun);
 int sanitize_create(struct scsi_lun *lun);
 void sanitize_resume(struct scsi_lun *lun);
+/** sanitize_stop() - what runs ends with what the device has of it.  Blocks, no reactor. */
+void sanitize_stop(struct scsi_lun *lun);
+/** sanitize_is_running() - unit_lock() held. */
+bool sanitize_is_running(const struct scsi_lun *lun);
+/** sanitize_destroy() - stops it, and waits for the device. */
 void sanitize_destroy(struct scsi_lun *lun);
 int copies_create(struct scsi_lun *lun);
 void copies_destroy(struct scsi_lun *lun);

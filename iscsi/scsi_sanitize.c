@@ -329,12 +329,22 @@ static void stop(void *arg)
 	step(&s->cmd, 0);
 }
 
+void sanitize_stop(struct scsi_lun *lun)
+{
+	reactor_call_sync(lun->sanitize->cmd.reactor, stop, lun->sanitize);
+}
+
+bool sanitize_is_running(const struct scsi_lun *lun)
+{
+	return lun->sanitize->running;
+}
+
 void sanitize_destroy(struct scsi_lun *lun)
 {
 	struct scsi_sanitize *s = lun->sanitize;
 	struct env *env = lun->target->env;
 
-	reactor_call_sync(s->cmd.reactor, stop, s);
+	sanitize_stop(lun);
 	env_mutex_lock(env, &lun->mutex);
 	while (s->running)
 		env_cond_wait(env, &s->stopped, &lun->mutex, ENV_FOREVER);

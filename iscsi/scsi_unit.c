@@ -5,7 +5,7 @@
 
 #include "iscsi/scsi_internal.h"
 
-#define REMOVE_NS	(10 * NSEC_PER_SEC)	/* for a removed unit's commands to end */
+#define LOOK_NS		NSEC_PER_MSEC	/* whether a removed unit's commands have ended */
 
 /* ---- unit attentions ---- */
 
@@ -471,7 +471,8 @@ static void lun_unpublish(struct scsi_lun *lun)
 	env_mutex_unlock(t->env, &t->mutex);
 }
 
-static bool has_commands_at_work(struct scsi_lun *lun)
+/* Commands, or its SANITIZE: the device may have something of them. */
+static bool is_at_work(struct scsi_lun *lun)
 {
 	bool any = false;
 
@@ -479,34 +480,53 @@ static bool has_commands_at_work(struct scsi_lun *lun)
 	for (unsigned int i = 0; i < lun->shard_count; i++)
 		any = any || !list_empty(&lun->shards[i].running) ||
 		      !list_empty(&lun->shards[i].blocked);
+	any = any || sanitize_is_running(lun);
 	unit_unlock(lun);
 	return any;
 }
 
-int scsi_lun_remove(struct scsi_target *target, unsigned int number)
+int scsi_lun_remove(struct scsi_target *target, unsigned int number, struct scsi_lun **out)
 {
 	struct scsi_lun *lun = number < SCSI_LUNS_MAX ? atomic_load(&target->luns[number]) : NULL;
-	struct env *env = target->env;
-	uint64_t deadline_ns = env_now_ns(env) + REMOVE_NS;
 
 	if (!lun)
 		return -ENOENT;
+	lun->removed_ns = env_now_ns(target->env);
 	lun_unpublish(lun);
 	if (lun->config.backing.abandon)
 		lun->config.backing.abandon(lun->config.backing.arg);
+	sanitize_stop(lun);
+	*out = lun;
+	return 0;
+}
+
+static void tell_hang(struct scsi_lun *lun, uint64_t now)
+{
+	if (lun->told_hang || now - lun->removed_ns < SCSI_HANG_NS)
+		return;
+	lun->told_hang = true;
+	log_error(lun->target->env, lun->name, "its commands do not end (does the device hang?): it is no "
+		  "longer offered, but stays open until they do");
+}
+
+int scsi_lun_close(struct scsi_lun *lun, uint64_t patience_ns)
+{
+	struct env *env = lun->target->env;
+	uint64_t start = env_now_ns(env), now = start;
+
 	/* A command leaves when the device has answered all that was sent for it. */
-	while (has_commands_at_work(lun)) {
-		if (env_now_ns(env) >= deadline_ns) {
-			log_error(env, lun->name, "its commands do not end (does the device hang?): it "
-				  "is no longer offered, but stays open");
+	while (is_at_work(lun)) {
+		tell_hang(lun, now);
+		if (now - start >= patience_ns)
 			return -ETIMEDOUT;
-		}
-		env_sleep_until(env, env_now_ns(env) + NSEC_PER_MSEC);
+		env_sleep_until(env, now + LOOK_NS);
+		now = env_now_ns(env);
 	}
 	sanitize_destroy(lun);
 	state_close(lun);
 	shards_close(lun, lun->shard_count);
-	log_info(env, lun->name, "is no longer offered as LUN %u of %s", number, target->iqn);
+	log_info(env, lun->name, "is no longer offered as LUN %u of %s", lun->number,
+		 lun->target->iqn);
 	lun_leave(lun);
 	return 0;
 }

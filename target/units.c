@@ -19,6 +19,8 @@ struct unit {
 	int		fd, state_fd;
 	int		lock_fd;	/* only held: see target/open.c, lock_file() */
 	bool		added;
+	bool		removed;
+	struct scsi_lun	*closing;	/* of a removed one: the device has something of it yet */
 };
 
 struct unit_target {
@@ -170,7 +172,7 @@ static struct unit *find_unit(struct units *units, const char *iqn, unsigned int
 	struct unit *u, *next;
 
 	list_for_each(u, next, &units->files, node)
-		if (u->number == number && !strcmp(u->iqn, iqn))
+		if (!u->removed && u->number == number && !strcmp(u->iqn, iqn))
 			return u;
 	return NULL;
 }
@@ -227,26 +229,43 @@ static bool is_configured(const struct tgt_config *config, const struct unit *u)
 	return false;
 }
 
-int units_remove(struct units *units, const struct tgt_config *config)
+/* Nobody finds it any more, and what is under way is told to end. */
+static void begin_removing(struct units *units, struct unit *u)
 {
+	u->removed = true;
+	if (u->added)
+		scsi_lun_remove(units_find(units, u->iqn), u->number, &u->closing);
+}
+
+/*
+ * The removed ones go as soon as the device has nothing of them.  Until then the lock stays: nobody
+ * else may serve a file into which writes of ours may still go.
+ */
+bool units_close_removed(struct units *units, uint64_t patience_ns)
+{
+	uint64_t end_ns = env_now_ns(env_posix()) + patience_ns, now;
 	struct unit *u, *next;
-	int result = 0;
+	bool left = false;
 
 	list_for_each(u, next, &units->files, node) {
-		int err;
-
-		if (!u->iqn[0] || is_configured(config, u))
+		if (!u->removed)
 			continue;
-		err = u->added ? scsi_lun_remove(units_find(units, u->iqn), u->number) : 0;
-		/* Commands of it hang in the device: its lock stays, so that nobody else serves it. */
-		if (!err)
-			close_unit(u);
+		now = env_now_ns(env_posix());
+		if (u->closing && scsi_lun_close(u->closing, now < end_ns ? end_ns - now : 0))
+			left = true;
 		else
-			u->iqn[0] = '\0';
-		if (err && !result)
-			result = err;
+			close_unit(u);
 	}
-	return result;
+	return left;
+}
+
+void units_remove(struct units *units, const struct tgt_config *config)
+{
+	struct unit *u, *next;
+
+	list_for_each(u, next, &units->files, node)
+		if (!u->removed && !is_configured(config, u))
+			begin_removing(units, u);
 }
 
 int units_apply(struct units *units, const struct tgt_config *config)
@@ -267,7 +286,7 @@ void units_look_at_sizes(struct units *units)
 	struct unit *u, *next;
 
 	list_for_each(u, next, &units->files, node) {
-		off_t size = u->added && u->iqn[0] ? lseek(u->fd, 0, SEEK_END) : -1;
+		off_t size = u->added && !u->removed ? lseek(u->fd, 0, SEEK_END) : -1;
 
 		/* One that has shrunk is told of on SIGHUP, not again and again. */
 		if (size > 0 && (uint64_t)size > u->info.size &&

@@ -36,11 +36,17 @@ int units_take(struct units *units, const struct target_packet *packet, const in
 int units_apply(struct units *units, const struct tgt_config *config);
 
 /**
- * units_remove() - takes away the logical units that @config has no more, and closes what they
- * stood on.  Context: none of the reactors; blocks until their commands have ended, 10 s at most.
- * Return: 0, or the first error; the rest is done all the same.
+ * units_remove() - takes away the logical units that @config has no more; units_close_removed() is to
+ * follow.  Context: none of the reactors; no device is waited for.
  */
-int units_remove(struct units *units, const struct tgt_config *config);
+void units_remove(struct units *units, const struct tgt_config *config);
+
+/**
+ * units_close_removed() - closes what they stood on, of each once its device has answered all.
+ * @patience_ns: for all together.  Context: none of the reactors.
+ * Return: whether there are some yet: to be called again.
+ */
+bool units_close_removed(struct units *units, uint64_t patience_ns);
 
 /** units_look_at_sizes() - units whose files have grown hear of it.  As units_apply(). */
 void units_look_at_sizes(struct units *units);

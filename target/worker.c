@@ -19,6 +19,8 @@
 #define SAY(level, ...)	env_log(env_posix(), level, TARGET_NAME, __VA_ARGS__)
 #define OLD_CONFIGS_MAX	8	/* that logins under way may still use */
 #define SIZES_MS	5000	/* how soon a file that has grown is noticed without SIGHUP */
+#define CLOSE_MS	1000	/* for a device to answer what a removed unit has sent it … */
+#define CLOSING_MS	100	/* … and how often to look afterwards */
 #define LOGOUT_MS	1000	/* for initiators to leave by themselves at the end */
 
 struct worker {
@@ -35,6 +37,7 @@ struct worker {
 	int		control;	/* where status is asked for, or -1 */
 	uint64_t	sizes_ns;	/* when files are looked at next */
 	bool		serving;
+	bool		closing;	/* units that were removed, and whose device has not answered yet */
 };
 
 /* ---- starting ---- */
@@ -220,9 +223,8 @@ static int change_config(struct worker *w, int *some)
 		SAY(LOG_LEVEL_ERROR, "not every new portal is served: %s", strerror(-err));
 	if (err && !*some)
 		*some = err;
-	err = units_remove(&w->units, w->next);
-	if (err && !*some)
-		*some = err;
+	units_remove(&w->units, w->next);
+	w->closing = units_close_removed(&w->units, CLOSE_MS * NSEC_PER_MSEC);
 	return 0;
 }
 
@@ -287,11 +289,15 @@ static int receive_hello(struct worker *w)
 	return w->hello.magic == TARGET_MAGIC && w->hello.op == TARGET_HELLO ? 0 : -EPROTO;
 }
 
-static void look_at_sizes(struct worker *w)
+static void look_at_units(struct worker *w)
 {
 	uint64_t now = env_now_ns(env_posix());
 
-	if (!w->serving || now < w->sizes_ns)
+	if (!w->serving)
+		return;
+	if (w->closing)
+		w->closing = units_close_removed(&w->units, 0);
+	if (now < w->sizes_ns)
 		return;
 	w->sizes_ns = now + SIZES_MS * NSEC_PER_MSEC;
 	units_look_at_sizes(&w->units);
@@ -306,12 +312,12 @@ static int follow_parent(struct worker *w)
 	};
 
 	for (;;) {
-		int err = 0;
+		int err = 0, timeout = w->closing ? CLOSING_MS : w->serving ? SIZES_MS : -1;
 
 		pfd[2].fd = w->serving ? w->control : -1;
-		if (poll(pfd, ARRAY_SIZE(pfd), w->serving ? SIZES_MS : -1) < 0 && errno != EINTR)
+		if (poll(pfd, ARRAY_SIZE(pfd), timeout) < 0 && errno != EINTR)
 			return -errno;
-		look_at_sizes(w);
+		look_at_units(w);
 		if (pfd[0].revents)
 			break;
 		if (pfd[1].revents)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Logical units that go away while initiators use them (scsi_lun_remove()). */
+/* Logical units that go away while initiators use them (scsi_lun_remove(), scsi_lun_close()). */
 #include "tests/iscsi/scsi_rig.h"
 
 #define MSEC	NSEC_PER_MSEC
@@ -7,6 +7,14 @@
 static struct said report_luns(struct rig *rig, unsigned int nexus, unsigned int lun, uint8_t in[64])
 {
 	return rig_do(rig, nexus, lun, CDB(0xa0, 0, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0), NULL, 0, in, 64);
+}
+
+/* Removed and closed; -ETIMEDOUT: @rig->removed is to be closed yet. */
+static int remove_lun(struct rig *rig)
+{
+	int err = scsi_lun_remove(rig->target, 0, &rig->removed);
+
+	return err ? err : scsi_lun_close(rig->removed, SCSI_HANG_NS);
 }
 
 /* How many registrations LUN 0 has. */
@@ -38,7 +46,7 @@ static void gone_body(struct rig *rig)
 	begun = rig_send(rig, 1, 0, 1, cdb, 16, data, rig->bs, 0, true);
 	rig_sleep(rig, 5 * MSEC);
 	CU_ASSERT_TRUE(begun->held);
-	CU_ASSERT_EQUAL(scsi_lun_remove(rig->target, 0), 0);
+	CU_ASSERT_EQUAL(remove_lun(rig), 0);
 	CU_ASSERT_FALSE(simdisk_is_busy(rig->disks[0], rig->env));
 	CU_ASSERT_EQUAL(rig_end(running, NULL).status, SCSI_TASK_ABORTED);
 	reactor_post(begun->cmd.reactor, &begun->call);
@@ -53,7 +61,7 @@ static void gone_body(struct rig *rig)
 	CU_ASSERT_EQUAL(report_luns(rig, 1, 1, in).status, SCSI_GOOD);
 	CU_ASSERT_EQUAL(get_be32(in), 8 * (RIG_LUNS - 1));
 	CU_ASSERT_EQUAL(in[9], 1);
-	CU_ASSERT_EQUAL(scsi_lun_remove(rig->target, 0), -ENOENT);
+	CU_ASSERT_EQUAL(remove_lun(rig), -ENOENT);
 
 	/* It comes back as it was, reservations included. */
 	CU_ASSERT_EQUAL(rig_add_lun(rig, 0), 0);
@@ -69,30 +77,6 @@ static void nothing_of_a_removed_unit_lands(void)
 	rig_run(gone_body);
 }
 
-/* A device that hangs keeps what it stands on, and nobody else from being served. */
-static void hung_body(struct rig *rig)
-{
-	struct rig_cmd *c;
-
-	rig_clear_ua(rig);
-	simdisk_stall(rig->disks[0], NULL, env_now_ns(rig->env) + 60 * NSEC_PER_SEC);
-	c = rig_send_write(rig, 0, 0, 8, 1, 'y');
-	rig_sleep(rig, 5 * MSEC);
-	CU_ASSERT_EQUAL(scsi_lun_remove(rig->target, 0), -ETIMEDOUT);
-	CU_ASSERT_EQUAL(rig_do(rig, 0, 0, CDB(0), NULL, 0, NULL, 0).sense,
-			SENSE(KEY_ILLEGAL_REQUEST, ASC_NO_LOGICAL_UNIT));
-	rig_do(rig, 0, 1, CDB(0), NULL, 0, NULL, 0);	/* the unit attention */
-	CU_ASSERT_EQUAL(rig_do(rig, 0, 1, CDB(0), NULL, 0, NULL, 0).status, SCSI_GOOD);
-	CU_ASSERT_EQUAL(rig_end(c, NULL).status, SCSI_TASK_ABORTED);
-}
-
-static void unit_whose_device_hangs_is_no_longer_offered(void)
-{
-	rig_run(hung_body);
-}
-
-/* ---- its memory ---- */
-
 static bool is_freed(struct rig *rig)
 {
 	bool freed;
@@ -102,6 +86,73 @@ static bool is_freed(struct rig *rig)
 	env_mutex_unlock(rig->env, &rig->target->mutex);
 	return freed;
 }
+
+/* A device that hangs keeps what it stands on, and nobody else from being served. */
+static void hung_body(struct rig *rig)
+{
+	struct simdisk_params params = { .size = RIG_SIZE, .sector = rig->bs };
+	struct simdisk *hung = rig->disks[0], *spare = simdisk_new(rig->sim, &params);
+	struct rig_cmd *c;
+
+	rig_clear_ua(rig);
+	simdisk_stall(rig->disks[0], NULL, env_now_ns(rig->env) + 60 * NSEC_PER_SEC);
+	c = rig_send_write(rig, 0, 0, 8, 1, 'y');
+	rig_sleep(rig, 5 * MSEC);
+	CU_ASSERT_EQUAL(remove_lun(rig), -ETIMEDOUT);
+	CU_ASSERT_EQUAL(rig_do(rig, 0, 0, CDB(0), NULL, 0, NULL, 0).sense,
+			SENSE(KEY_ILLEGAL_REQUEST, ASC_NO_LOGICAL_UNIT));
+	rig_do(rig, 0, 1, CDB(0), NULL, 0, NULL, 0);	/* the unit attention */
+	CU_ASSERT_EQUAL(rig_do(rig, 0, 1, CDB(0), NULL, 0, NULL, 0).status, SCSI_GOOD);
+	/* Another unit takes its number while it hangs. */
+	rig->disks[0] = spare;
+	CU_ASSERT_EQUAL(rig_add_lun(rig, 0), 0);
+	rig_clear_ua(rig);
+	CU_ASSERT_EQUAL(rig_write(rig, 0, 8, 1, 'n').status, SCSI_GOOD);
+	CU_ASSERT_EQUAL(scsi_lun_close(rig->removed, 0), -ETIMEDOUT);
+	CU_ASSERT_FALSE(is_freed(rig));
+	/* It answers at last, and all is given back. */
+	CU_ASSERT_EQUAL(rig_end(c, NULL).status, SCSI_TASK_ABORTED);
+	CU_ASSERT_EQUAL(scsi_lun_close(rig->removed, ENV_FOREVER), 0);
+	CU_ASSERT_FALSE(simdisk_is_busy(hung, rig->env));
+	rig_sleep(rig, MSEC);
+	CU_ASSERT_TRUE(is_freed(rig));
+	CU_ASSERT_TRUE(rig_has(rig, 0, 8, 1, 'n'));
+	CU_ASSERT_EQUAL(remove_lun(rig), 0);
+	rig->disks[0] = hung;
+	simdisk_free(spare);
+}
+
+static void unit_whose_device_hangs_is_no_longer_offered(void)
+{
+	rig_run(hung_body);
+}
+
+/* What SANITIZE has sent is no initiator's command, and is waited for all the same. */
+static void sanitize_body(struct rig *rig)
+{
+	uint8_t list[5] = { 0x01, 0, 0, 1, 0x5a };
+
+	rig_clear_ua(rig);
+	simdisk_stall(rig->disks[0], NULL, env_now_ns(rig->env) + 60 * NSEC_PER_SEC);
+	/* OVERWRITE, IMMED */
+	CU_ASSERT_EQUAL(rig_do(rig, 0, 0, CDB(0x48, 0x81, 0, 0, 0, 0, 0, 0, 5, 0), list, sizeof(list), NULL, 0).status,
+			SCSI_GOOD);
+	for (unsigned int i = 0; i < 1000 && !simdisk_is_busy(rig->disks[0], rig->env); i++)
+		rig_sleep(rig, MSEC);
+	CU_ASSERT_TRUE(simdisk_is_busy(rig->disks[0], rig->env));
+	CU_ASSERT_EQUAL(remove_lun(rig), -ETIMEDOUT);
+	CU_ASSERT_EQUAL(scsi_lun_close(rig->removed, ENV_FOREVER), 0);
+	CU_ASSERT_FALSE(simdisk_is_busy(rig->disks[0], rig->env));
+	rig_sleep(rig, MSEC);
+	CU_ASSERT_TRUE(is_freed(rig));
+}
+
+static void sanitize_of_a_removed_unit_is_waited_for(void)
+{
+	rig_run(sanitize_body);
+}
+
+/* ---- its memory ---- */
 
 static void cancel_call(struct reactor_call *call)
 {
@@ -122,7 +173,7 @@ static void memory_body(struct rig *rig)
 
 	rig_clear_ua(rig);
 	for (unsigned int round = 0; round < 3; round++) {
-		CU_ASSERT_EQUAL(scsi_lun_remove(rig->target, 0), 0);
+		CU_ASSERT_EQUAL(remove_lun(rig), 0);
 		CU_ASSERT_TRUE(is_freed(rig));
 		CU_ASSERT_EQUAL(rig_add_lun(rig, 0), 0);
 		rig_clear_ua(rig);
@@ -134,7 +185,7 @@ static void memory_body(struct rig *rig)
 	rig_cdb16(cdb, 0x88, 0, 16, 1);
 	c[2] = rig_send(rig, 2, 0, 0, cdb, 16, NULL, 0, rig->bs, true);
 	rig_sleep(rig, 5 * MSEC);
-	CU_ASSERT_EQUAL(scsi_lun_remove(rig->target, 0), 0);
+	CU_ASSERT_EQUAL(remove_lun(rig), 0);
 	CU_ASSERT_FALSE(is_freed(rig));
 	/* Its number is free again at once. */
 	CU_ASSERT_EQUAL(rig_add_lun(rig, 0), 0);
@@ -174,7 +225,7 @@ static void copy_source_body(struct rig *rig)
 		.fault = SIMDISK_DELAY, .ops = 1u << BLK_WRITE, .count = 1, .delay_ns = 50 * MSEC });
 	copy = rig_send(rig, 0, 1, 0, cdb, 16, list, sizeof(list), 0, false);
 	rig_sleep(rig, 5 * MSEC);
-	CU_ASSERT_EQUAL(scsi_lun_remove(rig->target, 0), 0);
+	CU_ASSERT_EQUAL(remove_lun(rig), 0);
 	CU_ASSERT_FALSE(copy->done);
 	CU_ASSERT_FALSE(is_freed(rig));
 	CU_ASSERT_EQUAL(rig_end(copy, NULL).sense,
@@ -192,4 +243,5 @@ UNIT_MAIN("iscsi/scsi_remove",
 	  UNIT_TEST(removed_unit_is_freed_with_its_last_command),
 	  UNIT_TEST(copy_whose_source_is_removed_fails),
 	  UNIT_TEST(nothing_of_a_removed_unit_lands),
-	  UNIT_TEST(unit_whose_device_hangs_is_no_longer_offered));
+	  UNIT_TEST(unit_whose_device_hangs_is_no_longer_offered),
+	  UNIT_TEST(sanitize_of_a_removed_unit_is_waited_for));

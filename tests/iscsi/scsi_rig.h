@@ -28,6 +28,7 @@ struct rig {
 	struct reactor *reactors[RIG_REACTORS];
 	struct scsi_target *target;
 	struct scsi_nexus *nexus[RIG_NEXUSES];
+	struct scsi_lun *removed;
 	int state_fd[RIG_LUNS];
 	struct scsi_lun_config config;	/* template */
 	uint32_t bs;
