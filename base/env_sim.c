@@ -46,7 +46,7 @@ struct host {
 };
 
 struct env_thread {
-	struct fiber fiber;
+	struct fiber *fiber;
 	struct sim *sim;
 	struct host *host;		/* NULL: runs an event of the world */
 	struct list node;		/* sim->threads, until it ends */
@@ -90,7 +90,7 @@ struct sim {
 	uint64_t host_seed;
 	unsigned int preempt_permille;
 	bool log_to_stderr;
-	struct fiber scheduler;
+	struct fiber *scheduler;
 	struct env_thread outside;	/* owns what the caller of sim_run() locks */
 	struct env_thread *current;
 	struct list hosts;
@@ -99,8 +99,8 @@ struct sim {
 	struct event *events;		/* a heap: the soonest first */
 	size_t event_count, event_room;
 	uint64_t event_number;
-	void **stacks;			/* idle ones */
-	size_t stack_count, stack_room;
+	struct fiber **idle;		/* fibers whose threads have ended */
+	size_t idle_count, idle_room;
 };
 
 /* splitmix64 (Steele, Lea, Flood 2014): one 64-bit word of state, good enough for choices. */
@@ -188,14 +188,18 @@ static void sim_env_random(struct env *env, void *buf, size_t len)
 
 /* ---- threads ---- */
 
-static void thread_release_stack(struct env_thread *t)
+static struct fiber *idle_fiber(struct sim *sim)
+{
+	return sim->idle_count ? sim->idle[--sim->idle_count] : fiber_new();
+}
+
+static void thread_release_fiber(struct env_thread *t)
 {
 	struct sim *sim = t->sim;
 
-	fiber_fini(&t->fiber);
-	sim->stacks = grown(sim->stacks, &sim->stack_room, sim->stack_count, sizeof(void *));
-	sim->stacks[sim->stack_count++] = t->fiber.stack;
-	t->fiber.stack = NULL;
+	sim->idle = grown(sim->idle, &sim->idle_room, sim->idle_count, sizeof(*sim->idle));
+	sim->idle[sim->idle_count++] = t->fiber;
+	t->fiber = NULL;
 }
 
 /* Lets @t run until it waits or ends.  On the scheduler's stack. */
@@ -206,11 +210,11 @@ static void thread_run(struct env_thread *t)
 	assert(!sim->current);
 	t->state = RUNNING;
 	sim->current = t;
-	fiber_switch(&sim->scheduler, &t->fiber);
+	fiber_switch(sim->scheduler, t->fiber);
 	sim->current = NULL;
 	if (t->state != ENDED)
 		return;
-	thread_release_stack(t);
+	thread_release_fiber(t);
 	if (t->detached)
 		free(t);
 }
@@ -218,7 +222,7 @@ static void thread_run(struct env_thread *t)
 /* Back to the scheduler.  Returns when chosen again; a crashed host's thread never is. */
 static void thread_switch_out(struct env_thread *t)
 {
-	fiber_switch(&t->fiber, &t->sim->scheduler);
+	fiber_switch(t->fiber, t->sim->scheduler);
 }
 
 /* The running thread waits on @wait_on until woken or @deadline_ns by the clock of @h. */
@@ -247,6 +251,7 @@ static void sim_wake(struct env_thread *t)
 	t->state = READY;
 }
 
+/* Its fiber goes back to the scheduler, in thread_run(), when this returns. */
 static void thread_main(void *arg)
 {
 	struct env_thread *t = arg, *other, *tmp;
@@ -258,7 +263,6 @@ static void thread_main(void *arg)
 		if (other->state == WAITING && other->wait_on == t)
 			sim_wake(other);
 	}
-	fiber_leave(&t->fiber, &t->sim->scheduler);
 }
 
 /* @h is NULL for the world's own events. */
@@ -266,7 +270,6 @@ static struct env_thread *thread_new(struct sim *sim, struct host *h, const char
 				     void (*fn)(void *arg), void *arg)
 {
 	struct env_thread *t = calloc(1, sizeof(*t));
-	void *stack;
 
 	if (!t)
 		abort();
@@ -274,11 +277,11 @@ static struct env_thread *thread_new(struct sim *sim, struct host *h, const char
 	t->host = h;
 	t->fn = fn;
 	t->arg = arg;
-	snprintf(t->name, sizeof(t->name), "%s", name);
+	strncat(t->name, name, sizeof(t->name) - 1);
 	list_init(&t->wait_node);
 	list_add_tail(&sim->threads, &t->node);
-	stack = sim->stack_count ? sim->stacks[--sim->stack_count] : fiber_stack_new();
-	fiber_init(&t->fiber, stack, thread_main, t);
+	t->fiber = idle_fiber(sim);
+	fiber_begin(t->fiber, thread_main, t);
 	t->state = READY;
 	return t;
 }
@@ -652,7 +655,7 @@ struct sim *sim_new(uint64_t seed)
 	sim->world_rng = rng_next(&seed);
 	sim->host_seed = rng_next(&seed);
 	sim->log_to_stderr = getenv("LUNFS_SIM_LOG") != NULL;
-	fiber_init_thread(&sim->scheduler);
+	sim->scheduler = fiber_new_thread();
 	list_init(&sim->outside.wait_node);
 	sim->outside.state = RUNNING;
 	list_init(&sim->hosts);
@@ -672,14 +675,15 @@ void sim_free(struct sim *sim)
 		abort();
 	}
 	list_for_each(t, next_thread, &sim->dead, node) {
-		thread_release_stack(t);
+		fiber_free(t->fiber);
 		free(t);
 	}
 	list_for_each(h, next_host, &sim->hosts, node)
 		free(h);
-	for (size_t i = 0; i < sim->stack_count; i++)
-		fiber_stack_free(sim->stacks[i]);
-	free(sim->stacks);
+	for (size_t i = 0; i < sim->idle_count; i++)
+		fiber_free(sim->idle[i]);
+	fiber_free(sim->scheduler);
+	free(sim->idle);
 	free(sim->events);
 	free(sim);
 }

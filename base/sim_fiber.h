@@ -6,42 +6,29 @@
 #ifndef LUNFS_BASE_SIM_FIBER_H
 #define LUNFS_BASE_SIM_FIBER_H
 
-#include <ucontext.h>
-
 #include "base/types.h"
 
 #define FIBER_STACK_SIZE	(256 * 1024)	/* below it lies a guard page */
 
-struct fiber {
-	ucontext_t context;
-	void *stack;		/* lowest usable byte; NULL: the thread's own stack */
-	const void *bottom;	/* what AddressSanitizer knows of the stack */
-	size_t size;
-	void *fake_stack;	/* AddressSanitizer's, while switched away */
-	void *tsan;		/* ThreadSanitizer's view of the fiber */
-	struct fiber *from;	/* who switched here last */
-	void (*fn)(void *arg);
-	void *arg;
-};
+struct fiber;
 
-/** fiber_stack_new() - a stack for fiber_init(); aborts when out of memory. */
-void *fiber_stack_new(void);
-void fiber_stack_free(void *stack);
+/** fiber_new_thread() - stands for the thread that calls fiber_switch() from it. */
+struct fiber *fiber_new_thread(void);
 
-/** fiber_init_thread() - @f stands for the thread that calls fiber_switch() from it. */
-void fiber_init_thread(struct fiber *f);
+/** fiber_new() - one with a stack of its own, and nothing to do yet; aborts when out of memory. */
+struct fiber *fiber_new(void);
 
-/** fiber_init() - @f will run @fn(@arg) on @stack when first switched to; @fn never returns. */
-void fiber_init(struct fiber *f, void *stack, void (*fn)(void *arg), void *arg);
+/** fiber_free() - @f, which is not running; what it was in the middle of is forgotten. */
+void fiber_free(struct fiber *f);
 
-/** fiber_fini() - forgets @f, which is not running; its stack remains the caller's. */
-void fiber_fini(struct fiber *f);
+/**
+ * fiber_begin() - @f will run @fn(@arg) when next switched to.  When @fn returns, whoever
+ * switched to it last goes on, and @f may be given something else to do.
+ */
+void fiber_begin(struct fiber *f, void (*fn)(void *arg), void *arg);
 
 /** fiber_switch() - leaves @from, which is running, and goes on in @to. */
 void fiber_switch(struct fiber *from, struct fiber *to);
-
-/** fiber_leave() - the same for the last time: @from is never switched to again. */
-void fiber_leave(struct fiber *from, struct fiber *to) __attribute__((noreturn));
 
 /** fiber_leaks_are_expected() - no leak check when this process ends (a no-op elsewhere). */
 void fiber_leaks_are_expected(void);

@@ -77,7 +77,7 @@ struct simdisk {
 };
 
 struct simdisk_image {
-	struct simstore store;
+	struct simstore *store;	/* also of the disks that were restored from it */
 	uint64_t size;
 };
 

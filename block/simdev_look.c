@@ -8,23 +8,24 @@ struct simdisk_image *simdisk_snapshot(struct simdisk *disk)
 {
 	struct simdisk_image *image = simdev_alloc(sizeof(*image));
 
-	simstore_copy(&image->store, &disk->store);
+	image->store = simdev_alloc(sizeof(*image->store));
+	simstore_copy(image->store, &disk->store);
 	image->size = disk->params.size;
 	return image;
 }
 
 void simdisk_restore(struct simdisk *disk, const struct simdisk_image *image)
 {
-	assert(disk->store.sector == image->store.sector);
+	assert(disk->store.sector == image->store->sector);
 	simstore_fini(&disk->store);
-	simstore_copy(&disk->store, &image->store);
+	simstore_share(&disk->store, image->store);
 	disk->params.size = image->size;
 }
 
 void simdisk_image_free(struct simdisk_image *image)
 {
 	if (image)
-		simstore_fini(&image->store);
+		simstore_put(image->store);
 	free(image);
 }
 

@@ -27,9 +27,10 @@ struct write {
 	const void *writer;
 };
 
+/* Not zeroed. */
 static void *must_alloc(size_t size)
 {
-	void *p = calloc(1, size);
+	void *p = malloc(size);
 
 	if (!p)
 		abort();
@@ -64,6 +65,21 @@ static void write_free(struct simstore *s, struct write *w)
 	free(w);
 }
 
+static void share_end(struct simstore *s)
+{
+	if (s->share)
+		simstore_put(s->share);
+	s->share = NULL;
+}
+
+void simstore_put(struct simstore *s)
+{
+	if (--s->users)
+		return;
+	simstore_fini(s);
+	free(s);
+}
+
 void simstore_fini(struct simstore *s)
 {
 	struct write *w, *tmp;
@@ -72,6 +88,7 @@ void simstore_fini(struct simstore *s)
 		write_free(s, w);
 	table_each(&s->pages, page_free, s);
 	table_fini(&s->pages);
+	share_end(s);
 }
 
 /* What a page holds that nobody has written: the same in each run of a seed. */
@@ -91,6 +108,17 @@ static void page_garbage(const struct simstore *s, uint64_t index, uint8_t *data
 	}
 }
 
+/* For reading: it may be shared. */
+static const struct page *page_look(const struct simstore *s, uint64_t index)
+{
+	struct table_node *node = table_find(&s->pages, index);
+
+	if (!node && s->share)
+		node = table_find(&s->share->pages, index);
+	return node ? container_of(node, struct page, node) : NULL;
+}
+
+/* One that a volatile write touches is never shared. */
 static struct page *page_find(const struct simstore *s, uint64_t index)
 {
 	struct table_node *node = table_find(&s->pages, index);
@@ -98,52 +126,92 @@ static struct page *page_find(const struct simstore *s, uint64_t index)
 	return node ? container_of(node, struct page, node) : NULL;
 }
 
-static struct page *page_get(struct simstore *s, uint64_t index)
+static struct page *page_add(struct simstore *s, uint64_t index, const struct page *from)
 {
-	struct page *p = page_find(s, index);
+	struct page *p = must_alloc(sizeof(*p));
 
-	if (p)
-		return p;
-	p = must_alloc(sizeof(*p));
-	page_garbage(s, index, p->data);
+	if (from) {
+		*p = *from;
+	} else {
+		memset(p->hardened, 0, sizeof(p->hardened));
+		p->durable = NULL;
+		p->writes = 0;
+		page_garbage(s, index, p->data);
+	}
 	if (table_insert(&s->pages, &p->node, index))
 		abort();
 	return p;
 }
 
+static struct page *page_get(struct simstore *s, uint64_t index)
+{
+	struct page *p = page_find(s, index);
+
+	return p ? p : page_add(s, index, page_look(s, index));
+}
+
+static uint8_t *copied(const uint8_t *data, size_t len)
+{
+	return memcpy(must_alloc(len), data, len);
+}
+
+struct copying {
+	struct simstore *to;
+	bool volatile_only;
+};
+
 static void page_copy(struct table_node *node, void *arg)
 {
 	const struct page *from = container_of(node, struct page, node);
-	struct simstore *s = arg;
-	struct page *to = must_alloc(sizeof(*to));
+	const struct copying *copying = arg;
+	struct page *to;
 
-	*to = *from;
-	if (from->durable) {
-		to->durable = must_alloc(PAGE_SIZE);
-		memcpy(to->durable, from->durable, PAGE_SIZE);
-	}
-	if (table_insert(&s->pages, &to->node, from->node.key))
-		abort();
+	if (page_find(copying->to, node->key) || (copying->volatile_only && !from->writes))
+		return;
+	to = page_add(copying->to, node->key, from);
+	if (from->durable)
+		to->durable = copied(from->durable, PAGE_SIZE);
 }
 
-void simstore_copy(struct simstore *to, const struct simstore *from)
+/* All but the pages. */
+static void copy_begin(struct simstore *to, const struct simstore *from)
 {
 	struct write *w, *tmp;
 
 	*to = *from;
 	table_init(&to->pages);
 	list_init(&to->writes);
-	table_each((struct table *)&from->pages, page_copy, to);
+	to->share = NULL;
+	to->users = 1;
 	list_for_each(w, tmp, (struct list *)&from->writes, node) {
 		struct write *copy = must_alloc(sizeof(*copy));
 
 		*copy = *w;
-		if (w->data) {
-			copy->data = must_alloc(w->len);
-			memcpy(copy->data, w->data, w->len);
-		}
+		if (w->data)
+			copy->data = copied(w->data, w->len);
 		list_add_tail(&to->writes, &copy->node);
 	}
+}
+
+void simstore_copy(struct simstore *to, const struct simstore *from)
+{
+	struct copying copying = { to, false };
+
+	copy_begin(to, from);
+	table_each((struct table *)&from->pages, page_copy, &copying);
+	if (from->share)
+		table_each(&from->share->pages, page_copy, &copying);
+}
+
+void simstore_share(struct simstore *to, struct simstore *from)
+{
+	struct copying copying = { to, true };
+
+	assert(!from->share);
+	copy_begin(to, from);
+	table_each(&from->pages, page_copy, &copying);
+	to->share = from;
+	from->users++;
 }
 
 void simstore_read(struct simstore *s, uint64_t off, void *buf, uint64_t len)
@@ -153,7 +221,7 @@ void simstore_read(struct simstore *s, uint64_t off, void *buf, uint64_t len)
 	while (len) {
 		uint64_t in_page = off % PAGE_SIZE;
 		uint64_t n = len < PAGE_SIZE - in_page ? len : PAGE_SIZE - in_page;
-		const struct page *p = page_find(s, off / PAGE_SIZE);
+		const struct page *p = page_look(s, off / PAGE_SIZE);
 
 		if (!p)
 			page_garbage(s, off / PAGE_SIZE, unwritten);
@@ -177,11 +245,11 @@ static void copy_into_page(uint8_t *page, uint64_t index, uint64_t off, const ui
 		memset(page + start % PAGE_SIZE, 0, end - start);
 }
 
-/* One sector of @w becomes durable, unless a newer write already is there. */
-static void harden_sector(struct simstore *s, const struct write *w, uint64_t off)
+/* One sector of @w, which lies in @p, becomes durable, unless a newer write already is there. */
+static void harden_sector(const struct simstore *s, struct page *p, const struct write *w,
+			  uint64_t off)
 {
 	for (uint64_t end = off + s->sector; off < end; off += TEAR_MIN) {
-		struct page *p = page_find(s, off / PAGE_SIZE);
 		unsigned int sector = (unsigned int)(off % PAGE_SIZE / TEAR_MIN);
 
 		if (p->hardened[sector] > w->number)
@@ -212,8 +280,13 @@ static void write_retire(struct simstore *s, struct write *w)
 
 static void write_harden(struct simstore *s, struct write *w)
 {
-	for (uint64_t off = w->off; off < w->off + w->len; off += s->sector)
-		harden_sector(s, w, off);
+	struct page *p = NULL;
+
+	for (uint64_t off = w->off; off < w->off + w->len; off += s->sector) {
+		if (!p || off % PAGE_SIZE == 0)
+			p = page_find(s, off / PAGE_SIZE);
+		harden_sector(s, p, w, off);
+	}
 	write_retire(s, w);
 }
 
@@ -222,21 +295,13 @@ uint64_t simstore_write(struct simstore *s, uint64_t off, const void *data, uint
 	struct write *w = must_alloc(sizeof(*w));
 
 	assert(off % s->sector == 0 && len % s->sector == 0 && len);
-	w->number = ++s->sequence;
-	w->off = off;
-	w->len = len;
-	w->writer = s->writer;
-	if (data) {
-		w->data = must_alloc(len);
-		memcpy(w->data, data, len);
-	}
+	*w = (struct write){ .number = ++s->sequence, .off = off, .len = len, .writer = s->writer,
+			     .data = data ? copied(data, len) : NULL };
 	for (uint64_t i = off / PAGE_SIZE; i * PAGE_SIZE < off + len; i++) {
 		struct page *p = page_get(s, i);
 
-		if (!p->writes++) {
-			p->durable = must_alloc(PAGE_SIZE);
-			memcpy(p->durable, p->data, PAGE_SIZE);
-		}
+		if (!p->writes++)
+			p->durable = copied(p->data, PAGE_SIZE);
 		copy_into_page(p->data, i, off, data, len);
 	}
 	list_add_tail(&s->writes, &w->node);
@@ -291,7 +356,7 @@ void simstore_discard(struct simstore *s, struct sim *sim, uint64_t off, uint64_
 
 	/* A page that was never written keeps its old contents, which is allowed (R8). */
 	for (uint64_t i = DIV_ROUND_UP(off, PAGE_SIZE); i < end; i++) {
-		if (page_find(s, i) && sim_random(sim) % 2)
+		if (page_look(s, i) && sim_random(sim) % 2)
 			simstore_complete(s, simstore_write(s, i * PAGE_SIZE, NULL, PAGE_SIZE));
 	}
 }
@@ -306,7 +371,7 @@ static void write_tear(struct simstore *s, struct sim *sim, struct write *w)
 	s->cut_torn += fate == 3;
 	for (uint64_t off = w->off; off < w->off + w->len; off += s->sector) {
 		if (fate == 2 || (fate == 3 && sim_random(sim) % 2))
-			harden_sector(s, w, off);
+			harden_sector(s, page_find(s, off / PAGE_SIZE), w, off);
 	}
 	write_retire(s, w);
 }
@@ -373,7 +438,11 @@ static void page_cut(struct table_node *node, void *arg)
 void simstore_truncate(struct simstore *s, uint64_t size)
 {
 	struct cut cut = { s, size };
+	struct copying copying = { s, false };
 
 	simstore_power_cut(s, NULL, SIMDISK_KEEP_ALL);
+	if (s->share)
+		table_each(&s->share->pages, page_copy, &copying);
+	share_end(s);
 	table_each(&s->pages, page_cut, &cut);
 }

@@ -13,7 +13,9 @@
 #include "block/simdev.h"
 
 struct simstore {
-	struct table pages;		/* by offset / 4096; those that were ever written */
+	struct table pages;		/* by offset / 4096; those that were ever written … */
+	struct simstore *share;		/* … or are this one's, from simstore_share(), or NULL */
+	unsigned int users;		/* of this one: stores that share it, and its owner */
 	struct list writes;		/* volatile ones, oldest first */
 	uint64_t writes_bytes;
 	uint64_t sequence;		/* of the last write */
@@ -28,8 +30,17 @@ struct simstore {
 void simstore_init(struct simstore *s, uint32_t sector, bool garbage, uint64_t garbage_seed);
 void simstore_fini(struct simstore *s);
 
-/** simstore_copy() - @to, uninitialised, becomes a copy of @from. */
+/** simstore_copy() - @to, uninitialised, becomes a copy of @from, with one user. */
 void simstore_copy(struct simstore *to, const struct simstore *from);
+
+/**
+ * simstore_share() - the same, but pages are copied only when they change.  @from is from
+ * simstore_copy(), on the heap, changes no more, and ends with the last of its @users.
+ */
+void simstore_share(struct simstore *to, struct simstore *from);
+
+/** simstore_put() - @s, from simstore_copy() and on the heap, has one user less. */
+void simstore_put(struct simstore *s);
 
 void simstore_read(struct simstore *s, uint64_t off, void *buf, uint64_t len);
 

@@ -38,6 +38,7 @@ struct window {
 	unsigned int pending;		/* requests, under ahead->mutex */
 	uint32_t limit, room, used;	/* blocks: at most, of @mem, read */
 	uint8_t	*mem;
+	/* What they hold is what was added: a new window has but what is above cleared. */
 	struct chk_place places[PLACES_MAX];
 	struct slot_at slots[PLACES_MAX];
 	struct blk_io ios[PLACES_MAX];
@@ -234,10 +235,11 @@ static int lane_windows(struct check *c, enum chk_lane lane)
 
 	l->ahead = a;
 	while (l->window_count < (main ? WINDOWS_MAX : 2u)) {
-		struct window *w = calloc(1, sizeof(*w));
+		struct window *w = malloc(sizeof(*w));
 
 		if (!w)
 			return -ENOMEM;
+		memset(w, 0, offsetof(struct window, places));
 		w->lane = l;
 		w->limit = c->online ? ONLINE_BLOCKS : level ? LEVEL_BLOCKS : PLACES_MAX;
 		l->windows[l->window_count++] = w;

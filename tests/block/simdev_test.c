@@ -703,6 +703,44 @@ static void snapshot_keeps_durable_and_volatile_apart(void)
 	world_end(&w);
 }
 
+static void poke_byte(struct world *w, uint64_t off, uint8_t byte)
+{
+	simdisk_poke(w->disk, off, &byte, 1);
+}
+
+/* What is restored is copied only when it changes: neither the image nor a later LUN sees that. */
+static void restored_luns_do_not_change_the_image(void)
+{
+	struct simdisk_image *image, *later;
+	struct world w;
+
+	world_begin(&w, 1, 512);
+	for (uint64_t i = 0; i < 4; i++)
+		poke_byte(&w, i * 4096, 1);
+	image = simdisk_snapshot(w.disk);
+	simdisk_restore(w.disk, image);
+	poke_byte(&w, 4096 + 7, 2);
+	world_run(&w, w.alpha, one_write_body);
+	later = simdisk_snapshot(w.disk);
+	simdisk_restore(w.disk, image);
+	simdisk_image_free(image);	/* the LUN still is what it was */
+	for (uint64_t i = 0; i < 4; i++)
+		CU_ASSERT_EQUAL(peek_byte(&w, i * 4096, 1), 1);
+	CU_ASSERT_EQUAL(peek_byte(&w, 4096 + 7, 1), 0);
+	simdisk_restore(w.disk, later);
+	CU_ASSERT_EQUAL(peek_byte(&w, 0, 4096), 5);
+	CU_ASSERT_EQUAL(peek_byte(&w, 4096, 1), 1);
+	CU_ASSERT_EQUAL(peek_byte(&w, 4096 + 7, 1), 2);
+	CU_ASSERT_EQUAL(peek_byte(&w, 3 * 4096, 1), 1);
+	simdisk_resize(w.disk, 8192);
+	simdisk_image_free(later);
+	simdisk_resize(w.disk, SIZE);
+	CU_ASSERT_EQUAL(peek_byte(&w, 4096, 1), 1);
+	CU_ASSERT_EQUAL(peek_byte(&w, 8192, 1), 0);
+	CU_ASSERT_EQUAL(peek_byte(&w, 3 * 4096, 1), 0);
+	world_end(&w);
+}
+
 /* A test's own change of contents must survive like anything that lay there all along. */
 static void poke_outlives_older_volatile_writes(void)
 {
@@ -845,6 +883,7 @@ UNIT_MAIN("simdev",
 	UNIT_TEST(crashed_hosts_write_lands_or_not),
 	UNIT_TEST(frozen_host_hears_later),
 	UNIT_TEST(snapshot_keeps_durable_and_volatile_apart),
+	UNIT_TEST(restored_luns_do_not_change_the_image),
 	UNIT_TEST(poke_outlives_older_volatile_writes),
 	UNIT_TEST(shrunk_lun_refuses_what_lay_beyond),
 	UNIT_TEST(observer_sees_what_is_applied_and_nothing_else),

@@ -33,6 +33,7 @@ struct mfile {
 	uint64_t id;
 	uint64_t parent;	/* the image that shows through it; 0: none */
 	uint32_t sum;		/* volume_sum(); 0: it has no name */
+	bool	small;		/* one of many that differ in name and size only */
 };
 
 struct volume {
@@ -89,6 +90,7 @@ struct volume_run {
 	bool	repairing;		/* a repair has begun: its writes may go anywhere */
 	bool	may_refuse;		/* superblock or slots were changed: a host may not get on */
 	const bool *intact;		/* of v->files, whose contents are to be there; or NULL */
+	const bool *like_others;	/* of v->files: reading them is enough this time */
 };
 
 /** volume_use() - as a thread of @run->env. */

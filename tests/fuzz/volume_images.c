@@ -112,6 +112,7 @@ static void make_small(struct filler *f)
 		snprintf(name, sizeof(name), "%0200u", i);
 		id = make(f, name, 0, 1 + 70 * i);
 		note(f, name + 195, id, 0);
+		f->v->files[f->v->file_count - 1].small = true;
 	}
 	must(fs_link(f->fs, id, f->dir, "hard", &a));
 	id = make(f, "shared", 0, 64 * KIB);

@@ -18,6 +18,7 @@ struct walk {
 	unsigned int visits, visits_max;
 	uint64_t visited[ALL_VISITS_MAX];
 	bool change, images;
+	const struct volume_run *run;
 	const struct volume *look_for;	/* whose files it looks for, or NULL */
 	bool found[FILES_MAX];
 	void *buf;		/* 64 KiB */
@@ -79,6 +80,16 @@ static void change_file(struct walk *w, struct fs_file *f, uint64_t size)
 	sane(fs_setattr(w->fs, f->id, FS_SET_SIZE | FS_SET_MODE | FS_SET_MTIME, &a));
 }
 
+static bool is_like_others(const struct walk *w, uint64_t id)
+{
+	const struct volume *v = w->run->v;
+
+	for (unsigned int i = 0; i < v->file_count; i++)
+		if (v->files[i].id == id)
+			return w->run->like_others[i];
+	return false;
+}
+
 static void find_file(struct walk *w, struct fs_file *f)
 {
 	uint32_t sum;
@@ -114,7 +125,7 @@ static void use_file(struct walk *w, uint64_t id, uint64_t size)
 	}
 	if (w->look_for)
 		find_file(w, f);
-	if (w->change)
+	if (w->change && !is_like_others(w, id))
 		change_file(w, f, size);
 	sane(fs_close(w->fs, f));
 }
@@ -232,7 +243,7 @@ static void use_attached(struct volume_run *run, struct fs *fs, bool change)
 	struct fs_attr a;
 
 	FUZZ_CHECK(w);
-	*w = (struct walk){ .fs = fs, .change = change, .buf = blkdev_alloc(65536),
+	*w = (struct walk){ .fs = fs, .run = run, .change = change, .buf = blkdev_alloc(65536),
 			    .images = run->uses & USE_IMAGES, .visits_max = VISITS_MAX,
 			    .cred = { .pid = 1 } };
 	FUZZ_CHECK(w->buf);
@@ -253,7 +264,7 @@ static void find_intact(struct volume_run *run, struct fs *fs)
 	struct walk *w = calloc(1, sizeof(*w));
 
 	FUZZ_CHECK(w);
-	*w = (struct walk){ .fs = fs, .buf = blkdev_alloc(65536), .look_for = run->v,
+	*w = (struct walk){ .fs = fs, .run = run, .buf = blkdev_alloc(65536), .look_for = run->v,
 			    .visits_max = ALL_VISITS_MAX, .cred = { .pid = 1 } };
 	FUZZ_CHECK(w->buf);
 	visit(w, fs_root(fs), 0);
