@@ -21,10 +21,9 @@ report "SPDX on line 1" "$(for f in $sources; do
 	head -n 1 "$f" | grep -q 'SPDX-License-Identifier: Apache-2.0' || echo "$f"; done)"
 report "files under 1,000 lines" "$(for f in $sources; do
 	n=$(wc -l <"$f"); [ "$n" -le 1000 ] || echo "$f: $n lines"; done)"
-report "headers compile alone" "$(for f in $(echo "$sources" | grep '\.h$'); do
-	echo "#include \"$f\"" | gcc -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Wall -Wextra \
-		-Werror -I. $(pkg-config --cflags fuse3 jansson 2>/dev/null) \
-		-xc -fsyntax-only - 2>&1; done)"
+report "headers compile alone" "$(echo "$sources" | grep '\.h$' | xargs -P "$(nproc)" -I {} sh -c '
+	echo "#include \"{}\"" | gcc -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Wall -Wextra \
+		-Werror -I. $(pkg-config --cflags fuse3 jansson 2>/dev/null) -xc -fsyntax-only - 2>&1')"
 
 report "cppcheck" "$(cppcheck --quiet --enable=warning,performance,portability --inline-suppr \
 	--suppress=missingIncludeSystem --library=tests/cppcheck.cfg -I. -D_GNU_SOURCE -j"$(nproc)" \
