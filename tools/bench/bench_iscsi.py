@@ -137,7 +137,7 @@ class Raw:
         out = run("fio", "--name=x", "--filename=" + self.path, "--rw=" + rw, "--bs=%d" % length,
                   "--iodepth=%d" % depth, "--numjobs=%d" % sessions, "--group_reporting",
                   "--ioengine=libaio", "--direct=%d" % direct_works(self.path), "--time_based",
-                  "--runtime=%d" % max(1, SECONDS), "--output-format=json", "--fallocate=none",
+                  "--runtime=%dms" % (1000 * SECONDS), "--output-format=json", "--fallocate=none",
                   "--norandommap", "--lat_percentiles=1", "--clat_percentiles=0",
                   "--offset_increment=%d%%" % (100 // sessions))
         job = json.loads(out[out.index("{"):])["jobs"][0]

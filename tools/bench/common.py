@@ -13,7 +13,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 BIN = os.path.join(TOP, "build", "bin")
 SMOKE = "--smoke" in sys.argv
 ROUNDS = 1 if SMOKE else 5
-SECONDS = 1 if SMOKE else 2
+SECONDS = 0.3 if SMOKE else 2
 MIB = 1 << 20
 
 
