@@ -23,8 +23,16 @@ story() {
 	current=$*
 }
 
+# What is quoted may be a JSON document, or have many lines; of a log few are kept, and this is one.
+one_line() {
+	local text
+	text=$(tr -s '[:space:]' ' ' <<<"$*")
+	[ ${#text} -le 2000 ] || text="${text:0:1000} […] ${text: -1000}"
+	printf '%s\n' "${text% }"
+}
+
 fail() {
-	echo "FAIL: ${current:-set-up}: $*"
+	one_line "FAIL: ${current:-set-up}: $*"
 	failures=$((failures + 1))
 	for log in "$work"/*.log; do
 		[ -e "$log" ] && { echo "== $log"; tail -n 25 "$log"; }
