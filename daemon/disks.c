@@ -9,10 +9,8 @@
 
 #include "base/machine.h"
 #include "base/text.h"
-#include "fs/image.h"
 
-#define FROZEN_TRIES	40u		/* 2 s, for a name to lead to the disk, not to its snapshot */
-#define FROZEN_PAUSE_NS	(50 * NSEC_PER_MSEC)
+#define NAME_TRIES	8u		/* a name may be given to another inode that often meanwhile */
 
 /* ---- attaching ---- */
 
@@ -92,6 +90,17 @@ static int make_disk(struct attachment *a, uint64_t id)
 	p.shares = &a->port->shares;
 	p.fresh = a->fresh;
 	return disk_new(&p, &a->disk);
+}
+
+/* make_disk() undone. */
+static void unmake_disk(struct attachment *a)
+{
+	disk_free(a->disk);
+	a->disk = NULL;
+	disks_state_unmap(a->fresh);
+	a->fresh = NULL;
+	disks_port_put(a->all, a->port);
+	a->port = NULL;
 }
 
 /* Whatever there is of it; it is in no list. */
@@ -189,38 +198,6 @@ static void leave(struct attachment *a)
 	a->all->count--;
 }
 
-/*
- * Names are looked up without locks, a moment old: just after a snapshot on another host the disk's
- * may lead to what is the snapshot's by now, which a guest would see read-only in place of the disk.
- */
-static bool is_stale(struct attachment *a, uint64_t id)
-{
-	const char *slash = strrchr(a->path, '/');
-	struct image_info image;
-
-	return !a->options.read_only && !strchr(slash ? slash : a->path, '@') &&
-	       !fs_image_info(a->store->fs, id, &image) && image.frozen;
-}
-
-static int find_inode(struct attachment *a, const struct disks_saved *saved, uint64_t *id)
-{
-	struct fs_attr attr;
-	int err;
-
-	if (saved && !fs_getattr(a->store->fs, saved->id, &attr)) {
-		*id = saved->id;
-		return 0;
-	}
-	for (unsigned int i = 0; i < FROZEN_TRIES; i++) {
-		err = fs_resolve(a->store->fs, a->path, &attr);
-		if (err || !is_stale(a, attr.id))
-			break;
-		env_sleep_until(env_posix(), env_now_ns(env_posix()) + FROZEN_PAUSE_NS);
-	}
-	*id = attr.id;
-	return err;
-}
-
 static int serve_front_ends(struct attachment *a, char *why, size_t why_size)
 {
 	int err = disks_front_new(a);
@@ -262,16 +239,43 @@ static int refuse_alias(struct attachment *a, uint64_t id, char *why, size_t why
 	return err;
 }
 
+static int make_checked_disk(struct attachment *a, uint64_t id, char *why, size_t why_size)
+{
+	int err = refuse_alias(a, id, why, why_size);
+
+	return err ? err : make_disk(a, id);
+}
+
+/*
+ * What the name leads to, before and after: a snapshot in between, on whichever host, has made of the
+ * inode what cannot be written, and the disk would be one that only reads.
+ */
+static int make_named_disk(struct attachment *a, char *why, size_t why_size)
+{
+	struct fs_attr attr, now;
+	int err = fs_resolve(a->store->fs, a->path, &attr);
+
+	for (unsigned int i = 0; i < NAME_TRIES && !err; i++) {
+		err = make_checked_disk(a, attr.id, why, why_size);
+		if (!err)
+			err = fs_resolve(a->store->fs, a->path, &now);
+		if (err || now.id == attr.id)
+			return err;
+		unmake_disk(a);
+		attr = now;
+	}
+	return err ? err : -EAGAIN;
+}
+
 static int attach_new(struct attachment *a, const struct disks_saved *saved, char *why,
 		      size_t why_size)
 {
-	uint64_t id = 0;
-	int err = find_inode(a, saved, &id);
+	struct fs_attr attr;
+	int err = saved ? fs_getattr(a->store->fs, saved->id, &attr) : -ESTALE;
 
-	if (!err)
-		err = refuse_alias(a, id, why, why_size);
-	if (!err)
-		err = make_disk(a, id);
+	/* Its guest may still be there: of what it had, not of what the name leads to by now. */
+	err = err ? make_named_disk(a, why, why_size) :
+		    make_checked_disk(a, saved->id, why, why_size);
 	if (!err)
 		err = a->options.portal[0] ? serve_initiators(a, why, why_size) :
 					     serve_front_ends(a, why, why_size);

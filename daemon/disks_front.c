@@ -6,6 +6,8 @@
 #include "base/text.h"
 #include "daemon/disks.h"
 
+#define NAME_TRIES	8u	/* a name may be given to another inode that often meanwhile */
+
 /* ---- what a front end does, and what follows ---- */
 
 static void claim_set(struct attachment *a, bool has)
@@ -55,26 +57,61 @@ static void say_not_opened(struct attachment *a, int err, const struct lock_hold
 		log_error(env_posix(), a->object, "cannot be opened: %s", strerror(-err));
 }
 
-/*
- * Since it was attached a snapshot, on whichever host, may have made the inode that the name led to
- * the snapshot's, which cannot be written: the disk is what the name leads to now.
- */
-static bool leads_elsewhere(struct attachment *a)
+/* Where the name leads, certainly; a name that is gone leads where it led before. */
+static uint64_t named_id(struct attachment *a)
 {
 	struct fs_attr attr;
 
-	return !a->resume && !fs_resolve(a->store->fs, a->path, &attr) &&
-	       attr.id != disk_id(a->disk) && !disk_retarget(a->disk, attr.id);
+	return fs_resolve(a->store->fs, a->path, &attr) ? disk_id(a->disk) : attr.id;
+}
+
+/*
+ * Since it was attached a snapshot, on whichever host, may have made the inode that the name led to
+ * the snapshot's: the disk is what the name leads to now.  Not if its guest has had another before.
+ */
+static bool leads_elsewhere(struct attachment *a)
+{
+	uint64_t id = named_id(a);
+
+	return id != disk_id(a->disk) && !disk_retarget(a->disk, id);
+}
+
+/*
+ * An open keeps the name from being given to another inode, by a snapshot or a removal, but one may
+ * have come before it.  What can be written any more is the disk; of what only reads the name tells.
+ */
+static bool was_overtaken(struct attachment *a, int err)
+{
+	if (err)
+		return err == -EPERM || err == -ENOENT || err == -ESTALE;
+	return a->options.read_only && named_id(a) != disk_id(a->disk);
+}
+
+static int open_named(struct attachment *a, struct lock_holder *h)
+{
+	int err;
+
+	/* Its rings start again: whatever became of the name, its guest has this one. */
+	if (disk_is_open(a->disk))
+		return 0;
+	for (unsigned int i = 0; i < NAME_TRIES; i++) {
+		err = disk_open(a->disk, NULL, h);
+		if (!was_overtaken(a, err))
+			return err;
+		if (!err)
+			disk_shut(a->disk);
+		if (!leads_elsewhere(a) && err)
+			return err;
+	}
+	return -EAGAIN;
 }
 
 int disks_open(struct attachment *a)
 {
 	struct lock_holder h = { 0 };
-	int err = a->ended[0] ? -ESTALE : disk_open(a->disk, a->resume ? &a->claim : NULL, &h);
+	int err = a->ended[0] ? -ESTALE : a->resume ? disk_open(a->disk, &a->claim, &h) :
+						      open_named(a, &h);
 
-	if ((err == -EPERM || err == -ENOENT || err == -ESTALE) && !a->ended[0] &&
-	    leads_elsewhere(a))
-		err = disk_open(a->disk, NULL, &h);
 	if (!err) {
 		a->resume = false;
 		a->holder[0] = '\0';

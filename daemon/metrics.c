@@ -84,7 +84,9 @@ static void sample_stores(struct samples *m, struct stores *all)
 		if (x->has_lockd)
 			lockd_status(x->store->fs->lockd, &x->lockd);
 		sample_scrub(x);
-		x->has_space = !fs_statfs(x->store->fs, &x->space);
+		/* It waits for the lease; who asks wants to hear now that there is none. */
+		x->has_space = (!x->has_lockd || x->lockd.lease_valid) &&
+			       !fs_statfs(x->store->fs, &x->space);
 	}
 }
 

@@ -367,7 +367,7 @@ static int create(struct fs *fs, uint64_t dir, const char *name, const char *tar
 			break;
 		}
 	}
-	return fs_result(fs, err == -EAGAIN ? -EBUSY : err);
+	return fs_answer(fs, err == -EAGAIN ? -EBUSY : err);
 }
 
 int fs_create(struct fs *fs, uint64_t dir, const char *name, uint32_t mode, uint64_t rdev,

@@ -18,20 +18,37 @@ int dir_lookup(struct fs *fs, struct inode *dir, const char *name, size_t len,
 	       struct dirent_info *out);
 
 /**
- * dir_lookup_unlocked() - by seqlock, without the cluster lock: retries a few times, then
- * takes the lock shared.  Also used by rescue mounts, which never lock (-EAGAIN then).
+ * dir_lookup_shared() - under the directory's lock, which is taken shared: waits for another
+ * host that has it exclusively to write home what it changed.  The answer, a name or -ENOENT,
+ * is as new as every change that was told to anybody before the call: whoever shows it, or
+ * decides by it, looks up in this way (docs/LOCKING.md, "Names").  Costs nothing on the device
+ * while this host has the lock and the blocks.  No lock of an inode is held, and no handle open.
+ * A rescue mount, which never locks, reads what lies at home.
+ * Return: 0; -ENOENT; -ESTALE no such directory any more; -EBUSY the lock is not to be had.
  */
-int dir_lookup_unlocked(struct fs *fs, uint64_t dir_id, const char *name, size_t len,
-			struct dirent_info *out);
+int dir_lookup_shared(struct fs *fs, uint64_t dir_id, const char *name, size_t len,
+		      struct dirent_info *out);
+
+/**
+ * dir_lookup_hint() - as the name lies at home, if another host has the lock: it may have been
+ * moved or removed since.  Only for who takes the directory's lock next and looks the name up
+ * again under it, so that it is known which other inode to lock.  -ENOENT is certain.
+ */
+int dir_lookup_hint(struct fs *fs, uint64_t dir_id, const char *name, size_t len,
+		    struct dirent_info *out);
 
 /**
  * dir_list() - entries with hash >= @from, in hash order, through @emit until it returns
  * non-zero.  Names of equal hash are emitted one after the other.
- * dir_list_unlocked(): collects by seqlock first, then emits; each leaf is consistent.
+ * dir_list_unlocked(): each leaf under the lock if that is free, else by seqlock; holds nothing
+ * while it emits.
+ * dir_list_shared(): the same, but a listing that begins (@from 0) takes the lock, waiting: from
+ * then on home shows whatever anybody was told of before.
  */
 typedef int (*dir_emit_fn)(void *arg, const struct dirent_info *d);
 int dir_list(struct fs *fs, struct inode *dir, uint64_t from, dir_emit_fn emit, void *arg);
 int dir_list_unlocked(struct fs *fs, uint64_t dir_id, uint64_t from, dir_emit_fn emit, void *arg);
+int dir_list_shared(struct fs *fs, uint64_t dir_id, uint64_t from, dir_emit_fn emit, void *arg);
 
 /** dir_insert_prepare() - exclusively locked: reserves what an insertion may need (blocks for
  * splits) in @hold; *@credits says how many blocks it may change beside the allocator's. */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Reading directories without their cluster lock: a seqlock on the inode's version.
+ * Reading directories without having their cluster lock first: under it where the answer has to
+ * be certain, else by a seqlock on the inode's version.
  *
  * The home blocks are read from the inode down.  A block newer than the inode, one that does
  * not verify, or an inode whose version has changed in the meantime means that the directory
@@ -8,6 +9,7 @@
  */
 #include <stdlib.h>
 
+#include "base/mutant.h"
 #include "fs/dir_tree.h"
 #include "fs/internal.h"
 
@@ -130,10 +132,6 @@ static bool dir_seq_doubtful(int err)
 	return err == -EAGAIN || err == -EUCLEAN || err == -EBADMSG || err == -ESTALE;
 }
 
-/*
- * A name that is there at home is believed; one that is not may have been made by the holder
- * of the lock a moment ago, and somebody may have been told of it: only the lock tells.
- */
 static int dir_seq_lookup_tries(struct fs *fs, uint64_t dir_id, const char *name, size_t len,
 				struct dirent_info *out)
 {
@@ -145,26 +143,45 @@ static int dir_seq_lookup_tries(struct fs *fs, uint64_t dir_id, const char *name
 	return err;
 }
 
-int dir_lookup_unlocked(struct fs *fs, uint64_t dir_id, const char *name, size_t len,
-			struct dirent_info *out)
+static int dir_lookup_put(struct fs *fs, struct inode *dir, const char *name, size_t len,
+			  struct dirent_info *out)
+{
+	int err = dir_lookup(fs, dir, name, len, out);
+
+	inode_unlock_free(fs, dir);
+	return err;
+}
+
+int dir_lookup_shared(struct fs *fs, uint64_t dir_id, const char *name, size_t len,
+		      struct dirent_info *out)
 {
 	struct inode *dir;
-	int err, seen;
+	int err;
+
+	if (fs->rescue)
+		return dir_seq_lookup_tries(fs, dir_id, name, len, out);
+	if (MUTANT("names-by-hint"))
+		return dir_lookup_hint(fs, dir_id, name, len, out);
+	/* Where the lock cannot be had -EBUSY is the truth; what lies at home might not be. */
+	err = inode_lock_shared(fs, dir_id, &dir);
+	return err ? err : dir_lookup_put(fs, dir, name, len, out);
+}
+
+int dir_lookup_hint(struct fs *fs, uint64_t dir_id, const char *name, size_t len,
+		    struct dirent_info *out)
+{
+	struct inode *dir;
+	int err;
 
 	/* Alone on the volume, or reading only: cached from now on. */
 	err = inode_lock_free(fs, dir_id, &dir);
 	if (err == -EAGAIN) {
-		seen = dir_seq_lookup_tries(fs, dir_id, name, len, out);
-		if (fs->rescue || (seen != -ENOENT && !dir_seq_doubtful(seen)))
-			return seen;
-		/* Where the lock cannot be had -EBUSY is the truth, -ENOENT might not be. */
+		err = dir_seq_lookup_tries(fs, dir_id, name, len, out);
+		if (fs->rescue || (err != -ENOENT && !dir_seq_doubtful(err)))
+			return err;
 		err = inode_lock_shared(fs, dir_id, &dir);
 	}
-	if (err)
-		return err;
-	err = dir_lookup(fs, dir, name, len, out);
-	inode_unlock_free(fs, dir);
-	return err;
+	return err ? err : dir_lookup_put(fs, dir, name, len, out);
 }
 
 /* ---- listing ---- */
@@ -214,23 +231,31 @@ static int dir_locked_batch(struct fs *fs, struct inode *dir, uint64_t from,
 	return 0;
 }
 
-static int dir_get_batch(struct fs *fs, uint64_t id, uint64_t from, struct dir_batch *batch)
+static int dir_seq_batch_tries(struct fs *fs, uint64_t id, uint64_t from, struct dir_batch *batch)
 {
 	unsigned int tries = fs->rescue ? RESCUE_TRIES : SEQ_TRIES, i;
-	struct inode *dir;
-	int err;
+	int err = -EAGAIN;
 
-	err = inode_lock_free(fs, id, &dir);
-	if (err == -EAGAIN) {
-		for (i = 0; i < tries; i++) {
-			err = dir_seq_batch(fs, id, from, batch);
-			if (!dir_seq_doubtful(err))
-				return err;
-		}
-		if (fs->rescue)
+	for (i = 0; i < tries && dir_seq_doubtful(err); i++)
+		err = dir_seq_batch(fs, id, from, batch);
+	return err;
+}
+
+/* @certain: under the lock, whoever has it. */
+static int dir_get_batch(struct fs *fs, uint64_t id, uint64_t from, bool certain,
+			 struct dir_batch *batch)
+{
+	struct inode *dir;
+	int err = certain && !fs->rescue ? -EAGAIN : inode_lock_free(fs, id, &dir);
+
+	if (err == -EAGAIN && (!certain || fs->rescue)) {
+		err = dir_seq_batch_tries(fs, id, from, batch);
+		if (fs->rescue || !dir_seq_doubtful(err))
 			return err;
-		err = inode_lock_shared(fs, id, &dir);
+		err = -EAGAIN;
 	}
+	if (err == -EAGAIN)
+		err = inode_lock_shared(fs, id, &dir);
 	if (err)
 		return err;
 	err = dir_locked_batch(fs, dir, from, batch);
@@ -258,7 +283,8 @@ static int dir_batch_emit(struct fs *fs, uint64_t id, const struct dir_batch *ba
 }
 
 /* Unlike dir_list() it holds nothing while @emit runs, locked or not as each leaf comes. */
-int dir_list_unlocked(struct fs *fs, uint64_t dir_id, uint64_t from, dir_emit_fn emit, void *arg)
+static int dir_list_from(struct fs *fs, uint64_t dir_id, uint64_t from, bool certain,
+			 dir_emit_fn emit, void *arg)
 {
 	struct dir_batch *batch = malloc(sizeof(*batch));
 	int err = 0;
@@ -266,13 +292,24 @@ int dir_list_unlocked(struct fs *fs, uint64_t dir_id, uint64_t from, dir_emit_fn
 	if (!batch)
 		return -ENOMEM;
 	while (from < DIR_HASH_END) {
-		err = dir_get_batch(fs, dir_id, from, batch);
+		err = dir_get_batch(fs, dir_id, from, certain, batch);
 		if (!err)
 			err = dir_batch_emit(fs, dir_id, batch, from, emit, arg);
 		if (err)
 			break;
 		from = batch->next;
+		certain = false;
 	}
 	free(batch);
 	return err < 0 ? err : 0;
+}
+
+int dir_list_unlocked(struct fs *fs, uint64_t dir_id, uint64_t from, dir_emit_fn emit, void *arg)
+{
+	return dir_list_from(fs, dir_id, from, false, emit, arg);
+}
+
+int dir_list_shared(struct fs *fs, uint64_t dir_id, uint64_t from, dir_emit_fn emit, void *arg)
+{
+	return dir_list_from(fs, dir_id, from, from == 0 && !MUTANT("names-by-hint"), emit, arg);
 }

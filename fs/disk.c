@@ -357,6 +357,11 @@ unlock:
 	return err;
 }
 
+bool disk_is_open(struct disk *d)
+{
+	return __atomic_load_n(&d->stats.open, __ATOMIC_RELAXED);
+}
+
 static void closed(struct reactor_call *c)
 {
 	struct disk *d = container_of(c, struct disk, call);

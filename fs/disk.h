@@ -122,10 +122,13 @@ struct disk_claim {
  */
 int disk_open(struct disk *d, const struct disk_claim *resume, struct lock_holder *holder);
 
+/** disk_is_open() - between disk_open() and disk_shut(). */
+bool disk_is_open(struct disk *d);
+
 /**
- * disk_retarget() - a disk that has never been open is inode @id from now on: its name has come to
- * be another image's since disk_new(), by a snapshot on whichever host.
- * Return: 0; -EBUSY it is, or has been, open.
+ * disk_retarget() - a disk that has never been open to write is inode @id from now on: its name has
+ * come to be another image's since disk_new(), by a snapshot on whichever host.
+ * Return: 0; -EBUSY it is open, or has been to write.
  */
 int disk_retarget(struct disk *d, uint64_t id);
 

@@ -418,9 +418,9 @@ int fs_statfs(struct fs *fs, struct statvfs *st)
 
 	err = fs_may_read(fs);
 	if (!err)
-		err = alloc_totals(fs, &t);
+		err = fs_answer(fs, alloc_totals(fs, &t));
 	if (err)
-		return fs_result(fs, err);
+		return err;
 	memset(st, 0, sizeof(*st));
 	st->f_bsize = BLOCK_SIZE;
 	st->f_frsize = BLOCK_SIZE;

@@ -106,8 +106,16 @@ uint64_t fs_root(const struct fs *fs);
  */
 struct fs_cred { uint32_t uid, gid; uint32_t pid; uint32_t umask; char comm[25]; };
 
+/*
+ * Of a name that any host made, moved or removed the new state is seen by whoever asks after that
+ * host was told that it is done.  Attributes that were read while another host has the file's lock
+ * may be as old as that host's last checkpoint, under a second.  None of these answers without a
+ * valid lease (R2): they stall with it, and fail with -EIO when the slot is lost.
+ */
+
+/** fs_lookup() - under the directory's lock, see dir_lookup_shared(); "." and ".." too. */
 int fs_lookup(struct fs *fs, uint64_t dir, const char *name, struct fs_attr *attr);
-/** fs_resolve() - "/a/b/c" from the root, not following symbolic links. */
+/** fs_resolve() - "/a/b/c" from the root, not following symbolic links: a fs_lookup() each. */
 int fs_resolve(struct fs *fs, const char *path, struct fs_attr *attr);
 int fs_getattr(struct fs *fs, uint64_t id, struct fs_attr *attr);
 
@@ -131,7 +139,7 @@ int fs_rmdir(struct fs *fs, uint64_t dir, const char *name);
 /** fs_rename() - @flags: 0, RENAME_NOREPLACE or RENAME_EXCHANGE of <linux/fs.h>. */
 int fs_rename(struct fs *fs, uint64_t dir, const char *name, uint64_t new_dir,
 	      const char *new_name, unsigned int flags);
-/** fs_readdir() - as dir_list(), locked or not as it comes; the caller adds . and ... */
+/** fs_readdir() - as dir_list_shared(): certain if it begins at 0; the caller adds . and ... */
 int fs_readdir(struct fs *fs, uint64_t dir, uint64_t from, dir_emit_fn emit, void *arg);
 /** fs_parent() - the directory that holds @id's name (for ".."). */
 int fs_parent(struct fs *fs, uint64_t id, uint64_t *parent);

@@ -429,7 +429,7 @@ int fs_image_info(struct fs *fs, uint64_t id, struct image_info *info)
 		err = children_count(fs, info->children_list, di, &info->children);
 out:
 	free(di);
-	return fs_result(fs, err);
+	return fs_answer(fs, err);
 }
 
 struct children_emit {

@@ -29,6 +29,13 @@ static inline int fs_result(struct fs *fs, int err)
 	return err < 0 && fs_is_lost(fs) ? -EIO : err;
 }
 
+/**
+ * fs_answer() - fs_result() of what may have been found, or done, in memory alone: waits until the
+ * lease is valid, for while it is not another host may have taken over what was looked at (R2).
+ * Nothing that was found without a lock becomes right by it.  No handle is open.
+ */
+int fs_answer(struct fs *fs, int err);
+
 /** mode_set_id() - the set-id bits of @mode that a write clears: the group's counts only where it may
  * execute, as everywhere; else it once marked locks. */
 static inline uint32_t mode_set_id(uint32_t mode)

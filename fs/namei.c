@@ -57,7 +57,23 @@ int fs_getattr(struct fs *fs, uint64_t id, struct fs_attr *attr)
 {
 	int err = fs_may_read(fs);
 
-	return err ? err : fs_result(fs, stat_certain(fs, id, attr));
+	return err ? err : fs_answer(fs, stat_certain(fs, id, attr));
+}
+
+/* "..": where a directory is that another host may just have moved. */
+static int parent_certain(struct fs *fs, uint64_t dir, uint64_t *parent)
+{
+	struct inode *ino;
+	int err;
+
+	if (fs->rescue || dir == fs->super.root)
+		return fs_parent(fs, dir, parent);
+	err = inode_lock_shared(fs, dir, &ino);
+	if (err)
+		return err;
+	*parent = le64_to_cpu(inode_disk(ino)->parent);
+	inode_unlock_free(fs, ino);
+	return 0;
 }
 
 static int lookup_dots(struct fs *fs, uint64_t dir, const char *name, struct fs_attr *attr)
@@ -66,7 +82,7 @@ static int lookup_dots(struct fs *fs, uint64_t dir, const char *name, struct fs_
 	int err = 0;
 
 	if (name[1])
-		err = fs_parent(fs, dir, &id);
+		err = parent_certain(fs, dir, &id);
 	return err ? err : stat_certain(fs, id, attr);
 }
 
@@ -77,7 +93,7 @@ static int lookup_name(struct fs *fs, uint64_t dir, const char *name, struct fs_
 	int err = 0;
 
 	for (i = 0; i < LOOKUP_TRIES; i++) {
-		err = dir_lookup_unlocked(fs, dir, name, strlen(name), &info);
+		err = dir_lookup_shared(fs, dir, name, strlen(name), &info);
 		if (err)
 			return err;
 		err = stat_certain(fs, info.id, attr);
@@ -96,11 +112,11 @@ int fs_lookup(struct fs *fs, uint64_t dir, const char *name, struct fs_attr *att
 	if (err)
 		return err;
 	if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
-		return fs_result(fs, lookup_dots(fs, dir, name, attr));
+		return fs_answer(fs, lookup_dots(fs, dir, name, attr));
 	err = name_check(name);
 	if (!err)
 		err = lookup_name(fs, dir, name, attr);
-	return fs_result(fs, err);
+	return fs_answer(fs, err);
 }
 
 int fs_resolve(struct fs *fs, const char *path, struct fs_attr *attr)
@@ -131,7 +147,7 @@ int fs_readdir(struct fs *fs, uint64_t dir, uint64_t from, dir_emit_fn emit, voi
 {
 	int err = fs_may_read(fs);
 
-	return err ? err : fs_result(fs, dir_list_unlocked(fs, dir, from, emit, arg));
+	return err ? err : fs_answer(fs, dir_list_shared(fs, dir, from, emit, arg));
 }
 
 /* ---- symbolic links ---- */
@@ -198,7 +214,7 @@ int fs_readlink(struct fs *fs, uint64_t id, char *buf, size_t size)
 	if (!err)
 		err = readlink_peeked(fs, id, di, buf, size);
 	free(di);
-	return fs_result(fs, err);
+	return fs_answer(fs, err);
 }
 
 /* ---- attributes ---- */
@@ -358,5 +374,5 @@ int fs_setattr(struct fs *fs, uint64_t id, unsigned int set, struct fs_attr *att
 		cluster_put(fs, &ino->cover.lock, LOCK_EXCLUSIVE, 0);
 	}
 	inode_put(fs, ino);
-	return fs_result(fs, err);
+	return fs_answer(fs, err);
 }

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/mutant.h"
 #include "base/text.h"
 #include "fs/icache.h"
 #include "fs/internal.h"
@@ -13,6 +14,13 @@
 #define PATH_DEPTH_MAX	64u
 #define SPACE_WAIT_MS	2000u
 #define DEVICE_FULL_NS	(10 * NSEC_PER_SEC)	/* how long that is believed after it was met */
+
+int fs_answer(struct fs *fs, int err)
+{
+	if (fs->lockd && !MUTANT("names-without-lease") && lockd_wait_lease(fs->lockd))
+		return -EIO;
+	return fs_result(fs, err);
+}
 
 bool inode_may_be_away(struct fs *fs, struct inode *ino)
 {
@@ -76,7 +84,7 @@ int inode_lock_shared(struct fs *fs, uint64_t id, struct inode **out)
 
 	err = inode_get(fs, inode_id_number(id), &ino);
 	if (err)
-		return err;
+		return err == -EUCLEAN ? -ESTALE : err;
 	err = inode_lock(fs, ino, id, LOCK_SHARED, 0, NULL);
 	if (err)
 		inode_put(fs, ino);
@@ -221,7 +229,7 @@ int fs_parent(struct fs *fs, uint64_t id, uint64_t *parent)
 	if (!err)
 		*parent = le64_to_cpu(di->parent);
 	free(di);
-	return fs_result(fs, err);
+	return fs_answer(fs, err);
 }
 
 /* Puts "/NAME" in front of what stands at *@at … end of @buf; false if it does not fit. */

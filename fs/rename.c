@@ -48,12 +48,12 @@ static int rename_lookup(struct renaming *r)
 	struct dirent_info info;
 	int err;
 
-	err = dir_lookup_unlocked(r->fs, r->ids[DIR_OLD], r->name, r->len, &info);
+	err = dir_lookup_hint(r->fs, r->ids[DIR_OLD], r->name, r->len, &info);
 	if (err)
 		return err;
 	r->ids[SOURCE] = info.id;
 	r->types[SOURCE] = info.type;
-	err = dir_lookup_unlocked(r->fs, r->ids[DIR_NEW], r->new_name, r->new_len, &info);
+	err = dir_lookup_hint(r->fs, r->ids[DIR_NEW], r->new_name, r->new_len, &info);
 	if (err && err != -ENOENT)
 		return err;
 	if (err && rename_exchanges(r))
@@ -455,5 +455,5 @@ int fs_rename(struct fs *fs, uint64_t dir, const char *name, uint64_t new_dir,
 	rename_unlock_moves(&r);
 	if (err || !r.unlinked)
 		orphan_unreserve(fs);
-	return fs_result(fs, err);
+	return fs_answer(fs, err);
 }

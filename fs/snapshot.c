@@ -597,8 +597,8 @@ static int clone_once(struct imaging *im, struct inode *base, struct fs_attr *at
 
 	im->ids[IN_OLD] = 0;
 	if (!err && im->replaces) {
-		err = dir_lookup_unlocked(im->fs, im->ids[IN_DIR], im->name, strlen(im->name),
-					  &info);
+		err = dir_lookup_hint(im->fs, im->ids[IN_DIR], im->name, strlen(im->name),
+				      &info);
 		im->ids[IN_OLD] = info.id;
 	}
 	if (!err && im->ids[IN_OLD] == base->id)

@@ -92,7 +92,7 @@ static int removal_once(struct removal *r)
 	struct dirent_info info;
 	int err;
 
-	err = dir_lookup_unlocked(fs, r->ids[0], r->name, r->len, &info);
+	err = dir_lookup_hint(fs, r->ids[0], r->name, r->len, &info);
 	if (err)
 		return err;
 	r->ids[1] = info.id;
@@ -137,7 +137,7 @@ static int name_remove(struct fs *fs, uint64_t dir, const char *name, bool rmdir
 	}
 	if (err || !r.last)
 		orphan_unreserve(fs);
-	return fs_result(fs, err);
+	return fs_answer(fs, err);
 }
 
 int fs_unlink(struct fs *fs, uint64_t dir, const char *name)
@@ -247,5 +247,5 @@ int fs_link(struct fs *fs, uint64_t id, uint64_t dir, const char *name, struct f
 	err = link_once(fs, id, dir, name, attr);
 	if (err == -ENOSPC && fs_make_space(fs))
 		err = link_once(fs, id, dir, name, attr);
-	return fs_result(fs, err);
+	return fs_answer(fs, err);
 }

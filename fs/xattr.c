@@ -143,10 +143,10 @@ int xattr_get(struct fs *fs, uint64_t id, const char *name, void *value, size_t 
 	err = fs_may_read(fs);
 	if (!err)
 		err = xattr_name_check(name);
-	if (!err && xattr_known_absent(fs, id))
-		err = -ENODATA;
 	if (err)
 		return err;
+	if (xattr_known_absent(fs, id))
+		return fs_answer(fs, -ENODATA);
 	seen = malloc(sizeof(*seen));
 	if (!seen)
 		return -ENOMEM;
@@ -159,7 +159,7 @@ int xattr_get(struct fs *fs, uint64_t id, const char *name, void *value, size_t 
 			err = xattr_copy(found, found_len, value, size, len);
 	}
 	free(seen);
-	return fs_result(fs, err);
+	return fs_answer(fs, err);
 }
 
 int xattr_list(struct fs *fs, uint64_t id, char *names, size_t size, size_t *len)
@@ -191,7 +191,7 @@ int xattr_list(struct fs *fs, uint64_t id, char *names, size_t size, size_t *len
 	if (!err)
 		*len += extra;
 	free(seen);
-	return fs_result(fs, err);
+	return fs_answer(fs, err);
 }
 
 /* ---- several writers ---- */
@@ -376,7 +376,7 @@ static int xattr_change_checked(struct fs *fs, uint64_t id, const char *name, co
 	err = xattr_change(fs, id, name, value, len, flags);
 	if (err == -ENOSPC && fs_make_space(fs))
 		err = xattr_change(fs, id, name, value, len, flags);
-	return fs_result(fs, err);
+	return fs_answer(fs, err);
 }
 
 int xattr_set(struct fs *fs, uint64_t id, const char *name, const void *value, size_t len,

@@ -64,20 +64,8 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct mnt *m = mnt_of(req);
 	struct fs_attr attr;
-	int err;
+	int err = fs_lookup(m->fs, mnt_id(m, parent), name, &attr);
 
-	/* Export over NFS asks by handle. */
-	if (strcmp(name, ".") == 0)
-		err = fs_getattr(m->fs, mnt_id(m, parent), &attr);
-	else if (strcmp(name, "..") == 0) {
-		uint64_t up;
-
-		err = fs_parent(m->fs, mnt_id(m, parent), &up);
-		if (!err)
-			err = fs_getattr(m->fs, up, &attr);
-	} else {
-		err = fs_lookup(m->fs, mnt_id(m, parent), name, &attr);
-	}
 	if (err == -ESTALE && removed_here(m, mnt_id(m, parent), NULL))
 		err = -ENOENT;
 	reply_entry(req, err, &attr);

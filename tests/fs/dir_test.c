@@ -45,7 +45,7 @@ static bool name_is_there(struct names *n, unsigned int i, const char *name)
 {
 	struct dirent_info info;
 
-	return dir_lookup_unlocked(n->c->fs, n->dir, name, strlen(name), &info) == 0 &&
+	return dir_lookup_shared(n->c->fs, n->dir, name, strlen(name), &info) == 0 &&
 	       info.id == n->files[i % 2] && strcmp(info.name, name) == 0;
 }
 
@@ -308,7 +308,7 @@ static void unlocked_readers_miss_nothing(struct cluster *c)
 		bad += name_add(&n, i, name) != 0;
 		cluster_sleep(c, 20);
 		long_name(i * 7 % 200, name, 100);
-		bad += dir_lookup_unlocked(c->hosts[1].fs, n.dir, name, strlen(name), &info) != 0;
+		bad += dir_lookup_shared(c->hosts[1].fs, n.dir, name, strlen(name), &info) != 0;
 		if (i % 50)
 			continue;
 		l = (struct listing){ .sorted = true };

@@ -122,6 +122,7 @@
 	X(lock_multi_leave, "lock: writer removed") \
 	X(lock_multi_only, "lock: multi-writer to exclusive") \
 	X(rename_dir, "work: directory moved to another parent") \
+	X(lookup_certain, "work: name looked up whose meaning was certain") \
 	X(xattr_set, "work: attribute set") \
 	X(xattr_remove, "work: attribute removed") \
 	X(multi_write, "work: block written by one of several writers") \

@@ -187,14 +187,37 @@ static void do_rename(struct life *life)
 	name_end(life, to, moved, err);
 }
 
-bool name_leads_to(struct life *life, const struct mdir *dir, const struct mname *n,
-			  uint64_t id)
+/* What @n led to all the time: known before, and nobody came near it since. */
+static bool name_stayed(const struct mname *n, const struct mname *before)
 {
+	return before->id.certain && !before->busy && n->id.certain && !n->busy &&
+	       n->change == before->change && n->id.cur == before->id.cur;
+}
+
+/* A lookup by @life: whatever another host was told of is seen, at home or not (R4). */
+static int look_up(struct life *life, const struct mdir *dir, const struct mname *n, uint64_t *id)
+{
+	struct mname before = *n;
 	struct fs_attr attr;
 	int err = fs_lookup(life->fs, dir->id, n->name, &attr);
 
-	work_result(life, "lookup", err ? 0 : attr.id, err);
-	return !err && attr.id == id;
+	*id = err ? 0 : attr.id;
+	work_result(life, "lookup", *id, err);
+	if ((err && err != -ENOENT) || life->dead || !name_stayed(n, &before))
+		return err;
+	if (*id != n->id.cur)
+		world_violation(life->w, "%.9s shows inode %#llx, and is %#llx", n->name,
+				(unsigned long long)*id, (unsigned long long)n->id.cur);
+	life->w->counters[COUNT_lookup_certain]++;
+	return err;
+}
+
+bool name_leads_to(struct life *life, const struct mdir *dir, const struct mname *n,
+			  uint64_t id)
+{
+	uint64_t found;
+
+	return !look_up(life, dir, n, &found) && found == id;
 }
 
 static void do_link(struct life *life)
@@ -224,19 +247,18 @@ static void do_lookup(struct life *life)
 	struct world *w = life->w;
 	struct mdir *dir = &w->model->dirs[world_below(w, DIRS)];
 	struct mname *n = &dir->names[world_below(w, NAMES)];
-	struct fs_attr attr;
 	bool known = n->id.any || n->busy || n->past_count > ARRAY_SIZE(n->past);
-	int err = fs_lookup(life->fs, dir->id, n->name, &attr);
+	uint64_t id;
+	int err = look_up(life, dir, n, &id);
 
-	work_result(life, "lookup", err ? 0 : attr.id, err);
 	/* The dead still see what they made after they were given up. */
 	if (err || known || life->dead || n->busy || n->id.any || n->past_count > ARRAY_SIZE(n->past))
 		return;
 	for (unsigned int i = 0; i < n->past_count; i++)
-		known = known || n->past[i] == attr.id;
+		known = known || n->past[i] == id;
 	if (!known)
 		world_violation(w, "a name shows inode %#llx, which never had it",
-				(unsigned long long)attr.id);
+				(unsigned long long)id);
 }
 
 static int count_entry(void *arg, const struct dirent_info *d)
