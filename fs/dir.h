@@ -8,6 +8,7 @@
 struct dirent_info {
 	uint64_t id;
 	uint64_t hash;		/* readdir position; continue with hash + 1 */
+	uint64_t until_ns;	/* dir_names_keep(), where names were read for somebody */
 	uint8_t	type;		/* DT_* */
 	uint8_t	name_len;
 	char	name[NAME_BYTES_MAX + 1];
@@ -36,6 +37,13 @@ int dir_lookup_shared(struct fs *fs, uint64_t dir_id, const char *name, size_t l
  */
 int dir_lookup_hint(struct fs *fs, uint64_t dir_id, const char *name, size_t len,
 		    struct dirent_info *out);
+
+/**
+ * dir_names_keep() - until when what is said of the names of @dir, locked in either mode, stays
+ * so, for a front end that caches it (fs->caches): no other host gets the lock to change them
+ * before.  0: for no moment.  What this host itself changes it knows.
+ */
+uint64_t dir_names_keep(struct fs *fs, struct inode *dir);
 
 /**
  * dir_list() - entries with hash >= @from, in hash order, through @emit until it returns

@@ -15,6 +15,7 @@
 
 #define SEQ_TRIES	4u
 #define RESCUE_TRIES	64u	/* nobody can be asked to stand still: be patient */
+#define NAMES_KEPT_NS	(250 * NSEC_PER_MSEC)
 
 /* One reader's blocks. */
 struct dir_seq {
@@ -114,6 +115,7 @@ static int dir_seq_lookup(struct fs *fs, uint64_t id, const char *name, size_t l
 	err = dir_seq_walk(fs, id, hash, &q, &e);
 	if (!err) {
 		err = -ENOENT;
+		found.until_ns = 0;
 		if (dir_ents_find(&e, hash, name, len, &pos))
 			err = dir_info(dir_ents_at(&e, pos.off), &found);
 		still = dir_seq_still(fs, id, &q);
@@ -143,11 +145,22 @@ static int dir_seq_lookup_tries(struct fs *fs, uint64_t dir_id, const char *name
 	return err;
 }
 
+uint64_t dir_names_keep(struct fs *fs, struct inode *dir)
+{
+	uint64_t until_ns = env_now_ns(fs->env) + NAMES_KEPT_NS;
+
+	if (!__atomic_load_n(&fs->caches, __ATOMIC_RELAXED))
+		return 0;
+	return !fs->lockd || lock_keep(fs->lockd, &dir->cover.lock, until_ns) ? until_ns : 0;
+}
+
 static int dir_lookup_put(struct fs *fs, struct inode *dir, const char *name, size_t len,
 			  struct dirent_info *out)
 {
 	int err = dir_lookup(fs, dir, name, len, out);
 
+	if (!err)
+		out->until_ns = dir_names_keep(fs, dir);
 	inode_unlock_free(fs, dir);
 	return err;
 }
@@ -189,6 +202,7 @@ int dir_lookup_hint(struct fs *fs, uint64_t dir_id, const char *name, size_t len
 /* One leaf's entries, copied, so that @emit sees only what is known to belong together. */
 struct dir_batch {
 	uint64_t next;		/* where to go on; DIR_HASH_END: nowhere */
+	uint64_t until_ns;	/* dir_names_keep(); 0: read at home */
 	uint32_t used;
 	uint8_t	bytes[DIR_LEAF_BYTES];
 };
@@ -207,6 +221,7 @@ static int dir_seq_batch(struct fs *fs, uint64_t id, uint64_t from, struct dir_b
 		memcpy(batch->bytes, e.bytes, e.used);
 		batch->used = e.used;
 		batch->next = q.hi;
+		batch->until_ns = 0;
 		err = dir_seq_still(fs, id, &q);
 	}
 	dir_seq_fini(&q);
@@ -227,6 +242,7 @@ static int dir_locked_batch(struct fs *fs, struct inode *dir, uint64_t from,
 	memcpy(batch->bytes, e.bytes, e.used);
 	batch->used = e.used;
 	batch->next = path.hi;
+	batch->until_ns = dir_names_keep(fs, dir);
 	dir_path_put(fs, &path);
 	return 0;
 }
@@ -276,6 +292,7 @@ static int dir_batch_emit(struct fs *fs, uint64_t id, const struct dir_batch *ba
 			continue;
 		if (dir_info(dir_ents_at(&e, off), &info))
 			return dir_corrupt(fs, id, inode_block_addr(id), "a name is invalid");
+		info.until_ns = batch->until_ns;
 		if (emit(arg, &info))
 			return 1;
 	}

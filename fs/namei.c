@@ -97,6 +97,7 @@ static int lookup_name(struct fs *fs, uint64_t dir, const char *name, struct fs_
 		if (err)
 			return err;
 		err = stat_certain(fs, info.id, attr);
+		attr->name_until_ns = info.until_ns;
 		/* Removed between the two: the name tells. */
 		if (err != -ESTALE)
 			return err;

@@ -110,13 +110,24 @@ double mnt_timeout(const struct fs_attr *attr)
 	return attr->covered ? COVERED_TIMEOUT_S : UNCOVERED_TIMEOUT_S;
 }
 
+/*
+ * The kernel counts from when it has woken who waits for the answer, so it hears of less than there
+ * is; what comes later than that is looked up again.
+ */
+static double name_timeout(const struct mnt *m, const struct fs_attr *attr)
+{
+	uint64_t now = env_now_ns(m->fs->env) + NAME_LATE_NS;
+
+	return attr->name_until_ns > now ? (double)(attr->name_until_ns - now) / 1e9 : 0;
+}
+
 void mnt_entry(const struct mnt *m, const struct fs_attr *attr, struct fuse_entry_param *e)
 {
 	memset(e, 0, sizeof(*e));
 	e->ino = mnt_nodeid(m, attr->id);
 	e->generation = attr->generation;
 	e->attr_timeout = mnt_timeout(attr);
-	e->entry_timeout = NAME_TIMEOUT_S;
+	e->entry_timeout = name_timeout(m, attr);
 	mnt_stat(attr, &e->attr);
 }
 

@@ -72,8 +72,10 @@ static bool list_one(struct listing *l, const struct dirent_info *d)
 	off_t next = (off_t)(d->hash + 1 + POSITION_BASE);
 	struct fs_attr attr;
 
-	if (l->plus && !fs_getattr(l->mnt->fs, d->id, &attr))
+	if (l->plus && !fs_getattr(l->mnt->fs, d->id, &attr)) {
+		attr.name_until_ns = d->until_ns;
 		return add_entry(l, d->name, &attr, next);
+	}
 	return add_name(l, d->name, inode_id_number(d->id), DTTOIF(d->type), next);
 }
 

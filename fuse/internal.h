@@ -21,11 +21,11 @@
  * How long the kernel may believe what it was told, in seconds.  Attributes that this host's
  * locks cover: until we say otherwise (mnt_invalidate()), but not much longer than a moment,
  * in case a notice is late; others not at all, because another host may change them.  Names:
- * a moment; the id behind an old one is recognised as stale, and the kernel asks again.
+ * as long as this host keeps the directory's lock for that (dir_names_keep()), less NAME_LATE_NS.
  */
 #define COVERED_TIMEOUT_S	0.5
 #define UNCOVERED_TIMEOUT_S	0.0
-#define NAME_TIMEOUT_S		0.25
+#define NAME_LATE_NS		(150 * NSEC_PER_MSEC)	/* an answer's way into the kernel */
 
 struct mnt_comm {
 	uint32_t pid;

@@ -15,6 +15,7 @@
  */
 #include <errno.h>
 
+#include "base/mutant.h"
 #include "lockd/internal.h"
 
 #define HELD_MAX	32768		/* cached locks, before the oldest are dropped, many at a
@@ -137,12 +138,15 @@ static bool lock_is_grantable(const struct lock *lock, enum lock_mode mode)
 
 /*
  * New users queue behind a wanted lock's drop, or a busy one would never be passed on; but
- * only for a beat: a thread that uses it already may be asking again.
+ * only for a beat: a thread that uses it already may be asking again.  While it is kept anyway
+ * they keep nobody waiting.
  */
 static bool lock_must_queue(const struct lockd *ld, const struct seek *sk)
 {
-	if (!sk->lock->wanted || sk->acquired ||
-	    env_now_ns(ld->p.env) >= sk->start_ns + lockd_beat_ns(ld))
+	uint64_t now = env_now_ns(ld->p.env);
+
+	if (!sk->lock->wanted || sk->acquired || now < sk->lock->keep_until_ns ||
+	    now >= sk->start_ns + lockd_beat_ns(ld))
 		return false;
 	for (enum lock_mode m = LOCK_SHARED; m <= LOCK_MULTI; m++)
 		if ((sk->lock->wanted & 1u << m) && lock_modes_exclude(m, sk->mode))
@@ -502,6 +506,18 @@ bool lock_unchanged(struct lockd *ld, struct lock *lock)
 	lock->unchanged = lock->mode != LOCK_MULTI;
 	env_mutex_unlock(ld->p.env, &ld->mutex);
 	return unchanged;
+}
+
+bool lock_keep(struct lockd *ld, struct lock *lock, uint64_t until_ns)
+{
+	bool kept;
+
+	env_mutex_lock(ld->p.env, &ld->mutex);
+	kept = !(lock->wanted & ~(1u << LOCK_SHARED));
+	if (kept && until_ns > lock->keep_until_ns && !MUTANT("names-not-kept"))
+		lock->keep_until_ns = until_ns;
+	env_mutex_unlock(ld->p.env, &ld->mutex);
+	return kept;
 }
 
 uint64_t lock_strangers(struct lockd *ld, struct lock *lock)

@@ -71,6 +71,8 @@ static void batch_collect(struct lockd *ld, struct drop_batch *b)
 		if (lock->deny || now < lock->retry_ns)
 			continue;
 		if (lock_drop_target(lock, &target)) {
+			if (target != LOCK_SHARED && now < lock->keep_until_ns)
+				continue;
 			if (lock->wanted)
 				idle_ns = short_ns;
 			batch_add(b, lock, target);
@@ -84,6 +86,8 @@ static void batch_collect(struct lockd *ld, struct drop_batch *b)
 		if (b->count == BATCH_MAX ||
 		    (left <= c->held_max && now < lock->last_use_ns + idle_ns))
 			return;
+		if (now < lock->keep_until_ns)
+			continue;
 		batch_add(b, lock, LOCK_FREE);
 		/* What would be next in a moment goes along: one settle() for all. */
 		if (idle_ns == IDLE_NS)
@@ -105,10 +109,14 @@ static struct lock *first_due(const struct list *head, uint64_t now, bool deny)
 static uint64_t next_wake(const struct lockd *ld)
 {
 	const struct lock_cache *c = &ld->cache;
-	uint64_t now = env_now_ns(ld->p.env);
+	uint64_t now = env_now_ns(ld->p.env), next = now + lockd_beat_ns(ld) / 4;
+	struct lock *lock, *tmp;
 
+	list_for_each(lock, tmp, &c->drops, lru)
+		if (lock->keep_until_ns > now && lock->keep_until_ns < next)
+			next = lock->keep_until_ns;
 	if (!list_empty(&c->drops) || !list_empty(&c->unclear))
-		return now + lockd_beat_ns(ld) / 4;
+		return next;
 	/* A lock that becomes idle wakes nobody, for that would cost each use of it. */
 	if (list_empty(&c->lru))
 		return now + IDLE_NS;

@@ -77,6 +77,7 @@ struct lock {
 	bool	deny;			/* refuse the wants for it once the record names the user */
 	unsigned int wanted;		/* 1 << mode of what other hosts wait for */
 	uint64_t yield_until_ns;	/* another host's turn: not asked for again before */
+	uint64_t keep_until_ns;		/* lock_keep(): not less than shared before */
 	bool	unclear;		/* last CAW's fate unknown: neither held nor free */
 	uint64_t last_use_ns;
 	struct list lru;		/* cached and unused, or to be dropped, or unclear */
@@ -132,6 +133,15 @@ bool lock_unchanged(struct lockd *ld, struct lock *lock);
  */
 void lock_claims(struct lockd *ld, struct lock *lock, struct lock_claim *now,
 		 struct lock_claim *found);
+
+/**
+ * lock_keep() - this host keeps @lock, of which the caller is a user, at least shared until
+ * @until_ns, though nobody uses it any more and others want it: for what somebody has been told
+ * under it, and believes until then without asking again.  A fraction of a margin at most, so
+ * that it is over before anybody may take over from us.
+ * Return: false another host waits for it already, and is not kept waiting for this.
+ */
+bool lock_keep(struct lockd *ld, struct lock *lock, uint64_t until_ns);
 
 /** lock_strangers() - how often, since it is in memory, this host found that another may have had
  * @lock.  Only for a user of it. */

@@ -145,6 +145,63 @@ static void hints_are_looked_at_again(struct cluster *c)
 	CU_ASSERT_EQUAL(leads_to(alpha(c), dir, "old"), 0);
 }
 
+/* ---- names that somebody has been told, and believes for a moment ---- */
+
+struct renaming {
+	struct cluster *c;
+	uint64_t	dir, ended_ns;
+	int		err;
+};
+
+static void rename_main(void *arg)
+{
+	struct renaming *r = arg;
+
+	r->err = fs_rename(alpha(r->c), r->dir, "new", r->dir, "old", 0);
+	r->ended_ns = env_now_ns(r->c->env);
+}
+
+/* Until when a mount of beta may believe its answer for "old". */
+static uint64_t believed_until(struct cluster *c, uint64_t dir)
+{
+	struct fs_attr attr = { 0 };
+
+	CU_ASSERT_EQUAL(fs_lookup(beta(c), dir, "old", &attr), 0);
+	return attr.name_until_ns;
+}
+
+/*
+ * The kernel of a host does not ask again for a name that it was told a moment ago: until then
+ * nobody may change it.  But who asks all the time keeps nobody waiting.
+ */
+static void names_stay_while_they_are_believed(struct cluster *c)
+{
+	uint64_t dir = two_hosts(c), until, began = env_now_ns(c->env);
+	struct renaming r = { .c = c, .dir = dir };
+	struct env_thread *thread;
+	unsigned int doubts = 0;
+
+	CU_ASSERT_EQUAL(believed_until(c, dir), 0);	/* nobody caches */
+	__atomic_fetch_add(&beta(c)->caches, 1, __ATOMIC_RELAXED);
+	until = believed_until(c, dir);
+	CU_ASSERT(until > env_now_ns(c->env));
+	CU_ASSERT_EQUAL(env_thread_start(c->hosts[0].env, "mv", rename_main, &r, &thread), 0);
+	while (!r.ended_ns && env_now_ns(c->env) < began + 5 * NSEC_PER_SEC) {
+		uint64_t told = believed_until(c, dir);
+
+		doubts += !told;
+		if (told > until && !r.ended_ns)
+			until = told;
+		cluster_sleep(c, 10);
+	}
+	env_thread_join(c->hosts[0].env, thread);
+	CU_ASSERT_EQUAL(r.err, 0);
+	CU_ASSERT(r.ended_ns >= until);
+	CU_ASSERT(r.ended_ns < began + 2 * NSEC_PER_SEC);
+	CU_ASSERT(doubts > 0);
+	__atomic_fetch_sub(&beta(c)->caches, 1, __ATOMIC_RELAXED);
+}
+
 /* ---- what it costs ---- */
 
 struct counting {
@@ -344,6 +401,7 @@ IN_CLUSTER(name_leads_to_the_disk_not_to_its_snapshot)
 IN_CLUSTER(listings_begin_with_what_is)
 IN_CLUSTER(parent_of_a_moved_directory_is_the_new_one)
 IN_CLUSTER(hints_are_looked_at_again)
+IN_CLUSTER(names_stay_while_they_are_believed)
 IN_CLUSTER(lookups_under_a_lock_that_is_there_cost_nothing)
 IN_CLUSTER(no_lease_no_answer)
 IN_CLUSTER(lost_slots_answer_nothing)
@@ -354,6 +412,7 @@ UNIT_MAIN("names",
 	UNIT_TEST(test_listings_begin_with_what_is),
 	UNIT_TEST(test_parent_of_a_moved_directory_is_the_new_one),
 	UNIT_TEST(test_hints_are_looked_at_again),
+	UNIT_TEST(test_names_stay_while_they_are_believed),
 	UNIT_TEST(test_lookups_under_a_lock_that_is_there_cost_nothing),
 	UNIT_TEST(test_no_lease_no_answer),
 	UNIT_TEST(test_lost_slots_answer_nothing)
