@@ -30,7 +30,7 @@ struct fsck {
 	unsigned int replayed;		/* transactions, on a volume that is clean but for that */
 	char	*not_replayed;		/* why not */
 	uint64_t seen[CHECK_CODE_COUNT];
-	uint64_t listed;
+	uint64_t listed;		/* in the lists */
 	char	*shown;			/* @path as it is printed in JSON: UTF-8 */
 	json_t	*findings, *repairs;	/* under @mutex, as is @done */
 	pthread_mutex_t mutex;

@@ -324,7 +324,6 @@ static int failed(struct fsck *f, int err, const char *why)
 static int begin(struct fsck *f)
 {
 	size_t size = strlen(f->path) + 1;
-	int err = fsck_watch_signals(f);
 
 	/* Who reads of a repair may go away; the repair does not. */
 	signal(SIGPIPE, SIG_IGN);
@@ -333,10 +332,10 @@ static int begin(struct fsck *f)
 	f->shown = malloc(size);
 	f->findings = json_array();
 	f->repairs = json_array();
-	if (err || !f->shown || !f->findings || !f->repairs)
+	if (!f->shown || !f->findings || !f->repairs)
 		return -ENOMEM;
 	text_printable(f->path, size, f->shown, size);
-	return 0;
+	return fsck_watch_signals(f);
 }
 
 static void end(struct fsck *f)
@@ -368,7 +367,8 @@ static int run(struct fsck *f)
 
 int main(int argc, char **argv)
 {
-	static struct fsck f = { .mode = FSCK_CHECK };	/* a thread has it, too */
+	static struct fsck f = { .mode = FSCK_CHECK,	/* a thread has it, too */
+				 .mutex = PTHREAD_MUTEX_INITIALIZER };
 	int status;
 
 	program_begin();

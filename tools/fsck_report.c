@@ -40,7 +40,7 @@ static void add_json(struct fsck *f, json_t *list, const struct check_finding *f
 	char code[16], text[700];
 	json_t *item;
 
-	if (++f->listed > JSON_MAX)
+	if (f->listed == JSON_MAX)
 		return;
 	snprintf(code, sizeof(code), "LUN-%04u", info->number);
 	text_printable(found->text, strlen(found->text), text, sizeof(text));
@@ -49,6 +49,7 @@ static void add_json(struct fsck *f, json_t *list, const struct check_finding *f
 			 (json_int_t)found->addr, "text", text);
 	pthread_mutex_lock(&f->mutex);
 	json_array_append_new(list, item);
+	f->listed++;
 	pthread_mutex_unlock(&f->mutex);
 }
 
@@ -202,11 +203,6 @@ int fsck_print_object(struct fsck *f, json_t *root)
 	return bad ? -EIO : 0;
 }
 
-static json_int_t listed(const struct fsck *f)
-{
-	return (json_int_t)(f->listed < JSON_MAX ? f->listed : JSON_MAX);
-}
-
 static int print_json(struct fsck *f, const struct check_result *r)
 {
 	char label[LABEL_MAX + 1], uuid[UUID_TEXT_SIZE];
@@ -224,8 +220,8 @@ static int print_json(struct fsck *f, const struct check_result *r)
 			 "files", (json_int_t)r->files, "others", (json_int_t)r->others,
 			 "orphans", (json_int_t)r->orphans,
 			 "blocks", (json_int_t)r->blocks,
-			 "blocks_used", (json_int_t)r->blocks_used, "findings_listed", listed(f),
-			 "findings", f->findings, "repairs", f->repairs);
+			 "blocks_used", (json_int_t)r->blocks_used, "findings_listed",
+			 (json_int_t)f->listed, "findings", f->findings, "repairs", f->repairs);
 	return fsck_print_object(f, root);
 }
 
@@ -275,8 +271,8 @@ int fsck_print(struct fsck *f, const struct check_result *r)
 static void print_cancelled(struct fsck *f, const char *what)
 {
 	json_t *root = json_pack("{ss sb s{ss} sI sO sO}", "device", f->shown, "cancelled", 1, "error",
-				 "message", what, "findings_listed", listed(f), "findings", f->findings,
-				 "repairs", f->repairs);
+				 "message", what, "findings_listed", (json_int_t)f->listed,
+				 "findings", f->findings, "repairs", f->repairs);
 
 	if (root)
 		json_dumpf(root, stdout, JSON_INDENT(2));
@@ -323,7 +319,6 @@ int fsck_watch_signals(struct fsck *f)
 	pthread_t thread;
 	sigset_t set;
 
-	pthread_mutex_init(&f->mutex, NULL);
 	watch_for(&set);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	if (pthread_create(&thread, NULL, wait_for_signal, f))
