@@ -224,6 +224,18 @@ static int write_mark(struct claim *c, bool mark)
 	return err;
 }
 
+/* To who does not know a feature its traces are damage: a repair would take them away. */
+static int knows_features(const struct claim *c, char *why, size_t why_size)
+{
+	uint64_t unknown = (c->super.compat & ~(uint64_t)COMPAT_KNOWN) |
+			   (c->super.ro_compat & ~(uint64_t)RO_COMPAT_KNOWN);
+
+	return !unknown ? 0 :
+	       text_refuse(-EPROTONOSUPPORT, why, why_size, "%s: the volume has features 0x%llx that "
+			   "this version does not know: use a newer fsck.lunfs to repair it",
+			   c->p.dev->info.name, (unsigned long long)unknown);
+}
+
 int claim_take(const struct claim_params *p, struct claim **out, char *why, size_t why_size)
 {
 	struct claim *c = calloc(1, sizeof(*c));
@@ -238,8 +250,10 @@ int claim_take(const struct claim_params *p, struct claim **out, char *why, size
 		text_printable(c->super.label, LABEL_MAX, c->label, sizeof(c->label));
 		if (!c->label[0])
 			text_format_uuid(c->super.volume_id, c->label);
-		err = claim_join(c, why, why_size);
+		err = knows_features(c, why, why_size);
 	}
+	if (!err)
+		err = claim_join(c, why, why_size);
 	if (err) {
 		free(c);
 		return err;

@@ -36,7 +36,8 @@ struct claim_params {
  * claim_take() - claims the volume on @p->dev; blocks up to a minute while dead hosts are
  * recovered.
  * @why: on failure one line: object, cause, way out.
- * Return: 0; -EBUSY a host is attached; as super_find() and lockd_join().
+ * Return: 0; -EBUSY a host is attached; -EPROTONOSUPPORT the volume has features that this version
+ * does not know; as super_find() and lockd_join().
  */
 int claim_take(const struct claim_params *p, struct claim **out, char *why, size_t why_size);
 

@@ -134,6 +134,7 @@ static void walk_map_entries(struct debug_sink *o, const char *name,
 		if (!unit && !le64_to_cpu(e[i].valid))
 			continue;
 		o->begin(o, name, i);
+		o->number(o, "unit", DEBUG_HEX, unit);
 		o->number(o, "block", DEBUG_DEC, unit & ((1ULL << ENTRY_BLOCK_BITS) - 1));
 		o->number(o, "order", DEBUG_DEC, unit >> ENTRY_ORDER_SHIFT & 15);
 		o->number(o, "detached", DEBUG_DEC, unit & ENTRY_DETACHED ? 1 : 0);
@@ -173,6 +174,7 @@ static void walk_dir_entries(struct debug_sink *o, const char *name, const uint8
 		o->number(o, "hash", DEBUG_HEX, le64_to_cpu(e.hash));
 		o->number(o, "id", DEBUG_ID, le64_to_cpu(e.id));
 		o->number(o, "type", DEBUG_DEC, e.type);
+		o->number(o, "name_len", DEBUG_DEC, e.name_len);
 		o->text(o, "name", DEBUG_TEXT, shown);
 		o->end(o);
 		off += e.name_len;
@@ -247,6 +249,7 @@ static void walk_xattrs(struct debug_sink *o, const struct xattr_disk *d)
 			break;
 		text_printable((const char *)d->entries + off, e.name_len, shown, sizeof(shown));
 		o->begin(o, "entries", i);
+		o->number(o, "name_len", DEBUG_DEC, e.name_len);
 		o->text(o, "name", DEBUG_TEXT, shown);
 		o->number(o, "value_len", DEBUG_DEC, le16_to_cpu(e.value_len));
 		o->end(o);

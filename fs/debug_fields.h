@@ -41,7 +41,7 @@
 	F(super_disk, ag_size, SIZE) \
 	F(super_disk, root, ID) \
 	F(super_disk, copy_addr, ADDR) \
-	F(super_disk, hash_key, ARRAY) \
+	F(super_disk, hash_key, UUID) \
 	F(super_disk, machine_id, UUID) \
 	F(super_disk, identity, TEXT) \
 	F(super_disk, created, TIME) \

@@ -10,7 +10,7 @@
 #include "lockd/lockd.h"
 #include "lockd/lockrec.h"
 
-#define FORMAT_VERSION		1
+#define FORMAT_VERSION		1	/* FORMAT.md, "Later versions" */
 #define BLOCK_SIZE		META_BLOCK_SIZE
 #define BLOCK_SHIFT		META_BLOCK_SHIFT
 #define SUPER_ADDR		(64 * KIB)	/* the first copy; also at size / 2 and at the end */
@@ -25,6 +25,7 @@ enum super_incompat {		/* unknown bits: refuse */
 	INCOMPAT_KNOWN	= INCOMPAT_REPAIR,
 };
 enum super_ro_compat { RO_COMPAT_KNOWN = 0 };	/* unknown bits: read-only */
+enum super_compat { COMPAT_KNOWN = 0 };		/* unknown bits: no repair */
 
 struct super_extent_disk {
 	uint8_t	device[16];	/* UUID of the LUN; today the volume's own */

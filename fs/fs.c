@@ -157,10 +157,10 @@ static int fs_check_identity(struct fs *fs, const struct fs_attach_params *p, ch
 	return -ENOTUNIQ;
 }
 
-static int fs_check_writable(const struct fs *fs, const struct fs_attach_params *p, char *why,
-			     size_t why_size)
+static int fs_check_writable(const struct fs *fs, const struct super *s,
+			     const struct fs_attach_params *p, char *why, size_t why_size)
 {
-	uint64_t unknown = fs->super.ro_compat & ~(uint64_t)RO_COMPAT_KNOWN;
+	uint64_t unknown = s->ro_compat & ~(uint64_t)RO_COMPAT_KNOWN;
 
 	if (fs->rescue)
 		return 0;
@@ -169,7 +169,7 @@ static int fs_check_writable(const struct fs *fs, const struct fs_attach_params 
 			 "heartbeat; use -o rescue to read it", fs->label, fs->raw->info.name);
 		return -EROFS;
 	}
-	if (unknown && !(p->flags & FS_READ_ONLY)) {
+	if (unknown && (!(p->flags & FS_READ_ONLY) || p->flags & FS_RESIGNATURE)) {
 		snprintf(why, why_size, "%s: has features 0x%llx that this version can only "
 			 "read; attach it with -o ro", fs->label, (unsigned long long)unknown);
 		return -EROFS;
@@ -208,10 +208,11 @@ static int fs_read_super(struct fs *fs, const struct fs_attach_params *p, char *
 		log_warning(fs->env, fs->label, "%s; a copy is used: run fsck.lunfs", why);
 	why[0] = '\0';
 	err = fs_check_claim(fs, &fs->super, why, why_size);
+	/* Before what writes: a resignature does. */
+	if (!err)
+		err = fs_check_writable(fs, &fs->super, p, why, why_size);
 	if (!err)
 		err = fs_check_machine(fs, p, why, why_size);
-	if (!err)
-		err = fs_check_writable(fs, p, why, why_size);
 	if (!err)
 		err = fs_check_identity(fs, p, why, why_size);
 	return err;
@@ -254,9 +255,11 @@ static int fs_join(struct fs *fs, const struct fs_attach_params *p, char *why, s
 	if (err)
 		return err;
 	fs->dev = lockd_dev(fs->lockd);
-	/* Now that every claimer sees our slot: did one come before? */
+	/* Now that every claimer sees our slot: did one come before, and give the volume new features? */
 	err = super_find(fs->dev, &now, why, why_size);
-	return err ? err : fs_check_claim(fs, &now, why, why_size);
+	if (!err)
+		err = fs_check_claim(fs, &now, why, why_size);
+	return err ? err : fs_check_writable(fs, &now, p, why, why_size);
 }
 
 static int fs_open_caches(struct fs *fs)

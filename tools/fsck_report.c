@@ -244,6 +244,16 @@ static void print_advice(struct fsck *f, const struct check_result *r)
 			      "keeps what that overwrites)", f->path);
 }
 
+static void print_unknown(struct fsck *f, const struct super *s)
+{
+	uint64_t unknown = (s->compat & ~(uint64_t)COMPAT_KNOWN) |
+			   (s->ro_compat & ~(uint64_t)RO_COMPAT_KNOWN);
+
+	if (unknown)
+		fsck_complain(f, "%s: the volume has features 0x%llx that this version does not know: "
+			      "what was found may be theirs", f->path, (unsigned long long)unknown);
+}
+
 int fsck_print(struct fsck *f, const struct check_result *r)
 {
 	int status = r->errors ? EXIT_ERRORS_LEFT : EXIT_CLEAN;
@@ -259,6 +269,7 @@ int fsck_print(struct fsck *f, const struct check_result *r)
 		fsck_complain(f, "writing the result failed");
 		status |= EXIT_OPERATIONAL;
 	}
+	print_unknown(f, &r->super);
 	if (r->errors)
 		print_advice(f, r);
 	return status | (r->repaired ? EXIT_CORRECTED : 0) |

@@ -3,7 +3,9 @@
 #include "fs/claim.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
+#include "base/crc32c.h"
 #include "tests/fs/attached.h"
 
 #define SIZE	(512 * MIB)
@@ -259,6 +261,71 @@ static void a_claim_is_given_without_one_good_slot(void)
 	cluster_run(5, SIZE, no_slot);
 }
 
+static void set_features(struct cluster *c, uint64_t compat, uint64_t ro_compat)
+{
+	struct blkdev *dev = simdisk_open(c->disk, c->env);
+	struct super s;
+
+	CU_ASSERT_EQUAL_FATAL(super_read(dev, &s, c->why, sizeof(c->why)), 0);
+	s.compat = compat;
+	s.ro_compat = ro_compat;
+	s.version++;
+	CU_ASSERT_EQUAL(super_write(dev, &s), 0);
+	blkdev_close(dev);
+}
+
+static uint32_t digest(struct cluster *c)
+{
+	uint8_t *all = malloc(4 * MIB);
+	uint32_t crc;
+
+	simdisk_peek(c->disk, 0, all, 4 * MIB);
+	crc = crc32c(0, all, 4 * MIB);
+	free(all);
+	return crc;
+}
+
+/* FORMAT.md, "Later versions": who may do what.  Nothing is written by who is refused. */
+static void expect_no_claim(struct cluster *c)
+{
+	uint32_t before = digest(c);
+	struct claimer x;
+
+	claimer_open(c, &x, "fsck");
+	claimer_take(&x);
+	CU_ASSERT_EQUAL(x.err, -EPROTONOSUPPORT);
+	CU_ASSERT_PTR_NOT_NULL(strstr(x.why, "features 0x1 that"));
+	claimer_close(&x);
+	CU_ASSERT_EQUAL(digest(c), before);
+}
+
+static void unknown_compat(struct cluster *c)
+{
+	set_features(c, COMPAT_KNOWN + 1, 0);
+	expect_no_claim(c);
+	CU_ASSERT_EQUAL(cluster_attach(c, 0, 0), 0);
+}
+
+static void unknown_ro_compat(struct cluster *c)
+{
+	uint32_t before;
+
+	set_features(c, 0, RO_COMPAT_KNOWN + 1);
+	expect_no_claim(c);
+	before = digest(c);
+	CU_ASSERT_EQUAL(cluster_attach(c, 0, 0), -EROFS);
+	CU_ASSERT_EQUAL(cluster_attach(c, 0, FS_READ_ONLY | FS_RESIGNATURE), -EROFS);
+	CU_ASSERT_EQUAL(digest(c), before);
+	CU_ASSERT_EQUAL(cluster_attach(c, 0, FS_READ_ONLY), 0);
+}
+
+/* What a later version made is not repaired away by an older one. */
+static void what_has_unknown_features_is_not_claimed(void)
+{
+	cluster_run(6, SIZE, unknown_compat);
+	cluster_run(7, SIZE, unknown_ro_compat);
+}
+
 UNIT_MAIN("fs/claim",
 	  UNIT_TEST(while_a_claim_is_held_no_host_attaches),
 	  UNIT_TEST(while_a_host_lives_no_claim_is_given),
@@ -266,4 +333,5 @@ UNIT_MAIN("fs/claim",
 	  UNIT_TEST(a_stopped_repair_keeps_hosts_away_until_another_one),
 	  UNIT_TEST(a_claim_and_a_host_exclude_each_other_at_any_moment),
 	  UNIT_TEST(of_two_claims_one_is_refused),
-	  UNIT_TEST(a_claim_is_given_without_one_good_slot));
+	  UNIT_TEST(a_claim_is_given_without_one_good_slot),
+	  UNIT_TEST(what_has_unknown_features_is_not_claimed));

@@ -82,6 +82,53 @@ cancelled_says_so() {
 		'd["cancelled"] and "cancelled" in d["error"]["message"] and d["findings"] == []'
 }
 
+# All types of blocks, by the commands that find them, as text and as JSON: the same fields.
+shows_blocks() {
+	python3 - build/bin/lunfs "$1" <<'EOF'
+import json, re, subprocess, sys
+lunfs, image = sys.argv[1:]
+types = set()
+
+def run(*args):
+    return subprocess.run([lunfs, "debug", *args], check=True, stdout=subprocess.PIPE).stdout.decode()
+
+def show(*what):
+    blocks = json.loads(run("--json", image, *map(str, what)))["blocks"]
+    text = run(image, *map(str, what))
+    shown = set(re.findall(r"^([a-z0-9_]+)(?:\[\d+\])?: ", text, re.M))
+    for block in blocks:
+        if block["type"]:
+            types.add(block["type"])
+            missing = set(block["fields"]) - shown
+            assert not missing, (what, missing)
+    return blocks
+
+s = show("super")[0]["fields"]
+for what in "slot", "journal", "orphans":
+    show(what, 1)
+for what in "ag", "index":
+    show(what, 0)
+show("lock", s["lock_addr"])
+show("bitmap", s["ag_addr"] + (1 << 20))
+for slot in range(s["slot_count"]):
+    start = s["journals_addr"] + slot * s["journal_size"]
+    tail = max(show("journal", slot)[:2], key=lambda b: b["fields"]["version"])["fields"]
+    desc = show("block", start + 8192 + tail["block"] * 4096)[0]
+    if desc["type"] == "journal descriptor":
+        show("block", desc["address"] + 4096 * (desc["fields"]["count"] + 1))
+for entry in show("index", 0)[0]["fields"]["entries"]:
+    for i in range(entry["count"]):
+        number = s["ag_addr"] // 4096 + entry["block"] + 2 * i
+        if int(entry["used"], 16) >> i & 1:
+            show("inode", number)
+            show("tree", number)
+wanted = {"superblock", "host slot", "lock", "journal tail", "journal descriptor", "journal commit",
+          "allocation group", "bitmap", "inode table", "inode", "map node", "map leaf", "directory leaf",
+          "extended attributes", "orphan list"}
+assert wanted <= types, wanted - types
+EOF
+}
+
 any_path_has_json() {
 	local odd=$work/$'odd-\xff-name'
 	ln -s "$1" "$odd"
@@ -101,6 +148,7 @@ shutil.copyfileobj(lzma.open(sys.argv[1]), open(sys.argv[2], "wb"))' "$packed" "
 	claim "$name: a check can be cancelled" is_cancelled TERM "$work/$name.img"
 	claim "$name: a check that is cancelled says so in JSON" cancelled_says_so "$work/$name.img"
 	claim "$name: there is JSON of a path that is no UTF-8" any_path_has_json "$work/$name.img"
+	claim "$name: every type of block is shown" shows_blocks "$work/$name.img"
 	claim "$name reads as it did" same_list "$work/$name.img" "tests/golden/$name.list"
 	claim "$name is dumped and restored" same_dump "$name"
 	claim "$name: no dump is written over anything" refused build/bin/lunfs debug \
