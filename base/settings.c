@@ -89,6 +89,8 @@ int settings_read(const struct settings *s, FILE *in, const char *name, char *wh
 		else if (!feof(in))
 			return complain(&at, line, line + len, -EINVAL,
 					"the line is too long or holds a NUL");
+		if (len && line[len - 1] == '\r')
+			line[--len] = '\0';
 		err = read_line(s, line, &at);
 		if (err)
 			return err;

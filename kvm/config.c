@@ -152,24 +152,47 @@ static const struct {
 	{ "autostart", set_autostart },
 };
 
+static unsigned int find_key(const char *key)
+{
+	unsigned int i = 0;
+
+	while (i < ARRAY_SIZE(keys) && strcmp(key, keys[i].key))
+		i++;
+	return i;
+}
+
 int vm_config_set(struct vm_config *c, const char *key, const char *value, char *why,
 	       size_t why_size)
 {
-	for (unsigned int i = 0; i < ARRAY_SIZE(keys); i++)
-		if (!strcmp(key, keys[i].key))
-			return keys[i].set(c, value, why, why_size);
+	unsigned int i = find_key(key);
+
+	if (i < ARRAY_SIZE(keys))
+		return keys[i].set(c, value, why, why_size);
 	return text_refuse(-ENOENT, why, why_size, "unknown setting \"%s\"", key);
 }
 
+struct reading {
+	struct vm_config *c;
+	unsigned int	given;		/* a bit of each of the keys */
+};
+
+/* Of two that contradict each other nobody knows which is meant. */
 static int set_line(void *arg, const char *key, const char *value, char *why, size_t why_size)
 {
-	return vm_config_set(arg, key, value, why, why_size);
+	struct reading *r = arg;
+	unsigned int i = find_key(key);
+
+	if (i < ARRAY_SIZE(keys) && keys[i].set != add_disk && r->given & 1u << i)
+		return REFUSE("\"%s\" is given a second time", key);
+	r->given |= i < ARRAY_SIZE(keys) ? 1u << i : 0;
+	return vm_config_set(r->c, key, value, why, why_size);
 }
 
 int vm_config_read(struct vm_config *c, FILE *in, const char *name, const char *base, char *why,
 		size_t why_size)
 {
-	const struct settings s = { .set = set_line, .arg = c };
+	struct reading r = { .c = c };
+	const struct settings s = { .set = set_line, .arg = &r };
 	int err;
 
 	if (snprintf(c->base, sizeof(c->base), "%s", base) >= (int)sizeof(c->base))

@@ -220,6 +220,25 @@ static int start_worker(struct parent *p)
 /* ---- disks ---- */
 
 /*
+ * Launchers that want one disk in the same moment would take each other's attachments for what a dead one
+ * left.  One file, a byte of it for each path: disks that meet there only wait.  Until the process ends.
+ */
+static void lock_disk(const struct parent *p, const char *source)
+{
+	struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1 };
+	const char *s = strstr(source, ":/");
+	char path[PATH_MAX];
+	int fd;
+
+	for (; s && *s; s++)
+		l.l_start = (l.l_start * 31 + (unsigned char)*s) & 0xffffff;
+	snprintf(path, sizeof(path), "%s/.disks.lock", p->options->run_dir);
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (fd >= 0)	/* else the race is on, which the disk's own lock decides */
+		fcntl(fd, F_OFD_SETLKW, &l);
+}
+
+/*
  * A process of its own, because the daemon's answer may take as long as a dead host's recovery:
  * the machine can be stopped meanwhile.
  */
@@ -230,6 +249,8 @@ static void __attribute__((noreturn)) fetch_disk(struct parent *p, uint32_t disk
 	enum vm_exit status = VM_EXIT_FAILED;
 	int fd;
 
+	if (!p->wanted[disk])
+		lock_disk(p, p->c->disks[disk].source);
 	for (;;) {
 		fd = source_connect(&p->c->disks[disk], p->c->name, p->options->daemon_dir,
 				    &p->holds[disk], &status, packet.why, sizeof(packet.why));
@@ -240,7 +261,7 @@ static void __attribute__((noreturn)) fetch_disk(struct parent *p, uint32_t disk
 	if (fd < 0) {
 		packet.op = PLAN_GONE;
 		/* What was ours while it ran is not any more. */
-		packet.status = p->running ? VM_EXIT_LOST : status;
+		packet.status = p->running ? VM_EXIT_LOST : status == VM_EXIT_LOST ? VM_EXIT_LOCKED : status;
 	}
 	packet_send(p->worker.rpc, &packet, sizeof(packet), &fd, fd >= 0 ? 1 : 0);
 	_exit(0);

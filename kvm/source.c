@@ -18,6 +18,7 @@
 #define UNIX_PREFIX	"unix:"
 #define LETTING_GO_MS	2000	/* for a front end that has just ended to be gone at the daemon, too */
 #define PAUSE_MS	50
+#define TAKEN_MS	30000	/* for lunfsd to take a connection; at once, unless it has no processor */
 #define PIECE_MAX	(4 << 20)	/* of a file, at a time; lunfsd sends less */
 
 bool source_is_datastore(const char *name)
@@ -117,8 +118,9 @@ static int wait_unconnected(struct asking *a, json_t **out)
 			return err;
 		json_decref(*out);
 		if (waited >= LETTING_GO_MS)
-			return REFUSE(a, -EBUSY, VM_EXIT_LOCKED, "%s: in use on this host; see "
-				      "\"lunvm list\" and \"lunfs disk list\"", a->name);
+			return REFUSE(a, -EBUSY, VM_EXIT_LOCKED, "%s: in use on this host, where one machine "
+				      "can have it, also to read; see \"lunvm list\" and \"lunfs disk list\", or "
+				      "make another with \"lunfs disk clone\"", a->name);
 		sleep_ms(PAUSE_MS);
 	}
 }
@@ -160,8 +162,8 @@ static json_t *attach_options(const struct config_disk *d, const char *vm, const
  * Each machine has an attachment of its own: what another one left, that was killed perhaps, is
  * not gone on with, and whoever comes back finds that it is not his any more.
  */
-static int attach_first(struct asking *a, const struct config_disk *d, const char *vm,
-			struct source_hold *hold, json_t **out)
+static int attach_once(struct asking *a, const struct config_disk *d, const char *vm,
+		       struct source_hold *hold, json_t **out)
 {
 	char user[32];
 	json_t *old, *gone;
@@ -185,6 +187,20 @@ static int attach_first(struct asking *a, const struct config_disk *d, const cha
 	return err;
 }
 
+/* Another launcher may be attaching it at this moment: in the next one it is in use, or free again. */
+static int attach_first(struct asking *a, const struct config_disk *d, const char *vm,
+			struct source_hold *hold, json_t **out)
+{
+	int err;
+
+	for (unsigned int waited = 0;; waited += PAUSE_MS) {
+		err = attach_once(a, d, vm, hold, out);
+		if (err != -EREMOTEIO || strcmp(a->error.name, "EEXIST") || waited >= LETTING_GO_MS)
+			return err;
+		sleep_ms(PAUSE_MS);
+	}
+}
+
 /* Why lunfsd cut us off, if it did: the next connection would end in the same way. */
 static int check_state(struct asking *a, const struct source_hold *hold, const json_t *d)
 {
@@ -202,6 +218,33 @@ static int check_state(struct asking *a, const struct source_hold *hold, const j
 		return REFUSE(a, -EBUSY, VM_EXIT_LOCKED, "%s: in use by %s; end it there, or wait until "
 			      "that host is dead", a->name, holder);
 	return 0;
+}
+
+/*
+ * Our connection may be one of several to the socket, of which the daemon takes one and leaves the others
+ * waiting: ours is the one, if the attachment is ours and nobody else makes any (parent.c's lock).
+ */
+static int wait_taken(struct asking *a, const struct source_hold *hold)
+{
+	json_t *d;
+	bool taken;
+	int err;
+
+	for (unsigned int waited = 0;; waited += PAUSE_MS) {
+		err = find_attached(a, &d);
+		if (!err && d)
+			err = check_state(a, hold, d);
+		else if (!err)
+			err = REFUSE(a, -EBUSY, VM_EXIT_LOCKED, "%s: was detached by somebody at once", a->name);
+		taken = !err && ctl_bool(d, "connected");
+		json_decref(d);
+		if (err || taken)
+			return err;
+		if (waited >= TAKEN_MS)
+			return REFUSE(a, -EBUSY, VM_EXIT_LOCKED, "%s: is attached, but lunfsd takes nobody "
+				      "on; see \"lunfs disk list\"", a->name);
+		sleep_ms(PAUSE_MS);
+	}
 }
 
 /* The daemon may have to find its datastores and disks again first: to be asked later, then. */
@@ -250,19 +293,26 @@ int source_connect(const struct config_disk *d, const char *vm, const char *run_
 {
 	struct asking a = { .name = d->source, .status = status, .why = why, .why_size = why_size };
 	json_t *attached = NULL;
-	int ret;
+	bool first;
+	int ret, err;
 
 	if (!source_is_datastore(d->source))
 		return connect_disk(&a, d->source + strlen(UNIX_PREFIX));
 	ret = begin(&a, d->source, run_dir);
 	if (ret)
 		return ret;
-	if (hold->birth)
-		ret = attach_again(&a, hold, &attached);
-	else
+	first = !hold->birth;
+	if (first)
 		ret = attach_first(&a, d, vm, hold, &attached);
+	else
+		ret = attach_again(&a, hold, &attached);
 	if (!ret)
 		ret = connect_disk(&a, ctl_str(attached, "socket"));
+	err = ret >= 0 && first ? wait_taken(&a, hold) : 0;
+	if (err) {
+		close(ret);
+		ret = err;
+	}
 	json_decref(attached);
 	ctl_client_close(&a.client);
 	return ret;

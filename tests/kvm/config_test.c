@@ -42,6 +42,14 @@ static void a_whole_file_is_read(void)
 	CU_ASSERT_EQUAL(vm_config_check(&c, why, sizeof(why)), 0);
 }
 
+/* An editor of another system ends lines with "\r\n": nobody sees what a message about that would be about. */
+static void lines_may_end_as_elsewhere(void)
+{
+	CU_ASSERT_EQUAL(read_text("name = web1\r\n\r\ncpus = 2\r\nkernel = vmlinuz\r\n", "ds1:/web1"), 0);
+	CU_ASSERT_STRING_EQUAL(c.name, "web1");
+	CU_ASSERT_STRING_EQUAL(c.kernel, "ds1:/web1/vmlinuz");
+}
+
 /* Each mistake is named with its place: line and column. */
 static void mistakes_are_shown_where_they_are(void)
 {
@@ -62,6 +70,7 @@ static void mistakes_are_shown_where_they_are(void)
 		{ "autostart = 1\n", "web1.conf:1:13: " },
 		{ "[vm]\n", "web1.conf:1:1: " },
 		{ "kernel\n", "web1.conf:1:7: " },
+		{ "memory = 1G\ncpus = 1\nmemory = 2G\n", "web1.conf:3:10: \"memory\" is given a second time" },
 	};
 
 	for (unsigned int i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -115,6 +124,7 @@ static void more_than_fits_is_refused(void)
 
 UNIT_MAIN("config",
 	UNIT_TEST(a_whole_file_is_read),
+	UNIT_TEST(lines_may_end_as_elsewhere),
 	UNIT_TEST(mistakes_are_shown_where_they_are),
 	UNIT_TEST(names_typed_are_meant_as_they_are),
 	UNIT_TEST(what_no_machine_can_be_made_of_is_refused),

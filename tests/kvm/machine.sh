@@ -101,6 +101,22 @@ expect_exit 3 "in use by alpha (web1)" beta b --disk $disk
 expect_exit 4 "no lunfsd is running" gamma b --disk $disk
 expect_exit 1 "No such file" alpha b --disk ds1:/none.disk
 
+story "of those that start with one disk in the same moment one runs, and the others are told why they do not"
+racers=()
+ctl alpha disk create ds1:/raced.disk --size 1M || fail "no disk"
+for i in 1 2 3 4; do
+	vm_run alpha race$i --detach --memory 16M --disk ds1:/raced.disk --cmdline op=count &
+	racers+=($!)
+done
+ended=
+for racer in "${racers[@]}"; do
+	wait "$racer"
+	ended="$ended $?"
+done
+[ "$(echo "$ended" | tr ' ' '\n' | sort -n | tr '\n' ' ')" = " 0 3 3 3 " ] ||
+	fail "they end with$ended: $(tail -qn 1 "$work"/vm-race?.out)"
+for i in 1 2 3 4; do vm alpha kill race$i 2>/dev/null; done
+
 story "the machine can open nothing"
 worker=$(vm_pid alpha web1 worker_pid)
 [ -n "$worker" ] || fail "no status"
