@@ -167,7 +167,7 @@ struct disk {
 	struct list	fills_free, fills_clean, fills_dirty;
 	struct list	*buckets;
 	struct disk_fresh *fresh;	/* p.fresh, or our own; entry i is fill i's */
-	bool		sending;	/* a request is planned and cut to pieces: fills stay */
+	bool		sending;	/* a request is planned and cut to pieces: no other is, fills stay */
 	unsigned int	fills_used;
 	unsigned int	fills_fresh;	/* that have fresh blocks */
 	struct disk_part *parts;

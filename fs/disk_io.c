@@ -546,15 +546,23 @@ static void send_all(struct disk *d, struct blk_io *io)
 
 static void start_pieces(struct disk *d, struct blk_io *io)
 {
-	bool nested = d->sending;
 	enum plan plan;
 
+	/*
+	 * Submitted by the done() of what the lower device has just refused, amid the pieces of another:
+	 * it would take the parts that those were planned for.
+	 */
+	if (d->sending) {
+		wait_for_it(d, io);
+		disk_retry(d);
+		return;
+	}
 	disk_fills_reserve(d);
 	d->sending = true;
 	plan = io->op == BLK_READ ? plan_read(d, io) : plan_write(d, io);
 	if (plan == PLAN_GO)
 		send_all(d, io);
-	d->sending = nested;
+	d->sending = false;
 	if (plan == PLAN_WORKER &&
 	    disk_slow_exclusive(d, io->op == BLK_READ ? SLOW_READ : SLOW_WRITE, io, io->off,
 				io->len))

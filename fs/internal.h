@@ -114,7 +114,9 @@ void inode_open_leave(struct fs *fs, struct inode *ino, uint64_t id);
 
 /**
  * inode_brief_bar() - waits until nobody has @ino open briefly (FS_OPEN_BRIEF); nobody does again
- * until inode_brief_unbar().  No lock of the inode, nor of the cluster's, is held.
+ * until inode_brief_unbar().  No lock of the inode, nor of the cluster's, is held.  No limit of its
+ * own: a brief open lasts for a step of a merge, whose waits for locks are bounded, and stalls and
+ * fails with the device and the lease as all else does.
  */
 void inode_brief_bar(struct fs *fs, struct inode *ino);
 void inode_brief_unbar(struct fs *fs, struct inode *ino);

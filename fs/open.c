@@ -370,11 +370,14 @@ static int open_locked(struct fs *fs, struct fs_file *f, const struct fs_cred *c
 	unsigned int i;
 	int err = -EAGAIN;
 
-	for (i = 0; i < OPEN_TRIES && (err == -EAGAIN || err == -EINPROGRESS); i++) {
-		if (err == -EINPROGRESS && !barred) {
-			inode_brief_bar(fs, f->ino);
-			barred = true;
-		}
+	for (i = 0; i < OPEN_TRIES && err == -EAGAIN; i++) {
+		err = open_try(fs, f, cred, holder);
+		if (err != -EINPROGRESS)
+			continue;
+		/* Once: while it is barred no other begins.  It is no try, or the last one would tell. */
+		assert(!barred);
+		inode_brief_bar(fs, f->ino);
+		barred = true;
 		err = open_try(fs, f, cred, holder);
 	}
 	if (barred)

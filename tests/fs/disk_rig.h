@@ -95,6 +95,7 @@ struct disk_rig {
 	struct disk_params params;
 	struct disk	*disk;
 	struct blkdev	*dev;
+	struct blkdev	*lower;		/* NULL: the volume's device */
 	const struct disk_claim *resume;
 	struct lock_holder holder;	/* who has it, if the answer is -EBUSY */
 };
@@ -111,7 +112,7 @@ static inline int disk_rig_open(struct disk_rig *rig, struct env *env, struct fs
 	rig->params.name = "ds1:/disk";
 	rig->params.owner = &rig->owner.owner;
 	rig->params.workers = rig->workers;
-	rig->params.lower = fs->dev;
+	rig->params.lower = rig->lower ? rig->lower : fs->dev;
 	err = disk_new(&rig->params, &rig->disk);
 	if (!err)
 		err = disk_open(rig->disk, rig->resume, &rig->holder);
