@@ -278,7 +278,7 @@ static int finish_kill(const struct vm_cmd *c, int pidfd, const char *name)
 {
 	if (pidfd == -ESRCH || (pidfd >= 0 && has_ended(pidfd, KILL_MS)))
 		return 0;
-	return report_failure(c->json, name, VM_EXIT_FAILED, pidfd < 0 ? strerror(-pidfd) :
+	return report_failure(c->json, name, VM_EXIT_FAILED, "%s", pidfd < 0 ? strerror(-pidfd) :
 			      "was told to end, and its launcher is still there; lunfsd may hold it up");
 }
 

@@ -5,10 +5,12 @@
  *
  *	PROGRAM [-n MUTATIONS] [-s SEED] FILE-OR-DIRECTORY…
  *
- * An input that crashes or takes more than INPUT_SECONDS of the processor is left in PROGRAM.failed.
+ * An input that crashes, takes more than INPUT_SECONDS of the processor, or has the program need
+ * more than MEMORY_MIB of memory is left in PROGRAM.failed.
  */
 #include <dirent.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -16,6 +18,7 @@
 #include "tests/fuzz/fuzz.h"
 
 #define INPUT_SECONDS	30
+#define MEMORY_MIB	512	/* they need some 100, under the sanitizers */
 #define INPUT_MAX	(64 * KIB)
 #define FILES_MAX	4096u
 
@@ -83,6 +86,18 @@ static void limit_time(time_t seconds)
 	setitimer(ITIMER_PROF, &t, NULL);
 }
 
+static void check_memory(void)
+{
+	struct rusage u;
+
+	FUZZ_CHECK(getrusage(RUSAGE_SELF, &u) == 0);
+	if (u.ru_maxrss / 1024 <= MEMORY_MIB)
+		return;
+	fprintf(stderr, "an input needs more than %d MiB of memory: %ld\n", MEMORY_MIB,
+		u.ru_maxrss / 1024);
+	abort();
+}
+
 static void run_one(const uint8_t *data, size_t size)
 {
 	/* A copy of its own: reading beyond it is seen by ASan. */
@@ -95,6 +110,7 @@ static void run_one(const uint8_t *data, size_t size)
 	limit_time(INPUT_SECONDS);
 	LLVMFuzzerTestOneInput(copy, size);
 	limit_time(0);
+	check_memory();
 	current = NULL;
 	free(copy);
 }

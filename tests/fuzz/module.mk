@@ -16,8 +16,10 @@ $(fuzz_progs): $(B)/%: $(B)/%.o $(fuzz_engine) $(call archives,daemon kvm target
 	@$(CC) $(LDFLAGS_ALL) $(if $(fuzz_engine),,-fsanitize=fuzzer) -o $@ $(filter %.o,$^) \
 		-Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS)
 
-.PHONY: fuzz fuzz_programs
+.PHONY: fuzz fuzz_programs print_fuzz_names
 fuzz_programs: $(fuzz_progs)
+print_fuzz_names:
+	@echo $(fuzz_names)
 
 TIME ?= 60
 fuzz:
