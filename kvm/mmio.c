@@ -261,7 +261,7 @@ static uint64_t read_config(struct mmio *d, uint64_t offset, unsigned int len)
 	if (offset == REG_GENERATION)
 		value = d->generation;
 	else if (len <= sizeof(value) && offset - REG_CONFIG <= MMIO_CONFIG_SIZE - len)
-		memcpy(&value, d->config + offset - REG_CONFIG, len);
+		memcpy(&value, d->config + (offset - REG_CONFIG), len);
 	pthread_mutex_unlock(&d->config_mutex);
 	return value;
 }
