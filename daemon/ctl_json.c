@@ -259,6 +259,8 @@ json_t *holder_json(const struct lock_holder *h)
 	put_int(o, "slot", h->slot);
 	put_int(o, "generation", h->generation);
 	put_text(o, "host_name", h->host_name);
+	if (h->heir[0])
+		put_text(o, "heir", h->heir);
 	put_int(o, "pid", h->pid);
 	put_text(o, "process", h->comm);
 	put_int(o, "since", h->since / NSEC_PER_SEC);

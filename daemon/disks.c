@@ -119,6 +119,7 @@ static void attachment_free(struct attachment *a)
 		disk_shut(a->disk);
 	if (e)
 		export_free(e);
+	disks_leave_nothing(a);
 	if (a->disk && a->detaching)
 		disk_let_go(a->disk);
 	disk_free(a->disk);

@@ -93,6 +93,7 @@ struct attachment {
 	bool		resume;		/* the next open continues that one */
 	struct disk_claim claim;
 	char		handover[33];	/* the host that may have it when the rings stop; "": none */
+	bool		left;		/* given up for that host; its worker's */
 	uint64_t	incoming_until_ns;	/* a front end's start waits for the lock; 0: none does */
 	unsigned int	looks;		/* at the lock meanwhile */
 	struct reactor_call again_call;
@@ -224,6 +225,17 @@ void disks_lost(void *arg);
  */
 int disks_handover(struct attachment *a, const char *host, char *why, size_t why_size);
 bool disks_is_handed_over(struct attachment *a, char host[33]);
+
+/**
+ * disks_leave() - the rings of @a have stopped: gives the disk up for the host that it is handed over
+ * to, or, if that was called off meanwhile, for all.  disks_leave_nothing(): for all, if it was given
+ * up for one.  In its worker, or when that has ended.
+ */
+void disks_leave(struct attachment *a);
+void disks_leave_nothing(struct attachment *a);
+
+/** disks_claim_set() - writes down whether the lock is ours, and by which record. */
+void disks_claim_set(struct attachment *a, bool has);
 
 /** disks_waits_for_lock() - the open ended with @err: is it tried again soon, so that the front end is
  * not answered yet?  (options.incoming_s) */

@@ -10,7 +10,7 @@
 
 /* ---- what a front end does, and what follows ---- */
 
-static void claim_set(struct attachment *a, bool has)
+void disks_claim_set(struct attachment *a, bool has)
 {
 	struct disk_claim claim = { 0 };
 
@@ -114,8 +114,9 @@ int disks_open(struct attachment *a)
 
 	if (!err) {
 		a->resume = false;
+		a->left = false;
 		a->holder[0] = '\0';
-		claim_set(a, true);
+		disks_claim_set(a, true);
 	} else {
 		say_not_opened(a, err, &h);
 	}
@@ -132,7 +133,8 @@ static void attachment_closed(struct attachment *a)
 	if (err)
 		log_error(env_posix(), a->object, "closed, but what was written last may be lost: %s",
 			  strerror(-err));
-	claim_set(a, false);
+	disks_claim_set(a, false);
+	disks_leave_nothing(a);
 }
 
 static void attachment_starts(struct attachment *a)
@@ -147,24 +149,6 @@ static void attachment_starts(struct attachment *a)
 		err = disks_is_held(a) ? -EBUSY : disks_open(a);
 	if (!disks_waits_for_lock(a, err))
 		vhu_start_done(a->vhu, err);
-}
-
-/* Rings stop for many reasons; only for a hand-over is the lock given up. */
-static void attachment_stopped(struct attachment *a)
-{
-	char host[33];
-	int err;
-
-	if (a->all->stopping || !disks_is_handed_over(a, host))
-		return;
-	err = disk_shut(a->disk);
-	if (err)
-		log_error(env_posix(), a->object, "handed over, but what was written last may be lost: %s",
-			  strerror(-err));
-	else
-		log_info(env_posix(), a->object, "its guest has stopped: %s can have it", host);
-	disk_let_go(a->disk);
-	claim_set(a, false);
 }
 
 static void attachment_work(struct work *work)
@@ -193,7 +177,7 @@ static void attachment_work(struct work *work)
 		if (e == ATTACHMENT_START)
 			attachment_starts(a);
 		else if (e == ATTACHMENT_STOPPED)
-			attachment_stopped(a);
+			disks_leave(a);
 		else
 			attachment_closed(a);
 		pthread_mutex_lock(&a->all->mutex);
@@ -414,5 +398,5 @@ int disks_retire(struct attachment *a)
 
 void disks_moved(struct attachment *a)
 {
-	claim_set(a, a->has_claim);
+	disks_claim_set(a, a->has_claim);
 }

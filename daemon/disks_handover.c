@@ -7,9 +7,11 @@
  *   there:  attach incoming=S ──rings start──► waits for the lock, S seconds at most ──► open
  *
  * Invariant: at most one host has the lock, and who has it sees all that was answered before.  The lock
- * goes through "free", once everything is at home and flushed, and only then; so a crash of either host
- * at any step leaves it with the one, with the other, or free.  Rings that are stopped have nothing under
- * way: no request meets a disk that is given up.
+ * is left to the other host once everything is at home and flushed, and only then: its record names both,
+ * and one of them takes it by compare-and-write, nobody else.  A third host cannot come in between, and
+ * a crash of either at any step leaves it with the one or with the other; what is left to a host that
+ * never comes can be taken back, is free when the front end is gone, and anybody's when we are dead.
+ * Rings that are stopped have nothing under way: no request meets a disk that is given up.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -24,7 +26,8 @@
 
 /* ---- giving ---- */
 
-static int find_host(struct store *s, const char *host, char *why, size_t why_size)
+static int find_host(struct store *s, const char *host, struct lock_heir *heir, char *why,
+		     size_t why_size)
 {
 	struct lockd_peer *peers = calloc(SLOT_COUNT_MAX, sizeof(*peers));
 	uint32_t count;
@@ -36,9 +39,11 @@ static int find_host(struct store *s, const char *host, char *why, size_t why_si
 	for (uint32_t i = 0; i < count && err == -ENOENT; i++) {
 		const struct slot *slot = &peers[i].slot;
 
-		if (peers[i].valid && slot->state == SLOT_LIVE &&
-		    !strncmp(slot->host_name, host, sizeof(slot->host_name)))
-			err = peers[i].self ? -EINVAL : 0;
+		if (!peers[i].valid || slot->state != SLOT_LIVE ||
+		    strncmp(slot->host_name, host, sizeof(slot->host_name)))
+			continue;
+		err = peers[i].self ? -EINVAL : 0;
+		*heir = (struct lock_heir){ slot->index, slot->generation };
 	}
 	free(peers);
 	if (err == -ENOENT)
@@ -66,6 +71,7 @@ static void if_stopped(void *arg)
 int disks_handover(struct attachment *a, const char *host, char *why, size_t why_size)
 {
 	struct stopped_call c = { .a = a };
+	struct lock_heir heir;
 	int err = 0;
 
 	if (host && strlen(host) >= sizeof(a->handover))
@@ -75,7 +81,7 @@ int disks_handover(struct attachment *a, const char *host, char *why, size_t why
 		return text_refuse(-EINVAL, why, why_size, "%.300s: not served by vhost-user-blk: only a "
 				   "guest's disk is handed over", a->object);
 	if (host)
-		err = find_host(a->store, host, why, why_size);
+		err = find_host(a->store, host, &heir, why, why_size);
 	if (err)
 		return err;
 	pthread_mutex_lock(&a->all->mutex);
@@ -87,9 +93,8 @@ int disks_handover(struct attachment *a, const char *host, char *why, size_t why
 	if (err)
 		return text_refuse(err, why, why_size, "%.300s: no guest has it, so it is free: attach it "
 				   "on %.40s", a->object, host);
-	if (!host)
-		return 0;
-	log_info(env_posix(), a->object, "is handed over to %s as soon as its guest stops", host);
+	if (host)
+		log_info(env_posix(), a->object, "is handed over to %s as soon as its guest stops", host);
 	reactor_call_sync(a->all->reactors[a->reactor], if_stopped, &c);
 	return 0;
 }
@@ -100,6 +105,57 @@ bool disks_is_handed_over(struct attachment *a, char host[33])
 	memcpy(host, a->handover, sizeof(a->handover));
 	pthread_mutex_unlock(&a->all->mutex);
 	return host[0];
+}
+
+void disks_leave_nothing(struct attachment *a)
+{
+	int err;
+
+	if (!a->left)
+		return;
+	err = disk_free_left(a->disk);
+	if (err)
+		log_warning(env_posix(), a->object, "was left to another host that has not taken it, and "
+			    "cannot be released: %s; others can have it once this daemon is restarted",
+			    strerror(-err));
+	a->left = false;
+}
+
+/* Rings stop for many reasons; only for a hand-over is the lock given up. */
+void disks_leave(struct attachment *a)
+{
+	struct lock_heir heir = { 0 };
+	char host[33], why[300] = "";
+	int err;
+
+	if (a->all->stopping)
+		return;
+	if (!disks_is_handed_over(a, host)) {
+		disks_leave_nothing(a);
+		return;
+	}
+	/* Asked for again, perhaps for another host: from the beginning, unless the first one has it. */
+	if (a->left && disks_open(a))
+		return;
+	err = find_host(a->store, host, &heir, why, sizeof(why));
+	if (!err)
+		err = disk_leave_to(a->disk, &heir);
+	if (err == -ENOMEDIUM)
+		return;		/* its guest has never begun: nobody has it */
+	if (err) {
+		log_error(env_posix(), a->object, "is not handed over to %s, and stays here: %s; once that is "
+			  "mended ask for it again", host, why[0] ? why : strerror(-err));
+		return;
+	}
+	err = disk_shut(a->disk);
+	if (err)
+		log_error(env_posix(), a->object, "handed over, but what was written last may be lost: %s",
+			  strerror(-err));
+	else
+		log_info(env_posix(), a->object, "its guest has stopped: %s can have it", host);
+	disk_let_go(a->disk);
+	a->left = true;
+	disks_claim_set(a, false);
 }
 
 /* ---- receiving ---- */
@@ -138,7 +194,7 @@ bool disks_is_held(struct attachment *a)
 	if (!a->incoming_until_ns || a->looks++ % LOOKS == LOOKS - 1)
 		return false;
 	return !lock_show(a->store->fs->lockd, inode_lock_addr(disk_id(a->disk)), &h) &&
-	       h.mode == LOCK_EXCLUSIVE && h.breakable_ms == UINT64_MAX;
+	       h.mode == LOCK_EXCLUSIVE && !h.heir_is_us && h.breakable_ms == UINT64_MAX;
 }
 
 static void again(struct reactor_timer *t)

@@ -90,7 +90,8 @@
 	F(lockrec_disk, pid, DEC) \
 	F(lockrec_disk, since, TIME) \
 	F(lockrec_disk, comm, TEXT) \
-	F(lockrec_disk, zero, ARRAY) \
+	F(lockrec_disk, heir, DEC) \
+	F(lockrec_disk, heir_generation, DEC) \
 	F(lockrec_disk, sharers, ARRAY)
 #define FIELDS_ag_disk(F) \
 	F(ag_disk, hdr, ARRAY) \

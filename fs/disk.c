@@ -522,6 +522,30 @@ void disk_let_go(struct disk *d)
 		cluster_evict(d->fs, &d->kept->cover.lock);
 }
 
+int disk_leave_to(struct disk *d, const struct lock_heir *heir)
+{
+	int err = 0;
+
+	env_mutex_lock(d->fs->env, &d->control);
+	if (!d->f)
+		err = -ENOMEDIUM;
+	else if (d->fs->lockd)
+		lock_set_heir(d->fs->lockd, &d->f->ino->cover.lock, heir);
+	env_mutex_unlock(d->fs->env, &d->control);
+	return err;
+}
+
+int disk_free_left(struct disk *d)
+{
+	int err = 0;
+
+	env_mutex_lock(d->fs->env, &d->control);
+	if (!d->f && d->kept && d->fs->lockd)
+		err = lock_free_left(d->fs->lockd, &d->kept->cover.lock);
+	env_mutex_unlock(d->fs->env, &d->control);
+	return err;
+}
+
 static void nothing(struct reactor_call *c)
 {
 	call_done(container_of(c, struct disk, call));

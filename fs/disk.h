@@ -98,6 +98,16 @@ int disk_new(const struct disk_params *p, struct disk **out);
  */
 void disk_let_go(struct disk *d);
 
+/**
+ * disk_leave_to() - when it is shut and let go the next time, that is for @heir alone: nobody else can
+ * open it, but this host again, until disk_free_left(), or until this host dies.
+ * Return: 0; -ENOMEDIUM it is not open.
+ */
+int disk_leave_to(struct disk *d, const struct lock_heir *heir);
+
+/** disk_free_left() - it is for all, unless the heir has it.  Return: 0; as the device. */
+int disk_free_left(struct disk *d);
+
 /** disk_free() - not open, and nobody submits any more. */
 void disk_free(struct disk *d);
 

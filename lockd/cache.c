@@ -159,8 +159,10 @@ static void lock_grant(struct lockd *ld, struct seek *sk)
 	struct lock *lock = sk->lock;
 
 	lock->users[sk->mode]++;
-	if (sk->flags & LOCK_OPEN)
+	if (sk->flags & LOCK_OPEN) {
 		lock->opens[sk->mode]++;
+		lock->heir.generation = 0;
+	}
 	lock->evict = false;
 	lock->last_use_ns = env_now_ns(ld->p.env);
 }
@@ -259,6 +261,9 @@ static int seek_blocked(struct lockd *ld, struct seek *sk, enum lock_mode needed
 	record_holder(ld, &b->found.rec, b->slot, b->generation, &sk->holder);
 	if (sk->flags & LOCK_TRY)
 		return -EAGAIN;
+	/* Left to another host: ours is the only one that does not wait for it. */
+	if (b->slot == ld->cache.slot)
+		return -EBUSY;
 	if (sk->final && seek_is_refused(ld, sk, &b->found.rec))
 		return -EBUSY;
 	seek_begin(ld, sk);
@@ -308,6 +313,7 @@ static int seek_once(struct lockd *ld, struct seek *sk)
 {
 	struct lock *lock = sk->lock;
 	enum lock_mode needed = lock_needed(lock, sk->mode);
+	bool opens = needed == LOCK_EXCLUSIVE && sk->flags & LOCK_OPEN;
 	struct lock_user user = { 0 };
 	struct blocker b = { .slot = SLOT_NONE };
 	bool unclear = false;
@@ -323,7 +329,7 @@ static int seek_once(struct lockd *ld, struct seek *sk)
 		user = lock->user;
 	record_recall(ld, lock, true, &r);
 	env_mutex_unlock(ld->p.env, &ld->mutex);
-	err = record_take(ld, lock->addr, needed, &user, &r, &found, &b, &unclear);
+	err = record_take(ld, lock->addr, needed, opens, &user, &r, &found, &b, &unclear);
 	env_mutex_lock(ld->p.env, &ld->mutex);
 	lock->state = LOCK_IDLE;
 	if (!err) {
@@ -538,6 +544,13 @@ void lock_claims(struct lockd *ld, struct lock *lock, struct lock_claim *now,
 				    .generation = lockd_generation(ld),
 				    .sequence = lock->sequence };
 	*found = lock->found;
+	env_mutex_unlock(ld->p.env, &ld->mutex);
+}
+
+void lock_set_heir(struct lockd *ld, struct lock *lock, const struct lock_heir *heir)
+{
+	env_mutex_lock(ld->p.env, &ld->mutex);
+	lock->heir = *heir;
 	env_mutex_unlock(ld->p.env, &ld->mutex);
 }
 

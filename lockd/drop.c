@@ -20,6 +20,9 @@ bool lock_drop_target(const struct lock *lock, enum lock_mode *target)
 	if (lock->mode == LOCK_FREE || lock->unclear || lock->state != LOCK_IDLE)
 		return false;
 	*target = LOCK_FREE;
+	/* Half of it would leave nothing to the heir. */
+	if (lock->heir.generation)
+		return users == LOCK_FREE && (lock->evict || wanted);
 	if (users == LOCK_FREE && lock->evict)
 		return true;
 	if (lock->mode == LOCK_EXCLUSIVE && (wanted & 1u << LOCK_SHARED) &&
@@ -145,6 +148,7 @@ static void drop_succeeded(struct lockd *ld, struct lock *lock, const struct rec
 		/* Other writers may stay behind in the record as it is now. */
 		lock->forgotten_sequence = lock->mode == LOCK_MULTI ? 0 : r->rec.sequence;
 		lock->evict = false;
+		lock->heir.generation = 0;
 	}
 	lock->mode = lock->target;
 	ld->lock_releases++;
@@ -171,12 +175,15 @@ static void drop_failed(struct lockd *ld, struct lock *lock, const struct record
 
 static void drop_write(struct lockd *ld, struct lock *lock)
 {
+	bool left = lock->target == LOCK_FREE && lock->mode == LOCK_EXCLUSIVE && lock->heir.generation;
+	struct lock_user user = lock->recorded;
 	bool unclear = false;
 	struct record r;
 	int err;
 
 	record_recall(ld, lock, false, &r);
-	err = record_change(ld, lock->addr, lock->target, NULL, &r, &unclear);
+	err = left ? record_change(ld, lock->addr, LOCK_EXCLUSIVE, &lock->heir, &user, &r, &unclear) :
+		     record_change(ld, lock->addr, lock->target, NULL, NULL, &r, &unclear);
 	env_mutex_lock(ld->p.env, &ld->mutex);
 	if (err)
 		drop_failed(ld, lock, &r, err, unclear);
@@ -245,7 +252,7 @@ static void drop_name_user(struct lockd *ld, struct lock *lock)
 	lock->target = lock->mode;
 	record_recall(ld, lock, false, &r);
 	env_mutex_unlock(ld->p.env, &ld->mutex);
-	err = record_change(ld, lock->addr, lock->mode, &user, &r, &unclear);
+	err = record_change(ld, lock->addr, lock->mode, NULL, &user, &r, &unclear);
 	env_mutex_lock(ld->p.env, &ld->mutex);
 	lock_written(lock, &r, &user);
 	if (err)
@@ -271,7 +278,7 @@ static void drop_clear(struct lockd *ld, struct lock *lock)
 	if (lock->target == LOCK_FREE)
 		err = record_settle_fate(ld, lock->addr, lock->sequence, &r);
 	else
-		err = record_change(ld, lock->addr, lock->target, NULL, &r, &unclear);
+		err = record_change(ld, lock->addr, lock->target, NULL, NULL, &r, &unclear);
 	env_mutex_lock(ld->p.env, &ld->mutex);
 	if (err >= 0 || err == -EUCLEAN)
 		lock_written(lock, &r, &nobody);

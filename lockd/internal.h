@@ -283,6 +283,7 @@ void record_recall(struct lockd *ld, const struct lock *lock, bool shared, struc
 
 /**
  * record_take() - one read and one compare-and-write: "Acquire" in LOCKING.md, without waiting.
+ * @opens:   for an exclusive open: what is left to an heir is for that alone.
  * @user:    goes into the record.
  * @r:       in: record_recall(): what is known saves the read, and if it is out of date the write
  *           miscompares and it is read after all; out: on success the record as it is now; on an
@@ -292,23 +293,25 @@ void record_recall(struct lockd *ld, const struct lock *lock, bool shared, struc
  * @unclear: whether one of the compare-and-writes may still be under way or have succeeded.
  * Return: 0; -EBUSY; -EAGAIN lost too many races; -EUCLEAN; -ESTALE; the device's.
  */
-int record_take(struct lockd *ld, uint64_t addr, enum lock_mode mode,
+int record_take(struct lockd *ld, uint64_t addr, enum lock_mode mode, bool opens,
 		const struct lock_user *user, struct record *r, struct lock_claim *found,
 		struct blocker *b, bool *unclear);
 
 /**
  * record_change() - what is ours becomes @mode: LOCK_FREE to release, SHARED or MULTI to
  * downgrade, the same to write @user.
+ * @heir:  NULL; or, with LOCK_EXCLUSIVE, whom the lock is left to: a release, but for that one.
  * @r:     the record and its image if known (saves the read), else r->rec.sequence is 0; as
  *         record_take().  Sequence 0 on success: released by an unclear attempt, then changed.
  * Return: 0; as record_take(); -ESTALE also if the record does not name us: lockd_fail()ed.
  */
-int record_change(struct lockd *ld, uint64_t addr, enum lock_mode mode,
+int record_change(struct lockd *ld, uint64_t addr, enum lock_mode mode, const struct lock_heir *heir,
 		  const struct lock_user *user, struct record *r, bool *unclear);
 
 /**
  * record_settle_fate() - after an unclear change that expected @sequence (0: none): makes
  * certain that the record does not name us and that no earlier compare-and-write can land.
+ * Without one, what is left to an heir stays so.
  * Return: 0; 1 it named us and does not any more; as record_take().
  */
 int record_settle_fate(struct lockd *ld, uint64_t addr, uint64_t sequence, struct record *r);

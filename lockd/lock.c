@@ -31,7 +31,8 @@ static int record_believe(const uint8_t *sector, uint32_t sector_size, const uin
 		return -EUCLEAN;
 	}
 	for (uint32_t i = 0; i < SLOT_COUNT_MAX; i++) {
-		if (i < slot_count || (!r->rec.sharers[i] && r->rec.owner != i))
+		if (i < slot_count ||
+		    (!r->rec.sharers[i] && r->rec.owner != i && r->rec.heir != i))
 			continue;
 		snprintf(why, WHY_SIZE, "lock record at 0x%llx: held by slot %u, expected a slot"
 			 " below %u", (unsigned long long)addr, i, slot_count);
@@ -117,12 +118,30 @@ bool lock_modes_exclude(enum lock_mode a, enum lock_mode b)
 	return a != LOCK_FREE && b != LOCK_FREE && (a != b || a == LOCK_EXCLUSIVE);
 }
 
-/* 0: nobody but us and stale owners is in the way of @mode; -EBUSY: @b is. */
-static int record_blocked(struct lockd *ld, const struct record *r, enum lock_mode mode,
+static bool heir_is_us(const struct lockd *ld, const struct lockrec *r)
+{
+	return r->heir_generation == ld->cache.generation && r->heir == ld->cache.slot;
+}
+
+/*
+ * 0: nobody but us and stale owners is in the way of @mode; -EBUSY: @b is.
+ * @opens: for an exclusive open, which is what a lock is left to an heir for, and what its owner may
+ * take it back for: a look at the file by either would end with anybody's having it.
+ */
+static int record_blocked(struct lockd *ld, const struct record *r, enum lock_mode mode, bool opens,
 			  struct blocker *b)
 {
+	bool ours = record_names_us(ld, &r->rec);
+
 	if (!lock_modes_exclude(r->rec.mode, mode))
 		return 0;
+	if (r->rec.heir_generation && opens && (ours || heir_is_us(ld, &r->rec)))
+		return 0;
+	if (r->rec.heir_generation && ours && !opens) {
+		*b = (struct blocker){ .slot = r->rec.owner,
+				       .generation = r->rec.owner_generation, .found = *r };
+		return -EBUSY;
+	}
 	for (uint32_t i = 0; i < ld->p.slot_count; i++) {
 		uint32_t generation = record_generation(&r->rec, i);
 		int stale;
@@ -161,6 +180,8 @@ static void record_next(struct lockd *ld, const struct lockrec *old, enum lock_m
 		memcpy(next->comm, user->comm, sizeof(next->comm));
 	next->owner = SLOT_NONE;
 	next->owner_generation = 0;
+	next->heir = 0;
+	next->heir_generation = 0;
 	next->sharers[ld->cache.slot] = 0;
 	for (uint32_t i = 0; i < SLOT_COUNT_MAX; i++)
 		others |= next->sharers[i] != 0;
@@ -270,7 +291,7 @@ struct lock_claim record_claim(const struct lockrec *r)
 				    .generation = r->owner_generation, .sequence = r->sequence };
 }
 
-int record_take(struct lockd *ld, uint64_t addr, enum lock_mode mode,
+int record_take(struct lockd *ld, uint64_t addr, enum lock_mode mode, bool opens,
 		const struct lock_user *user, struct record *r, struct lock_claim *found,
 		struct blocker *b, bool *unclear)
 {
@@ -291,9 +312,11 @@ int record_take(struct lockd *ld, uint64_t addr, enum lock_mode mode,
 		known = false;
 		ours = record_names_us(ld, &r->rec);
 		attempts_saw(&a, &r->rec);
-		err = record_blocked(ld, r, mode, b);
-		if (err)
+		err = record_blocked(ld, r, mode, opens, b);
+		if (err) {
+			ours = ours && !r->rec.heir_generation;	/* it says so for a reason */
 			break;
+		}
 		*found = record_claim(&r->rec);
 		record_next(ld, &r->rec, mode, user, a.unclear_count, &next);
 		err = record_write(ld, addr, r, &next, &a);
@@ -317,10 +340,10 @@ uint64_t lockd_locks_taken(const struct lockd *ld)
  * miscompared; that takes two changes at least.  Otherwise two hosts believe that they hold it
  * (R1), and we are the one without proof.
  */
-static int record_gone(struct lockd *ld, uint64_t addr, enum lock_mode mode,
-		       const struct attempts *a, struct record *r)
+static int record_gone(struct lockd *ld, uint64_t addr, bool release, const struct attempts *a,
+		       struct record *r)
 {
-	bool echo = mode == LOCK_FREE && a->missed && r->rec.sequence > a->missed_sequence + 1;
+	bool echo = release && a->missed && r->rec.sequence > a->missed_sequence + 1;
 
 	r->rec.sequence = 0;
 	if (a->unclear_count || echo)
@@ -332,7 +355,7 @@ static int record_gone(struct lockd *ld, uint64_t addr, enum lock_mode mode,
 }
 
 /* As record_take() for a record that is ours.  Nobody else takes it from a living host. */
-int record_change(struct lockd *ld, uint64_t addr, enum lock_mode mode,
+int record_change(struct lockd *ld, uint64_t addr, enum lock_mode mode, const struct lock_heir *heir,
 		  const struct lock_user *user, struct record *r, bool *unclear)
 {
 	bool known = r->rec.sequence != 0;
@@ -352,10 +375,12 @@ int record_change(struct lockd *ld, uint64_t addr, enum lock_mode mode,
 		known = false;
 		err = 0;
 		if (!record_names_us(ld, &r->rec)) {
-			err = record_gone(ld, addr, mode, &a, r);
+			err = record_gone(ld, addr, mode == LOCK_FREE || heir, &a, r);
 			break;
 		}
 		record_next(ld, &r->rec, mode, user, a.unclear_count, &next);
+		next.heir = heir ? heir->slot : 0;
+		next.heir_generation = heir ? heir->generation : 0;
 		err = record_write(ld, addr, r, &next, &a);
 	} while (attempts_go_on(&a, &r->rec, err));
 	*unclear = err && a.unclear && !MUTANT("unclear-is-undone");
@@ -376,6 +401,9 @@ int record_settle_fate(struct lockd *ld, uint64_t addr, uint64_t sequence, struc
 		ours = record_names_us(ld, &r->rec);
 		if (!ours && r->rec.sequence != sequence)
 			return 0;
+		/* Not for no reason: somebody is to have it. */
+		if (ours && !sequence && r->rec.heir_generation)
+			return 0;
 		/* Whoever else holds it keeps it: what may still be under way has to miss. */
 		next = r->rec;
 		next.sequence += 1 + a.unclear_count;
@@ -385,6 +413,30 @@ int record_settle_fate(struct lockd *ld, uint64_t addr, uint64_t sequence, struc
 		if (!err)
 			return ours;
 	} while (attempts_go_on(&a, &r->rec, err));
+	return err == -EILSEQ ? -EAGAIN : err;
+}
+
+int lock_free_left(struct lockd *ld, struct lock *lock)
+{
+	struct attempts a = { 0 };
+	struct lockrec next;
+	struct record r;
+	uint64_t before = 0;
+	int err;
+
+	do {
+		err = record_read(ld, lock->addr, &r);
+		if (err || !r.rec.heir_generation || !record_names_us(ld, &r.rec))
+			break;
+		before = r.rec.sequence;
+		record_next(ld, &r.rec, LOCK_FREE, NULL, a.unclear_count, &next);
+		err = record_write(ld, lock->addr, &r, &next, &a);
+	} while (attempts_go_on(&a, &r.rec, err));
+	/* Nobody else has had it: what is remembered of it stays good. */
+	env_mutex_lock(ld->p.env, &ld->mutex);
+	if (!err && before && r.rec.mode == LOCK_FREE && lock->forgotten_sequence == before)
+		lock->forgotten_sequence = r.rec.sequence;
+	env_mutex_unlock(ld->p.env, &ld->mutex);
 	return err == -EILSEQ ? -EAGAIN : err;
 }
 
@@ -450,6 +502,18 @@ static int record_first_holder(struct lockd *ld, const struct lockrec *r, uint32
 	return 0;
 }
 
+/* mutex held. */
+static void name_heir(const struct lockd *ld, const struct lockrec *r, struct lock_holder *holder)
+{
+	const struct peer *p = r->heir < ld->p.slot_count ? &ld->peers[r->heir] : NULL;
+
+	holder->heir_is_us = heir_is_us(ld, r);
+	snprintf(holder->heir, sizeof(holder->heir), "%s",
+		 holder->heir_is_us ? ld->p.host_name :
+		 p && p->valid && p->slot.generation == r->heir_generation ? p->slot.host_name :
+		 "a host that is gone");
+}
+
 int lock_show(struct lockd *ld, uint64_t addr, struct lock_holder *holder)
 {
 	uint32_t slot, generation;
@@ -470,6 +534,8 @@ int lock_show(struct lockd *ld, uint64_t addr, struct lock_holder *holder)
 	}
 	env_mutex_lock(ld->p.env, &ld->mutex);
 	record_holder(ld, &r.rec, slot, generation, holder);
+	if (r.rec.heir_generation)
+		name_heir(ld, &r.rec, holder);
 	env_mutex_unlock(ld->p.env, &ld->mutex);
 	return 0;
 }
@@ -531,6 +597,8 @@ static int record_free_stale(struct lockd *ld, uint64_t addr, struct record *r)
 	next.mode = LOCK_FREE;
 	next.owner = SLOT_NONE;
 	next.owner_generation = 0;
+	next.heir = 0;
+	next.heir_generation = 0;
 	next.pid = 0;
 	memset(next.comm, 0, sizeof(next.comm));
 	memset(next.sharers, 0, sizeof(next.sharers));

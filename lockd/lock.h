@@ -20,9 +20,17 @@ struct lock_holder {
 	uint64_t since;		/* realtime ns */
 	uint64_t silent_ms;	/* age of its last heartbeat seen */
 	uint64_t breakable_ms;	/* until death may be proven; UINT64_MAX while it lives */
+	/* It has left the lock to this host, which may take it as if it were free; "": to nobody. */
+	char	heir[33];
+	bool	heir_is_us;
 	/* LOCK_FREE only: whoever had it exclusively died with it and nobody has had it since. */
 	bool	left;
 	char	left_comm[25];		/* on whose behalf that was */
+};
+
+/* A host that shall have a lock next. */
+struct lock_heir {
+	uint32_t slot, generation;	/* generation 0: nobody */
 };
 
 enum lock_flags {
@@ -74,6 +82,7 @@ struct lock {
 	bool	evict;			/* to be given up as soon as nobody uses it */
 	int	drop_err;		/* why the last attempt at that failed */
 	uint64_t retry_ns;		/* and when to try again */
+	struct lock_heir heir;		/* whom it is left to when it is given up next */
 	bool	deny;			/* refuse the wants for it once the record names the user */
 	unsigned int wanted;		/* 1 << mode of what other hosts wait for */
 	uint64_t yield_until_ns;	/* another host's turn: not asked for again before */
@@ -155,6 +164,19 @@ uint64_t lock_strangers(struct lockd *ld, struct lock *lock);
  * Return: 0; -EBUSY in use after all; as settle() and the device.  Blocks.
  */
 int lock_evict(struct lockd *ld, struct lock *lock);
+
+/**
+ * lock_set_heir() - when @lock, an exclusive one that is open here, is given up the next time, nobody
+ * can take it but that host, and this one for another exclusive open, until lock_free_left() or a
+ * death of this host.  An open of it here calls that off.
+ */
+void lock_set_heir(struct lockd *ld, struct lock *lock, const struct lock_heir *heir);
+
+/**
+ * lock_free_left() - @lock, if it is left to an heir that has not taken it, becomes free for all.
+ * Return: 0, also if there is nothing to do; as the device.  Blocks.
+ */
+int lock_free_left(struct lockd *ld, struct lock *lock);
 
 /**
  * lock_show() - reads the record at @addr and says who holds it, without taking anything.

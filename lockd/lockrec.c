@@ -28,6 +28,9 @@ void lockrec_encode(const struct lockrec *r, const uint8_t volume[16], uint64_t 
 	assert(r->mode <= LOCK_MULTI);
 	assert((r->mode == LOCK_EXCLUSIVE) == (r->owner != SLOT_NONE));
 	assert(r->owner == SLOT_NONE || (r->owner < SLOT_COUNT_MAX && r->owner_generation));
+	assert(!r->heir_generation || (r->mode == LOCK_EXCLUSIVE && r->heir < SLOT_COUNT_MAX &&
+				       r->heir != r->owner));
+	assert(r->heir_generation || !r->heir);
 	memset(&d, 0, sizeof(d));
 	d.sequence = cpu_to_le64(r->sequence);
 	d.mode = cpu_to_le32(r->mode);
@@ -36,6 +39,8 @@ void lockrec_encode(const struct lockrec *r, const uint8_t volume[16], uint64_t 
 	d.pid = cpu_to_le32(r->pid);
 	d.since = cpu_to_le64(r->since);
 	memcpy(d.comm, r->comm, strnlen(r->comm, sizeof(d.comm)));
+	d.heir = cpu_to_le32(r->heir);
+	d.heir_generation = cpu_to_le32(r->heir_generation);
 	for (unsigned int i = 0; i < SLOT_COUNT_MAX; i++) {
 		assert(!r->sharers[i] || mode_has_sharers(r->mode));
 		d.sharers[i] = cpu_to_le32(r->sharers[i]);
@@ -70,6 +75,12 @@ static int record_check(const struct lockrec *r, uint64_t addr, char *why, size_
 	} else if (r->owner != SLOT_NONE) {
 		return record_refuse(why, why_size, addr, "owner", r->owner, "none");
 	}
+	if (!r->heir_generation && r->heir)
+		return record_refuse(why, why_size, addr, "heir", r->heir, "0, or a generation");
+	if (r->heir_generation && r->mode != LOCK_EXCLUSIVE)
+		return record_refuse(why, why_size, addr, "heir_generation", r->heir_generation, "0");
+	if (r->heir_generation && (r->heir >= SLOT_COUNT_MAX || r->heir == r->owner))
+		return record_refuse(why, why_size, addr, "heir", r->heir, "another slot");
 	for (unsigned int i = 0; i < SLOT_COUNT_MAX; i++)
 		if (r->sharers[i] && !mode_has_sharers(r->mode))
 			return record_refuse(why, why_size, addr, "slot of a sharer", i, "none");
@@ -79,7 +90,6 @@ static int record_check(const struct lockrec *r, uint64_t addr, char *why, size_
 int lockrec_decode(const void *sector, const uint8_t volume[16], uint64_t addr,
 		   struct lockrec *r, char *why, size_t why_size)
 {
-	static const uint8_t zero[sizeof(((struct lockrec_disk *)0)->zero)];
 	struct meta_expect e = record_expect(volume, addr);
 	struct lockrec_disk d;
 	struct lockrec got;
@@ -99,8 +109,8 @@ int lockrec_decode(const void *sector, const uint8_t volume[16], uint64_t addr,
 	text_printable(d.comm, sizeof(d.comm), got.comm, sizeof(got.comm));
 	for (unsigned int i = 0; i < SLOT_COUNT_MAX; i++)
 		got.sharers[i] = le32_to_cpu(d.sharers[i]);
-	if (memcmp(d.zero, zero, sizeof(zero)) != 0)
-		return record_refuse(why, why_size, addr, "byte 120", d.zero[0], "zeros");
+	got.heir = le32_to_cpu(d.heir);
+	got.heir_generation = le32_to_cpu(d.heir_generation);
 	err = record_check(&got, addr, why, why_size);
 	if (err)
 		return err;

@@ -25,10 +25,12 @@ struct lockrec_disk {
 	le32	pid;			/*  84  for people: process that opened it, or 0 */
 	le64	since;			/*  88  realtime ns of the last change */
 	char	comm[24];		/*  96  for people: process or VM, NUL-padded */
-	uint8_t	zero[8];		/* 120 */
+	le32	heir;			/* 120  exclusive: slot that may take it from the owner, or 0 */
+	le32	heir_generation;	/* 124  0: nobody */
 	le32	sharers[SLOT_COUNT_MAX];/* 128  shared, multi: generation per slot, 0: none */
 };
 static_assert(sizeof(struct lockrec_disk) == META_SECTOR_SIZE, "a lock record is a sector");
+static_assert(offsetof(struct lockrec_disk, heir) == 120, "FORMAT.md, Lock record");
 static_assert(offsetof(struct lockrec_disk, sharers) == 128, "FORMAT.md, Lock record");
 
 struct lockrec {
@@ -39,6 +41,7 @@ struct lockrec {
 	uint32_t pid;
 	uint64_t since;
 	char	comm[25];
+	uint32_t heir, heir_generation;	/* generation 0: there is none */
 	uint32_t sharers[SLOT_COUNT_MAX];
 };
 

@@ -42,6 +42,8 @@ static void print_holder(const json_t *h)
 	if (ctl_int(h, "pid"))
 		printf("    process    %lld %s\n", (long long)ctl_int(h, "pid"),
 		       ctl_str(h, "process"));
+	if (ctl_str(h, "heir")[0])
+		printf("    left to    %s, and to nobody else\n", ctl_str(h, "heir"));
 	printf("    heartbeat  %s ago\n", cmd_age(ctl_int(h, "silent_ms"), age));
 	if (!json_is_integer(breakable))
 		puts("    breakable  no, the host lives");

@@ -31,9 +31,11 @@ static struct lockrec shared_record(void)
 /* A host that reads back anything but what was written takes a lock that is held. */
 static void decode_returns_what_was_encoded(void)
 {
-	struct lockrec records[] = { exclusive_record(), shared_record() }, got;
+	struct lockrec records[] = { exclusive_record(), shared_record(), exclusive_record() }, got;
 	uint8_t sector[META_BLOCK_SIZE];
 
+	records[2].heir = SLOT_COUNT_MAX - 1;
+	records[2].heir_generation = 0x55667788;
 	for (unsigned int i = 0; i < ARRAY_SIZE(records); i++) {
 		memset(sector, 0xff, sizeof(sector));
 		memset(&got, 0xee, sizeof(got));
@@ -59,6 +61,11 @@ static void fields_lie_where_the_format_says(void)
 	CU_ASSERT_EQUAL(sector[81], 0x12);
 	CU_ASSERT_EQUAL(sector[88], 99);
 	CU_ASSERT_EQUAL(memcmp(sector + 96, "qemu", 4), 0);
+	r.heir = 7;
+	r.heir_generation = 8;
+	lockrec_encode(&r, volume, ADDR, sector, sizeof(sector));
+	CU_ASSERT_EQUAL(sector[120], 7);
+	CU_ASSERT_EQUAL(sector[124], 8);
 	r = shared_record();
 	lockrec_encode(&r, volume, ADDR, sector, sizeof(sector));
 	CU_ASSERT_EQUAL(sector[128], 5);
@@ -124,7 +131,15 @@ static void decode_refuses_what_no_host_writes(void)
 	CU_ASSERT_EQUAL(decode_with(&x, 76, SLOT_NONE), -EUCLEAN);
 	CU_ASSERT_EQUAL(decode_with(&x, 80, 0), -EUCLEAN);		/* generation 0 */
 	CU_ASSERT_EQUAL(decode_with(&x, 128, 1), -EUCLEAN);		/* a sharer beside */
-	CU_ASSERT_EQUAL(decode_with(&x, 120, 1), -EUCLEAN);		/* not zero */
+	CU_ASSERT_EQUAL(decode_with(&x, 120, 1), -EUCLEAN);		/* an heir of no time */
+	CU_ASSERT_EQUAL(decode_with(&x, 124, 1), 0);
+	CU_ASSERT_EQUAL(decode_with(&s, 124, 1), -EUCLEAN);		/* of what is shared */
+	x.heir = 4;
+	x.heir_generation = 9;
+	CU_ASSERT_EQUAL(decode_with(&x, 120, SLOT_COUNT_MAX), -EUCLEAN);
+	CU_ASSERT_EQUAL(decode_with(&x, 120, 3), -EUCLEAN);		/* the owner itself */
+	CU_ASSERT_EQUAL(decode_with(&x, 124, 0), -EUCLEAN);
+	x = exclusive_record();
 	CU_ASSERT_EQUAL(decode_with(&s, 76, 0), -EUCLEAN);		/* an owner beside */
 	CU_ASSERT_EQUAL(decode_with(&s, 72, LOCK_FREE), -EUCLEAN);	/* free, with sharers */
 	CU_ASSERT_EQUAL(decode_with(&s, 72, LOCK_MULTI), 0);

@@ -128,7 +128,8 @@ lunfs alpha disk list | grep -q "handed over to beta" || fail "not shown: $(lunf
 wait_for 10 test -S "$work/first.qmp"
 qmp stop "$work/first.qmp" || fail "stop: $(cat "$work/qmp.out")"
 wait_for 10 eval '[ "$(shown alpha open)" = false ]' || fail "alpha keeps it"
-lunfs beta lock show $disk | grep -qi free || fail "it is not free: $(lunfs beta lock show $disk)"
+wait_for 5 eval '[ "$(lunfs beta --json lock show $disk | jq -r .heir)" = beta ]' ||
+	fail "it is not left to beta: $(lunfs beta lock show $disk)"
 qmp cont "$work/first.qmp" || fail "cont: $(cat "$work/qmp.out")"
 wait_for 10 eval '[ "$(shown alpha open)" = true ]' || fail "alpha does not take it back: $(lunfs alpha disk list)"
 

@@ -87,6 +87,9 @@ uint64_t cover_of(struct world *w, uint64_t addr, const uint8_t *block)
 
 static bool may_write(struct world *w, const struct life *life, const struct lockrec *r)
 {
+	/* Left to an heir, nobody has it. */
+	if (r->heir_generation)
+		return false;
 	if (r->mode == LOCK_EXCLUSIVE)
 		return acts_for(w, life, r->owner, r->owner_generation);
 	if (r->mode == LOCK_MULTI)
@@ -238,6 +241,8 @@ static void check_taken(struct world *w, struct life *life, uint64_t addr,
 				    COUNT_lock_stale_sharer]++;
 			continue;
 		}
+		if (a->heir_generation == life->generation && a->heir == life->slot)
+			continue;
 		if (i != life->slot || g != life->generation)
 			world_violation(w, "R1: lock %#llx, %s by %u/%u, is taken away by life %u (%u/%u)",
 					(unsigned long long)addr, lock_mode_name(a->mode), i, g,
@@ -251,7 +256,7 @@ static bool is_same_but_sequence(const struct lockrec *a, const struct lockrec *
 {
 	return a->mode == b->mode && a->owner == b->owner &&
 	       a->owner_generation == b->owner_generation && a->pid == b->pid &&
-	       a->since == b->since && !memcmp(a->sharers, b->sharers, sizeof(a->sharers));
+	       a->since == b->since && a->heir_generation == b->heir_generation && !memcmp(a->sharers, b->sharers, sizeof(a->sharers));
 }
 
 static void count_lock(struct world *w, const struct life *life, const struct lockrec *a,
@@ -300,6 +305,8 @@ static void lock_changed(struct world *w, struct life *life, const struct blk_io
 			world_violation(w, "R1: life %u (%u/%u) gives lock %#llx to %u/%u", life->pid,
 					life->slot, life->generation, (unsigned long long)io->off, i, g);
 	}
+	if (b.heir_generation)
+		check_settled(w, life, io->off, "left", true);
 	count_lock(w, life, &a, &b);
 	check_taken(w, life, io->off, &a, &b);
 }

@@ -42,18 +42,18 @@ int __wrap_caw_sector_told(struct lockd *ld, struct blkdev *dev, uint64_t addr, 
 
 /* ---- what acquiring found ---- */
 
-int __real_record_take(struct lockd *ld, uint64_t addr, enum lock_mode mode,
+int __real_record_take(struct lockd *ld, uint64_t addr, enum lock_mode mode, bool opens,
 		       const struct lock_user *user, struct record *r, struct lock_claim *found,
 		       struct blocker *b, bool *unclear);
-int __wrap_record_take(struct lockd *ld, uint64_t addr, enum lock_mode mode,
+int __wrap_record_take(struct lockd *ld, uint64_t addr, enum lock_mode mode, bool opens,
 		       const struct lock_user *user, struct record *r, struct lock_claim *found,
 		       struct blocker *b, bool *unclear);
 
-int __wrap_record_take(struct lockd *ld, uint64_t addr, enum lock_mode mode,
+int __wrap_record_take(struct lockd *ld, uint64_t addr, enum lock_mode mode, bool opens,
 		       const struct lock_user *user, struct record *r, struct lock_claim *found,
 		       struct blocker *b, bool *unclear)
 {
-	int err = __real_record_take(ld, addr, mode, user, r, found, b, unclear);
+	int err = __real_record_take(ld, addr, mode, opens, user, r, found, b, unclear);
 
 	if (err == -EBUSY)
 		seen(COUNT_take_blocked);
