@@ -37,15 +37,17 @@ static void sleep_ns(struct board *b, uint64_t ns)
 }
 
 /*
- * A conflict may be the unit attention that tells of one that is over (REGISTRATIONS PREEMPTED): that is
- * told once.
+ * A conflict may be the unit attention that tells of one that is over (REGISTRATIONS PREEMPTED), or of another
+ * host's CLEAR; reads meet it as well.  That is told once.
  */
-static int write_block(struct board *b, unsigned int place)
+static int move_block(struct board *b, unsigned int place, bool writes)
 {
+	uint64_t off = b->off + (uint64_t)place * BLOCK;
 	int err = -EBADE;
 
 	for (unsigned int i = 0; i < CONFLICTS && err == -EBADE; i++)
-		err = blkdev_write(b->dev, b->off + (uint64_t)place * BLOCK, b->buf, BLOCK);
+		err = writes ? blkdev_write(b->dev, off, b->buf, BLOCK) :
+			       blkdev_read(b->dev, off, b->buf, BLOCK);
 	return err;
 }
 
@@ -61,7 +63,7 @@ static int show(struct board *b)
 	for (unsigned int i = 0; i < WORDS; i++)
 		d->words[i] = cpu_to_le64(words[i]);
 	d->crc = cpu_to_le32(disk_crc(d));
-	return write_block(b, b->place);
+	return move_block(b, b->place, true);
 }
 
 /* Nobody's: host 0. */
@@ -69,7 +71,7 @@ static int look(struct board *b, unsigned int place, struct board_entry *out)
 {
 	const struct board_disk *d = (void *)b->buf;
 	uint64_t words[WORDS];
-	int err = blkdev_read(b->dev, b->off + (uint64_t)place * BLOCK, b->buf, BLOCK);
+	int err = move_block(b, place, false);
 
 	memset(out, 0, sizeof(*out));
 	if (err || le64_to_cpu(d->magic) != BOARD_MAGIC || le32_to_cpu(d->crc) != disk_crc(d))
@@ -276,7 +278,7 @@ int board_step(struct board *b, const uint64_t values[BOARD_VALUES], char *why, 
 static void wipe_place(struct board *b, unsigned int place)
 {
 	memset(b->buf, 0, BLOCK);
-	write_block(b, place);
+	move_block(b, place, true);
 }
 
 /*

@@ -19,6 +19,7 @@
 #define BLOCKS		(FENCE_SIZE / WRITE_SIZE)
 #define RUN_MS		300u		/* before it is preempted, at most */
 #define LATER_MS	400u		/* for what may still land, at most */
+#define LOOK_NS		(5 * NSEC_PER_MSEC)
 #define VICTIM_NS	(3 * NSEC_PER_SEC)	/* that it goes on beyond these */
 
 struct victim;
@@ -212,16 +213,36 @@ static int read_area(struct fence *f, uint8_t *buf)
 	return blkdev_read(f->fencer, f->r->t->off + AT_FENCE, buf, FENCE_SIZE);
 }
 
+/*
+ * Until another host writes, which has left the board then, however late.  Preempted before, it could
+ * not show any more that it goes on.  @f->first: what the area held before.
+ */
+static int wait_for_writes(struct fence *f)
+{
+	struct run *r = f->r;
+	uint64_t deadline_ns = now_ns(r) + r->board.wait_ms * NSEC_PER_MSEC;
+	int err = 0;
+
+	while (!err && r->board.hosts > 1 && now_ns(r) < deadline_ns) {
+		err = read_area(f, f->second);
+		if (memcmp(f->first, f->second, FENCE_SIZE) != 0)
+			break;
+		env_sleep_until(r->t->env, now_ns(r) + LOOK_NS);
+	}
+	return err;
+}
+
 /* The fencer's part while the victim writes. */
 static int fence_now(struct fence *f, uint64_t v[BOARD_VALUES])
 {
 	struct env *env = f->r->t->env;
 	uint64_t start;
-	int err;
+	int err = wait_for_writes(f);
 
 	env_sleep_until(env, now_ns(f->r) + part_ns(f->r, RUN_MS));
 	start = now_ns(f->r);
-	err = f->fencer->ops->pr_preempt_abort(f->fencer, f->key, f->victim_key);
+	if (!err)
+		err = f->fencer->ops->pr_preempt_abort(f->fencer, f->key, f->victim_key);
 	v[PREEMPT_NS] = now_ns(f->r) - start;
 	if (!err)
 		err = read_area(f, f->first);
@@ -240,9 +261,10 @@ static int one_round(struct fence *f)
 {
 	struct run *r = f->r;
 	uint64_t v[BOARD_VALUES] = { 0 };
-	int err = 0;
+	int err = f->fencer ? read_area(f, f->first) : 0;
 
-	err = board_step(&r->board, v, r->why, r->why_size);
+	if (!err)
+		err = board_step(&r->board, v, r->why, r->why_size);
 	if (!err && f->target)
 		victim_start(&f->v);
 	if (!err && f->fencer)
