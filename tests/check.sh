@@ -144,19 +144,19 @@ part works 2 fsck-killed        tests/fsck/killed.sh
 part works 1 fsck-scale         tests/fsck/scale.sh
 part works 2 bench              tests/bench_smoke.sh
 part works 2 iscsi-threads      tests/iscsi/threads.sh
-# Those with guests, and loads that use a processor, first: they take long.
+# Those with guests, and loads that use a processor, first: they take long.  An emulated guest works.
 for script in tests/kvm/*.sh; do
 	case $script in */lib.sh) continue ;; */linux.sh) n=2 ;; *) n=1 ;; esac
 	part waits $n "kvm/$(basename "$script" .sh)" "$script"
 done
 for script in tests/guest/*.sh; do
 	case $script in */lib*.sh|*/in_guest.sh) continue ;; esac
-	part waits 1 "guest/$(basename "$script" .sh)" "$script"
+	part waits 2 "guest/$(basename "$script" .sh)" "$script"
 done
 for script in tests/vhost/*.sh; do
 	case $script in
 	*/guests.sh) continue ;;
-	*/front_ends.sh|*/guest_migrates.sh|*/load_generator.sh) n=2 ;;
+	*/front_ends.sh|*/guest_*.sh|*/load_generator.sh) n=2 ;;
 	*) n=1 ;;
 	esac
 	part waits $n "vhost/$(basename "$script" .sh)" "$script"

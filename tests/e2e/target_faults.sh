@@ -46,7 +46,8 @@ grep -q 'No space left on device' "$work/dd.err" || fail "dd said: $(cat "$work/
 # Metadata waits, longer than a lease; its host lives on.
 sync "$a/big" &
 waiting=$!
-wait_for 5 grep -q 'has no space left for metadata' "$work/alpha.log" || fail "alpha does not say what it waits for"
+wait_for 5 grep -q 'has no space left for metadata' "$work/alpha.log" ||
+	fail "alpha does not say what it waits for; free below: $(df --output=avail -k "$below" | tail -n 1) KiB, sync: $(kill -0 $waiting 2>/dev/null && echo waits || echo ended)"
 sleep 7
 kill -0 $waiting 2>/dev/null || fail "sync did not wait"
 cmp "$work/kept" "$a/kept" || fail "what alpha has is not readable"
