@@ -61,6 +61,17 @@ lunfs alpha disk detach $disk && socket=$(lunfs alpha disk attach $disk) || fail
 load "$socket" --size 128M --check --ledger "$work/ledger" || fail "$(cat "$work/load.out")"
 lunfs beta disk detach $disk || fail "beta: disk detach"
 
+story "attached to be read before a snapshot on another host, it is the disk after it, not the snapshot"
+late=ds1:/late.disk
+lunfs alpha disk create $late --size 8M || fail "create"
+reads=$(lunfs beta disk attach $late --read-only) || fail "beta: disk attach"
+lunfs alpha disk snapshot create $late one >/dev/null || fail "snapshot"
+writes=$(lunfs alpha disk attach $late) || fail "disk attach"
+load "$writes" --size 8M --rw write --once --ledger "$work/late" || fail "$(cat "$work/load.out")"
+wait_for 5 lunfs alpha disk detach $late || fail "detach"
+load "$reads" --size 8M --check --ledger "$work/late" || fail "beta: $(cat "$work/load.out")"
+wait_for 5 lunfs beta disk detach $late || fail "beta: detach"
+
 story "killed and stopped under load, the daemon goes on where it was: no request is lost"
 load "$socket" --size 128M --rw randrw --verify --ledger "$work/ledger" --reconnect 30 --fsync 32 \
 	--discard 2 --zeroes 2 --iodepth 16 --runtime 5 &
