@@ -1,8 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # A guest with Debian's kernel on a disk that lunfsd serves, by QEMU's vhost-user-blk-pci: it
-# partitions, makes ext4, loads, discards, sees the disk grow, does not notice that lunfsd is
-# killed; its host crashes, and it goes on on another one.
+# partitions, makes ext4, loads, discards, sees the disk grow, does not notice that it is snapshotted
+# and that lunfsd is killed; its host crashes, and it goes on on another one, where a clone of the
+# snapshot has what was safe by then.
 . "$(dirname "$0")/../e2e/lib.sh"
 . "$(dirname "$0")/guests.sh"
 guests_need "a guest on a virtual disk"
@@ -30,6 +31,9 @@ serve_guest() {
 		space) own_mib ;;
 		grow)
 			ctl alpha disk grow $disk --size 1536M || fail "lunfs disk grow"
+			answer done ;;
+		snapshot)
+			ctl alpha disk snapshot create $disk one || fail "lunfs disk snapshot create"
 			answer done ;;
 		kill)
 			host_kill alpha
@@ -73,6 +77,11 @@ under_load() {
 	test "$answer" = "done" && wait $load && guest_load check /mnt/b 4096 8 8
 }
 
+snapshot() {
+	guest_load write /mnt/s 1024 3 3 && under_load snapshot &&
+		guest_load write /mnt/s 1024 4 4 && guest_load check /mnt/s 1024 4 4
+}
+
 check "sees the disk's size, serial and cache" test "$(size) $(cat /sys/block/vda/cache_type)" = \
 	"1073741824 write back"
 check "partitions, makes ext4 and mounts it" format
@@ -80,6 +89,7 @@ check "reads what it has written" sh -c 'guest_load write /mnt/a 8192 1 2 && gue
 check "gives space back by discarding" discard
 ask grow
 check "sees the disk grow while it uses it" wait_for 10 has_grown
+check "writes on while a snapshot is made" snapshot
 check "loses nothing when lunfsd is killed and started again" under_load kill
 dmesg | grep -i 'i/o error' && fail "sees no error" || pass "sees no error"
 # The results must be out before the host crashes.
@@ -91,9 +101,12 @@ cat >"$work/in2" <<'IN'
 check "mounts what it left on the host that crashed" mount -t ext4 /dev/vda1 /mnt
 check "finds all that was safe" guest_load check /mnt/c 4096 "$(cat /etc/passes)" "$(($(cat /etc/passes) + 1))"
 check "finds what it wrote before" guest_load check /mnt/b 4096 8 8
+check "finds in a clone of the snapshot what was safe when that was made" sh -c \
+	'mkdir /mnt2 && mount -t ext4 /dev/vdb1 /mnt2 && guest_load check /mnt2/s 1024 3 3 && umount /mnt2'
 check "writes on" sh -c 'guest_load write /mnt/c 4096 100 101 && guest_load check /mnt/c 4096 101 101'
 umount /mnt
 check "has a clean filesystem" e2fsck -fn /dev/vda1
+check "has a clean one in the clone" e2fsck -fn /dev/vdb1
 IN
 
 story "the host serves a disk to a guest"
@@ -104,7 +117,7 @@ ctl alpha disk create $disk --size 1G || fail "lunfs disk create"
 guest_disk alpha $disk
 guest_initrd "$work/initrd" "$work/in" "${guest_files[@]}"
 guest_channel
-guest_boot first 160 "$work/initrd" "${guest_disk_args[@]}"
+guest_boot first 240 "$work/initrd" "${guest_disk_args[@]}"
 serve_guest || { guest_end; fail "the guest did not come to its end"; }
 
 story "the host crashes with the guest on it"
@@ -113,13 +126,15 @@ guest_crash
 tr -d '\r' <"$work/first.console" | sed -n 's/^.*GUEST-RESULT: \(PASS\|FAIL\|SKIP\): /\1: a guest /p' >"$work/results"
 cat "$work/results"
 grep -q '^FAIL' "$work/results" && { tail -n 60 "$work/first.console"; fail "the guest failed"; }
-[ "$(grep -c '^PASS' "$work/results")" = 7 ] || fail "not all that the guest was to prove"
+[ "$(grep -c '^PASS' "$work/results")" = 8 ] || fail "not all that the guest was to prove"
 note "the guest had $passes passes safe"
 
 story "it goes on on the other host"
 host_start beta
 ctl beta attach "$lun" || fail "lunfs attach"
+ctl beta disk clone --linked $disk@one ds1:/clone.disk || fail "lunfs disk clone"
 guest_disk beta $disk
+guest_add_disk beta ds1:/clone.disk
 echo "$passes" >"$work/passes"
 guest_initrd "$work/initrd2" "$work/in2" "${guest_files[@]}" -f "$work/passes:/etc/passes"
 guest_run "a guest on the other host" 120 "$work/initrd2" "$work/second.console" "${guest_disk_args[@]}" ||
