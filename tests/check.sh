@@ -144,30 +144,24 @@ part works 2 fsck-killed        tests/fsck/killed.sh
 part works 1 fsck-scale         tests/fsck/scale.sh
 part works 2 bench              tests/bench_smoke.sh
 part works 2 iscsi-threads      tests/iscsi/threads.sh
-# Those with guests, and loads that use a processor, first: they take long.  An emulated guest works.
-for script in tests/kvm/*.sh; do
-	case $script in */lib.sh) continue ;; */linux.sh) n=2 ;; *) n=1 ;; esac
-	part waits $n "kvm/$(basename "$script" .sh)" "$script"
-done
-for script in tests/guest/*.sh; do
-	case $script in */lib*.sh|*/in_guest.sh) continue ;; esac
-	part waits 2 "guest/$(basename "$script" .sh)" "$script"
-done
-for script in tests/vhost/*.sh; do
-	case $script in
-	*/guests.sh) continue ;;
-	*/front_ends.sh|*/guest_*.sh|*/load_generator.sh) n=2 ;;
-	*) n=1 ;;
+# Those that work as well, emulated guests and loads, take two units and come first: when one of them
+# ends, the next one fits, and the others fill what is left.
+units_of() {
+	case $1 in
+	*/kvm/linux.sh | */guest/* | */vhost/guest_* | */front_ends.sh | */load_generator.sh) echo 2 ;;
+	*) echo 1 ;;
 	esac
-	part waits $n "vhost/$(basename "$script" .sh)" "$script"
+}
+for n in 2 1; do
+	for script in tests/{kvm,guest,vhost,e2e}/*.sh; do
+		case $script in */lib*.sh | */in_guest.sh | */guests.sh) continue ;; esac
+		name=${script#tests/}
+		[ "$(units_of "$script")" != $n ] || part waits $n "${name%.sh}" "$script"
+	done
 done
 part waits 1 iscsi              tests/iscsi/conformance.sh short
 part waits 1 iscsi-wire         tests/iscsi/wire/run.py
 part waits 1 core-over-iscsi    tests/iscsi/core_tests.sh short
-for script in tests/e2e/*.sh; do
-	case $script in */lib.sh) continue ;; esac
-	part waits 1 "e2e/$(basename "$script" .sh)" "$script"
-done
 run_all
 
 passed=$(grep -c '^PASS:' $log)
