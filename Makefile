@@ -80,7 +80,7 @@ $(B)/%.o: %.c
 
 # Names what is missing instead of letting the compiler guess; `make deps` and others that
 # build nothing go on.
-quiet_goals := help deps check demo bench fuzz powercut model conformance migration clean
+quiet_goals := help deps check demo bench fuzz powercut model conformance hosts migration clean
 ifneq ($(filter-out $(quiet_goals),$(or $(MAKECMDGOALS),all)),)
 missing := $(strip $(foreach p,libisal:libisal-dev jansson:libjansson-dev fuse3:libfuse3-dev \
 	libseccomp:libseccomp-dev blkid:libblkid-dev uuid:uuid-dev libcrypto:libssl-dev zlib:zlib1g-dev libiscsi:libiscsi-dev,\
@@ -111,7 +111,7 @@ include tests/sim/module.mk
 include tests/sim/cluster/module.mk
 
 # ---- what people call ----
-.PHONY: help deps check demo bench lint model conformance migration unit unit_programs print_unit_programs install clean
+.PHONY: help deps check demo bench lint model conformance hosts migration unit unit_programs print_unit_programs install clean
 help:
 	@echo "make                build into build/ (SAN=address,undefined or thread: build-…)"
 	@echo "make deps           install what is needed, on Debian 12"
@@ -128,6 +128,7 @@ help:
 	@echo "make soak           new seeds of it for TIME=60 seconds, on all cores"
 	@echo "make conformance    libiscsi's whole suite against lunfs-target, every configuration; long iSCSI tests"
 	@echo "make migration      a guest moves between two hosts under QEMU, while it writes"
+	@echo "make hosts          a guest outlives its host, which freezes or is killed; hosts are machines of QEMU's"
 	@echo "make mutants        breaks the code on purpose, shows that it is noticed"
 
 deps:
@@ -148,6 +149,12 @@ bench: deps
 
 model: deps
 	@docs/model/run.sh full
+
+# Two machines of QEMU's as hosts, one of which freezes, or is killed, while its guest writes: five minutes or so.
+hosts: deps
+	@$(MAKE) -s -j2 all
+	@tests/kvm/linux.sh
+	@tests/kvm/linux.sh kill
 
 # A guest under QEMU moves between two daemons while it writes: a minute or three.
 migration: deps

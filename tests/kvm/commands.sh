@@ -157,18 +157,25 @@ vm alpha kill a || fail "cannot be killed"
 
 story "what a guest said last reaches a slow reader; a terminal is written to without waiting for it"
 cat >"$work/reader.py" <<'PY'
-import fcntl, os, subprocess, sys, time
+import fcntl, json, os, subprocess, sys, time
+status = [sys.argv[1], "status", "a", "--json", "--run-dir", sys.argv[4]]
 p = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 fcntl.fcntl(p.stdout.fileno(), 1031, 4096)	# F_SETPIPE_SZ: the rest waits in the launcher
+said = 0
+while said < 16000:	# of 20,000 bytes: it ends long before they are read
+	time.sleep(0.02)
+	answer = subprocess.run(status, capture_output=True).stdout
+	said = json.loads(answer).get("console", 0)
+	assert p.poll() is None
 got = b""
 while piece := os.read(p.stdout.fileno(), 64):
 	got += piece
 	time.sleep(0.01)
-assert got.count(b"\n") == 203 and got.endswith(b"done bad=0\n"), got[-200:]
+assert got.count(b"\n") == 303 and got.endswith(b"done bad=0\n"), got[-200:]
 assert p.wait() == 0
 PY
 python3 "$work/reader.py" "$bin/lunvm" run --run-dir "$work/vm-alpha" --name a --memory 32M --kernel "$payload" \
-	--cmdline "op=talk rounds=200" || fail "the end of its output is lost"
+	--cmdline "op=talk rounds=300" || fail "the end of its output is lost"
 cat >"$work/terminal.py" <<'PY'
 import os, pty, subprocess, sys
 other, ours = pty.openpty()

@@ -3,29 +3,33 @@
 # Debian's stock kernel under lunvm, on a LUN that two hosts share: one host freezes while the guest writes,
 # the other takes the guest over, every record that was acknowledged is there, and the first one, which
 # wakes up, is refused.  There the guest has two processors; it is paused for longer than its watchdog
-# allows, and has a power button.
+# allows, and has a power button.  `linux.sh kill` (`make hosts`): the first host is killed instead, as by a
+# power cut, starts again while the other one runs the guest, and is refused as well.
 #
 # Where this machine's KVM runs a Linux, the hosts are two lunfsds on it; elsewhere two machines of
 # QEMU's, whose emulated processor has nested paging, with Debian's kernel and its kvm-amd: to lunvm a
-# KVM as any other.
+# KVM as any other.  To be killed they are always the latter.
 top=$(cd "$(dirname "$0")/../.." && pwd)
 . "$top/tests/e2e/lib.sh"
 . "$top/tests/guest/lib.sh"
 . "$top/tests/kvm/lib.sh"
+crash=${1:-freeze}
+[ "$crash" = freeze ] || [ "$crash" = kill ] || { echo "usage: $0 [freeze|kill]"; exit 2; }
+test_name="kvm linux${1:+, $1}"
 
-guest_need && guest_kernel cloud || skip_all "kvm linux" "$GUEST_WHY"
-need_fuse "kvm linux"
-command -v mkfs.ext4 >/dev/null || skip_all "kvm linux" "no mkfs.ext4"
+guest_need && guest_kernel cloud || skip_all "$test_name" "$GUEST_WHY"
+need_fuse "$test_name"
+command -v mkfs.ext4 >/dev/null || skip_all "$test_name" "no mkfs.ext4"
 # However it ends: a host is told by its `timeout`, which wakes a frozen one.
 leave() {
-	for job in "${alpha_job:-}" "${beta_job:-}"; do
+	for job in "${alpha_job:-}" "${beta_job:-}" "${back_job:-}"; do
 		[ -z "$job" ] || pkill -P "$job" timeout
 	done
 	cleanup
 }
 trap leave EXIT
 inner_kernel=$GUEST_KERNEL
-accel=$(guest_accel)
+[ "$crash" = kill ] && accel=tcg || accel=$(guest_accel)
 disk=ds1:/web1/root.disk
 conf=ds1:/web1/web1.conf
 
@@ -38,7 +42,7 @@ if [ -s /mnt/log ]; then
 	echo "INNER-CPUS $(nproc) $(grep -c ^processor /proc/cpuinfo)"
 	echo 2 >/proc/sys/kernel/watchdog_thresh	# a processor is locked up after 4 s
 	echo "INNER-WAITS for its power button"
-	timeout 60 head -c 24 /dev/input/event0 >/dev/null && echo "INNER-BUTTON" || echo "INNER-FAILED no button"
+	timeout 300 head -c 24 /dev/input/event0 >/dev/null && echo "INNER-BUTTON" || echo "INNER-FAILED no button"
 	! dmesg | grep -i "lockup\|stall" || echo "INNER-FAILED takes the pause for a lockup"
 else
 	i=0
@@ -56,18 +60,34 @@ cat >"$work/outer" <<'IN'
 guest_net
 read -r line </proc/cmdline
 host=${line##*host=}
-lunfsd --host-name "$host" &
+crash=$(cat /etc/crash)
+lunfsd --host-name "${host/back/alpha}" &
 wait_for 300 lunfs status >/dev/null 2>&1
 wait_for 300 lunfs attach $(cat /etc/lun) || fail "has the datastore"
 echo "HOST-READY"
+if [ "$host" = back ]; then
+	# Until beta has the guest there is nothing that this host could be refused.
+	until lunfs lock show ds1:/web1/root.disk | grep -q 'held by host beta'; do sleep 1; done
+	lunvm run ds1:/web1/web1.conf >/tmp/said 2>&1
+	check "refuses the machine that the other host runs" test $? = 3
+	cat /tmp/said
+	check "names who runs it" grep -q 'in use by beta (web1)' /tmp/said
+	# The other one waits for this word, by the only way there is between them.
+	check "has the datastore to write on" lunfs disk create ds1:/refused --size 1M
+	return
+fi
 if [ "$host" = beta ]; then
 	# Once a second: a program that is started costs an emulated processor as much as the other host needs.
 	until lunfs lock show ds1:/web1/root.disk | grep -q 'held by host alpha'; do sleep 1; done
 	echo "HOST-SEES $(lunfs lock show ds1:/web1/root.disk | head -n 1)"
 	while lunfs lock show ds1:/web1/root.disk | grep -q 'the host lives'; do sleep 1; done
+	echo "HOST-TAKES it"
 fi
 press() {
-	until timeout 2 lunvm console web1 </dev/null 2>/dev/null | grep -q INNER-WAITS; do sleep 2; done
+	until lunvm status web1 >/dev/null 2>&1; do sleep 2; done
+	lunvm console web1 </dev/null >/tmp/seen 2>/dev/null &
+	until grep -q INNER-WAITS /tmp/seen; do sleep 2; done
+	[ "$crash" != kill ] || until lunfs disk info ds1:/refused >/dev/null 2>&1; do sleep 2; done
 	lunvm pause web1 && sleep 6 && lunvm resume web1 || echo "HOST-FAILED pause"
 	lunvm stop web1 --timeout 60 && echo "HOST-STOPPED"
 }
@@ -118,20 +138,25 @@ hosts_start() {
 		VM_SECONDS=120 vm alpha run $conf >"$work/alpha.console" 2>&1 &
 		return
 	fi
-	guest_kernel full || skip_all "kvm linux" "$GUEST_WHY"
+	guest_kernel full || skip_all "$test_name" "$GUEST_WHY"
+	echo $crash >"$work/crash"
 	echo "$lun" | sed 's/127\.0\.0\.1/10.0.2.2/' >"$work/lun-url"
 	guest_initrd "$work/outer.initrd" "$work/outer" -m kvm_amd,virtio_pci,virtio_net,fuse \
 		-f "$bin/lunfsd:/usr/sbin/lunfsd" -f "$bin/lunfs:/usr/sbin/lunfs" \
-		-f "$bin/lunvm:/usr/sbin/lunvm" -f "$work/lun-url:/etc/lun"
+		-f "$bin/lunvm:/usr/sbin/lunvm" -f "$work/lun-url:/etc/lun" -f "$work/crash:/etc/crash"
 	for host in alpha beta; do
-		GUEST_ACCEL=tcg GUEST_MEMORY=640M GUEST_APPEND="mitigations=off cryptomgr.notests host=$host" guest_run "kvm linux: $host" 800 \
-			"$work/outer.initrd" "$work/$host.console" -M q35 -cpu EPYC,+svm,+npt \
-			-netdev user,id=n0 -device virtio-net-pci,netdev=n0 >"$work/$host.out" 2>&1 &
-		declare -g "${host}_job=$!"
+		host_boot $host
 	done
 }
 
-freeze() {	# freeze STOP|CONT: the first host
+host_boot() {	# host_boot NAME: a machine of QEMU's
+	GUEST_ACCEL=tcg GUEST_MEMORY=640M GUEST_APPEND="mitigations=off cryptomgr.notests host=$1" guest_run "$test_name: $1" 800 \
+		"$work/outer.initrd" "$work/$1.console" -M q35 -cpu EPYC,+svm,+npt \
+		-netdev user,id=n0 -device virtio-net-pci,netdev=n0 >"$work/$1.out" 2>&1 &
+	declare -g "${1}_job=$!"
+}
+
+signal_alpha() {	# signal_alpha STOP|CONT|KILL: the first host
 	if [ "$accel" = kvm ]; then
 		kill "-$1" "$(worker_of alpha)"
 	else
@@ -139,21 +164,30 @@ freeze() {	# freeze STOP|CONT: the first host
 	fi
 }
 
-acked() { tr -d '\r' <"$work/alpha.console" | sed -n 's/.*INNER-ACK \([0-9]*\)$/\1/p' | tail -n 1; }
+# Lines end with carriage returns: what has none is still being written.
+acked() { sed -n $'s/.*INNER-ACK \\([0-9]*\\)\r\r*$/\\1/p' "$work/alpha.console" | tail -n 1; }
 
 story "Debian's kernel $(basename "$inner_kernel") boots under lunvm and writes (${accel/tcg/nested in QEMU})"
 : >"$work/alpha.console"
 : >"$work/beta.console"
+ms_since() { echo $((($(date +%s%N) - $1) / 1000000)); }
 started=$(date +%s%N)
 hosts_start
+if [ "$accel" = tcg ]; then	# what a host's own start takes, and what its guest's
+	guest_wait 120 "$alpha_job" grep -q HOST-READY "$work/alpha.console"
+	ready=$(date +%s%N)
+	guest_wait 120 "$alpha_job" grep -q $'INNER-ACK 1\r' "$work/alpha.console"
+	note "on the first host the guest's first record is there $(ms_since "$ready") ms after its start"
+fi
 guest_wait 120 "${alpha_job:-}" grep -q 'INNER-ACK 20' "$work/alpha.console" || {
 	tail -n 30 "$work/alpha.console"
 	fail "it does not get there"
 }
-note "20 records with fsync $((($(date +%s%N) - started) / 1000000)) ms after the hosts were started"
+note "20 records with fsync $(ms_since "$started") ms after the hosts were started"
 
-story "when its host freezes the other one runs it, and every acknowledged record is there"
-freeze STOP
+[ $crash = freeze ] && what="is frozen" || what="is killed"
+story "when its host $what the other one runs it, and every acknowledged record is there"
+[ $crash = freeze ] && signal_alpha STOP || signal_alpha KILL
 frozen=$(date +%s%N)
 before=$(acked)
 if [ "$accel" = kvm ]; then
@@ -166,19 +200,23 @@ if [ "$accel" = kvm ]; then
 		sleep 0.3
 	done
 fi
-# Lines end with a carriage return: what has none is still being written.
+[ "$accel" = kvm ] || {
+	guest_wait 60 "$beta_job" grep -q HOST-TAKES "$work/beta.console"
+	note "the other host starts it $(ms_since "$frozen") ms after that"
+}
+[ $crash = freeze ] || host_boot back
 guest_wait 90 "${beta_job:-}" grep -q $'INNER-HAS [0-9]*\r\|INNER-FAILED' "$work/beta.console" || {
 	tail -n 30 "$work/beta.console"
 	fail "the guest does not get there"
 }
-note "the guest looked at its disk $((($(date +%s%N) - frozen) / 1000000)) ms after its host froze"
+note "the guest looked at its disk $(ms_since "$frozen") ms after its host ${what/is/was}"
 has=$(tr -d '\r' <"$work/beta.console" | sed -n 's/.*INNER-HAS \([0-9]*\)$/\1/p')
 [ "${has:-0}" -ge "$before" ] || fail "$before records were acknowledged, ${has:-none} are there"
 
 story "it runs on two processors there, and is paused for longer than a lockup takes"
 guest_wait 30 "${beta_job:-}" grep -q $'INNER-CPUS.*\r' "$work/beta.console" || fail "it does not say"
 grep -q "INNER-CPUS 2 2" "$work/beta.console" || fail "$(grep INNER-CPUS "$work/beta.console")"
-guest_wait 60 "${beta_job:-}" grep -q "INNER-BUTTON" "$work/beta.console" || {
+guest_wait 200 "${beta_job:-}" grep -q "INNER-BUTTON" "$work/beta.console" || {
 	tail -n 30 "$work/beta.console"
 	fail "it does not go on"
 }
@@ -194,22 +232,28 @@ fi
 # What the guest has to say of its pause it says after it has seen its button.
 ! grep "HOST-FAILED\|takes the pause" "$work/beta.console" || fail "$(tail -n 20 "$work/beta.console")"
 
-story "the host that wakes up is refused, and ends its machine"
-freeze CONT
-if [ "$accel" = kvm ]; then
-	host_start alpha
-	wait_for 60 grep -q "used elsewhere\|attached anew\|lost its place" "$work/alpha.console" ||
-		fail "$(tail -n 5 "$work/alpha.console")"
-else
+if [ $crash = kill ]; then
+	story "the host that starts again is refused, with the names of host and machine"
 	wait "$beta_job" || { cat "$work/beta.out"; fail "beta's claims hold"; }
-	# Its lunfsd says that the slot is gone; the launcher gives up.
-	guest_wait 90 "${alpha_job:-}" grep -q "HOST-VM-ENDED" "$work/alpha.console" || {
-		tail -n 30 "$work/alpha.console"
-		fail "it does not end"
-	}
-	! grep -q INNER-FAILED "$work/alpha.console" || fail "the guest saw an error: $(grep INNER-FAILED "$work/alpha.console")"
-	grep -q "HOST-VM-ENDED 5" "$work/alpha.console" || fail "$(tail -n 8 "$work/alpha.console")"
-	wait "$alpha_job" || { cat "$work/alpha.out"; fail "alpha's claims hold"; }
+	wait "$back_job" || { cat "$work/back.out"; fail "its claims hold"; }
+else
+	story "the host that wakes up is refused, and ends its machine"
+	signal_alpha CONT
+	if [ "$accel" = kvm ]; then
+		host_start alpha
+		wait_for 60 grep -q "used elsewhere\|attached anew\|lost its place" "$work/alpha.console" ||
+			fail "$(tail -n 5 "$work/alpha.console")"
+	else
+		wait "$beta_job" || { cat "$work/beta.out"; fail "beta's claims hold"; }
+		# Its lunfsd says that the slot is gone; the launcher gives up.
+		guest_wait 90 "${alpha_job:-}" grep -q "HOST-VM-ENDED" "$work/alpha.console" || {
+			tail -n 30 "$work/alpha.console"
+			fail "it does not end"
+		}
+		! grep -q INNER-FAILED "$work/alpha.console" || fail "the guest saw an error: $(grep INNER-FAILED "$work/alpha.console")"
+		grep -q "HOST-VM-ENDED 5" "$work/alpha.console" || fail "$(tail -n 8 "$work/alpha.console")"
+		wait "$alpha_job" || { cat "$work/alpha.out"; fail "alpha's claims hold"; }
+	fi
 fi
 
 story "volume and filesystem are whole"
