@@ -214,9 +214,15 @@ guest_wait() {
 		fi
 		awk -v begin="$begin" -v now="$EPOCHREALTIME" -v before="$before" -v after="$(guest_starved "$qemu")" \
 			-v limit="$limit" 'BEGIN { starved = after > before ? after - before : 0
-				exit !(now - begin - starved < limit) }' || return 1
+				exit !(now - begin - starved < limit) }' || { guest_used "$qemu" "$limit"; return 1; }
 		sleep 0.2
 	done
+}
+
+# guest_used PID SECONDS: what tells a guest that stands still from one that spins, when it is given up
+guest_used() {
+	[ -z "$1" ] || echo "  note: not there after $2 s; processor had and waited for by QEMU's threads, in seconds:$(
+		cat /proc/"$1"/task/*/schedstat 2>/dev/null | awk '{ printf " %.0f/%.0f", $1 / 1e9, $2 / 1e9 }')"
 }
 
 # guest_starved PID: seconds that the process' thread that has waited longest has been runnable, and not run

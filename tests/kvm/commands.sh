@@ -8,14 +8,7 @@ top=$(cd "$(dirname "$0")/../.." && pwd)
 need_kvm "kvm commands"
 [ -x "$(command -v jq)" ] || skip_all "kvm commands" "no jq"
 
-leave() {	# machines that are detached do not end with this test
-	local socket
-	for socket in "$work"/vm-alpha/*.sock; do
-		[ ! -e "$socket" ] || vm alpha kill "$(basename "$socket" .sock)" 2>/dev/null
-	done
-	cleanup
-}
-trap leave EXIT
+trap vms_leave EXIT
 
 disk=ds1:/root.disk
 make_volume 1G

@@ -6,6 +6,7 @@ top=$(cd "$(dirname "$0")/../.." && pwd)
 . "$top/tests/e2e/lib.sh"
 . "$top/tests/kvm/lib.sh"
 need_kvm "kvm machine"
+trap vms_leave EXIT
 
 disk=ds1:/root.disk
 make_volume 1G
@@ -37,6 +38,16 @@ expect_exit 10 "the guest reset the machine" alpha a --cmdline op=reset
 expect_exit 11 "triple fault" alpha a --cmdline op=crash
 expect_exit 11 "kernel panicked" alpha a --cmdline op=panic
 expect_exit 2 "neither a bzImage nor an ELF" alpha a --kernel "$top/Makefile"
+
+story "a kernel on the datastore of which only a part can be copied is not booted"
+cp "$payload" "$work/kernel" && truncate -s 1M "$work/kernel"
+ctl alpha disk import "$work/kernel" ds1:/kernel || fail "cannot be imported"
+expect_exit 0 "the guest powered off" alpha a --kernel ds1:/kernel --cmdline op=off
+(
+	trap '' XFSZ	# a limit that is met in the middle of a write: that makes it a short one
+	ulimit -f 512
+	expect_exit 1 "kernel ds1:/kernel: File too large" alpha a --kernel ds1:/kernel --cmdline op=off
+) || fail "it is booted"
 
 story "a guest that resets goes on where its configuration says so, on the disk that it had"
 expect_exit 0 "the guest powered off" alpha a --disk $disk --on-reset restart --cmdline "op=life n=200 qd=8 lives=3"
