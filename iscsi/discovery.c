@@ -56,14 +56,13 @@ static bool is_repeated(const struct tgt_config *config, const struct tgt_peer *
 	return false;
 }
 
+/* Nothing but these two keys (RFC 7143, appendix C): initiators take no list with others. */
 static void add_target(const struct tgt_config *config, const struct tgt_peer *peer,
 		       const struct tgt_target *target, struct tgt_keys *out)
 {
 	char text[ADDRESS_SIZE];
 
 	tgt_keys_add(out, "TargetName", target->iqn);
-	if (target->alias[0])
-		tgt_keys_add(out, "TargetAlias", target->alias);
 	for (unsigned int i = 0; i < config->portal_count; i++)
 		if (portal_text(&config->portals[i], peer, text) &&
 		    !is_repeated(config, peer, i, text))
@@ -95,8 +94,7 @@ int discovery_list(const struct tgt_config *config, const struct tgt_peer *peer,
 size_t discovery_size(const struct tgt_config *config)
 {
 	const size_t name = sizeof("TargetName=") + SCSI_NAME_MAX;
-	const size_t alias = sizeof("TargetAlias=") + TGT_VALUE_MAX + 1;
 	const size_t address = sizeof("TargetAddress=") + ADDRESS_SIZE;
 
-	return config->target_count * (name + alias + config->portal_count * address);
+	return config->target_count * (name + config->portal_count * address);
 }

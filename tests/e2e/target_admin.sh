@@ -62,7 +62,7 @@ story "status shows who is logged in and who holds what; a killed target is foun
 "$target" --status --state-dir "$target_state" >"$work/said" 2>&1 && fail "a dead one answers"
 host1=iqn.2026-01.example:host1
 config() {	# config INITIATOR LUN-LINE…
-	printf 'portal = 127.0.0.1:%s\nstate-dir = %s\n[target %s]\ninitiator = %s\ninitiator = %s\n' \
+	printf 'portal = 127.0.0.1:%s\nstate-dir = %s\n[target %s]\nalias = a disk\ninitiator = %s\ninitiator = %s\n' \
 		"$target_port" "$target_state" "$target_iqn" "$1" "iqn.2007-10.com.github:*"
 	shift
 	printf 'lun = %s\n' "$@"

@@ -60,7 +60,7 @@ static void check_answer(const char *lines, const char *expected)
 static void discovery_shows_what_the_initiator_may_use(void)
 {
 	begin(true);
-	check_answer("SendTargets=All\n", "TargetName=" DISK1 "\nTargetAlias=the first\n" PORTALS
+	check_answer("SendTargets=All\n", "TargetName=" DISK1 "\n" PORTALS
 		     "TargetName=" DISK3 "\n" PORTALS);
 	check_answer("SendTargets=" DISK3 "\n", "TargetName=" DISK3 "\n" PORTALS);
 	check_answer("SendTargets=" DISK2 "\n", "");
@@ -73,9 +73,9 @@ static void discovery_shows_what_the_initiator_may_use(void)
 static void a_normal_session_learns_of_its_target_only(void)
 {
 	begin(false);
-	check_answer("SendTargets=\n", "TargetName=" DISK1 "\nTargetAlias=the first\n" PORTALS);
+	check_answer("SendTargets=\n", "TargetName=" DISK1 "\n" PORTALS);
 	check_answer("SendTargets=" DISK1 "\n",
-		     "TargetName=" DISK1 "\nTargetAlias=the first\n" PORTALS);
+		     "TargetName=" DISK1 "\n" PORTALS);
 	check_answer("SendTargets=" DISK3 "\n", "");
 	check_answer("SendTargets=All\n", "SendTargets=Reject\n");
 	end();
@@ -111,7 +111,7 @@ static void long_lists_come_in_parts(void)
 		ask(PDU_FINAL, "");
 	}
 	strcat(whole, rig.said);
-	CU_ASSERT_STRING_EQUAL(whole, "TargetName=" DISK1 "\nTargetAlias=the first\n" PORTALS
+	CU_ASSERT_STRING_EQUAL(whole, "TargetName=" DISK1 "\n" PORTALS
 			       "TargetName=" DISK3 "\n" PORTALS);
 	CU_ASSERT_EQUAL(be32_to_cpu(rig.reply.text.ttt), PDU_TAG_NONE);
 	end();
