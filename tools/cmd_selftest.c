@@ -237,6 +237,8 @@ static int open_one(const struct request *rq, const char *name, struct selftest 
 	if (blkopen(t->env, name, rq->flags, &dev, why, sizeof(why)))
 		return fail("%s", why);
 	t->devs[t->dev_count++] = dev;
+	if (dev->info.read_only)
+		return fail("%s: is read-only: nothing can be tried on it", name);
 	if (dev->info.caw == BLK_CAW_NONE)
 		return fail("%s: no compare-and-write here, which hosts need to share it", name);
 	if (first && (first->info.size != dev->info.size || !dev->info.identity[0] ||

@@ -45,6 +45,7 @@ echo precious >"$(mnt alpha)/file"
 "$bin/lunfs" selftest "$lun" --seconds 1 --json >"$work/json" || fail "$(cat "$work/json")"
 [ "$(json '[.properties[] | .verdict] | join(" ")')" = "pass pass pass skipped skipped skipped" ] ||
 	fail "$(cat "$work/json")"
+json '.properties[5].text' | grep -q "not on a volume" || fail "$(cat "$work/json")"
 selftest "$lun" --hosts 2 && fail "more is tried there"
 echo more >>"$(mnt alpha)/file" && sync "$(mnt alpha)/file" || fail "the host is disturbed"
 "$bin/lunfs" --run-dir "$work/run-alpha" status | grep -q "belongs to no slot" && fail "its key stays behind"

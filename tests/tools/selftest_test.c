@@ -30,7 +30,13 @@ static struct lun {
 	enum breakage	broken;
 	uint64_t	keys[HANDLES];	/* 0: not registered */
 	bool		held;
-} lun = { .mutex = PTHREAD_MUTEX_INITIALIZER, .caws = PTHREAD_MUTEX_INITIALIZER };
+	bool		told[HANDLES];	/* of a CLEAR, by the next command: as a handle of several paths is */
+	/* A broken compare-and-write has compared and not yet written; somebody has written since. */
+	bool		comparing, overtaken;
+	unsigned int	windows;	/* how often that was so */
+	pthread_cond_t	changed;
+} lun = { .mutex = PTHREAD_MUTEX_INITIALIZER, .caws = PTHREAD_MUTEX_INITIALIZER,
+	  .changed = PTHREAD_COND_INITIALIZER };
 
 struct handle {
 	struct blkdev	dev;
@@ -49,19 +55,60 @@ static struct handle *handle_of(struct blkdev *dev)
 	return container_of(dev, struct handle, dev);
 }
 
+static void wait_ms(unsigned int ms)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	t.tv_nsec += (long)ms * 1000000;
+	t.tv_sec += t.tv_nsec / 1000000000;
+	t.tv_nsec %= 1000000000;
+	pthread_cond_timedwait(&lun.changed, &lun.mutex, &t);
+}
+
+/*
+ * What a broken one has between comparing and writing: long enough that somebody else comes, for on a busy
+ * machine they would hardly meet by themselves.  mutex held.
+ */
+static void let_others_in(void)
+{
+	/* One at a time: who comes meanwhile is the one that is let in. */
+	if (lun.comparing)
+		return;
+	lun.windows++;
+	lun.comparing = true;
+	lun.overtaken = false;
+	for (unsigned int i = 0; i < 5 && !lun.overtaken; i++)
+		wait_ms(1);
+	lun.comparing = false;
+	pthread_cond_broadcast(&lun.changed);
+}
+
+/* Has written while a compare-and-write was under way; a plain write is overwritten before it is read. */
+static void overtake(bool is_caw)
+{
+	unsigned int window = lun.windows;
+
+	if (!lun.comparing)
+		return;
+	lun.overtaken = true;
+	pthread_cond_broadcast(&lun.changed);
+	while (!is_caw && lun.comparing && lun.windows == window)
+		wait_ms(1000);
+}
+
 static int do_caw(const struct blk_io *io)
 {
 	uint64_t compared = lun.broken == CAW_IGNORES_THE_END ? io->len - 1 : io->len;
 	bool equal;
 
 	equal = !memcmp(lun.data + io->off, io->iov[0].iov_base, compared);
-	if (lun.broken == CAW_NOT_ATOMIC || lun.broken == CAW_ONLY_AMONG_CAWS) {
-		pthread_mutex_unlock(&lun.mutex);
-		usleep(1);
-		pthread_mutex_lock(&lun.mutex);
-	}
-	if (equal || lun.broken == CAW_WRITES_ANYWAY)
+	if (lun.broken == CAW_NOT_ATOMIC || lun.broken == CAW_ONLY_AMONG_CAWS)
+		let_others_in();
+	if (equal || lun.broken == CAW_WRITES_ANYWAY) {
 		memcpy(lun.data + io->off, io->iov[1].iov_base, io->len);
+		overtake(true);
+	}
 	return equal ? 0 : -EILSEQ;
 }
 
@@ -89,20 +136,25 @@ static int execute(struct handle *h, struct blk_io *io)
 	if (alone)
 		pthread_mutex_lock(&lun.caws);
 	pthread_mutex_lock(&lun.mutex);
-	if (writes && lun.held && !lun.keys[h->index] && lun.broken != FENCE_LETS_GO_ON)
+	if (lun.told[h->index]) {
+		lun.told[h->index] = false;
 		err = -EBADE;
-	else if (io->op == BLK_READ)
+	} else if (writes && lun.held && !lun.keys[h->index] && lun.broken != FENCE_LETS_GO_ON) {
+		err = -EBADE;
+	} else if (io->op == BLK_READ) {
 		memcpy(io->iov[0].iov_base, at, io->len);
-	else if (io->op == BLK_WRITE)
+	} else if (io->op == BLK_WRITE) {
 		memcpy(at, io->iov[0].iov_base, io->len);
-	else if (io->op == BLK_FLUSH)
+		overtake(false);
+	} else if (io->op == BLK_FLUSH) {
 		err = lun.broken == FLUSH_FAILS ? -EIO : 0;
-	else if (io->op == BLK_CAW)
+	} else if (io->op == BLK_CAW) {
 		err = do_caw(io);
-	else if (io->op == BLK_DISCARD)
+	} else if (io->op == BLK_DISCARD) {
 		memset(at, 0, io->len + (lun.broken == UNMAP_TOO_MUCH ? 4096 : 0));
-	else if (lun.broken != ZERO_NOT)
+	} else if (lun.broken != ZERO_NOT) {
 		memset(at, 0, io->len);
+	}
 	pthread_mutex_unlock(&lun.mutex);
 	if (alone)
 		pthread_mutex_unlock(&lun.caws);
@@ -162,6 +214,7 @@ static int pr_register(struct blkdev *dev, uint64_t old_key, uint64_t new_key)
 	int err = 0;
 
 	pthread_mutex_lock(&lun.mutex);
+	lun.told[handle_of(dev)->index] = false;
 	if (*key != old_key)
 		err = -EBADE;
 	else
@@ -196,6 +249,8 @@ static int pr_clear(struct blkdev *dev, uint64_t key)
 	(void)dev;
 	(void)key;
 	pthread_mutex_lock(&lun.mutex);
+	for (unsigned int i = 0; i < HANDLES; i++)
+		lun.told[i] = lun.keys[i] != 0;
 	memset(lun.keys, 0, sizeof(lun.keys));
 	lun.held = false;
 	pthread_mutex_unlock(&lun.mutex);
@@ -248,7 +303,7 @@ static void init_test(struct selftest *t, unsigned int first, unsigned int count
 {
 	*t = (struct selftest){ .env = env_posix(), .dev_count = count, .hosts = hosts, .off = 4 * MIB,
 				.race_ms = lun.broken == CAW_NOT_ATOMIC || lun.broken == CAW_ONLY_AMONG_CAWS ?
-				150 : 40, .wait_ms = 10000 };
+				300 : 40, .wait_ms = 10000 };
 	for (unsigned int i = 0; i < count; i++)
 		t->devs[i] = &handles[first + i].dev;
 }

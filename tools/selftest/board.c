@@ -10,7 +10,7 @@
 #define BOARD_MAGIC	0x64726f42666e754cull	/* "LunfBord" */
 #define BLOCK		4096u
 #define POLL_NS		(20 * NSEC_PER_MSEC)
-#define CONFLICTS	4u
+#define CONFLICTS	20u	/* one after the other: each of eight paths may have been told of two */
 #define SETTLE_NS	(300 * NSEC_PER_MSEC)	/* for who takes the same place at the same time */
 #define SILENT_NS	(3 * NSEC_PER_SEC)
 #define STEP_GONE	UINT64_MAX	/* all was done */
@@ -38,7 +38,7 @@ static void sleep_ns(struct board *b, uint64_t ns)
 
 /*
  * A conflict may be the unit attention that tells of one that is over (REGISTRATIONS PREEMPTED), or of another
- * host's CLEAR; reads meet it as well.  That is told once.
+ * host's CLEAR; reads meet it as well.  That is told once, by each path.
  */
 static int move_block(struct board *b, unsigned int place, bool writes)
 {

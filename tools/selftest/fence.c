@@ -351,10 +351,23 @@ static int fence_init(struct fence *f, struct run *r)
 	return f->target ? victim_init(&f->v, r, f->target) : 0;
 }
 
+/*
+ * Nobody is registered any more.  Each path of each handle is told that once, whatever it sends next; the
+ * tests that follow are not to take it for a conflict.
+ */
+static int end(struct fence *f)
+{
+	const struct selftest *t = f->r->t;
+	int err = board_step(&f->r->board, NULL, f->r->why, f->r->why_size);
+
+	for (unsigned int n = 0; n < CONFLICTS; n++)
+		for (unsigned int i = 0; i < t->dev_count; i++)
+			t->devs[i]->ops->pr_register(t->devs[i], f->victim_key, 0);
+	return err;
+}
+
 static void fence_fini(struct fence *f)
 {
-	if (f->fencer)
-		f->fencer->ops->pr_clear(f->fencer, f->key);
 	if (f->target)
 		victim_fini(&f->v);
 	free(f->first);
@@ -378,6 +391,10 @@ int test_fence(struct run *r)
 	err = fence_init(f, r);
 	if (!err)
 		err = run_rounds(f, p);
+	if (f->fencer)
+		f->fencer->ops->pr_clear(f->fencer, f->key);
+	if (!err)
+		err = end(f);
 	fence_fini(f);
 	free(f);
 	return err;

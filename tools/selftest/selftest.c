@@ -108,7 +108,8 @@ int selftest_run(struct selftest *t, char *why, size_t why_size)
 	why[0] = '\0';
 	for (unsigned int i = 0; i < SELFTEST_PROPERTIES; i++) {
 		t->properties[i] = (struct selftest_property){ .name = tests[i].name };
-		verdict(&t->properties[i], SELFTEST_SKIPPED, "not tried");
+		verdict(&t->properties[i], SELFTEST_SKIPPED, i > last_test(t) && t->flags & SELFTEST_CAW_ONLY ?
+			"not on a volume, whose data it would overwrite" : "not tried");
 	}
 	r.board = (struct board){ .dev = t->devs[0], .off = t->off + AT_BOARD, .hosts = t->hosts,
 				  .wait_ms = t->wait_ms };
