@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "daemon/store_internal.h"
+#include "fs/journal.h"
 
 #define ABANDONED_NS	(10 * NSEC_PER_SEC)	/* without a question a check is nobody's */
 #define LOOK_NS		(20 * NSEC_PER_MSEC)	/* between looks at whether to go on */
@@ -46,6 +47,7 @@ static int go_on(struct checking *k, uint64_t until_ns)
 		uint64_t at;
 
 		err = must_end(k, now) ? -ECANCELED : 0;
+		k->ending = k->ending || err;
 		if (err || now >= until_ns)
 			break;
 		clock_gettime(CLOCK_REALTIME, &t);
@@ -205,10 +207,13 @@ static int run_once(struct checking *k, struct check_online_result *r)
 {
 	struct check_online_params p = { .fs = k->store->fs, .shallow = k->is_scrub, .arg = k,
 					 .report = on_finding, .progress = on_progress, .pace = pace };
+	/* What this host has done a moment ago counts: so far it may lie in its journal alone. */
+	int err = k->is_scrub ? 0 : journal_settle(k->store->fs);
 
+	memset(r, 0, sizeof(*r));
 	k->from_ns = env_now_ns(env_posix());
 	k->bytes = 0;
-	return check_online(&p, r);
+	return err ? err : check_online(&p, r);
 }
 
 static void leave(struct checking *k)
@@ -225,15 +230,19 @@ static void leave(struct checking *k)
 static void *run_check(void *arg)
 {
 	struct checking *k = arg;
+	struct stores *all = k->store->all;
 	struct store_checks *c = k->store->checks;
 	struct check_online_result r;
 	int err = run_once(k, &r);
 
+	pthread_mutex_lock(&all->mutex);
+	k->ending = false;
 	pthread_mutex_lock(&c->mutex);
 	k->result = r;
 	k->err = err;
 	k->state = err ? CHECKER_FAILED : CHECKER_DONE;
 	pthread_mutex_unlock(&c->mutex);
+	pthread_mutex_unlock(&all->mutex);
 	leave(k);
 	return NULL;
 }
@@ -285,6 +294,7 @@ static int start_thread(struct checking *k, void *(*run)(void *arg))
 	k->done = k->total = 0;
 	k->hosts = 1;
 	k->hosts_ns = k->looked_ns = 0;
+	k->ending = false;
 	k->store->refs++;
 	k->store->background++;
 	pthread_attr_init(&attr);
@@ -308,6 +318,9 @@ int checker_start(struct store *s, uint64_t rate, bool *joined)
 		return -ENOTSUP;
 	checker_asked(s);
 	pthread_mutex_lock(&s->all->mutex);
+	/* One that nobody asked for any more ends without a result: it is not to be joined. */
+	while (k->ending)
+		pthread_cond_wait(&s->all->changed, &s->all->mutex);
 	pthread_mutex_lock(&s->checks->mutex);
 	*joined = k->state == CHECKER_RUNNING;
 	if (!*joined) {

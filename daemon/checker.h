@@ -38,6 +38,7 @@ struct checking {
 	int		err;		/* why it failed */
 	/* A check. */
 	uint64_t	asked_ns;	/* when somebody last wanted to know: else it ends */
+	bool		ending;		/* it has seen that it is to; stores->mutex */
 	/* The scrub. */
 	uint64_t	passes;		/* complete ones */
 	uint64_t	passed_ns;	/* realtime of the last one's end */
@@ -57,7 +58,8 @@ void checker_free(struct store_checks *c);
 
 /**
  * checker_start() - a check of @s at @rate begins, or the one that runs is joined (*@joined).
- * It ends by itself when nobody has asked for it for ten seconds: checker_asked().
+ * It ends by itself when nobody has asked for it for ten seconds: checker_asked().  Waits for one that
+ * is just ending so.
  * Return: 0; -ENOTSUP it takes no part in locking; -ENOMEM, -EAGAIN.
  */
 int checker_start(struct store *s, uint64_t rate, bool *joined);

@@ -25,6 +25,13 @@ checked() {	# checked STATUS HOST [option…]: lunfs check ends with that
 	[ $? -eq "$status" ] || fail "check on $host did not end with $status: $(cat "$work/check")"
 }
 
+story "files that were made a moment ago are counted"
+mkdir "$a/new"
+for i in $(seq 1 30); do echo "$i" >"$a/new/file-$i"; done
+[ "$(lunfs alpha --json check ds1 | jq -c '[.files, .directories]')" = "[30,2]" ] ||
+	fail "$(lunfs alpha --json check ds1)"
+rm -r "$a/new"
+
 story "while two hosts change everything no check accuses anything, however slow it is"
 mkdir "$a/storm" "$a/quiet"
 for i in $(seq 1 30); do echo "$i" >"$a/quiet/file-$i"; done
