@@ -313,8 +313,10 @@ static int create_locked(struct creation *c, uint32_t umask, struct fs_attr *att
 		err = create_commit(&txn, c);
 		txn_end(&txn);
 	}
-	if (!err)
+	if (!err) {
 		inode_attr(c->ino, attr);
+		attr->name_until_ns = dir_names_keep(c->fs, c->dir);
+	}
 	create_unprepare(c);
 	if (c->ino) {
 		inode_unlock(c->fs, c->ino, LOCK_EXCLUSIVE, 0);

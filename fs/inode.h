@@ -69,7 +69,7 @@ struct fs_attr {
 	uint64_t version;
 	bool	covered;	/* read under our cluster lock: nobody else changed it meanwhile */
 	bool	has_xattrs;	/* something for xattr_get() to find */
-	uint64_t name_until_ns;	/* dir_names_keep() of the name by which it was looked up; 0 */
+	uint64_t name_until_ns;	/* dir_names_keep() of the name by which it was found or made; 0 */
 };
 
 struct inode_cache;

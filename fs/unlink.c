@@ -204,6 +204,7 @@ static int link_locked(struct fs *fs, struct inode *ino, struct inode *dir, cons
 			di->flags = cpu_to_le32(le32_to_cpu(di->flags) | INODE_LINKED);
 			inode_set_name(di, dir->id, name);
 			inode_attr(ino, attr);
+			attr->name_until_ns = dir_names_keep(fs, dir);
 		}
 		txn_end(&txn);
 	}

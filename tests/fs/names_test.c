@@ -178,11 +178,14 @@ static void names_stay_while_they_are_believed(struct cluster *c)
 {
 	uint64_t dir = two_hosts(c), until, began = env_now_ns(c->env);
 	struct renaming r = { .c = c, .dir = dir };
+	struct fs_attr made = { 0 };
 	struct env_thread *thread;
 	unsigned int doubts = 0;
 
 	CU_ASSERT_EQUAL(believed_until(c, dir), 0);	/* nobody caches */
 	__atomic_fetch_add(&beta(c)->caches, 1, __ATOMIC_RELAXED);
+	CU_ASSERT_EQUAL(fs_create(beta(c), dir, "made", S_IFREG | 0600, 0, &cluster_cred, &made), 0);
+	CU_ASSERT(made.name_until_ns > env_now_ns(c->env));
 	until = believed_until(c, dir);
 	CU_ASSERT(until > env_now_ns(c->env));
 	CU_ASSERT_EQUAL(env_thread_start(c->hosts[0].env, "mv", rename_main, &r, &thread), 0);
