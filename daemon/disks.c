@@ -272,8 +272,11 @@ static int attach_new(struct attachment *a, const struct disks_saved *saved, cha
 		      size_t why_size)
 {
 	struct fs_attr attr;
-	int err = saved ? fs_getattr(a->store->fs, saved->id, &attr) : -ESTALE;
+	int err = disks_take_back(a);
 
+	if (err)
+		return explain(a, err, why, why_size);
+	err = saved ? fs_getattr(a->store->fs, saved->id, &attr) : -ESTALE;
 	/* Its guest may still be there: of what it had, not of what the name leads to by now. */
 	err = err ? make_named_disk(a, why, why_size) :
 		    make_checked_disk(a, saved->id, why, why_size);
@@ -308,6 +311,9 @@ static int attach(struct disks *all, struct store *s, const char *path,
 		snprintf(a->name, sizeof(a->name), "%s", saved->name);
 		a->claim = saved->claim;
 		a->resume = a->has_claim = saved->has_claim;
+		a->next = saved->next;
+		a->saved_id = saved->id;
+		strcpy(a->ended, saved->ended);
 	}
 	list_init(&a->node);
 	why[0] = '\0';

@@ -28,6 +28,7 @@
 #define DISKS_REACTORS_MAX	32
 #define DISK_SERIAL_MAX		VHU_SERIAL_SIZE
 #define DISK_USER_MAX		24	/* as long as a lock record tells */
+#define DISK_ENDED_SIZE		128
 
 struct disks;
 struct merger;
@@ -75,6 +76,7 @@ struct attachment {
 	struct disks_port *port;
 	struct disk_fresh *fresh;	/* mapped from the state file */
 	struct disk	*disk;
+	uint64_t	saved_id;	/* the inode of what was written down, until there is a disk */
 	struct vhu	*vhu;		/* its front ends, or … */
 	struct export	*export;	/* … its initiators; neither if it has ended */
 	bool		attached;	/* what there is of it is whole */
@@ -92,13 +94,14 @@ struct attachment {
 	bool		has_claim;	/* the last incarnation's, or ours while it is open */
 	bool		resume;		/* the next open continues that one */
 	struct disk_claim claim;
+	struct disk_claim next;		/* with resume: what disk_foresee() said, if anything */
 	char		handover[33];	/* the host that may have it when the rings stop; "": none */
 	bool		left;		/* given up for that host; its worker's */
 	uint64_t	incoming_until_ns;	/* a front end's start waits for the lock; 0: none does */
 	unsigned int	looks;		/* at the lock meanwhile */
 	struct reactor_call again_call;
 	struct reactor_timer again;
-	char		ended[128];	/* why it is for good; "": it is not */
+	char		ended[DISK_ENDED_SIZE];	/* why it is for good; "": it is not */
 	char		holder[128];	/* who had it when it could not be opened */
 };
 
@@ -192,6 +195,9 @@ void disks_end_all(struct disks *all);
 /** disks_open() - takes the lock; who uses it may or may not be there already.  As disk_open(). */
 int disks_open(struct attachment *a);
 
+/** disks_take_back() - the lock of what a killed daemon left, before anything of it is looked at. */
+int disks_take_back(struct attachment *a);
+
 /** disks_front_new() - a->vhu; disks_listen() - a socket for its front ends, with @why where there
  * can be none; disks_unlisten() - without it. */
 int disks_front_new(struct attachment *a);
@@ -274,7 +280,8 @@ struct disks_saved {
 	char		volume[UUID_TEXT_SIZE];	/* empty in records of before it was kept */
 	struct disk_options options;
 	bool		has_claim;
-	struct disk_claim claim;
+	struct disk_claim claim, next;
+	char		ended[DISK_ENDED_SIZE];
 	uint64_t	id;		/* inode */
 	uint64_t	birth;
 	unsigned int	record;

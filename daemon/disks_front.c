@@ -10,6 +10,17 @@
 
 /* ---- what a front end does, and what follows ---- */
 
+/* mutex held.  The record of one that is being detached is cleared already, and perhaps another's. */
+static void record_save(struct attachment *a)
+{
+	if (!a->all->stopping && !a->detaching)
+		disks_state_save(a);
+}
+
+/*
+ * What the last incarnation left stands until it has been continued: a guest may come back for it
+ * however many front ends, and daemons, were refused before.
+ */
 void disks_claim_set(struct attachment *a, bool has)
 {
 	struct disk_claim claim = { 0 };
@@ -17,12 +28,28 @@ void disks_claim_set(struct attachment *a, bool has)
 	if (has && (a->options.read_only || disk_claim(a->disk, &claim)))
 		has = false;
 	pthread_mutex_lock(&a->all->mutex);
-	a->has_claim = has;
-	a->claim = claim;
-	/* The record of one that is being detached is cleared already, and perhaps another's. */
-	if (!a->all->stopping && !a->detaching)
-		disks_state_save(a);
+	if (!a->resume) {
+		a->has_claim = has;
+		a->claim = claim;
+		a->next = (struct disk_claim){ 0 };
+	}
+	record_save(a);
 	pthread_mutex_unlock(&a->all->mutex);
+}
+
+static void claim_note(void *arg)
+{
+	struct attachment *a = arg;
+
+	pthread_mutex_lock(&a->all->mutex);
+	record_save(a);
+	pthread_mutex_unlock(&a->all->mutex);
+}
+
+int disks_take_back(struct attachment *a)
+{
+	return a->resume && !a->ended[0] ?
+	       disk_take_back(a->store->fs, a->saved_id, &a->claim, &a->next, claim_note, a) : 0;
 }
 
 /* "beta (web1)": the host, and who it was opened for there. */
@@ -40,11 +67,13 @@ static void say_not_opened(struct attachment *a, int err, const struct lock_hold
 {
 	pthread_mutex_lock(&a->all->mutex);
 	a->holder[0] = '\0';
-	if (err == -ESTALE && !a->ended[0])
+	if (err == -ESTALE && !a->ended[0]) {
 		snprintf(a->ended, sizeof(a->ended), "it was used elsewhere since its front end had "
 			 "it; end that guest, detach the disk and attach it anew");
-	else if (err == -EBUSY)
+		record_save(a);	/* the next daemon does not serve it either */
+	} else if (err == -EBUSY) {
 		name_holder(h, a->holder, sizeof(a->holder));
+	}
 	pthread_mutex_unlock(&a->all->mutex);
 	if (err == -ESTALE)
 		log_error(env_posix(), a->object, "%s", a->ended);

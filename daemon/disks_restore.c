@@ -10,7 +10,9 @@
 #include "base/text.h"
 #include "daemon/disks.h"
 
-#define AGAIN_SECONDS	2
+/* A daemon on its way out lets go soon, what an administrator has to mend takes longer. */
+#define AGAIN_MS_FIRST	100u
+#define AGAIN_MS_MAX	2000u
 
 #define SAY(level, ...)	env_log(env_posix(), level, "lunfsd", __VA_ARGS__)
 
@@ -137,13 +139,15 @@ static bool restore_round(struct restore *r)
 }
 
 /* false: the daemon ends. */
-static bool wait_a_while(struct disks *all)
+static bool wait_a_while(struct disks *all, unsigned int ms)
 {
 	struct timespec until;
 	bool go_on;
 
 	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += AGAIN_SECONDS;
+	until.tv_nsec += (long)(ms * NSEC_PER_MSEC);
+	until.tv_sec += until.tv_nsec / (long)NSEC_PER_SEC;
+	until.tv_nsec %= (long)NSEC_PER_SEC;
 	pthread_mutex_lock(&all->mutex);
 	while (!all->stopping &&
 	       pthread_cond_timedwait(&all->changed, &all->mutex, &until) != ETIMEDOUT)
@@ -155,8 +159,12 @@ static bool wait_a_while(struct disks *all)
 
 static void restore_all(struct restore *r)
 {
-	while (!restore_round(r) && wait_a_while(r->all))
+	unsigned int ms = AGAIN_MS_FIRST;
+
+	while (!restore_round(r) && wait_a_while(r->all, ms)) {
 		r->quiet = true;
+		ms = ms * 2 < AGAIN_MS_MAX ? ms * 2 : AGAIN_MS_MAX;
+	}
 }
 
 static void *restore_main(void *arg)

@@ -57,7 +57,7 @@ static json_t *attachment_json(const struct attachment *a)
 	char volume[UUID_TEXT_SIZE];
 	json_t *j = json_pack("{s:s, s:s, s:s, s:I, s:b, s:b, s:I, s:s}", "device", a->store->device,
 			      "path", a->path, "name", a->name, "id",
-			      (json_int_t)disk_id(a->disk), "ro", o->read_only, "report",
+			      (json_int_t)(a->disk ? disk_id(a->disk) : a->saved_id), "ro", o->read_only, "report",
 			      o->enospc == DISK_ENOSPC_REPORT, "queues", (json_int_t)o->queues,
 			      "serial", o->serial);
 
@@ -77,6 +77,10 @@ static json_t *attachment_json(const struct attachment *a)
 	json_object_set_new(j, "bytes_burst", json_integer((json_int_t)o->limits.bytes_burst));
 	if (a->has_claim)
 		json_object_set_new(j, "claim", claim_json(&a->claim));
+	if (a->next.generation)
+		json_object_set_new(j, "next", claim_json(&a->next));
+	if (a->ended[0])
+		json_object_set_new(j, "ended", json_string(a->ended));
 	return j;
 }
 
@@ -164,6 +168,12 @@ static bool text(const json_t *o, const char *key, char *to, size_t size)
 	return s && snprintf(to, size, "%s", s) < (int)size;
 }
 
+static struct disk_claim claim_read(const json_t *j)
+{
+	return (struct disk_claim){ (uint32_t)number(j, "slot"), (uint32_t)number(j, "generation"),
+				    number(j, "sequence") };
+}
+
 static bool saved_read(const json_t *j, struct disks_saved *s)
 {
 	const json_t *claim = json_object_get(j, "claim");
@@ -194,9 +204,10 @@ static bool saved_read(const json_t *j, struct disks_saved *s)
 	s->options.limits.bytes = number(j, "bytes");
 	s->options.limits.bytes_burst = number(j, "bytes_burst");
 	s->has_claim = json_is_object(claim);
-	s->claim.slot = (uint32_t)number(claim, "slot");
-	s->claim.generation = (uint32_t)number(claim, "generation");
-	s->claim.sequence = number(claim, "sequence");
+	s->claim = claim_read(claim);
+	s->next = claim_read(json_object_get(j, "next"));
+	if (!text(j, "ended", s->ended, sizeof(s->ended)))
+		s->ended[0] = '\0';
 	return s->options.queues <= VHU_QUEUES_MAX && s->options.limits.shares <= SHARES_MAX;
 }
 

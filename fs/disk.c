@@ -162,9 +162,60 @@ static uint64_t writers_ever(struct disk *d)
 }
 
 /*
- * Whether the lock was found as @resume left it: in the dead incarnation's hands, or released by
- * it at its orderly end; and nobody of this one has written since.
+ * Whether a record is as @left says: in the dead incarnation's hands, or released by it at its orderly
+ * end.
  */
+static bool is_as_left(const struct lock_claim *r, const struct disk_claim *left)
+{
+	if (r->mode == LOCK_EXCLUSIVE)
+		return r->owner == left->slot && r->generation == left->generation &&
+		       r->sequence >= left->sequence;
+	return r->mode == LOCK_FREE && r->sequence == left->sequence + 1;
+}
+
+/*
+ * A sequence is had by one record only, and each change makes another: the one that follows a record
+ * which was as it was left was made of that, and by nobody but the host that it names.
+ */
+static bool is_foreseen(const struct lock_claim *r, const struct disk_claim *next)
+{
+	return next->generation && r->mode == LOCK_EXCLUSIVE && r->owner == next->slot &&
+	       r->generation == next->generation && r->sequence == next->sequence;
+}
+
+static void take_exclusive(struct fs *fs, uint64_t id)
+{
+	struct inode *ino;
+
+	if (inode_get(fs, inode_id_number(id), &ino))
+		return;
+	if (!cluster_get(fs, &ino->cover.lock, LOCK_EXCLUSIVE, 0, NULL))
+		cluster_put(fs, &ino->cover.lock, LOCK_EXCLUSIVE, 0);
+	inode_put(fs, ino);
+}
+
+int disk_take_back(struct fs *fs, uint64_t id, struct disk_claim *left, struct disk_claim *next,
+		   void (*note)(void *arg), void *arg)
+{
+	struct lockd *ld = fs->lockd;
+	struct lock_claim r;
+	int err = ld ? lock_read(ld, inode_lock_addr(id), &r) : 0;
+
+	if (!ld || err)
+		return err;
+	if (is_foreseen(&r, next))
+		*left = *next;
+	*next = (struct disk_claim){ 0 };
+	if (is_as_left(&r, left))
+		*next = (struct disk_claim){ lockd_slot(ld), lockd_generation(ld), r.sequence + 1 };
+	note(arg);
+	/* By one change: a lock that was shared first would be at a sequence that was not foreseen. */
+	if (next->generation)
+		take_exclusive(fs, id);
+	return 0;
+}
+
+/* Whether the lock was found as @resume left it, and nobody of this incarnation has written since. */
 static int check_resumed(struct disk *d, const struct disk_claim *resume)
 {
 	struct lock_claim now, found;
@@ -174,10 +225,7 @@ static int check_resumed(struct disk *d, const struct disk_claim *resume)
 	if (writers_ever(d) != 1)
 		return -ESTALE;
 	lock_claims(d->fs->lockd, &d->f->ino->cover.lock, &now, &found);
-	if (found.mode == LOCK_EXCLUSIVE && found.owner == resume->slot &&
-	    found.generation == resume->generation && found.sequence >= resume->sequence)
-		return 0;
-	return found.mode == LOCK_FREE && found.sequence == resume->sequence + 1 ? 0 : -ESTALE;
+	return is_as_left(&found, resume) ? 0 : -ESTALE;
 }
 
 static uint64_t strangers(struct disk *d)

@@ -116,9 +116,22 @@ struct blkdev *disk_blkdev(struct disk *d);
 
 /* The lock record that a disk's open stands on: what may be continued, and by whom. */
 struct disk_claim {
-	uint32_t slot, generation;	/* the holder */
+	uint32_t slot, generation;	/* the holder; generation 0: none */
 	uint64_t sequence;		/* the record's when this was asked */
 };
+
+/**
+ * disk_take_back() - for @left of a killed process, before disk_new() and disk_open(): takes the lock,
+ * with what its record will say then written down before.  A process that is killed between taking it
+ * and writing disk_claim() down leaves a lock that its successor would take for somebody else's.
+ * @left: as for disk_open().  If the record is what @next foresaw it becomes that.
+ * @next: what the last incarnation foresaw, or none; receives what this one does: none if the record is
+ *        not as it was left.
+ * @note: called once, when both are to be written down.
+ * Return: 0, whether it has been taken or not: disk_open() judges; or why the record cannot be read.
+ */
+int disk_take_back(struct fs *fs, uint64_t id, struct disk_claim *left, struct disk_claim *next,
+		   void (*note)(void *arg), void *arg);
 
 /**
  * disk_open() - takes the lock (exclusive; shared or multi-writer as the parameters say).

@@ -540,6 +540,16 @@ int lock_show(struct lockd *ld, uint64_t addr, struct lock_holder *holder)
 	return 0;
 }
 
+int lock_read(struct lockd *ld, uint64_t addr, struct lock_claim *claim)
+{
+	struct record r;
+	int err = record_read(ld, addr, &r);
+
+	if (!err)
+		*claim = record_claim(&r.rec);
+	return err;
+}
+
 /* Without lockd: the slot as it is now.  1: it holds what names @generation; 0 stale. */
 static int slot_load(struct blkdev *dev, const uint8_t volume[16], uint64_t slots_addr,
 		     uint32_t index, uint32_t generation, struct slot *s)

@@ -185,6 +185,9 @@ int lock_free_left(struct lockd *ld, struct lock *lock);
  */
 int lock_show(struct lockd *ld, uint64_t addr, struct lock_holder *holder);
 
+/** lock_read() - what the record at @addr says now, without taking anything.  As lock_show(). */
+int lock_read(struct lockd *ld, uint64_t addr, struct lock_claim *claim);
+
 /**
  * lock_show_dev() - lock_show() without a slot of our own: reads @dev only.  Ages are not
  * known (0, UINT64_MAX).

@@ -35,6 +35,15 @@ struct bench {
 	uint64_t	away_ns;	/* the longest time without a server */
 };
 
+/* SIGINT or SIGTERM: what is there is measured, checked and reported. */
+static volatile sig_atomic_t told_to_end;
+
+static void tell_to_end(int sig)
+{
+	(void)sig;
+	told_to_end = 1;
+}
+
 static uint64_t now_ns(void)
 {
 	return env_now_ns(env_posix());
@@ -99,10 +108,10 @@ static int reconnect(struct bench *b)
 	return EXIT_FINE;
 }
 
-/* Looks after the connection until @deadline, or until the load has ended. */
-static int attend(struct bench *b, uint64_t deadline)
+/* Looks after the connection until @deadline, or until the load has ended; @ends: or is told to. */
+static int attend(struct bench *b, uint64_t deadline, bool ends)
 {
-	while (now_ns() < deadline && !load_ended(&b->load)) {
+	while (now_ns() < deadline && !load_ended(&b->load) && !(ends && told_to_end)) {
 		uint64_t left = (deadline - now_ns()) / NSEC_PER_MSEC;
 		uint64_t cpu_ns = cpu_watch_ns(&b->watch);
 		bool changed;
@@ -127,7 +136,7 @@ static int drain(struct bench *b)
 	int status;
 
 	load_stop(&b->load);
-	status = attend(b, now_ns() + DRAIN_NS);
+	status = attend(b, now_ns() + DRAIN_NS, false);
 	if (!status && !load_ended(&b->load))
 		status = trouble(b, "requests do not come back");
 	return status;
@@ -142,11 +151,11 @@ static int run_load(struct bench *b, const struct load_params *p, bool measured,
 
 	if (err)
 		return trouble(b, strerror(-err));
-	status = timed ? attend(b, now_ns() + b->o.ramp_ns) : EXIT_FINE;
+	status = timed ? attend(b, now_ns() + b->o.ramp_ns, true) : EXIT_FINE;
 	if (measured)
 		measure_begin(b);
 	if (!status)
-		status = attend(b, timed ? now_ns() + b->o.runtime_ns : UINT64_MAX);
+		status = attend(b, timed ? now_ns() + b->o.runtime_ns : UINT64_MAX, timed);
 	if (measured)
 		measure_end(b);
 	if (!status)
@@ -386,6 +395,8 @@ int main(int argc, char **argv)
 		return status;
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGINT, tell_to_end);
+	signal(SIGTERM, tell_to_end);
 	status = bench_run(&b);
 	ledger_close(&b.ledger);
 	fe_close(&b.fe);

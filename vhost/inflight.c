@@ -247,24 +247,36 @@ static void packed_commit(struct inflight_packed *s)
 	ordered();
 }
 
-/* We died while giving a batch back: either the driver can see it, or it never was. */
-static int packed_commit_or_undo(struct vhu_queue *q, struct inflight_packed *s)
+/*
+ * We died while giving a batch back: either the driver can see it, or it never was.  That it can shows
+ * in "used" alone: with all the ring its own again it may have made the slot available anew.
+ */
+static bool packed_was_seen(const struct vhu_queue *q, const struct inflight_packed *s)
 {
 	uint16_t old = s->old_used_idx, flags;
-	bool wrap = s->old_used_wrap_counter;
+	bool wrap = s->old_used_wrap_counter, same_round = !!s->used_wrap_counter == wrap;
 
-	if (old >= q->size || s->used_idx >= q->size)
-		return -EINVAL;
+	if (same_round && s->used_idx == old)
+		return false;	/* there is no batch */
+	/* We died within packed_commit(), between the counter and the index. */
+	if (same_round && s->used_idx < old)
+		return true;
 	flags = le16toh(__atomic_load_n(&q->packed[old].flags, __ATOMIC_ACQUIRE));
-	if ((s->used_idx != old || !!s->used_wrap_counter != wrap) &&
-	    !!(flags & PACKED_F_AVAIL) == wrap && !!(flags & PACKED_F_USED) == wrap)
+	return !!(flags & PACKED_F_USED) == wrap;
+}
+
+static int packed_commit_or_undo(struct vhu_queue *q, struct inflight_packed *s)
+{
+	if (s->old_used_idx >= q->size || s->used_idx >= q->size)
+		return -EINVAL;
+	if (packed_was_seen(q, s))
 		packed_commit(s);
 	s->free_head = s->old_free_head;
 	s->used_idx = s->old_used_idx;
 	s->used_wrap_counter = s->old_used_wrap_counter;
 	q->used_next = s->used_idx;
 	q->used_wrap = s->used_wrap_counter;
-	return q->used_next < q->size ? 0 : -EINVAL;
+	return 0;
 }
 
 /*

@@ -96,9 +96,16 @@ struct disk_rig {
 	struct disk	*disk;
 	struct blkdev	*dev;
 	struct blkdev	*lower;		/* NULL: the volume's device */
-	const struct disk_claim *resume;
+	struct disk_claim *resume;	/* what was left, and … */
+	struct disk_claim *next;	/* … foreseen; NULL: nobody cares */
 	struct lock_holder holder;	/* who has it, if the answer is -EBUSY */
 };
+
+/* Both are written down where they are. */
+static inline void disk_rig_note(void *arg)
+{
+	(void)arg;
+}
 
 static inline int disk_rig_open(struct disk_rig *rig, struct env *env, struct fs *fs, uint64_t id)
 {
@@ -113,7 +120,9 @@ static inline int disk_rig_open(struct disk_rig *rig, struct env *env, struct fs
 	rig->params.owner = &rig->owner.owner;
 	rig->params.workers = rig->workers;
 	rig->params.lower = rig->lower ? rig->lower : fs->dev;
-	err = disk_new(&rig->params, &rig->disk);
+	err = rig->next ? disk_take_back(fs, id, rig->resume, rig->next, disk_rig_note, rig) : 0;
+	if (!err)
+		err = disk_new(&rig->params, &rig->disk);
 	if (!err)
 		err = disk_open(rig->disk, rig->resume, &rig->holder);
 	if (!err)

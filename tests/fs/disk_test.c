@@ -755,7 +755,131 @@ static void space_that_is_not_durable_is_not_written_to(void)
 	cluster_run(16, VOLUME, loaded_body);
 }
 
+/* ---- killed between taking the lock and saying so ---- */
+
+/* The world's disk, opened by the next process of host 0 as the last one left it, and foresaw. */
+static int open_again(struct world *w, uint64_t id, struct disk_claim *left, struct disk_claim *next)
+{
+	struct disk_fresh *fresh = w->rig.params.fresh;
+
+	w->rig = (struct disk_rig){ .params = { .fresh = fresh }, .resume = left, .next = next };
+	return disk_rig_open(&w->rig, w->c->hosts[0].env, w->c->fs, id);
+}
+
+static void killed_twice_body(struct cluster *c)
+{
+	struct disk_claim left, next = { 0 };
+	struct world w;
+	uint64_t id;
+
+	noted_begin(&w, c, DISK);
+	id = disk_id(w.rig.disk);
+	write_some(&w, 20);
+	CU_ASSERT_EQUAL(disk_claim(w.rig.disk, &left), 0);
+	for (unsigned int life = 0; life < 3; life++) {
+		cluster_crash(c, 0);
+		CU_ASSERT_EQUAL_FATAL(cluster_attach(c, 0, 0), 0);
+		/* It takes the lock, and dies before it can write that down. */
+		CU_ASSERT_EQUAL_FATAL(open_again(&w, id, &left, &next), 0);
+		CU_ASSERT_NOT_EQUAL(next.generation, 0);
+		compare_all(&w);
+	}
+	free(w.rig.params.fresh);
+	w.rig.resume = NULL;
+	world_end(&w);
+}
+
+/* Whoever is killed so early has served nobody: the guest goes on, however often that happens. */
+static void killed_as_it_has_the_lock_it_is_resumed_all_the_same(void)
+{
+	cluster_run(18, VOLUME, killed_twice_body);
+}
+
+static void use_by_stranger(struct cluster *c, uint64_t id)
+{
+	struct fs_file *f;
+
+	CU_ASSERT_EQUAL_FATAL(cluster_attach(c, 1, 0), 0);
+	CU_ASSERT_EQUAL(fs_open(c->hosts[1].fs, id, FS_OPEN_WRITE, &cluster_cred, &f, NULL), 0);
+	/* It dies with the file open: its record is taken over as it is. */
+	cluster_crash(c, 1);
+}
+
+static void foreseen_stranger_body(struct cluster *c)
+{
+	struct disk_claim left, next = { 0 };
+	struct world w;
+	uint64_t id;
+
+	noted_begin(&w, c, DISK);
+	id = disk_id(w.rig.disk);
+	write_some(&w, 20);
+	CU_ASSERT_EQUAL(blkdev_flush(w.rig.dev), 0);
+	CU_ASSERT_EQUAL(disk_claim(w.rig.disk, &left), 0);
+	cluster_crash(c, 0);
+	use_by_stranger(c, id);
+	/* Twice: that it was refused, and has the lock itself now, is nothing to go on from. */
+	for (unsigned int life = 0; life < 2; life++) {
+		CU_ASSERT_EQUAL_FATAL(cluster_attach(c, 0, 0), 0);
+		CU_ASSERT_EQUAL(open_again(&w, id, &left, &next), -ESTALE);
+		CU_ASSERT_EQUAL(next.generation, 0);
+		cluster_crash(c, 0);
+	}
+	CU_ASSERT_EQUAL_FATAL(cluster_attach(c, 0, 0), 0);
+	free(w.rig.params.fresh);
+	w.rig = (struct disk_rig){ .resume = NULL };
+	CU_ASSERT_EQUAL(disk_rig_open(&w.rig, c->hosts[0].env, c->fs, id), 0);
+	world_end(&w);
+}
+
+struct visit {
+	struct cluster *c;
+	uint64_t id;
+};
+
+static void visit_now(void *arg)
+{
+	struct visit *v = arg;
+
+	use_by_stranger(v->c, v->id);
+}
+
+static void overtaken_body(struct cluster *c)
+{
+	struct disk_claim left, next = { 0 };
+	struct world w;
+	struct visit v = { c, 0 };
+
+	noted_begin(&w, c, DISK);
+	v.id = disk_id(w.rig.disk);
+	CU_ASSERT_EQUAL(disk_claim(w.rig.disk, &left), 0);
+	free(w.rig.params.fresh);
+	cluster_crash(c, 0);
+	CU_ASSERT_EQUAL_FATAL(cluster_attach(c, 0, 0), 0);
+	CU_ASSERT_EQUAL(disk_take_back(c->fs, v.id, &left, &next, visit_now, &v), 0);
+	CU_ASSERT_NOT_EQUAL(next.generation, 0);
+	/* It has the lock now, of a dead stranger, and dies. */
+	cluster_crash(c, 0);
+	CU_ASSERT_EQUAL_FATAL(cluster_attach(c, 0, 0), 0);
+	w.rig = (struct disk_rig){ .resume = NULL };
+	CU_ASSERT_EQUAL(open_again(&w, v.id, &left, &next), -ESTALE);
+	CU_ASSERT_EQUAL(next.generation, 0);
+	CU_ASSERT_EQUAL(disk_rig_close(&w.rig), 0);
+	w.rig = (struct disk_rig){ .resume = NULL };
+	CU_ASSERT_EQUAL(disk_rig_open(&w.rig, c->hosts[0].env, c->fs, v.id), 0);
+	world_end(&w);
+}
+
+/* R1: what was foreseen does not make good what a stranger had in between. */
+static void foreseen_or_not_it_is_not_resumed_behind_a_stranger(void)
+{
+	cluster_run(19, VOLUME, foreseen_stranger_body);
+	cluster_run(20, VOLUME, overtaken_body);
+}
+
 UNIT_MAIN("fs/disk",
+	UNIT_TEST(killed_as_it_has_the_lock_it_is_resumed_all_the_same),
+	UNIT_TEST(foreseen_or_not_it_is_not_resumed_behind_a_stranger),
 	UNIT_TEST(a_first_write_behind_a_merge_survives_a_kill),
 	UNIT_TEST(space_that_is_not_durable_is_not_written_to),
 	UNIT_TEST(a_map_that_cannot_be_read_is_an_error),

@@ -57,6 +57,13 @@ story "a guest that comes back to alpha meanwhile is turned away: it remembers a
 wait_for 5 eval '[ "$(shown beta open)" = false ]' || fail "beta does not give it up"
 load "$socket" --rw randread --runtime 1 && fail "an attachment outlived its lock"
 [ -n "$(shown alpha ended)" ] || fail "nothing says why"
+# Nor does the next daemon know better, or the one behind that.
+for _ in 1 2; do
+	host_kill alpha
+	host_start alpha
+	wait_for 10 eval '[ -n "$(shown alpha ended)" ]' || fail "it is forgotten by the next daemon"
+	load "$socket" --rw randread --runtime 1 && fail "an attachment outlived its lock and its daemon"
+done
 lunfs alpha disk detach $disk && socket=$(lunfs alpha disk attach $disk) || fail "attach anew"
 load "$socket" --size 128M --check --ledger "$work/ledger" || fail "$(cat "$work/load.out")"
 lunfs beta disk detach $disk || fail "beta: disk detach"

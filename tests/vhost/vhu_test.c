@@ -598,6 +598,20 @@ static void request_of_before_a_restart_is_completed(void)
 	device_free();
 }
 
+/* In the ring's second round; within five seconds. */
+static bool slot_is_given_back(unsigned int slot)
+{
+	struct packed_desc_wire *ring = (void *)(mem + AT_DESC);
+
+	for (unsigned int i = 0; i < 5000; i++) {
+		if (!(__atomic_load_n(&ring[slot].flags, __ATOMIC_ACQUIRE) &
+		      (PACKED_F_AVAIL | PACKED_F_USED)))
+			return true;
+		usleep(1000);
+	}
+	return false;
+}
+
 /*
  * The back end died over a batch of two: the second descriptor says "used" already, the first
  * does not.  When the next one gives the first back, the driver must not believe the second,
@@ -637,6 +651,81 @@ static void half_a_batch_of_before_a_restart_is_not_believed(void)
 	CU_ASSERT_EQUAL(mem[AT_STATUS], BLK_S_OK);
 	flags = __atomic_load_n(&ring[1].flags, __ATOMIC_ACQUIRE);
 	CU_ASSERT_EQUAL(flags & (PACKED_F_AVAIL | PACKED_F_USED), PACKED_F_AVAIL);
+	munmap(s, w.mmap_size);
+	close(fd);
+	front_free();
+	device_free();
+}
+
+/*
+ * All of the ring was given back, and that was not noted yet: the driver has it again, and made its
+ * first slot available once more.  Done twice, a request that the driver has got back would be answered
+ * in the place of another.
+ */
+static void what_the_driver_has_got_back_is_not_done_again(void)
+{
+	struct packed_desc_wire *ring;
+	struct inflight_packed *s;
+	struct inflight_wire w;
+	int fd = -1;
+
+	packed = true;
+	device_make();
+	s = area_get(&w, &fd);
+	ring = (void *)(mem + AT_DESC);
+	s->version = 1;
+	s->desc_num = QSIZE;
+	s->free_head = QSIZE - 1;
+	s->old_free_head = QSIZE;
+	s->old_used_wrap_counter = 1;
+	for (uint16_t i = 0; i < QSIZE; i++) {
+		s->desc[i] = (struct inflight_packed_desc){
+			.inflight = 1, .next = (uint16_t)(i ? i - 1u : QSIZE), .last = i, .num = 1,
+			.counter = i, .id = 7, .flags = DESC_F_INDIRECT, .len = 48,
+			.addr = GPA + AT_TABLE };
+		ring[i].flags = PACKED_F_AVAIL | PACKED_F_USED;
+	}
+	wrap = false;
+	queue_request(BLK_T_GET_ID, 0, AT_DATA, 20);
+	CU_ASSERT_EQUAL(tell(VHU_SET_INFLIGHT_FD, &w, sizeof(w), fd), 0);
+	front_ring(0);
+	CU_ASSERT_TRUE(slot_is_given_back(0));
+	CU_ASSERT_EQUAL(mem[AT_STATUS], BLK_S_OK);
+	for (uint16_t i = 1; i < QSIZE; i++)
+		CU_ASSERT_EQUAL(ring[i].flags, PACKED_F_AVAIL | PACKED_F_USED);
+	munmap(s, w.mmap_size);
+	close(fd);
+	front_free();
+	device_free();
+}
+
+/* It died while it noted a batch that went around the end: the counter is the new one, the index old. */
+static void half_a_note_around_the_end_counts(void)
+{
+	struct packed_desc_wire *ring;
+	struct inflight_packed *s;
+	struct inflight_wire w;
+	int fd = -1;
+
+	packed = true;
+	device_make();
+	s = area_get(&w, &fd);
+	ring = (void *)(mem + AT_DESC);
+	s->version = 1;
+	s->desc_num = QSIZE;
+	s->used_idx = 2;
+	s->old_used_idx = QSIZE - 2;
+	for (uint16_t i = 0; i < QSIZE; i++) {
+		s->desc[i].next = (uint16_t)(i + 1);
+		ring[i].flags = i < 2 ? 0 : PACKED_F_AVAIL | PACKED_F_USED;
+	}
+	next_avail = 2;
+	wrap = false;
+	queue_request(BLK_T_GET_ID, 0, AT_DATA, 20);
+	CU_ASSERT_EQUAL(tell(VHU_SET_INFLIGHT_FD, &w, sizeof(w), fd), 0);
+	front_ring(0);
+	CU_ASSERT_TRUE(slot_is_given_back(2));
+	CU_ASSERT_EQUAL(mem[AT_STATUS], BLK_S_OK);
 	munmap(s, w.mmap_size);
 	close(fd);
 	front_free();
@@ -753,4 +842,6 @@ UNIT_MAIN("vhost/vhu",
 	  UNIT_TEST(memory_that_shrinks_costs_only_its_owner),
 	  UNIT_TEST(refused_start_reads_no_descriptor),
 	  UNIT_TEST(request_of_before_a_restart_is_completed),
-	  UNIT_TEST(half_a_batch_of_before_a_restart_is_not_believed));
+	  UNIT_TEST(half_a_batch_of_before_a_restart_is_not_believed),
+	  UNIT_TEST(what_the_driver_has_got_back_is_not_done_again),
+	  UNIT_TEST(half_a_note_around_the_end_counts));

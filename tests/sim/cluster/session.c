@@ -314,7 +314,7 @@ void work_disk(struct life *life, struct mimage *image, uint64_t id, bool write)
 }
 
 void work_disk_resume(struct life *life, struct mimage *image, uint64_t id,
-		      const struct disk_claim *claim)
+		      struct disk_claim *claim)
 {
 	struct session s = { .life = life, .f = image->file, .image = image,
 			     .change = image->change, .via_disk = true, .resume = claim };

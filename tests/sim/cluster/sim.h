@@ -203,11 +203,12 @@ struct life {
 /* A disk that a host serves to a guest, which outlives the host's process. */
 struct disk_note {
 	struct disk_fresh *fresh;	/* as in a file of the run directory */
-	struct disk_claim claim;
+	struct disk_claim claim, next;	/* disk_take_back() */
 	uint64_t id;
 	struct mimage *image;
 	struct life *life;
 	struct vdisk *disk;
+	struct life *resuming;		/* it is at it: killed meanwhile, its successor tries again */
 	bool open, killed;
 	bool certain[CELLS];		/* when it was killed */
 	uint64_t shown[CELLS];

@@ -16,7 +16,7 @@ struct session {
 	struct fs_file *file;
 	struct vdisk *disk;		/* instead of it */
 	bool via_disk;
-	const struct disk_claim *resume;
+	struct disk_claim *resume;
 	uint8_t *buf;
 	uint64_t change;		/* the image's, when it was looked up */
 };
@@ -38,7 +38,7 @@ int session_read(struct session *s, unsigned int cell, unsigned int n, bool sett
 /** work_disk(), work_disk_resume() - as work_file(), through fs/disk.h. */
 void work_disk(struct life *life, struct mimage *image, uint64_t id, bool write);
 void work_disk_resume(struct life *life, struct mimage *image, uint64_t id,
-		      const struct disk_claim *claim);
+		      struct disk_claim *claim);
 
 /* work_disk.c: a session's disk. */
 int vdisk_open(struct session *s, uint64_t id, bool write);

@@ -55,6 +55,7 @@ static void note_open(struct session *s)
 		return;
 	n->id = disk_id(s->disk->rig.disk);
 	n->open = !disk_claim(s->disk->rig.disk, &n->claim);
+	n->next = (struct disk_claim){ 0 };
 }
 
 static bool note_take(struct session *s)
@@ -120,6 +121,7 @@ int vdisk_open(struct session *s, uint64_t id, bool write)
 	s->disk->rig.params.read_only = !write;
 	s->disk->rig.params.enospc = DISK_ENOSPC_REPORT;
 	s->disk->rig.resume = s->resume;
+	s->disk->rig.next = s->resume ? &s->life->host->note.next : NULL;
 	if (write && (s->resume || note_take(s)))
 		s->disk->rig.params.fresh = s->life->host->note.fresh;
 	err = disk_rig_open(&s->disk->rig, s->life->env, s->life->fs, id);
@@ -395,7 +397,13 @@ void vdisk_inflight(const struct session *s, bool inflight[CELLS])
 void vdisk_killed(struct sim_host *h)
 {
 	struct disk_note *n = &h->note;
+	bool again = n->resuming && n->resuming == h->life && !h->rebooted && !h->life->dead;
 
+	n->resuming = NULL;
+	if (again) {
+		n->killed = true;	/* it has served nobody: what was certain is */
+		return;
+	}
 	n->killed = n->open && n->life == h->life && !h->rebooted && !h->life->dead &&
 		    n->image->file->id == n->id;
 	for (unsigned int i = 0; n->killed && i < CELLS; i++) {
@@ -415,6 +423,7 @@ void vdisk_resumed(struct session *s)
 {
 	struct disk_note *n = &s->life->host->note;
 
+	n->resuming = NULL;
 	if (s->f->writer != n->life) {
 		world_violation(s->life->w, "R1: disk %#llx is resumed by life %u, and life %u has had it",
 				(unsigned long long)n->id, s->life->pid,
@@ -442,8 +451,11 @@ void vdisks_resume(struct life *life)
 	if (!n->killed)
 		return;
 	n->killed = false;
-	if (im->file->id == n->id && is_resumable(im))
+	if (im->file->id == n->id && is_resumable(im)) {
+		n->resuming = life;
 		work_disk_resume(life, im, n->id, &n->claim);
+		n->resuming = NULL;
+	}
 	n->image = NULL;
 	n->disk = NULL;
 }
