@@ -70,6 +70,21 @@ static int load_unit(struct disk_slow *s, struct fs *fs, struct inode *ino, uint
 	return err;
 }
 
+/* Nothing of a unit that does not fit whole, nor what the last run before it was lengthened by. */
+static int load_whole_unit(struct disk_slow *s, struct fs *fs, struct inode *ino, uint64_t unit)
+{
+	unsigned int before = s->found_count;
+	struct extent last = before ? s->found[before - 1] : (struct extent){ 0 };
+	int err = load_unit(s, fs, ino, unit);
+
+	if (!err)
+		return 0;
+	s->found_count = before;
+	if (before)
+		s->found[before - 1] = last;
+	return err;
+}
+
 static int work_load(struct disk_slow *s)
 {
 	struct fs *fs = s->d->fs;
@@ -83,15 +98,10 @@ static int work_load(struct disk_slow *s)
 	err = file_rdlock(fs, ino);
 	if (err)
 		return err;
-	for (unit = s->first; unit < s->end; unit++) {
-		unsigned int before = s->found_count;
-
-		err = load_unit(s, fs, ino, unit);
-		if (err) {
-			s->found_count = before;
-			break;
-		}
-	}
+	for (unit = s->first; unit < s->end && !err; unit++)
+		err = load_whole_unit(s, fs, ino, unit);
+	if (err)
+		unit--;
 	file_rdunlock(fs, ino);
 	/* One that did not fit, or cannot be read: those before it are something, too. */
 	if (err && unit > s->first)

@@ -755,6 +755,44 @@ static void space_that_is_not_durable_is_not_written_to(void)
 	cluster_run(16, VOLUME, loaded_body);
 }
 
+/* ---- what a lookup of the map brings ---- */
+
+static void fragmented_body(struct cluster *c)
+{
+	uint8_t *buf = blkdev_alloc(4096);
+	struct world w;
+	uint64_t id;
+
+	world_begin(&w, c, 2 * DISK);
+	/*
+	 * Every other block: 64 runs a unit, so that there is no room for all of unit 17; it begins as
+	 * unit 16 ends, with space that the image has and nothing in it.
+	 */
+	for (uint64_t block = 0; block < 17 * UNIT_BLOCKS; block += 2)
+		if (block < 8 || block >= 2 * UNIT_BLOCKS)
+			write_block(&w, block * BLOCK_SIZE, 0x11);
+	for (uint64_t i = 3; i < UNIT_BLOCKS; i += 2)
+		write_block(&w, 17 * UNIT_SIZE + i * BLOCK_SIZE, 0x22);
+	id = id_of_disk(&w);
+	CU_ASSERT_EQUAL(disk_rig_close(&w.rig), 0);
+	CU_ASSERT_EQUAL_FATAL(disk_rig_open(&w.rig, c->hosts[0].env, c->fs, id), 0);
+	/* Not in the map yet when the next lookup comes from before it. */
+	write_block(&w, 17 * UNIT_SIZE + 1 * BLOCK_SIZE, 0x33);
+	CU_ASSERT_EQUAL(blkdev_read(w.rig.dev, 0, buf, 4096), 0);
+	/* Alone: what is in many pieces a worker reads, by the map. */
+	CU_ASSERT_EQUAL(blkdev_read(w.rig.dev, 17 * UNIT_SIZE + 1 * BLOCK_SIZE, buf, 4096), 0);
+	CU_ASSERT_EQUAL(buf[0], 0x33);
+	free(buf);
+	compare_all(&w);
+	world_end(&w);
+}
+
+/* The unit that a lookup has no more room for is not half known by it. */
+static void a_lookup_says_nothing_of_what_it_has_no_room_for(void)
+{
+	cluster_run(21, VOLUME, fragmented_body);
+}
+
 /* ---- killed between taking the lock and saying so ---- */
 
 /* The world's disk, opened by the next process of host 0 as the last one left it, and foresaw. */
@@ -878,6 +916,7 @@ static void foreseen_or_not_it_is_not_resumed_behind_a_stranger(void)
 }
 
 UNIT_MAIN("fs/disk",
+	UNIT_TEST(a_lookup_says_nothing_of_what_it_has_no_room_for),
 	UNIT_TEST(killed_as_it_has_the_lock_it_is_resumed_all_the_same),
 	UNIT_TEST(foreseen_or_not_it_is_not_resumed_behind_a_stranger),
 	UNIT_TEST(a_first_write_behind_a_merge_survives_a_kill),
