@@ -454,6 +454,7 @@ int disks_detach(struct disks *all, struct store *s, const char *path, bool forc
 		return not_attached(s, path, why, why_size);
 	disks_unlisten(a);
 	pthread_mutex_lock(&all->mutex);
+	a->forgotten = true;
 	disks_state_clear(all, a->record);
 	leave(a);
 	pthread_mutex_unlock(&all->mutex);

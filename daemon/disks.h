@@ -81,6 +81,7 @@ struct attachment {
 	struct export	*export;	/* … its initiators; neither if it has ended */
 	bool		attached;	/* what there is of it is whole */
 	unsigned int	record;		/* in the state file */
+	bool		forgotten;	/* its record was cleared, and is perhaps another's */
 	bool		keep_record;	/* it stays there: another attempt is to follow */
 
 	/* What its front end does, in the order in which it does it; disks.mutex. */

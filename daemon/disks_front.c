@@ -10,10 +10,10 @@
 
 /* ---- what a front end does, and what follows ---- */
 
-/* mutex held.  The record of one that is being detached is cleared already, and perhaps another's. */
+/* mutex held.  Also while the daemon ends: the next one goes by what is written here. */
 static void record_save(struct attachment *a)
 {
-	if (!a->all->stopping && !a->detaching)
+	if (!a->forgotten)
 		disks_state_save(a);
 }
 
