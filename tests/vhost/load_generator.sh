@@ -87,11 +87,9 @@ dd if="$work/before.img" of="$disk" bs=4k skip=2100 seek=2100 count=1 conv=notru
 bench --check --ledger "$work/ledger2" --offset 8M --size 4M "$sock" >"$work/check.out" &&
 	fail "nobody noticed: $(cat "$work/check.out")"
 
-story "servers are killed under load, the next one goes on: split"
-for ring in split packed; do
-	[ $ring = split ] || story "servers are killed under load, the next one goes on: packed"
-	bench --rw randrw --verify --discard 3 --zeroes 3 --queues 2 --ring $ring --reconnect 10 \
-		--runtime 2.5 --json "$sock" >"$work/killed.json" &
+killed_four_times() {	# killed_four_times RING SECONDS: a load of that time, below which servers die
+	bench --rw randrw --verify --discard 3 --zeroes 3 --queues 2 --ring "$1" --reconnect 10 \
+		--runtime "$2" --json "$sock" >"$work/killed.json" &
 	load=$!
 	for _ in 1 2 3 4; do
 		sleep 0.4
@@ -99,8 +97,16 @@ for ring in split packed; do
 		serve_start
 	done
 	wait $load || fail "exit status $?: $(reports "$work/killed.json")"
-	jq -e '.reconnects == 4 and .blocks_wrong == 0 and .blocks_checked > 1000 and
-		.errors == 0' "$work/killed.json" >/dev/null || fail "$(reports "$work/killed.json")"
+	jq -e '.blocks_wrong == 0 and .errors == 0' "$work/killed.json" >/dev/null ||
+		fail "$(reports "$work/killed.json")"
+	jq -e '.reconnects == 4 and .blocks_checked > 1000' "$work/killed.json" >/dev/null
+}
+
+# On a slow machine a load may end before the servers have been killed: it gets longer then.
+for ring in split packed; do
+	story "servers are killed under load, the next one goes on: $ring"
+	killed_four_times $ring 2.5 || killed_four_times $ring 10 || killed_four_times $ring 40 ||
+		fail "$(reports "$work/killed.json")"
 done
 
 story "a server that is gone is said to be gone"
