@@ -50,7 +50,8 @@ uint64_t dir_names_keep(struct fs *fs, struct inode *dir);
  * non-zero.  Names of equal hash are emitted one after the other.
  * dir_list_unlocked(): each leaf under the lock if that is free, else by seqlock; holds nothing
  * while it emits.
- * dir_list_shared(): the same, but a listing that begins (@from 0) takes the lock, waiting: from
+ * dir_list_shared(): the same, but a listing that begins (@from 0) takes the lock, waiting (some 5 s
+ * for a host that does not get on, then home is read as with fs_lookup_shown()): from
  * then on home shows whatever anybody was told of before.
  */
 typedef int (*dir_emit_fn)(void *arg, const struct dirent_info *d);

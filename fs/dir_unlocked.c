@@ -272,6 +272,11 @@ static int dir_get_batch(struct fs *fs, uint64_t id, uint64_t from, bool certain
 	}
 	if (err == -EAGAIN)
 		err = inode_lock_shared(fs, id, &dir);
+	/* A host that does not get on with what it changed: as fs_lookup_shown(). */
+	if (err == -EBUSY && certain) {
+		err = dir_seq_batch_tries(fs, id, from, batch);
+		return dir_seq_doubtful(err) ? -EBUSY : err;
+	}
 	if (err)
 		return err;
 	err = dir_locked_batch(fs, dir, from, batch);

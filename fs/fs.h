@@ -115,6 +115,12 @@ struct fs_cred { uint32_t uid, gid; uint32_t pid; uint32_t umask; char comm[25];
 
 /** fs_lookup() - under the directory's lock, see dir_lookup_shared(); "." and ".." too. */
 int fs_lookup(struct fs *fs, uint64_t dir, const char *name, struct fs_attr *attr);
+/**
+ * fs_lookup_shown() - the same for who only shows the name: if another host lives, but does not get on
+ * with what it changed there (its writes wait for space, its device hangs), what lies at home is shown
+ * after some 5 s instead of -EBUSY, not to be cached.  That there is no such name is never said so.
+ */
+int fs_lookup_shown(struct fs *fs, uint64_t dir, const char *name, struct fs_attr *attr);
 /** fs_resolve() - "/a/b/c" from the root, not following symbolic links: a fs_lookup() each. */
 int fs_resolve(struct fs *fs, const char *path, struct fs_attr *attr);
 int fs_getattr(struct fs *fs, uint64_t id, struct fs_attr *attr);

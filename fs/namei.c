@@ -86,7 +86,17 @@ static int lookup_dots(struct fs *fs, uint64_t dir, const char *name, struct fs_
 	return err ? err : stat_certain(fs, id, attr);
 }
 
-static int lookup_name(struct fs *fs, uint64_t dir, const char *name, struct fs_attr *attr)
+/* Names that a host which does not get on cannot write home are shown as they lie there. */
+static int lookup_late(struct fs *fs, uint64_t dir, const char *name, struct dirent_info *info)
+{
+	int err = dir_lookup_hint(fs, dir, name, strlen(name), info);
+
+	info->until_ns = 0;
+	return err;
+}
+
+static int lookup_name(struct fs *fs, uint64_t dir, const char *name, bool certain,
+		       struct fs_attr *attr)
 {
 	struct dirent_info info;
 	unsigned int i;
@@ -94,6 +104,8 @@ static int lookup_name(struct fs *fs, uint64_t dir, const char *name, struct fs_
 
 	for (i = 0; i < LOOKUP_TRIES; i++) {
 		err = dir_lookup_shared(fs, dir, name, strlen(name), &info);
+		if (err == -EBUSY && !certain)
+			err = lookup_late(fs, dir, name, &info);
 		if (err)
 			return err;
 		err = stat_certain(fs, info.id, attr);
@@ -105,7 +117,8 @@ static int lookup_name(struct fs *fs, uint64_t dir, const char *name, struct fs_
 	return err;
 }
 
-int fs_lookup(struct fs *fs, uint64_t dir, const char *name, struct fs_attr *attr)
+static int lookup(struct fs *fs, uint64_t dir, const char *name, bool certain,
+		  struct fs_attr *attr)
 {
 	int err;
 
@@ -116,8 +129,18 @@ int fs_lookup(struct fs *fs, uint64_t dir, const char *name, struct fs_attr *att
 		return fs_answer(fs, lookup_dots(fs, dir, name, attr));
 	err = name_check(name);
 	if (!err)
-		err = lookup_name(fs, dir, name, attr);
+		err = lookup_name(fs, dir, name, certain, attr);
 	return fs_answer(fs, err);
+}
+
+int fs_lookup(struct fs *fs, uint64_t dir, const char *name, struct fs_attr *attr)
+{
+	return lookup(fs, dir, name, true, attr);
+}
+
+int fs_lookup_shown(struct fs *fs, uint64_t dir, const char *name, struct fs_attr *attr)
+{
+	return lookup(fs, dir, name, false, attr);
 }
 
 int fs_resolve(struct fs *fs, const char *path, struct fs_attr *attr)

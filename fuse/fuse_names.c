@@ -64,7 +64,7 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct mnt *m = mnt_of(req);
 	struct fs_attr attr;
-	int err = fs_lookup(m->fs, mnt_id(m, parent), name, &attr);
+	int err = fs_lookup_shown(m->fs, mnt_id(m, parent), name, &attr);
 
 	if (err == -ESTALE && removed_here(m, mnt_id(m, parent), NULL))
 		err = -ENOENT;

@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "fs/image.h"
+#include "fs/journal.h"
+#include "fs/journal_internal.h"
 #include "fs/xattr.h"
 #include "tests/fs/attached.h"
 
@@ -409,7 +411,38 @@ IN_CLUSTER(lookups_under_a_lock_that_is_there_cost_nothing)
 IN_CLUSTER(no_lease_no_answer)
 IN_CLUSTER(lost_slots_answer_nothing)
 
+/* alpha lives, but nothing of what it changed comes home. */
+static void stuck_body(struct cluster *c)
+{
+	uint64_t dir = two_hosts(c), old = leads_to(alpha(c), dir, "old");
+	struct journal *j = alpha(c)->journal;
+	struct simdisk_rule rule = { .fault = SIMDISK_HOLD, .ops = 1u << BLK_WRITE,
+				     .off = ring_addr(&j->ring, 0), .delay_ns = 30 * NSEC_PER_SEC };
+	struct names n = { "" };
+	struct fs_attr attr;
+
+	rule.len = j->ring.blocks * BLOCK_SIZE;
+	simdisk_inject(c->disk, &rule);
+	CU_ASSERT_EQUAL(fs_rename(alpha(c), dir, "old", dir, "moved", 0), 0);
+	CU_ASSERT_EQUAL(fs_lookup(beta(c), dir, "old", &attr), -EBUSY);
+	CU_ASSERT_EQUAL(fs_lookup_shown(beta(c), dir, "old", &attr), 0);
+	CU_ASSERT_EQUAL(attr.id, old);
+	CU_ASSERT_EQUAL(attr.name_until_ns, 0);
+	CU_ASSERT_EQUAL(fs_readdir(beta(c), dir, 0, add_name, &n), 0);
+	CU_ASSERT_PTR_NOT_NULL(strstr(n.text, "old "));
+	simdisk_clear_rules(c->disk);
+	cluster_sleep(c, 35000);
+	CU_ASSERT_EQUAL(leads_to(beta(c), dir, "old"), 0);
+	CU_ASSERT_EQUAL(leads_to(beta(c), dir, "moved"), old);
+}
+
+static void test_a_host_that_does_not_get_on_keeps_nobody_from_reading(void)
+{
+	cluster_run(9, SIZE, stuck_body);
+}
+
 UNIT_MAIN("names",
+	UNIT_TEST(test_a_host_that_does_not_get_on_keeps_nobody_from_reading),
 	UNIT_TEST(test_replaced_names_are_seen_at_once),
 	UNIT_TEST(test_name_leads_to_the_disk_not_to_its_snapshot),
 	UNIT_TEST(test_listings_begin_with_what_is),
