@@ -151,6 +151,16 @@ static uint64_t units_below(unsigned int level)
 static bool check_map_block(struct map_walk *w, uint64_t pointer, unsigned int level,
 			    uint64_t unit);
 
+/* The block at @addr is not believed.  Returns whether the pointer to it is to be cleared. */
+static bool strike(struct map_walk *w, uint64_t addr)
+{
+	if (w->c->verify_repair)
+		chk_unclaim(w->c, addr >> BLOCK_SHIFT);
+	else
+		w->blocks++;
+	return w->c->verify_repair;
+}
+
 /* Pointers of a block or root, as a source of places. */
 struct pointers {
 	const le64 *at, *end;
@@ -220,10 +230,8 @@ static bool check_map_block(struct map_walk *w, uint64_t pointer, unsigned int l
 	}
 	if (!level && online_passes_over(w->c, e.addr))
 		return false;
-	if (chk_block(w->c, &e, block, CHECK_MAP_DAMAGED, w->who)) {
-		w->blocks += !w->c->verify_repair;
-		return w->c->verify_repair;
-	}
+	if (chk_block(w->c, &e, block, CHECK_MAP_DAMAGED, w->who))
+		return strike(w, e.addr);
 	w->blocks++;
 	w->addr = e.addr;
 	if (level)
@@ -300,10 +308,8 @@ static bool check_xattr(struct map_walk *w)
 		w->blocks += !w->c->twice_repair;
 		return w->c->twice_repair;
 	}
-	if (chk_block(w->c, &e, block, CHECK_XATTR_DAMAGED, w->who)) {
-		w->blocks += !w->c->verify_repair;
-		return w->c->verify_repair;
-	}
+	if (chk_block(w->c, &e, block, CHECK_XATTR_DAMAGED, w->who))
+		return strike(w, e.addr);
 	w->blocks++;
 	if (xattr_entries_ok(block, &good, &count, why, sizeof(why)) ||
 	    !chk_report(w->c, CHECK_XATTR_ENTRY, e.addr, "%s: %s", w->who, why))

@@ -218,7 +218,7 @@ void chk_ahead_wrote(struct check *c, uint64_t addr, const void *data, size_t le
 uint64_t chk_part_word(const struct chk_part *part, uint32_t w);
 /** chk_part_add() - sets the bits of all its blocks in a bitmap block's @bits. */
 void chk_part_add(const struct chk_part *part, uint8_t *bits);
-/** chk_part_set() - they become @word, which has no fewer bits than before.  Return: 0, -ENOMEM. */
+/** chk_part_set() - they become @word.  Return: 0, -ENOMEM. */
 int chk_part_set(struct chk_part **part, uint32_t w, uint64_t word);
 void chk_part_free(struct chk_part *part);
 
@@ -232,6 +232,11 @@ bool chk_space_ok(struct check *c, uint64_t block, uint64_t count);
  * loop or bush of pointers keeps the check busy.
  */
 bool chk_claim(struct check *c, uint64_t block, uint32_t count, const char *who);
+/**
+ * chk_unclaim() - the pointer that claimed @block, first, is struck: what it led to may be another's,
+ * whose own pointer comes later and must not be taken for the second.
+ */
+void chk_unclaim(struct check *c, uint64_t block);
 /** chk_group_space() - the bitmap blocks of one group, and its count of free blocks. */
 void chk_group_space(struct check *c, uint32_t ag);
 /** chk_bits_expected() - what bitmap block @index of @ag should say, by the claims so far. */

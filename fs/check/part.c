@@ -114,10 +114,28 @@ static void set_full(struct chk_part **part, uint32_t w)
 	*part = &all;
 }
 
+/* Full, as @all is, but of its own: some of it is about to go. */
+static int full_copy(struct chk_part **part)
+{
+	struct chk_part *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return -ENOMEM;
+	for (uint32_t w = 0; w < PART_WORDS; w++)
+		p->full[w / 64] |= 1ULL << w % 64;
+	p->full_count = PART_WORDS;
+	*part = p;
+	return 0;
+}
+
 static void set_mixed(struct chk_part *p, uint32_t w, uint64_t word)
 {
 	uint32_t at = rank(p, w);
 
+	if (mask_has(p->full, w)) {
+		p->full[w / 64] &= ~(1ULL << w % 64);
+		p->full_count--;
+	}
 	if (!mask_has(p->mixed, w)) {
 		memmove(&p->words[at + 1], &p->words[at],
 			(p->mixed_count - at) * sizeof(p->words[0]));
@@ -133,7 +151,9 @@ int chk_part_set(struct chk_part **part, uint32_t w, uint64_t word)
 
 	if (word == chk_part_word(*part, w))
 		return 0;
-	if (!*part || (word != UINT64_MAX && !mask_has((*part)->mixed, w)))
+	if (*part == &all)
+		err = full_copy(part);
+	if (!err && (!*part || (word != UINT64_MAX && !mask_has((*part)->mixed, w))))
 		err = grow(part);
 	if (err)
 		return err;

@@ -93,6 +93,20 @@ bool chk_claim(struct check *c, uint64_t block, uint32_t count, const char *who)
 	return fresh;
 }
 
+void chk_unclaim(struct check *c, uint64_t block)
+{
+	struct chk_part **part;
+	uint32_t ag, first, w;
+
+	if (super_ag_of(c->s, block << BLOCK_SHIFT, &ag))
+		return;
+	first = group_block(c, ag, block);
+	part = part_get(c, ag, first / BITMAP_BITS);
+	w = first % BITMAP_BITS / 64;
+	if (!part || chk_part_set(part, w, chk_part_word(*part, w) & ~(1ULL << first % 64)))
+		c->no_memory = true;
+}
+
 void chk_space_free(struct check *c)
 {
 	for (uint32_t ag = 0; c->groups && ag < c->s->ag_count; ag++) {

@@ -79,6 +79,35 @@ static void full_part_stays_full(void)
 	chk_part_free(other);
 }
 
+/* A claim that is taken back, out of whatever it was in. */
+static void what_is_taken_back_is_as_before(void)
+{
+	uint64_t plain[PART_WORDS];
+	struct chk_part *part = NULL;
+
+	state = 9;
+	for (uint32_t w = 0; w < PART_WORDS; w++) {
+		plain[w] = UINT64_MAX;
+		CU_ASSERT_EQUAL(chk_part_set(&part, w, UINT64_MAX), 0);
+	}
+	for (uint32_t n = 0; n < 4000; n++) {
+		uint32_t bit = below(BITMAP_BITS), w = bit / 64;
+
+		plain[w] = n % 3 ? plain[w] & ~(1ULL << bit % 64) : n % 2 ? UINT64_MAX : 0;
+		CU_ASSERT_EQUAL(chk_part_set(&part, w, plain[w]), 0);
+		if (n % 16 == 0)
+			compare(part, plain);
+	}
+	for (uint32_t w = 0; w < PART_WORDS; w++)
+		CU_ASSERT_EQUAL(chk_part_set(&part, w, UINT64_MAX), 0);
+	CU_ASSERT_EQUAL(chk_part_set(&part, 5, UINT64_MAX - 1), 0);
+	for (uint32_t w = 0; w < PART_WORDS; w++)
+		plain[w] = w == 5 ? UINT64_MAX - 1 : UINT64_MAX;
+	compare(part, plain);
+	chk_part_free(part);
+}
+
 UNIT_MAIN("fs/check_part",
 	  UNIT_TEST(set_is_what_a_bitmap_would_be),
-	  UNIT_TEST(full_part_stays_full));
+	  UNIT_TEST(full_part_stays_full),
+	  UNIT_TEST(what_is_taken_back_is_as_before));

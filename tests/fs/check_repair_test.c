@@ -136,6 +136,60 @@ static void a_look_is_not_repeated(void)
 	volume_run(3, 64 * MIB, 512, looked_before, 0);
 }
 
+/* ---- pointers to what is another's ---- */
+
+static uint64_t pointer_to(const struct volume *v, uint32_t rel)
+{
+	return BPTR(block_of(v, rel), BIRTH);
+}
+
+static void others_leaf(struct volume *v)
+{
+	INODE(v, 1, {
+		d->depth = cpu_to_le32(1);
+		((le64 *)(void *)d->root)[0] = cpu_to_le64(pointer_to(v, LEAF_REL));
+	});
+}
+
+static void others_xattr(struct volume *v)
+{
+	INODE(v, 0, d->xattr = cpu_to_le64(pointer_to(v, XATTR_REL)));
+}
+
+static void misled(struct volume *v)
+{
+	struct repairs rs = { .show = getenv("SHOW") };
+	struct check_result r;
+
+	make_volume(v);
+	if (v->arg)
+		others_xattr(v);
+	else
+		others_leaf(v);
+	CU_ASSERT_EQUAL(run(v, CHECK_REPAIR_LOSS, &rs, &r), 0);
+	CU_ASSERT_EQUAL(r.errors, 0);
+	CU_ASSERT_TRUE(rs.found[v->arg ? CHECK_XATTR_DAMAGED : CHECK_MAP_DAMAGED] > 0);
+	CU_ASSERT_EQUAL(run(v, CHECK_REPAIR_NONE, &rs, &r), 0);
+	CU_ASSERT_EQUAL(r.errors, 0);
+	INODE(v, 0, CU_ASSERT_EQUAL(le64_to_cpu(d->xattr), 0));
+	INODE(v, 3, {
+		CU_ASSERT_EQUAL(le64_to_cpu(((le64 *)(void *)d->root)[0]),
+				pointer_to(v, LEAF_REL));
+		CU_ASSERT_EQUAL(le64_to_cpu(d->blocks), 2);
+	});
+	INODE(v, 1, {
+		CU_ASSERT_EQUAL(le64_to_cpu(d->xattr), pointer_to(v, XATTR_REL));
+		CU_ASSERT_EQUAL(le64_to_cpu(d->blocks), v->arg ? UNIT_BLOCKS + 1 : 1);
+	});
+}
+
+/* Who comes first and is not believed would take an undamaged file's contents with it. */
+static void a_wrong_pointer_takes_nothing_from_who_is_right(void)
+{
+	for (uint64_t xattr = 0; xattr < 2; xattr++)
+		volume_run(3, 64 * MIB, 512, misled, xattr);
+}
+
 /* ---- what may be done without asking ---- */
 
 static void safe_only(struct volume *v)
@@ -392,6 +446,7 @@ static void garbage_is_repaired_too(void)
 
 UNIT_MAIN("fs/check_repair",
 	  UNIT_TEST(every_damage_is_repaired_in_one_run),
+	  UNIT_TEST(a_wrong_pointer_takes_nothing_from_who_is_right),
 	  UNIT_TEST(a_look_is_not_repeated),
 	  UNIT_TEST(safe_repairs_are_whole_or_none),
 	  UNIT_TEST(a_write_that_fails_is_reported),
