@@ -233,8 +233,8 @@ bool chk_space_ok(struct check *c, uint64_t block, uint64_t count);
  */
 bool chk_claim(struct check *c, uint64_t block, uint32_t count, const char *who);
 /**
- * chk_unclaim() - the pointer that claimed @block, first, is struck: what it led to may be another's,
- * whose own pointer comes later and must not be taken for the second.
+ * chk_unclaim() - the pointer that claimed @block, first, is struck: what it led to may be
+ * another's, whose own pointer comes later and must not be taken for the second.
  */
 void chk_unclaim(struct check *c, uint64_t block);
 /** chk_group_space() - the bitmap blocks of one group, and its count of free blocks. */
