@@ -224,7 +224,8 @@ static bool check_map_block(struct map_walk *w, uint64_t pointer, unsigned int l
 				  (unsigned long long)unit,
 				  (unsigned long long)(e.addr >> BLOCK_SHIFT));
 	w->c->from = w->addr;
-	if (!chk_claim(w->c, e.addr >> BLOCK_SHIFT, 1, w->who)) {
+	if (!chk_claim_meta(w->c, e.addr >> BLOCK_SHIFT, 1, w->who) &&
+	    !chk_claim_anyway(w->c, &e, block)) {
 		w->blocks += !w->c->twice_repair;
 		return w->c->twice_repair;
 	}
@@ -304,7 +305,8 @@ static bool check_xattr(struct map_walk *w)
 				  "%s: pointer to block %llu", w->who,
 				  (unsigned long long)(e.addr >> BLOCK_SHIFT));
 	w->c->from = inode_block_addr(w->id);
-	if (!chk_claim(w->c, e.addr >> BLOCK_SHIFT, 1, w->who)) {
+	if (!chk_claim_meta(w->c, e.addr >> BLOCK_SHIFT, 1, w->who) &&
+	    !chk_claim_anyway(w->c, &e, block)) {
 		w->blocks += !w->c->twice_repair;
 		return w->c->twice_repair;
 	}

@@ -64,6 +64,7 @@ struct chk_part;
 
 struct chk_group {
 	struct chk_part **parts;	/* one a bitmap block: part.c */
+	struct chk_part **meta;		/* what of these metadata has; only repairs tell */
 	uint32_t inodes_used, inodes_free;
 	uint32_t blocks;		/* as the header says, if that can be */
 	uint8_t	ready[BITMAPS_MAX / 8];	/* bitmap blocks that the header calls initialised */
@@ -127,6 +128,7 @@ struct check {
 	struct fix *fix;		/* NULL: this round only looks */
 	/* What chk_report() answered within the last chk_claim() and chk_verify() that failed. */
 	bool	twice_repair, verify_repair;
+	bool	only_data;		/* within chk_claim_meta(): what was before is no metadata */
 };
 
 /* ---- check.c ---- */
@@ -232,6 +234,13 @@ bool chk_space_ok(struct check *c, uint64_t block, uint64_t count);
  * loop or bush of pointers keeps the check busy.
  */
 bool chk_claim(struct check *c, uint64_t block, uint32_t count, const char *who);
+/** chk_claim_meta() - the same for metadata. */
+bool chk_claim_meta(struct check *c, uint64_t block, uint32_t count, const char *who);
+/**
+ * chk_claim_anyway() - whether a repair leaves metadata @e, whose chk_claim_meta() just failed,
+ * to who made that claim: only a file's data was before, and the block is what it should be.
+ */
+bool chk_claim_anyway(struct check *c, const struct meta_expect *e, void *block);
 /**
  * chk_unclaim() - the pointer that claimed @block, first, is struck: what it led to may be
  * another's, whose own pointer comes later and must not be taken for the second.

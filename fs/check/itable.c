@@ -264,7 +264,7 @@ static bool check_cluster(struct check *c, uint32_t ag, const struct meta_expect
 		return chk_report(c, CHECK_ITABLE_POINTER, index->addr, "group %u: cluster at its "
 				  "block %u: no space for inodes", ag, le32_to_cpu(e->block));
 	snprintf(who, sizeof(who), "inode cluster of group %u", ag);
-	if (!chk_claim(c, first, 2 * count, who))
+	if (!chk_claim_meta(c, first, 2 * count, who))
 		return c->twice_repair;
 	cl = fix_append(c, (void **)&c->clusters, &c->cluster_count, &c->cluster_room,
 			sizeof(*cl));
@@ -321,7 +321,7 @@ static bool check_index_block(struct check *c, uint32_t ag, uint64_t pointer,
 	if (!chk_space_ok(c, e.addr >> BLOCK_SHIFT, 1))
 		return chk_report(c, CHECK_ITABLE_POINTER, e.addr, "%s: no place for a block of it",
 				  who);
-	if (!chk_claim(c, e.addr >> BLOCK_SHIFT, 1, who))
+	if (!chk_claim_meta(c, e.addr >> BLOCK_SHIFT, 1, who))
 		return c->twice_repair;
 	note_index(c, pointer);
 	if (chk_block(c, &e, d, CHECK_ITABLE_DAMAGED, who)) {

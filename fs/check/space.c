@@ -25,13 +25,12 @@ bool chk_space_ok(struct check *c, uint64_t block, uint64_t count)
 	return copy < block || copy >= block + count;
 }
 
-static struct chk_part **part_get(struct check *c, uint32_t ag, uint32_t index)
+/* @parts: of a group, claimed or metadata. */
+static struct chk_part **part_get(struct check *c, struct chk_part ***parts, uint32_t index)
 {
-	struct chk_group *g = &c->groups[ag];
-
-	if (!g->parts)
-		g->parts = calloc(super_ag_bitmaps(c->s), sizeof(struct chk_part *));
-	return g->parts ? &g->parts[index] : NULL;
+	if (!*parts)
+		*parts = calloc(super_ag_bitmaps(c->s), sizeof(struct chk_part *));
+	return *parts ? &(*parts)[index] : NULL;
 }
 
 static void claimed_twice(struct check *c, uint64_t block, const char *who)
@@ -50,7 +49,7 @@ static void claimed_twice(struct check *c, uint64_t block, const char *who)
 static uint32_t claim_in_word(struct check *c, uint32_t ag, uint32_t first, uint32_t count,
 			      const char *who, bool *fresh)
 {
-	struct chk_part **part = part_get(c, ag, first / BITMAP_BITS);
+	struct chk_part **part = part_get(c, &c->groups[ag].parts, first / BITMAP_BITS);
 	uint32_t w = first % BITMAP_BITS / 64, bit = first % 64;
 	uint32_t here = 64 - bit < count ? 64 - bit : count;
 	uint64_t mask = (here < 64 ? (1ULL << here) - 1 : UINT64_MAX) << bit, old;
@@ -93,28 +92,67 @@ bool chk_claim(struct check *c, uint64_t block, uint32_t count, const char *who)
 	return fresh;
 }
 
+/* @block is in the set, or is not any more.  Returns whether it was. */
+static bool put_block(struct check *c, struct chk_part ***parts, uint32_t first, bool in)
+{
+	struct chk_part **part = part_get(c, parts, first / BITMAP_BITS);
+	uint32_t w = first % BITMAP_BITS / 64;
+	uint64_t bit = 1ULL << first % 64, old = part ? chk_part_word(*part, w) : 0;
+
+	if (!part || chk_part_set(part, w, in ? old | bit : old & ~bit))
+		c->no_memory = true;
+	return old & bit;
+}
+
+bool chk_claim_meta(struct check *c, uint64_t block, uint32_t count, const char *who)
+{
+	bool fresh = chk_claim(c, block, count, who), before = false;
+	uint32_t ag;
+
+	c->only_data = false;
+	if (!c->fix || super_ag_of(c->s, block << BLOCK_SHIFT, &ag))
+		return fresh;
+	for (uint32_t i = 0; i < count; i++)
+		before |= put_block(c, &c->groups[ag].meta, group_block(c, ag, block + i), true);
+	c->only_data = !fresh && !before;
+	return fresh;
+}
+
+bool chk_claim_anyway(struct check *c, const struct meta_expect *e, void *block)
+{
+	uint32_t ag;
+
+	if (!c->only_data || !c->twice_repair)
+		return false;
+	if (!chk_read(c, e->addr, block, 1) && !meta_verify(block, e, NULL, 0))
+		return true;
+	if (!super_ag_of(c->s, e->addr, &ag))
+		put_block(c, &c->groups[ag].meta, group_block(c, ag, e->addr >> BLOCK_SHIFT), false);
+	return false;
+}
+
 void chk_unclaim(struct check *c, uint64_t block)
 {
-	struct chk_part **part;
-	uint32_t ag, first, w;
+	uint32_t ag;
 
 	if (super_ag_of(c->s, block << BLOCK_SHIFT, &ag))
 		return;
-	first = group_block(c, ag, block);
-	part = part_get(c, ag, first / BITMAP_BITS);
-	w = first % BITMAP_BITS / 64;
-	if (!part || chk_part_set(part, w, chk_part_word(*part, w) & ~(1ULL << first % 64)))
-		c->no_memory = true;
+	put_block(c, &c->groups[ag].parts, group_block(c, ag, block), false);
+	put_block(c, &c->groups[ag].meta, group_block(c, ag, block), false);
+}
+
+static void parts_free(struct chk_part **parts, uint32_t count)
+{
+	for (uint32_t i = 0; parts && i < count; i++)
+		chk_part_free(parts[i]);
+	free(parts);
 }
 
 void chk_space_free(struct check *c)
 {
 	for (uint32_t ag = 0; c->groups && ag < c->s->ag_count; ag++) {
-		uint32_t count = super_ag_bitmaps(c->s);
-
-		for (uint32_t i = 0; c->groups[ag].parts && i < count; i++)
-			chk_part_free(c->groups[ag].parts[i]);
-		free(c->groups[ag].parts);
+		parts_free(c->groups[ag].parts, super_ag_bitmaps(c->s));
+		parts_free(c->groups[ag].meta, super_ag_bitmaps(c->s));
 	}
 	free(c->groups);
 }

@@ -156,19 +156,34 @@ static void others_xattr(struct volume *v)
 	INODE(v, 0, d->xattr = cpu_to_le64(pointer_to(v, XATTR_REL)));
 }
 
+static void others_leaf_as_data(struct volume *v)
+{
+	INODE(v, 1, {
+		entry_of(d)->unit = cpu_to_le64(block_of(v, LEAF_REL));
+		entry_of(d)->valid = cpu_to_le64(1);
+	});
+}
+
+static const struct {
+	void (*damage)(struct volume *v);
+	enum check_code code;
+	uint64_t blocks;		/* of inode 1 afterwards */
+} misleading[] = {
+	{ others_leaf, CHECK_MAP_DAMAGED, 1 },
+	{ others_xattr, CHECK_XATTR_DAMAGED, UNIT_BLOCKS + 1 },
+	{ others_leaf_as_data, CHECK_BLOCK_TWICE, 2 },
+};
+
 static void misled(struct volume *v)
 {
 	struct repairs rs = { .show = getenv("SHOW") };
 	struct check_result r;
 
 	make_volume(v);
-	if (v->arg)
-		others_xattr(v);
-	else
-		others_leaf(v);
+	misleading[v->arg].damage(v);
 	CU_ASSERT_EQUAL(run(v, CHECK_REPAIR_LOSS, &rs, &r), 0);
 	CU_ASSERT_EQUAL(r.errors, 0);
-	CU_ASSERT_TRUE(rs.found[v->arg ? CHECK_XATTR_DAMAGED : CHECK_MAP_DAMAGED] > 0);
+	CU_ASSERT_TRUE(rs.found[misleading[v->arg].code] > 0);
 	CU_ASSERT_EQUAL(run(v, CHECK_REPAIR_NONE, &rs, &r), 0);
 	CU_ASSERT_EQUAL(r.errors, 0);
 	INODE(v, 0, CU_ASSERT_EQUAL(le64_to_cpu(d->xattr), 0));
@@ -179,15 +194,16 @@ static void misled(struct volume *v)
 	});
 	INODE(v, 1, {
 		CU_ASSERT_EQUAL(le64_to_cpu(d->xattr), pointer_to(v, XATTR_REL));
-		CU_ASSERT_EQUAL(le64_to_cpu(d->blocks), v->arg ? UNIT_BLOCKS + 1 : 1);
+		CU_ASSERT_EQUAL(le64_to_cpu(d->blocks), misleading[v->arg].blocks);
+		CU_ASSERT_TRUE(v->arg < 2 || !le64_to_cpu(entry_of(d)->valid));
 	});
 }
 
 /* Who comes first and is not believed would take an undamaged file's contents with it. */
 static void a_wrong_pointer_takes_nothing_from_who_is_right(void)
 {
-	for (uint64_t xattr = 0; xattr < 2; xattr++)
-		volume_run(3, 64 * MIB, 512, misled, xattr);
+	for (uint64_t i = 0; i < ARRAY_SIZE(misleading); i++)
+		volume_run(3, 64 * MIB, 512, misled, i);
 }
 
 /* ---- what may be done without asking ---- */
