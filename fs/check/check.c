@@ -28,7 +28,8 @@ static bool may_repair(const struct check *c, const struct check_finding *f)
 	enum check_repair needs = check_code_info(f->code)->repair;
 
 	/* What seems to be nobody's may be a lost thing's, as long as something is lost. */
-	if (f->code == CHECK_BITMAP_LEAK && c->fix && (c->fix->hold || c->fix->left))
+	if ((f->code == CHECK_BITMAP_LEAK || f->code == CHECK_BITMAP_DAMAGED) && c->fix &&
+	    (c->fix->hold || c->fix->left))
 		return false;
 	if (!c->fix || c->fix->err || needs == CHECK_REPAIR_NONE || needs > c->p->repair)
 		return false;

@@ -214,6 +214,38 @@ uint64_t fix_alloc(struct check *c, uint32_t count)
 	return 0;
 }
 
+/* Whether bitmap block @index of @ag, which the header calls initialised, cannot be believed. */
+static bool bitmap_lost(struct check *c, uint32_t ag, uint32_t index)
+{
+	uint64_t addr = super_ag_addr(c->s, ag) + (uint64_t)(AG_BITMAP_BLOCK + index) * BLOCK_SIZE;
+	struct meta_expect e = { META_BITMAP, c->s->volume, addr, ag, 0 };
+	uint8_t block[BLOCK_SIZE] BLKDEV_ALIGNED;
+
+	return c->groups[ag].ready[index / 8] & 1u << index % 8 &&
+	       !blkdev_read(c->dev, addr, block, BLOCK_SIZE) && meta_verify(block, &e, NULL, 0);
+}
+
+uint64_t fix_alloc_blind(struct check *c, uint32_t ag)
+{
+	uint64_t start = super_ag_addr(c->s, ag) >> BLOCK_SHIFT;
+	uint8_t bits[BITMAP_BYTES];
+
+	for (uint32_t index = super_ag_bitmaps(c->s); index-- > 0;) {
+		if (!bitmap_lost(c, ag, index))
+			continue;
+		chk_bits_expected(c, ag, index, bits);
+		for (uint32_t i = BITMAP_BITS; i-- > 0;) {
+			uint64_t block = start + (uint64_t)index * BITMAP_BITS + i;
+
+			if (bits[i / 8] & 1u << i % 8)
+				continue;
+			chk_claim(c, block, 1, "a repair");
+			return block;
+		}
+	}
+	return 0;
+}
+
 /* ---- notes ---- */
 
 void *fix_append(struct check *c, void **array, size_t *count, size_t *room, size_t size)

@@ -11,7 +11,11 @@
  * Invariants:
  *  - nothing is freed in a round that does not know everything that is in use (@hold, @left),
  *    and nothing allocated in one but what the bitmaps call free, too: what was found again
- *    might own it;
+ *    might own it; so a bitmap block that is damaged stays that until such rounds are over;
+ *  - the superblock says where the root is: of an index that has its two blocks for anything else,
+ *    that is struck; the other inodes that are found again enter an index only where neither a
+ *    cluster nor an index block is, and have their blocks before any space is allocated: what one
+ *    round strikes no other puts back;
  *  - what is written anew lies in free blocks until one write of an inode refers to it;
  *  - an inode, or a block, is believed because something believed refers to it, never because it
  *    looks like one: guests can write forgeries into their disks.
@@ -76,6 +80,10 @@ uint64_t fix_alloc(struct check *c, uint32_t count);
 
 /** fix_alloc_in() - the same in group @ag. */
 uint64_t fix_alloc_in(struct check *c, uint32_t ag, uint32_t count);
+
+/** fix_alloc_blind() - a block of group @ag where a bitmap block is lost, and nothing that is known
+ * refers to it: the last one, since hosts begin with the first.  Return: 0 none. */
+uint64_t fix_alloc_blind(struct check *c, uint32_t ag);
 
 /** fix_lock() - a free lock record at @addr. */
 void fix_lock(struct check *c, uint64_t addr);

@@ -45,12 +45,29 @@ static int read_last(struct check *c, uint32_t ag, uint64_t pointer, struct itab
 	return pointer ? -EUCLEAN : 1;
 }
 
+/*
+ * Space for a block of a group's index.  While the index is lost all that it had is in use and
+ * unknown.  Group 0 begins where mkfs begins it; elsewhere a lost bitmap makes it a guess, and
+ * without one nothing would ever be found again.
+ */
+static uint64_t index_place(struct check *c, uint32_t ag, bool first)
+{
+	uint64_t home = inode_id_number(c->s->root) - 1, block;
+	uint32_t home_ag;
+
+	if (first && chk_space_ok(c, home, 1) && !super_ag_of(c->s, home << BLOCK_SHIFT, &home_ag) &&
+	    home_ag == ag && chk_claim_quietly(c, home, 1))
+		return home;
+	block = fix_alloc_in(c, ag, 1);
+	return block || !c->fix->hold ? block : fix_alloc_blind(c, ag);
+}
+
 /* A new block at the end of the index: written first, then pointed to. */
 static int index_extend(struct check *c, uint32_t ag, bool first, struct ag_disk *header,
 			struct itable_disk *last, const struct meta_expect *last_e,
 			struct meta_expect *e)
 {
-	uint64_t block = fix_alloc_in(c, ag, 1);
+	uint64_t block = index_place(c, ag, first);
 	struct meta_expect he;
 	struct itable_disk *fresh;
 	int err;
@@ -122,11 +139,29 @@ static bool indexed(const struct check *c, uint64_t number)
 	return chk_cluster_of(c, number) != NULL;
 }
 
+/* Whether one of its two blocks is an index's, another inode's, or the root's. */
+static bool overlaps_kept(const struct check *c, uint64_t number)
+{
+	uint64_t root = inode_id_number(c->s->root);
+
+	if (chk_cluster_of(c, number) || chk_cluster_of(c, number + 1) || number + 1 == root ||
+	    number == root + 1)
+		return true;
+	for (size_t i = 0; c->fix && i < c->fix->index_count; i++) {
+		uint64_t block = bptr_addr(c->fix->indices[i]) >> BLOCK_SHIFT;
+
+		if (block == number || block == number + 1)
+			return true;
+	}
+	return false;
+}
+
 bool fix_reference(struct check *c, uint64_t id, uint64_t addr, const char *who)
 {
 	uint64_t *found;
 
-	if (indexed(c, inode_id_number(id)) || !fix_believable(c, id))
+	if (indexed(c, inode_id_number(id)) || !fix_believable(c, id) ||
+	    overlaps_kept(c, inode_id_number(id)))
 		return false;
 	if (!chk_report(c, CHECK_INODE_NOT_INDEXED, addr, "%s refers to inode %llu", who,
 			(unsigned long long)inode_id_number(id)))
@@ -147,13 +182,33 @@ static int by_number(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
+/* In their order, each once, of two that overlap the first; and no space is allocated there. */
+static void settle_found(struct check *c)
+{
+	struct fix *f = c->fix;
+	uint64_t end = 0;
+	size_t kept = 0;
+
+	if (f->found_count)
+		qsort(f->found, f->found_count, sizeof(*f->found), by_number);
+	for (size_t i = 0; i < f->found_count; i++) {
+		uint64_t number = inode_id_number(f->found[i]);
+
+		if (number < end || !chk_space_ok(c, number, 2))
+			continue;
+		f->found[kept++] = f->found[i];
+		end = number + 2;
+		chk_claim_quietly(c, number, 2);
+	}
+	f->found_count = kept;
+}
+
 /* As many as lie side by side make a cluster; the index gets it. */
 void fix_found(struct check *c)
 {
 	struct fix *f = c->fix;
 
-	if (f->found_count)
-		qsort(f->found, f->found_count, sizeof(*f->found), by_number);
+	settle_found(c);
 	for (size_t i = 0; i < f->found_count && !f->err;) {
 		uint64_t first = inode_id_number(f->found[i]);
 		uint32_t ag, count = 0;
@@ -161,10 +216,9 @@ void fix_found(struct check *c)
 		while (i < f->found_count && count < CLUSTER_INODES) {
 			uint64_t number = inode_id_number(f->found[i]);
 
-			if (number == first + 2 * count)
-				count++;
-			else if (count && number != first + 2 * (count - 1))
+			if (number != first + 2 * count)
 				break;
+			count++;
 			i++;
 		}
 		if (super_ag_of(c->s, first << BLOCK_SHIFT, &ag))

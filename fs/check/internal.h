@@ -246,6 +246,8 @@ bool chk_claim_anyway(struct check *c, const struct meta_expect *e, void *block)
  * another's, whose own pointer comes later and must not be taken for the second.
  */
 void chk_unclaim(struct check *c, uint64_t block);
+/** chk_claim_quietly() - the same, and nothing is reported. */
+bool chk_claim_quietly(struct check *c, uint64_t block, uint32_t count);
 /** chk_group_space() - the bitmap blocks of one group, and its count of free blocks. */
 void chk_group_space(struct check *c, uint32_t ag);
 /** chk_bits_expected() - what bitmap block @index of @ag should say, by the claims so far. */

@@ -247,6 +247,16 @@ static void check_clusters(struct check *c)
 
 /* ---- the index ---- */
 
+/* Whether the root has one of these blocks, and they are not a cluster that has it as an inode. */
+static bool hits_root(const struct check *c, uint64_t first, uint32_t count, bool cluster)
+{
+	uint64_t root = inode_id_number(c->s->root);
+
+	if (first >= root + 2 || root >= first + count)
+		return false;
+	return !cluster || root < first || (root - first) % 2;
+}
+
 /* One entry of an index block: a cluster.  Returns whether it is to be struck. */
 static bool check_cluster(struct check *c, uint32_t ag, const struct meta_expect *index,
 			  const struct itable_entry_disk *e)
@@ -263,6 +273,10 @@ static bool check_cluster(struct check *c, uint32_t ag, const struct meta_expect
 	    !chk_space_ok(c, first, 2 * count))
 		return chk_report(c, CHECK_ITABLE_POINTER, index->addr, "group %u: cluster at its "
 				  "block %u: no space for inodes", ag, le32_to_cpu(e->block));
+	if (hits_root(c, first, 2 * count, true))
+		return chk_report(c, CHECK_ITABLE_POINTER, index->addr, "group %u: cluster at its "
+				  "block %u: the root directory lies across it", ag,
+				  le32_to_cpu(e->block));
 	snprintf(who, sizeof(who), "inode cluster of group %u", ag);
 	if (!chk_claim_meta(c, first, 2 * count, who))
 		return c->twice_repair;
@@ -305,6 +319,14 @@ static void note_index(struct check *c, uint64_t pointer)
 		*at = pointer;
 }
 
+/* An empty block in the same place: what it had is found again by its names. */
+static void empty_index(struct check *c, struct itable_disk *d, const struct meta_expect *e)
+{
+	memset(d, 0, sizeof(*d));
+	c->fix->hold = true;
+	fix_seal(c, d, e);
+}
+
 /*
  * One block of the index, and through it all that follow.  Returns whether the pointer to it
  * is to be cleared.
@@ -321,21 +343,23 @@ static bool check_index_block(struct check *c, uint32_t ag, uint64_t pointer,
 	if (!chk_space_ok(c, e.addr >> BLOCK_SHIFT, 1))
 		return chk_report(c, CHECK_ITABLE_POINTER, e.addr, "%s: no place for a block of it",
 				  who);
+	if (hits_root(c, e.addr >> BLOCK_SHIFT, 1, false))
+		return chk_report(c, CHECK_ITABLE_POINTER, e.addr, "%s: a block of it would be the "
+				  "root directory's", who);
 	if (!chk_claim_meta(c, e.addr >> BLOCK_SHIFT, 1, who))
 		return c->twice_repair;
 	note_index(c, pointer);
 	if (chk_block(c, &e, d, CHECK_ITABLE_DAMAGED, who)) {
-		if (!c->verify_repair)
-			return false;
-		/* An empty block in the same place: what it had is found again by its names. */
-		memset(d, 0, sizeof(*d));
-		c->fix->hold = true;
-		fix_seal(c, d, &e);
+		if (c->verify_repair)
+			empty_index(c, d, &e);
 		return false;
 	}
-	if (le32_to_cpu(d->count) > ITABLE_ENTRIES)
-		return chk_report(c, CHECK_ITABLE_ENTRY, e.addr, "%s: %u entries, at most %zu",
-				  who, le32_to_cpu(d->count), (size_t)ITABLE_ENTRIES);
+	if (le32_to_cpu(d->count) > ITABLE_ENTRIES) {
+		if (chk_report(c, CHECK_ITABLE_ENTRY, e.addr, "%s: %u entries, at most %zu",
+			       who, le32_to_cpu(d->count), (size_t)ITABLE_ENTRIES))
+			empty_index(c, d, &e);
+		return false;
+	}
 	*next = le64_to_cpu(d->next);
 	check_entries(c, ag, d, &e);
 	return false;

@@ -33,9 +33,10 @@ static struct chk_part **part_get(struct check *c, struct chk_part ***parts, uin
 	return *parts ? &(*parts)[index] : NULL;
 }
 
+/* @who: NULL says nothing. */
 static void claimed_twice(struct check *c, uint64_t block, const char *who)
 {
-	if (!chk_report(c, CHECK_BLOCK_TWICE, block << BLOCK_SHIFT,
+	if (!who || !chk_report(c, CHECK_BLOCK_TWICE, block << BLOCK_SHIFT,
 			"%s refers to it, and so does something before", who))
 		return;
 	c->twice_repair = true;
@@ -90,6 +91,11 @@ bool chk_claim(struct check *c, uint64_t block, uint32_t count, const char *who)
 		count -= done;
 	}
 	return fresh;
+}
+
+bool chk_claim_quietly(struct check *c, uint64_t block, uint32_t count)
+{
+	return chk_claim(c, block, count, NULL);
 }
 
 /* @block is in the set, or is not any more.  Returns whether it was. */
