@@ -64,7 +64,7 @@ struct chk_part;
 
 struct chk_group {
 	struct chk_part **parts;	/* one a bitmap block: part.c */
-	struct chk_part **meta;		/* what of these metadata has; only repairs tell */
+	struct chk_part **meta;		/* what of these metadata has; of META_NOTED_MAX, in repairs */
 	uint32_t inodes_used, inodes_free;
 	uint32_t blocks;		/* as the header says, if that can be */
 	uint8_t	ready[BITMAPS_MAX / 8];	/* bitmap blocks that the header calls initialised */
@@ -129,6 +129,7 @@ struct check {
 	/* What chk_report() answered within the last chk_claim() and chk_verify() that failed. */
 	bool	twice_repair, verify_repair;
 	bool	only_data;		/* within chk_claim_meta(): what was before is no metadata */
+	uint64_t meta_noted;		/* blocks that groups[].meta was told of in this round */
 };
 
 /* ---- check.c ---- */

@@ -110,6 +110,12 @@ static bool put_block(struct check *c, struct chk_part ***parts, uint32_t first,
 	return old & bit;
 }
 
+/*
+ * The set of what metadata has is some 8 to 24 bytes a block.  Of more than so many (two million files) a
+ * repair does not know, and takes whoever comes second for wrong, to stay within 512 MiB.
+ */
+#define META_NOTED_MAX	(4u << 20)
+
 bool chk_claim_meta(struct check *c, uint64_t block, uint32_t count, const char *who)
 {
 	bool fresh = chk_claim(c, block, count, who), before = false;
@@ -117,6 +123,9 @@ bool chk_claim_meta(struct check *c, uint64_t block, uint32_t count, const char 
 
 	c->only_data = false;
 	if (!c->fix || super_ag_of(c->s, block << BLOCK_SHIFT, &ag))
+		return fresh;
+	c->meta_noted += count;
+	if (c->meta_noted > META_NOTED_MAX)
 		return fresh;
 	for (uint32_t i = 0; i < count; i++)
 		before |= put_block(c, &c->groups[ag].meta, group_block(c, ag, block + i), true);
