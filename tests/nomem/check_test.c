@@ -4,6 +4,7 @@
  * leaves nothing locked: the next one finds what there is.
  */
 #include "tests/fs/world.h"
+#include "fs/check/internal.h"
 #include "fs/check_online.h"
 #include "tests/fs/wrecks.h"
 #include "tests/nomem/each.h"
@@ -79,7 +80,38 @@ static void a_check_without_memory_says_so_and_can_be_repeated(void)
 				each_allocation(&all);
 			}
 	}
+}
+
+/* A set that is full is no memory of its own, until something is taken out of it. */
+static uint64_t take_run(void *arg, uint64_t n, uint64_t count)
+{
+	struct chk_part *part = NULL;
+	uint64_t failed;
+	int err;
+
+	(void)arg;
+	for (uint32_t w = 0; w < PART_WORDS; w++)
+		MUST(!chk_part_set(&part, w, UINT64_MAX));
+	nomem_arm(n, count);
+	err = chk_part_set(&part, 5, 1);
+	failed = nomem_disarm();
+	CU_ASSERT_EQUAL(err, failed ? -ENOMEM : 0);
+	CU_ASSERT_EQUAL(chk_part_word(part, 5), err ? UINT64_MAX : 1);
+	CU_ASSERT_EQUAL(chk_part_set(&part, 5, 1), 0);
+	CU_ASSERT_EQUAL(chk_part_word(part, 5), 1);
+	CU_ASSERT_EQUAL(chk_part_word(part, 6), UINT64_MAX);
+	chk_part_free(part);
+	return failed;
+}
+
+static void a_full_set_stays_full_without_memory(void)
+{
+	struct each e = { .count = 1, .stride = 1, .run = take_run };
+
+	each_allocation(&e);
 	nomem_note("check");
 }
 
-UNIT_MAIN("nomem check", UNIT_TEST(a_check_without_memory_says_so_and_can_be_repeated));
+UNIT_MAIN("nomem check",
+	  UNIT_TEST(a_check_without_memory_says_so_and_can_be_repeated),
+	  UNIT_TEST(a_full_set_stays_full_without_memory));
