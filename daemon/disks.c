@@ -10,7 +10,6 @@
 #include "base/machine.h"
 #include "base/text.h"
 
-#define NAME_TRIES	8u		/* a name may be given to another inode that often meanwhile */
 
 /* ---- attaching ---- */
 

@@ -29,6 +29,7 @@
 #define DISK_SERIAL_MAX		VHU_SERIAL_SIZE
 #define DISK_USER_MAX		24	/* as long as a lock record tells */
 #define DISK_ENDED_SIZE		128
+#define NAME_TRIES		8u	/* a name may be given to another inode that often meanwhile */
 
 struct disks;
 struct merger;

@@ -6,8 +6,6 @@
 #include "base/text.h"
 #include "daemon/disks.h"
 
-#define NAME_TRIES	8u	/* a name may be given to another inode that often meanwhile */
-
 /* ---- what a front end does, and what follows ---- */
 
 /* mutex held.  Also while the daemon ends: the next one goes by what is written here. */

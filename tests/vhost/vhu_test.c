@@ -561,6 +561,15 @@ static void *area_get(struct inflight_wire *w, int *fd)
 	return area;
 }
 
+/* The end of a test that began with area_get(). */
+static void area_put(void *area, const struct inflight_wire *w, int fd)
+{
+	munmap(area, w->mmap_size);
+	close(fd);
+	front_free();
+	device_free();
+}
+
 /*
  * The back end died with a request under way: the area says so, the ring does not.  Here the
  * test plays the one that died, and writes the area as it leaves it.
@@ -592,10 +601,7 @@ static void request_of_before_a_restart_is_completed(void)
 	CU_ASSERT_EQUAL(((struct used_wire *)(void *)(mem + AT_USED))->idx, 2);
 	CU_ASSERT_EQUAL(s->used_idx, 2);
 	CU_ASSERT_EQUAL(s->desc[0].inflight, 0);
-	munmap(s, w.mmap_size);
-	close(fd);
-	front_free();
-	device_free();
+	area_put(s, &w, fd);
 }
 
 /* In the ring's second round; within five seconds. */
@@ -651,10 +657,7 @@ static void half_a_batch_of_before_a_restart_is_not_believed(void)
 	CU_ASSERT_EQUAL(mem[AT_STATUS], BLK_S_OK);
 	flags = __atomic_load_n(&ring[1].flags, __ATOMIC_ACQUIRE);
 	CU_ASSERT_EQUAL(flags & (PACKED_F_AVAIL | PACKED_F_USED), PACKED_F_AVAIL);
-	munmap(s, w.mmap_size);
-	close(fd);
-	front_free();
-	device_free();
+	area_put(s, &w, fd);
 }
 
 /*
@@ -693,10 +696,7 @@ static void what_the_driver_has_got_back_is_not_done_again(void)
 	CU_ASSERT_EQUAL(mem[AT_STATUS], BLK_S_OK);
 	for (uint16_t i = 1; i < QSIZE; i++)
 		CU_ASSERT_EQUAL(ring[i].flags, PACKED_F_AVAIL | PACKED_F_USED);
-	munmap(s, w.mmap_size);
-	close(fd);
-	front_free();
-	device_free();
+	area_put(s, &w, fd);
 }
 
 /* It died while it noted a batch that went around the end: the counter is the new one, the index old. */
@@ -726,10 +726,7 @@ static void half_a_note_around_the_end_counts(void)
 	front_ring(0);
 	CU_ASSERT_TRUE(slot_is_given_back(2));
 	CU_ASSERT_EQUAL(mem[AT_STATUS], BLK_S_OK);
-	munmap(s, w.mmap_size);
-	close(fd);
-	front_free();
-	device_free();
+	area_put(s, &w, fd);
 }
 
 /* ---- retiring ---- */
