@@ -280,8 +280,8 @@ static void a_lost_connection_is_made_again_and_nobody_notices(void)
 	CU_ASSERT_EQUAL(blkdev_read(dev, 0, buf, 4096), 0);
 	mini_cut(&t);
 	CU_ASSERT_EQUAL(blkdev_read(dev, 0, buf, 4096), 0);
-	CU_ASSERT_EQUAL(t.logins, 5);
-	for (unsigned int i = 1; i < t.logins; i++)
+	CU_ASSERT_EQUAL(mini_logins(&t), 5);
+	for (unsigned int i = 1; i < mini_logins(&t); i++)
 		CU_ASSERT(!memcmp(t.isids[i], t.isids[0], 6));
 	free(buf);
 	end(&t, dev);
@@ -372,7 +372,7 @@ static void what_is_under_way_when_the_lease_ends_is_cut_off(void)
 	while (!l.done)
 		poll(NULL, 0, 1);
 	CU_ASSERT_EQUAL(l.err, -ECONNRESET);
-	CU_ASSERT_EQUAL(t.logins, 2);	/* told only when the old session was dead */
+	CU_ASSERT_EQUAL(mini_logins(&t), 2);	/* told only when the old session was dead */
 	CU_ASSERT_EQUAL(mini_seen(&t, WRITE), 1);
 	free(buf);
 	end(&t, dev);
@@ -458,7 +458,7 @@ static void two_paths_share_the_work_and_one_does_it_alone(void)
 	CU_ASSERT_EQUAL_FATAL(mini_start(&t), 0);
 	snprintf(params, sizeof(params), "?portal=127.0.0.1:%u", t.port);
 	CU_ASSERT_EQUAL_FATAL(open_flags(&t, params, 0, &dev), 0);
-	while (t.logins < 2)
+	while (mini_logins(&t) < 2)
 		poll(NULL, 0, 1);
 	CU_ASSERT(memcmp(t.isids[0], t.isids[1], 6) != 0);
 	for (unsigned int round = 0; round < 20; round++) {
@@ -473,7 +473,7 @@ static void two_paths_share_the_work_and_one_does_it_alone(void)
 							      .count = 1, .action = MINI_DROP });
 		CU_ASSERT_EQUAL(blkdev_rw_batch(dev, ios, 64), 0);
 	}
-	CU_ASSERT(t.logins >= 7);
+	CU_ASSERT(mini_logins(&t) >= 7);
 	free(buf);
 	end(&t, dev);
 }

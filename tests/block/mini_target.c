@@ -602,3 +602,13 @@ unsigned int mini_seen(struct mini_target *t, uint8_t opcode)
 	pthread_mutex_unlock(&t->mutex);
 	return n;
 }
+
+unsigned int mini_logins(struct mini_target *t)
+{
+	unsigned int n;
+
+	pthread_mutex_lock(&t->mutex);
+	n = t->logins;
+	pthread_mutex_unlock(&t->mutex);
+	return n;
+}

@@ -56,13 +56,8 @@ struct mini_conn {
 };
 
 struct mini_target {
+	/* What it is: set before mini_start(), or while no command is under way. */
 	uint64_t size;			/* bytes; 0: MINI_SIZE */
-	int	listen_fd;
-	uint16_t port;
-	pthread_t thread;
-	pthread_mutex_t mutex;	/* everything below */
-	bool	stopping;
-	uint8_t	*data;
 	uint32_t sector;
 	bool	wce, no_fua;		/* caching page and DPOFUA */
 	uint8_t	identity;		/* last byte of the NAA name */
@@ -70,6 +65,16 @@ struct mini_target {
 	uint32_t same_max;		/* MAXIMUM WRITE SAME LENGTH, in blocks */
 	bool	reservations;		/* has them */
 	bool	broken_caw;		/* compares, and writes some time later */
+
+	int	listen_fd;
+	uint16_t port;
+	pthread_t thread;
+	/*
+	 * Everything below.  A test reads @data, @fua and @biggest without it once the only command
+	 * that changes them has been answered; sessions come and go by themselves: mini_logins().
+	 */
+	pthread_mutex_t mutex;
+	uint8_t	*data;
 	struct mini_pr	pr;
 	struct mini_rule rules[MINI_RULES];
 	struct mini_conn conns[MINI_CONNS];
@@ -90,6 +95,8 @@ void mini_rule_add(struct mini_target *t, struct mini_rule rule);
 /** mini_cut() - closes every connection. */
 void mini_cut(struct mini_target *t);
 unsigned int mini_seen(struct mini_target *t, uint8_t opcode);
+/** mini_logins() - how many there were; the ISIDs of so many may be read from then on. */
+unsigned int mini_logins(struct mini_target *t);
 
 /* ---- mini_target_pr.c; mutex held ---- */
 

@@ -11,9 +11,9 @@ int main(int argc, char **argv)
 	static struct mini_target t = { .sector = 512, .size = 64 * MIB };
 	char url[256];
 
+	t.broken_caw = argc > 1 && !strcmp(argv[1], "caw");
 	if (mini_start(&t))
 		return 1;
-	t.broken_caw = argc > 1 && !strcmp(argv[1], "caw");
 	puts(mini_url(&t, "", url));
 	fflush(stdout);
 	for (;;)
