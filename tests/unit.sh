@@ -23,6 +23,15 @@ done
 # shellcheck disable=SC2086
 make -s -j"$(nproc)" SAN="$san" $programs || exit 1
 
+# What went wrong, of a log, in a line: the first fault that a sanitizer, assert() or CUnit tells, with the
+# first two places of a report (of a race both sides), else the last line.
+fault_in() {
+	local facts
+	facts=$(grep -aEm1 'runtime error: |^SUMMARY: |^FATAL: |CHECK failed|Assertion .* failed|^ +[0-9]+\. [^ ]+:[0-9]+ +- ' "$1" &&
+		grep -aEm2 '^ +#0 ' "$1")
+	sed 's/^ *//; s/ ([^ ]*+0x[0-9a-f]*)$//; s/ 0x[0-9a-f]* in / /' <<<"${facts:-$(tail -n 1 "$1")}" | paste -sd ';'
+}
+
 run_one() {	# run_one PROGRAM; its output in one piece
 	local t=$1 name=${1#"$tree"/tests/} status
 	rm -f "$t.sites"
@@ -31,11 +40,11 @@ run_one() {	# run_one PROGRAM; its output in one piece
 	if [ $status -eq 0 ]; then
 		echo "PASS: $tree $name"
 	else
-		echo "FAIL: $tree $name (exit status $status)"$'\n'"$(tail -n 60 "$t.log")"
+		echo "FAIL: $tree $name (exit status $status): $(fault_in "$t.log")"$'\n'"$(tail -n 60 "$t.log")"
 		return 1
 	fi
 }
-export -f run_one
+export -f run_one fault_in
 export tree
 
 bad=0
