@@ -9,6 +9,7 @@ if [ "${IN_NAMESPACE:-}" != 1 ]; then
 	rm -rf "$work"
 	IN_NAMESPACE=1 exec unshare -m --propagation private "$0"
 fi
+drop_copied_mounts
 mkdir "$work/sbin" "$work/sbin-work"
 sbin=$(readlink -f /sbin)
 mount -t tmpfs tmpfs "$work/sbin" 2>/dev/null && mkdir "$work/sbin/upper" "$work/sbin/work" &&

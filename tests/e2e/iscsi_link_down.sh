@@ -25,6 +25,8 @@ link_make a 0
 link_make b 4
 ip -n "$ns" link set lo up
 target_start 0.0.0.0
+[ "/proc/$target_pid/ns/mnt" -ef /proc/self/ns/mnt ] || fail "the target keeps what other tests have mounted"
+[ "/proc/$target_pid/ns/net" -ef /proc/self/ns/net ] && fail "the target is not behind the link"
 lun_of_alpha=${lun/0.0.0.0/$net.2}
 lun_of_beta=${lun/0.0.0.0/$net.6}
 lun=$lun_of_alpha

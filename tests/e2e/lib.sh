@@ -146,11 +146,19 @@ target_pid=
 target_port=
 ns=		# the network namespace that the target lives in
 
+# Whoever has a mount namespace of his own has a copy of what others had mounted just then, and nothing
+# of that ends before he does, whatever they unmount: a daemon of theirs goes on serving it.  So no
+# `ip netns exec` here, which makes one; and who needs one begins with this.
+drop_copied_mounts() {	# in a new mount namespace, of which nothing goes back
+	umount -a -l -t fuse.lunfs 2>/dev/null
+	! grep -q ' - fuse\.lunfs ' /proc/self/mountinfo || fail "copies of mounts: $(cat /proc/self/mountinfo)"
+}
+
 target_start() {	# target_start [ADDRESS [lunfs-target option…]]: $lun becomes its URL
 	local address=${1:-127.0.0.1}
 	[ $# -eq 0 ] || shift
 	mkdir -p "$target_state"
-	${ns:+ip netns exec $ns} "$bin/lunfs-target" --lun "$target_file" --size "$target_size" \
+	${ns:+nsenter --net=/var/run/netns/$ns} "$bin/lunfs-target" --lun "$target_file" --size "$target_size" \
 		--portal "$address:${target_port:-0}" --iqn "$target_iqn" \
 		--state-dir "$target_state" "$@" >"$work/target.out" 2>>"$work/target.log" &
 	target_pid=$!
