@@ -54,7 +54,8 @@
 	X(MAP_PAST_END, 418, "map-data-past-end", ERROR, SAFE, \
 	  "a file has data behind its end, which would show if it grew") \
 	X(INODE_DAMAGED, 501, "inode-damaged", ERROR, LOSS, "an inode cannot be believed") \
-	X(INODE_INVALID, 502, "inode-invalid", ERROR, LOSS, "a field of an inode is out of range") \
+	X(INODE_INVALID, 502, "inode-invalid", ERROR, LOSS, \
+	  "a field of an inode is out of range, or not all is written of a file of several writers") \
 	X(INODE_MASK, 503, "inode-mask-wrong", ERROR, SAFE, \
 	  "an inode is in use and marked free in its group's index, or the reverse") \
 	X(INODE_BLOCKS, 504, "inode-block-count-wrong", ERROR, SAFE, \

@@ -20,6 +20,7 @@ struct map_walk {
 	const char *who;
 	uint64_t addr;		/* of the block that is being looked at */
 	uint64_t blocks;	/* allocated, map blocks included */
+	uint64_t valid;		/* blocks that hold data */
 	bool changed;		/* the inode itself: to be written */
 };
 
@@ -130,6 +131,7 @@ static bool check_entry(struct map_walk *w, uint64_t unit, struct map_entry_disk
 possible:
 	kept = check_valid(w, unit, order, valid);
 	e->valid = cpu_to_le64(kept);
+	w->valid += (uint32_t)__builtin_popcountll(kept);
 	w->blocks += 1u << order;
 	w->c->from = w->addr;
 	chk_claim(w->c, block, 1u << order, w->who);
@@ -339,6 +341,10 @@ static bool fix_fields(struct inode_disk *d)
 
 	d->flags = cpu_to_le32(le32_to_cpu(d->flags) & INODE_FLAGS_KNOWN);
 	d->mode = cpu_to_le32(le32_to_cpu(d->mode) & (S_IFMT | 07777));
+	if (!S_ISDIR(le32_to_cpu(d->mode)))
+		d->flags = cpu_to_le32(le32_to_cpu(d->flags) & ~(uint32_t)INODE_CHILDREN);
+	if (le64_to_cpu(d->image_parent) || le32_to_cpu(d->flags) & (INODE_INLINE | INODE_FROZEN))
+		d->flags = cpu_to_le32(le32_to_cpu(d->flags) & ~(uint32_t)INODE_MULTI);
 	if (S_ISDIR(le32_to_cpu(d->mode)) && !le32_to_cpu(d->depth))
 		d->flags = cpu_to_le32(le32_to_cpu(d->flags) | INODE_INLINE);
 	if (le32_to_cpu(d->nlink) > LINK_COUNT_MAX)
@@ -377,6 +383,30 @@ static bool check_fields(struct check *c, uint64_t number, struct inode_disk *d)
 	return true;
 }
 
+/* Whether a file can have several writers: none of them may have to change its map (R1). */
+static bool is_whole(const struct map_walk *w)
+{
+	uint32_t flags = le32_to_cpu(w->d->flags);
+	uint64_t size = le64_to_cpu(w->d->size);
+
+	if (!S_ISREG(le32_to_cpu(w->d->mode)) || flags & INODE_INLINE)
+		return false;
+	if (flags & INODE_ORPHAN)	/* being deleted, bit by bit; never being shortened */
+		return !le32_to_cpu(w->d->nlink);
+	return size % BLOCK_SIZE == 0 && w->valid == size / BLOCK_SIZE;
+}
+
+static void check_multi(struct map_walk *w, uint64_t number)
+{
+	if (!(le32_to_cpu(w->d->flags) & INODE_MULTI) || !online_counts(w->c) || is_whole(w) ||
+	    !chk_report(w->c, CHECK_INODE_INVALID, inode_block_addr(number), "%s: several hosts may "
+			"write to it, but of %llu bytes %llu blocks are written", w->who,
+			(unsigned long long)le64_to_cpu(w->d->size), (unsigned long long)w->valid))
+		return;
+	w->d->flags = cpu_to_le32(le32_to_cpu(w->d->flags) & ~(uint32_t)INODE_MULTI);
+	w->changed = true;
+}
+
 void chk_inode(struct check *c, uint64_t number, struct inode_disk *d)
 {
 	char who[64];
@@ -406,6 +436,7 @@ void chk_inode(struct check *c, uint64_t number, struct inode_disk *d)
 			w.changed = true;
 		}
 	}
+	check_multi(&w, number);
 	if (w.changed)
 		fix_inode(c, d, number);
 }

@@ -101,29 +101,90 @@ static int by_place(const void *a, const void *b)
 
 /* ---- inodes ---- */
 
+/* Whether a block that cannot be believed says itself that it is @e: it is not another's. */
+static bool says_so(const void *block, const struct meta_expect *e)
+{
+	const struct meta_hdr_disk *h = block;
+
+	return le32_to_cpu(h->magic) == e->type && le64_to_cpu(h->addr) == e->addr &&
+	       le64_to_cpu(h->owner) == e->owner && !memcmp(h->volume, e->volume, sizeof(h->volume));
+}
+
+/* The entry that has inode @number of @cl, in its index block @d at @e; or NULL. */
+static struct itable_entry_disk *find_entry(struct check *c, const struct chk_cluster *cl,
+					    uint64_t number, struct itable_disk *d,
+					    struct meta_expect *e)
+{
+	uint64_t block = number - (super_ag_addr(c->s, cl->ag) >> BLOCK_SHIFT);
+
+	for (size_t n = 0; n < c->fix->index_count; n++) {
+		uint64_t pointer = c->fix->indices[n];
+		uint32_t ag;
+
+		*e = (struct meta_expect){ META_ITABLE, c->s->volume, bptr_addr(pointer), cl->ag,
+					   bptr_birth(pointer) };
+		if (super_ag_of(c->s, e->addr, &ag) || ag != cl->ag ||
+		    blkdev_read(c->dev, e->addr, d, BLOCK_SIZE) || meta_verify(d, e, NULL, 0))
+			continue;
+		for (uint32_t k = 0; k < le32_to_cpu(d->count) && k < ITABLE_ENTRIES; k++) {
+			uint32_t first = le32_to_cpu(d->entries[k].block);
+
+			if (block >= first && block < first + 2ULL * le16_to_cpu(d->entries[k].count))
+				return &d->entries[k];
+		}
+	}
+	return NULL;
+}
+
 /* The index says @used, the inode does not agree: the inode is right. */
 static void fix_mask(struct check *c, struct chk_cluster *cl, uint32_t i)
 {
 	struct itable_disk *d = (void *)c->levels[0];
-	uint64_t block = cl->first - (super_ag_addr(c->s, cl->ag) >> BLOCK_SHIFT);
+	struct meta_expect e;
+	struct itable_entry_disk *entry = find_entry(c, cl, cl->first + 2 * i, d, &e);
+	uint32_t first, bit;
 
 	cl->used = (uint16_t)(cl->used ^ 1u << i);
-	for (size_t n = 0; n < c->fix->index_count; n++) {
-		uint64_t pointer = c->fix->indices[n];
-		struct meta_expect e = { META_ITABLE, c->s->volume, bptr_addr(pointer), cl->ag,
-					 bptr_birth(pointer) };
-		uint32_t ag;
+	if (!entry)
+		return;
+	first = le32_to_cpu(entry->block);
+	bit = (uint32_t)(cl->first + 2 * i - (super_ag_addr(c->s, cl->ag) >> BLOCK_SHIFT) - first) / 2;
+	entry->used = cpu_to_le16((uint16_t)((le16_to_cpu(entry->used) & ~(1u << bit)) |
+					     (cl->used >> i & 1u) << bit));
+	fix_seal(c, d, &e);
+}
 
-		if (super_ag_of(c->s, e.addr, &ag) || ag != cl->ag ||
-		    blkdev_read(c->dev, e.addr, d, BLOCK_SIZE) || meta_verify(d, &e, NULL, 0))
-			continue;
-		for (uint32_t k = 0; k < le32_to_cpu(d->count) && k < ITABLE_ENTRIES; k++)
-			if (le32_to_cpu(d->entries[k].block) == block) {
-				d->entries[k].used = cpu_to_le16(cl->used);
-				fix_seal(c, d, &e);
-				return;
-			}
-	}
+/*
+ * Inode @i of @cl is none: its entry ends before it, another one begins behind it.  Both are one
+ * write; if there is no room for the second, what it would have is found again by its names.
+ */
+static void cut_cluster(struct check *c, const struct chk_cluster *cl, uint32_t i)
+{
+	struct itable_disk *d = (void *)c->levels[0];
+	struct meta_expect e;
+	struct itable_entry_disk *entry = find_entry(c, cl, cl->first + 2 * i, d, &e), behind;
+	uint32_t first, count, used, at, n;
+
+	c->fix->hold = true;
+	if (!entry)
+		return;
+	n = le32_to_cpu(d->count);
+	first = le32_to_cpu(entry->block);
+	count = le16_to_cpu(entry->count);
+	used = le16_to_cpu(entry->used);
+	at = (uint32_t)(cl->first + 2 * i - (super_ag_addr(c->s, cl->ag) >> BLOCK_SHIFT) - first) / 2;
+	behind = (struct itable_entry_disk){ cpu_to_le32(first + 2 * (at + 1)),
+					     cpu_to_le16((uint16_t)(used >> (at + 1))),
+					     cpu_to_le16((uint16_t)(count - at - 1)) };
+	entry->count = cpu_to_le16((uint16_t)at);
+	entry->used = cpu_to_le16((uint16_t)(used & ((1u << at) - 1)));
+	if (!at)
+		*entry = d->entries[--n];
+	if (at + 1 < count && n < ITABLE_ENTRIES)
+		d->entries[n++] = behind;
+	memset(&d->entries[n], 0, (ITABLE_ENTRIES - n) * sizeof(d->entries[0]));
+	d->count = cpu_to_le32(n);
+	fix_seal(c, d, &e);
 }
 
 void chk_member(struct check *c, struct chk_cluster *cl, uint32_t i, struct inode_disk *d)
@@ -161,6 +222,18 @@ void chk_member(struct check *c, struct chk_cluster *cl, uint32_t i, struct inod
 		c->groups[cl->ag].inodes_free++;
 }
 
+/*
+ * Whether a repair takes the two blocks for an inode and its lock, one of them at least saying that
+ * it is.  Else the index is wrong, and whatever they are they are not overwritten.
+ */
+static bool is_pair(const struct check *c, const uint8_t *pair, uint64_t number)
+{
+	struct meta_expect lock = { META_LOCK, c->s->volume, inode_lock_addr(number), 0, 0 };
+	struct meta_expect inode = { META_INODE, c->s->volume, inode_block_addr(number), number, 0 };
+
+	return !c->fix || says_so(pair, &lock) || says_so(pair + BLOCK_SIZE, &inode);
+}
+
 /* One inode and its lock. */
 static void check_pair(struct check *c, struct chk_cluster *cl, uint32_t i, uint8_t *pair)
 {
@@ -168,6 +241,15 @@ static void check_pair(struct check *c, struct chk_cluster *cl, uint32_t i, uint
 	char who[64];
 
 	snprintf(who, sizeof(who), "inode %llu", (unsigned long long)number);
+	if (!is_pair(c, pair, number)) {
+		c->subject = number;
+		if (chk_report(c, CHECK_INODE_DAMAGED, inode_block_addr(number),
+			       "%s: neither it nor its lock says that it is that", who))
+			cut_cluster(c, cl, i);
+		else if (cl->used & 1u << i)
+			chk_inode_lost(c, number, false);
+		return;
+	}
 	chk_lock(c, pair, inode_lock_addr(number), who);
 	chk_member(c, cl, i, (void *)(pair + BLOCK_SIZE));
 }
@@ -278,7 +360,8 @@ static bool check_cluster(struct check *c, uint32_t ag, const struct meta_expect
 				  "block %u: the root directory lies across it", ag,
 				  le32_to_cpu(e->block));
 	snprintf(who, sizeof(who), "inode cluster of group %u", ag);
-	if (!chk_claim_meta(c, first, 2 * count, who))
+	/* Not as metadata yet: who has a block there that is what it should be is right. */
+	if (!chk_claim(c, first, 2 * count, who))
 		return c->twice_repair;
 	cl = fix_append(c, (void **)&c->clusters, &c->cluster_count, &c->cluster_room,
 			sizeof(*cl));
@@ -328,6 +411,23 @@ static void empty_index(struct check *c, struct itable_disk *d, const struct met
 }
 
 /*
+ * The block that @e describes cannot be believed.  If it says that it is the index, or lies where mkfs
+ * puts group 0's, it is; any other may be somebody's, and is not overwritten for the index's sake.
+ * Returns whether the pointer to it is to be cleared.
+ */
+static bool fix_index_block(struct check *c, struct itable_disk *d, const struct meta_expect *e)
+{
+	uint64_t block = e->addr >> BLOCK_SHIFT;
+
+	if (says_so(d, e) || (e->owner == 0 && block == inode_id_number(c->s->root) - 1)) {
+		empty_index(c, d, e);
+		return false;
+	}
+	chk_unclaim(c, block);
+	return true;
+}
+
+/*
  * One block of the index, and through it all that follow.  Returns whether the pointer to it
  * is to be cleared.
  */
@@ -348,12 +448,13 @@ static bool check_index_block(struct check *c, uint32_t ag, uint64_t pointer,
 				  "root directory's", who);
 	if (!chk_claim_meta(c, e.addr >> BLOCK_SHIFT, 1, who))
 		return c->twice_repair;
-	note_index(c, pointer);
 	if (chk_block(c, &e, d, CHECK_ITABLE_DAMAGED, who)) {
-		if (c->verify_repair)
-			empty_index(c, d, &e);
+		if (c->verify_repair && fix_index_block(c, d, &e))
+			return true;
+		note_index(c, pointer);
 		return false;
 	}
+	note_index(c, pointer);
 	if (le32_to_cpu(d->count) > ITABLE_ENTRIES) {
 		if (chk_report(c, CHECK_ITABLE_ENTRY, e.addr, "%s: %u entries, at most %zu",
 			       who, le32_to_cpu(d->count), (size_t)ITABLE_ENTRIES))
@@ -407,7 +508,10 @@ static void check_index(struct check *c, uint32_t ag, const struct meta_expect *
 
 /* ---- headers ---- */
 
-/* As mkfs would write it, with what can be seen: which bitmap blocks there are. */
+/*
+ * As mkfs would write it, but all bitmap blocks are taken for initialised: one that never was cannot
+ * be told from one that is damaged, and where that was nothing is free before all is known.
+ */
 static void fix_header_anew(struct check *c, uint32_t ag, struct ag_disk *d,
 			    const struct meta_expect *e)
 {
@@ -416,15 +520,8 @@ static void fix_header_anew(struct check *c, uint32_t ag, struct ag_disk *d,
 	memset(d, 0, sizeof(*d));
 	d->blocks = cpu_to_le32(blocks);
 	d->bitmap_count = cpu_to_le32(count);
-	for (uint32_t i = 0; i < count; i++) {
-		uint64_t addr = super_ag_addr(c->s, ag) +
-				(uint64_t)(AG_BITMAP_BLOCK + i) * BLOCK_SIZE;
-		struct meta_expect b = { META_BITMAP, c->s->volume, addr, ag, 0 };
-
-		if (!blkdev_read(c->dev, addr, c->levels[0], BLOCK_SIZE) &&
-		    !meta_verify(c->levels[0], &b, NULL, 0))
-			d->bitmap_ready[i / 8] |= (uint8_t)(1u << i % 8);
-	}
+	for (uint32_t i = 0; i < count; i++)
+		d->bitmap_ready[i / 8] |= (uint8_t)(1u << i % 8);
 	/* Group 0's first index block is where mkfs puts it. */
 	if (ag == 0)
 		d->itable = cpu_to_le64(inode_id_number(c->s->root) - 1);

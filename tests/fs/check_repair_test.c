@@ -164,6 +164,61 @@ static void others_leaf_as_data(struct volume *v)
 	});
 }
 
+/* The pointer behind the last index block, to what is not one. */
+static void others_leaf_as_index(struct volume *v)
+{
+	ITABLE(v, d->next = cpu_to_le64(pointer_to(v, LEAF_REL)));
+}
+
+static void data_as_index(struct volume *v)
+{
+	ITABLE(v, d->next = cpu_to_le64(pointer_to(v, DATA_REL)));
+}
+
+static void inode_as_index(struct volume *v)
+{
+	AG(v, d->itable = cpu_to_le64(BPTR(inode_block_addr(number_of(v, 3)) >> BLOCK_SHIFT, 0)));
+}
+
+/* One cluster more than there is: the leaf, data and attributes as inodes. */
+static void others_leaf_as_inode(struct volume *v)
+{
+	ITABLE(v, {
+		d->entries[1].block = cpu_to_le32(LEAF_REL);
+		d->entries[1].used = cpu_to_le16(3);
+		d->entries[1].count = cpu_to_le16(2);
+		d->count = cpu_to_le32(2);
+	});
+}
+
+static void others_leaf_as_lock(struct volume *v)
+{
+	others_leaf_as_inode(v);
+	ITABLE(v, {
+		d->entries[1].block = cpu_to_le32(LEAF_REL - 1);
+		d->entries[1].used = cpu_to_le16(0);
+	});
+}
+
+static void data_as_inodes(struct volume *v)
+{
+	ITABLE(v, {
+		d->entries[1].block = cpu_to_le32(UNIT_REL);
+		d->entries[1].used = cpu_to_le16(0x5555);
+		d->entries[1].count = cpu_to_le16(CLUSTER_INODES);
+		d->count = cpu_to_le32(2);
+	});
+}
+
+/* Two inodes are in no cluster; two that are in one are none. */
+static void cluster_moved(struct volume *v)
+{
+	ITABLE(v, {
+		d->entries[0].block = cpu_to_le32(le32_to_cpu(d->entries[0].block) + 4);
+		d->entries[0].used = cpu_to_le16(0xc00f);
+	});
+}
+
 static const struct {
 	void (*damage)(struct volume *v);
 	enum check_code code;
@@ -172,14 +227,34 @@ static const struct {
 	{ others_leaf, CHECK_MAP_DAMAGED, 1 },
 	{ others_xattr, CHECK_XATTR_DAMAGED, UNIT_BLOCKS + 1 },
 	{ others_leaf_as_data, CHECK_BLOCK_TWICE, 2 },
+	{ others_leaf_as_index, CHECK_ITABLE_DAMAGED, UNIT_BLOCKS + 1 },
+	{ data_as_index, CHECK_ITABLE_DAMAGED, UNIT_BLOCKS + 1 },
+	{ inode_as_index, CHECK_ITABLE_DAMAGED, UNIT_BLOCKS + 1 },
+	{ others_leaf_as_inode, CHECK_INODE_DAMAGED, UNIT_BLOCKS + 1 },
+	{ others_leaf_as_lock, CHECK_INODE_DAMAGED, UNIT_BLOCKS + 1 },
+	{ data_as_inodes, CHECK_INODE_DAMAGED, UNIT_BLOCKS + 1 },
+	{ cluster_moved, CHECK_INODE_DAMAGED, UNIT_BLOCKS + 1 },
 };
+
+#define BY_THE_INDEX	3u	/* from here on */
+
+/* Of all that the files have. */
+static uint32_t files_digest(struct volume *v)
+{
+	static uint8_t blocks[(DIR_REL + 1 - UNIT_REL) * BLOCK_SIZE];
+
+	simdisk_peek(v->disk, addr_of(v, UNIT_REL), blocks, sizeof(blocks));
+	return crc32c(0, blocks, sizeof(blocks));
+}
 
 static void misled(struct volume *v)
 {
 	struct repairs rs = { .show = getenv("SHOW") };
 	struct check_result r;
+	uint32_t before;
 
 	make_volume(v);
+	before = files_digest(v);
 	misleading[v->arg].damage(v);
 	CU_ASSERT_EQUAL(run(v, CHECK_REPAIR_LOSS, &rs, &r), 0);
 	CU_ASSERT_EQUAL(r.errors, 0);
@@ -195,8 +270,15 @@ static void misled(struct volume *v)
 	INODE(v, 1, {
 		CU_ASSERT_EQUAL(le64_to_cpu(d->xattr), pointer_to(v, XATTR_REL));
 		CU_ASSERT_EQUAL(le64_to_cpu(d->blocks), misleading[v->arg].blocks);
-		CU_ASSERT_TRUE(v->arg < 2 || !le64_to_cpu(entry_of(d)->valid));
+		CU_ASSERT_EQUAL(le64_to_cpu(entry_of(d)->valid), v->arg == 2 ? 0 : UINT64_MAX);
 	});
+	CU_ASSERT_TRUE(v->arg < BY_THE_INDEX || files_digest(v) == before);
+	CU_ASSERT_EQUAL(r.files, 3);
+	CU_ASSERT_EQUAL(r.directories, 2);
+	CU_ASSERT_EQUAL(r.orphans, 1);
+	if (r.files != 3 || files_digest(v) != before)
+		fprintf(stderr, "pointer %u: %llu files\n", (unsigned int)v->arg,
+			(unsigned long long)r.files);
 }
 
 /* Who comes first and is not believed would take an undamaged file's contents with it. */
@@ -204,6 +286,33 @@ static void a_wrong_pointer_takes_nothing_from_who_is_right(void)
 {
 	for (uint64_t i = 0; i < ARRAY_SIZE(misleading); i++)
 		volume_run(3, 64 * MIB, 512, misled, i);
+}
+
+/* ---- several writers ---- */
+
+/* A frozen file, one on top of it, and one whose contents lie in its inode. */
+static void many_writers(struct volume *v)
+{
+	static const unsigned int inodes[] = { 1, 3, 4 };
+	struct repairs rs = { .show = getenv("SHOW") };
+	struct check_result r;
+
+	make_volume(v);
+	for (unsigned int i = 0; i < ARRAY_SIZE(inodes); i++)
+		INODE(v, inodes[i], d->flags = cpu_to_le32(le32_to_cpu(d->flags) | INODE_MULTI));
+	CU_ASSERT_EQUAL(run(v, CHECK_REPAIR_LOSS, &rs, &r), 0);
+	CU_ASSERT_EQUAL(rs.found[CHECK_INODE_INVALID], 2 * ARRAY_SIZE(inodes));
+	CU_ASSERT_EQUAL(run(v, CHECK_REPAIR_NONE, &rs, &r), 0);
+	CU_ASSERT_EQUAL(r.errors, 0);
+	CU_ASSERT_EQUAL(r.files, 3);
+	for (unsigned int i = 0; i < ARRAY_SIZE(inodes); i++)
+		INODE(v, inodes[i], CU_ASSERT_EQUAL(le32_to_cpu(d->flags) & INODE_MULTI, 0));
+}
+
+/* They change a file without its lock: its map has to be such that none ever changes that. */
+static void only_a_whole_file_has_several_writers(void)
+{
+	volume_run(3, 64 * MIB, 512, many_writers, 0);
 }
 
 /* ---- what may be done without asking ---- */
@@ -469,9 +578,43 @@ static void no_index_elsewhere(struct volume *v)
 	     });
 }
 
+/*
+ * A group without header and bitmap: what a directory in it names lies where the first free block
+ * seems to be, and is known only once the directory is found again.
+ */
+static void no_header_elsewhere(struct volume *v)
+{
+	uint64_t ag = super_ag_addr(&v->s, 1), first = (ag >> BLOCK_SHIFT) + super_ag_meta(&v->s);
+	uint64_t dir = first + 100;
+
+	CU_ASSERT_FATAL(v->s.ag_count > 1);
+	INODE(v, 0, {
+		uint32_t used = put_entry(v, d->root, 0, "file", id_of(v, 1), DT_REG);
+
+		used = put_entry(v, d->root, used, "sub", inode_id_make(dir, GENERATION), DT_DIR);
+		CU_ASSERT_EQUAL(le32_to_cpu(d->root_count), used);
+	});
+	INODE(v, 2, memset(d, 0, sizeof(*d)));
+	INODE(v, 3, memset(d, 0, sizeof(*d)));
+	EDIT(v, inode_disk, META_INODE, inode_block_addr(dir), dir, 0, {
+		memset(d, 0, sizeof(*d));
+		fill_inode(d, S_IFDIR | 0755, 2, INODE_INLINE, id_of(v, 0), "sub");
+		d->root_count = cpu_to_le32(put_entry(v, d->root, 0, "x",
+						      inode_id_make(first, GENERATION), DT_REG));
+		d->size = cpu_to_le64(le32_to_cpu(d->root_count));
+		d->entries = cpu_to_le64(1);
+	});
+	EDIT(v, inode_disk, META_INODE, inode_block_addr(first), first, 0, {
+		memset(d, 0, sizeof(*d));
+		fill_inode(d, S_IFREG | 0644, 1, INODE_INLINE, inode_id_make(dir, GENERATION), "x");
+	});
+	for (uint32_t i = 0; i <= super_ag_bitmaps(&v->s); i++)
+		spoil(v, ag + (AG_HEADER_BLOCK + i) * BLOCK_SIZE);
+}
+
 static void (*const knots[])(struct volume *) = {
 	impossible_index, no_index, cluster_across_root, cluster_across_root_before, index_in_root,
-	inode_across_root, no_index_elsewhere,
+	inode_across_root, no_index_elsewhere, no_header_elsewhere,
 };
 
 static void untied(struct volume *v)
@@ -588,6 +731,7 @@ static void garbage_is_repaired_too(void)
 UNIT_MAIN("fs/check_repair",
 	  UNIT_TEST(every_damage_is_repaired_in_one_run),
 	  UNIT_TEST(a_wrong_pointer_takes_nothing_from_who_is_right),
+	  UNIT_TEST(only_a_whole_file_has_several_writers),
 	  UNIT_TEST(a_look_is_not_repeated),
 	  UNIT_TEST(safe_repairs_are_whole_or_none),
 	  UNIT_TEST(a_write_that_fails_is_reported),
