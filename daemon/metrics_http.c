@@ -23,6 +23,7 @@ struct page {
 struct client {
 	int	fd;		/* -1: none */
 	uint64_t accepted_ns;
+	uint64_t until_ns;	/* then it is cut off */
 	size_t	received;
 	bool	ended;		/* all is sent: what still comes is thrown away until it closes */
 	size_t	head_len, sent;	/* of head and text together */
@@ -139,6 +140,11 @@ static void client_close(struct client *c)
 	c->page = NULL;
 }
 
+static uint64_t limit_ns(const struct metrics_http *h)
+{
+	return h->p.client_ns ? h->p.client_ns : METRICS_CLIENT_NS;
+}
+
 static void client_open(struct metrics_http *h, int fd)
 {
 	struct client *oldest = &h->clients[0];
@@ -149,6 +155,7 @@ static void client_open(struct metrics_http *h, int fd)
 	client_close(oldest);
 	oldest->fd = fd;
 	oldest->accepted_ns = env_now_ns(env_posix());
+	oldest->until_ns = oldest->accepted_ns + limit_ns(h);
 	oldest->received = oldest->sent = oldest->head_len = 0;
 	oldest->ended = false;
 }
@@ -167,6 +174,8 @@ static void answer(struct metrics_http *h, struct client *c, unsigned int status
 				       "Content-Length: %zu\r\n%sConnection: close\r\n\r\n", status,
 				       phrase(status), len,
 				       status == 405 ? "Allow: GET, HEAD\r\n" : "");
+	/* A datastore that hangs may have held the text up: that was not the client's time. */
+	c->until_ns = env_now_ns(env_posix()) + limit_ns(h);
 	if (!head)
 		return;
 	page_put(c->page);
@@ -227,35 +236,32 @@ static void client_serve(struct metrics_http *h, struct client *c, short events)
 
 /* ---- the thread ---- */
 
-static uint64_t client_deadline(const struct metrics_http *h, const struct client *c)
+/* Milliseconds until the first client's time is over. */
+static int wait_ms(const struct metrics_http *h, uint64_t now)
 {
-	return c->accepted_ns + (h->p.client_ns ? h->p.client_ns : METRICS_CLIENT_NS);
-}
-
-/* Milliseconds until the first client's time is over; those whose time it is are closed. */
-static int expire(struct metrics_http *h)
-{
-	uint64_t now = env_now_ns(env_posix()), left, least = WAIT_MS * NSEC_PER_MSEC;
+	uint64_t left = WAIT_MS * NSEC_PER_MSEC;
 
 	for (unsigned int i = 0; i < METRICS_CLIENTS_MAX; i++) {
-		struct client *c = &h->clients[i];
+		const struct client *c = &h->clients[i];
 
-		if (c->fd < 0)
-			continue;
-		if (client_deadline(h, c) <= now) {
-			client_close(c);
-			continue;
-		}
-		left = client_deadline(h, c) - now;
-		least = left < least ? left : least;
+		if (c->fd >= 0 && c->until_ns < now + left)
+			left = c->until_ns > now ? c->until_ns - now : 0;
 	}
-	return (int)(least / NSEC_PER_MSEC) + 1;
+	return (int)(left / NSEC_PER_MSEC) + 1;
+}
+
+static void expire(struct metrics_http *h, uint64_t now)
+{
+	for (unsigned int i = 0; i < METRICS_CLIENTS_MAX; i++)
+		if (h->clients[i].fd >= 0 && h->clients[i].until_ns <= now)
+			client_close(&h->clients[i]);
 }
 
 static void serve_round(struct metrics_http *h)
 {
 	struct pollfd pfd[METRICS_CLIENTS_MAX + 1];
-	int ms = expire(h), fd;
+	uint64_t now = env_now_ns(env_posix());
+	int fd;
 
 	for (unsigned int i = 0; i < METRICS_CLIENTS_MAX; i++) {
 		const struct client *c = &h->clients[i];
@@ -264,11 +270,13 @@ static void serve_round(struct metrics_http *h)
 											 POLLIN };
 	}
 	pfd[METRICS_CLIENTS_MAX] = (struct pollfd){ .fd = h->p.sock, .events = POLLIN };
-	if (poll(pfd, METRICS_CLIENTS_MAX + 1, ms) <= 0)
+	if (poll(pfd, METRICS_CLIENTS_MAX + 1, wait_ms(h, now)) < 0)
 		return;
 	for (unsigned int i = 0; i < METRICS_CLIENTS_MAX; i++)
 		if (pfd[i].fd >= 0 && pfd[i].revents)
 			client_serve(h, &h->clients[i], pfd[i].revents);
+	/* By the time before we looked: who has asked while we made somebody else's text was not slow. */
+	expire(h, now);
 	/* One a round, behind those that are there: they have had their turn. */
 	if (!pfd[METRICS_CLIENTS_MAX].revents)
 		return;

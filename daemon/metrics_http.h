@@ -4,8 +4,9 @@
  * clients do costs anybody else more than that.
  *
  * Hostile clients (R9): METRICS_CLIENTS_MAX connections, of which the oldest gives way to a new one;
- * a request of at most METRICS_REQUEST_MAX bytes; so many seconds from accept to close, whatever
- * trickles in or out; the text is made at most four times a second, and shared by all who ask.
+ * a request of at most METRICS_REQUEST_MAX bytes; so many seconds for asking and as many for taking
+ * the answer, whatever trickles in or out, and the time that we take is not counted; the text is made
+ * at most four times a second, and shared by all who ask.
  */
 #ifndef LUNFS_DAEMON_METRICS_HTTP_H
 #define LUNFS_DAEMON_METRICS_HTTP_H
@@ -23,7 +24,7 @@ struct metrics_http_params {
 	int	sock;			/* listening, non-blocking; taken over */
 	char	*(*text)(void *arg);	/* allocated; NULL: out of memory.  In the thread; may block. */
 	void	*arg;
-	uint64_t client_ns;		/* from accept to close; 0: METRICS_CLIENT_NS */
+	uint64_t client_ns;		/* to ask, and to take the answer; 0: METRICS_CLIENT_NS */
 };
 
 struct metrics_http;

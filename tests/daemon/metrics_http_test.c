@@ -40,7 +40,8 @@ static char *text(void *arg)
 	return t;
 }
 
-static void start(uint64_t client_ms, size_t len)
+/* Who connects from here on, and may ask, is served once that has begun. */
+static struct metrics_http_params listening(uint64_t client_ms, size_t len)
 {
 	struct metrics_http_params p = { .text = text, .client_ns = client_ms * NSEC_PER_MSEC };
 	socklen_t addr_len = sizeof(addr);
@@ -54,6 +55,13 @@ static void start(uint64_t client_ms, size_t len)
 	made = 0;
 	text_len = len;
 	no_memory = false;
+	return p;
+}
+
+static void start(uint64_t client_ms, size_t len)
+{
+	struct metrics_http_params p = listening(client_ms, len);
+
 	CU_ASSERT_EQUAL_FATAL(metrics_http_start(&p, &http), 0);
 }
 
@@ -153,14 +161,15 @@ static void who_asks_all_the_time_makes_no_work(void)
 static void who_is_slow_is_cut_off(void)
 {
 	int slow, deaf, mute, small = 4096;
+	struct metrics_http_params p = listening(300, LARGE);
 	uint64_t began = env_now_ns(env_posix());
 	ssize_t n = 1;
 
-	start(300, LARGE);
 	deaf = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	setsockopt(deaf, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
 	CU_ASSERT_EQUAL_FATAL(connect(deaf, (struct sockaddr *)&addr, sizeof(addr)), 0);
 	CU_ASSERT(send(deaf, GET, strlen(GET), MSG_NOSIGNAL) > 0);
+	CU_ASSERT_EQUAL_FATAL(metrics_http_start(&p, &http), 0);
 	slow = dial();
 	mute = dial();
 	for (unsigned int i = 0; i < 1000 && n > 0; i++) {
@@ -198,6 +207,31 @@ static void who_holds_connections_keeps_nobody_out(void)
 	close(held[0]);
 }
 
+/* A text that takes longer than clients may, for a datastore hangs: neither who it is made for is cut off, nor the next. */
+static void who_waits_for_a_text_is_not_slow(void)
+{
+	struct metrics_http_params p = listening(300, 1000);
+	size_t body = 0;
+	int first, next;
+
+	sem_init(&hanging, 0, 0);
+	sem_init(&goes_on, 0, 0);
+	hangs = true;
+	next = dial();
+	first = dial();
+	CU_ASSERT(send(first, GET, strlen(GET), MSG_NOSIGNAL) > 0);
+	CU_ASSERT_EQUAL_FATAL(metrics_http_start(&p, &http), 0);
+	sem_wait(&hanging);
+	CU_ASSERT(send(next, GET, strlen(GET), MSG_NOSIGNAL) > 0);
+	env_sleep_until(env_posix(), env_now_ns(env_posix()) + 350 * NSEC_PER_MSEC);
+	hangs = false;
+	sem_post(&goes_on);
+	CU_ASSERT_EQUAL(reply(first, &body), 200);
+	CU_ASSERT_EQUAL(body, 1000);
+	CU_ASSERT_EQUAL(reply(next, NULL), 200);
+	metrics_http_stop(http);
+}
+
 /* A daemon that ends gives its disks up between the two, also if a datastore hangs whose metrics are asked for. */
 static void who_ends_it_does_not_wait_for_a_text(void)
 {
@@ -224,4 +258,5 @@ UNIT_MAIN("metrics_http",
 	  UNIT_TEST(who_asks_all_the_time_makes_no_work),
 	  UNIT_TEST(who_is_slow_is_cut_off),
 	  UNIT_TEST(who_holds_connections_keeps_nobody_out),
+	  UNIT_TEST(who_waits_for_a_text_is_not_slow),
 	  UNIT_TEST(who_ends_it_does_not_wait_for_a_text));
