@@ -111,7 +111,7 @@ include tests/sim/module.mk
 include tests/sim/cluster/module.mk
 
 # ---- what people call ----
-.PHONY: help deps check demo bench lint model conformance hosts migration unit unit_programs print_unit_programs install clean
+.PHONY: help deps check demo bench lint model conformance hosts migration unit unit_programs print_unit_programs install uninstall clean
 help:
 	@echo "make                build into build/ (SAN=address,undefined or thread: build-…)"
 	@echo "make deps           install what is needed, on Debian 12"
@@ -119,7 +119,7 @@ help:
 	@echo "make demo           two hosts on one machine: share a LUN, crash one, take over"
 	@echo "make bench          measure, against the raw device and peers in the same run"
 	@echo "make model          search every state of the locking protocol's model (docs/model/)"
-	@echo "make install        DESTDIR= PREFIX=$(PREFIX)"
+	@echo "make install        DESTDIR= PREFIX=$(PREFIX); make uninstall takes that away"
 	@echo "make lint           clang-tidy over everything"
 	@echo "make unit           only the unit tests of this build tree"
 	@echo "make powercut       cut the power at every moment of recorded scripts, ten minutes"
@@ -179,6 +179,7 @@ unit_programs: $(unit_progs)
 print_unit_programs:
 	@echo $(unit_progs)
 
+services := daemon/lunfsd target/lunfs-target kvm/lunvm-autostart kvm/lunvm@
 install: all
 	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/share/man/man5 \
 		$(DESTDIR)$(PREFIX)/share/man/man7 $(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)/sbin $(DESTDIR)/lib/systemd/system
@@ -196,9 +197,18 @@ install: all
 	install -m 644 docs/man/*.5 $(DESTDIR)$(PREFIX)/share/man/man5
 	install -m 644 docs/man/*.7 $(DESTDIR)$(PREFIX)/share/man/man7
 	install -m 644 docs/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8
-	for s in daemon/lunfsd target/lunfs-target kvm/lunvm-autostart kvm/lunvm@; do \
+	for s in $(services); do \
 		sed 's|/usr/local/sbin|$(PREFIX)/sbin|' $$s.service \
 			>$(DESTDIR)/lib/systemd/system/$${s##*/}.service; done
+
+# What `make install` wrote with the same DESTDIR and PREFIX, and no directory: others use them too.
+uninstall:
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/sbin/,$(notdir $(programs))) \
+		$(addprefix $(DESTDIR)$(PREFIX)/share/bash-completion/completions/,$(notdir $(programs))) \
+		$(foreach n,5 7 8,$(addprefix $(DESTDIR)$(PREFIX)/share/man/man$n/,$(notdir $(wildcard docs/man/*.$n)))) \
+		$(foreach p,mount mkfs fsck,$(DESTDIR)/sbin/$p.lunfs) \
+		$(DESTDIR)$(if $(filter /usr,$(PREFIX)),/usr)/sbin/mount.fuse.lunfs \
+		$(foreach s,$(services),$(DESTDIR)/lib/systemd/system/$(notdir $s).service)
 
 clean:
 	rm -rf build build-*

@@ -137,6 +137,7 @@ part works 1 powercut           tests/sim/powercut.sh
 part works 2 static             tests/static.sh
 part works 1 man                tests/man.sh
 part works 1 completion         tests/completion.sh
+part works 1 install            tests/install.sh
 part works 1 model              tests/model.sh
 part works 1 golden             tests/golden/run.sh
 part works 2 fsck               tests/fsck/run.sh
