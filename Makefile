@@ -50,10 +50,12 @@ archives = $(foreach m,$(call uniq,$(1) $(foreach u,$(1),$(call closure,$(u)))),
 
 # $(call unit_tests,NAME): a program for each of NAME_tests, run by `make unit`; a test may
 # use NAME_test_uses beside NAME.
+unit_frame := $(B)/tests/unit.o
+all_objs += $(unit_frame)
 define unit_tests
 unit_progs += $$($(1)_tests:%.c=$$(B)/%)
 all_objs += $$($(1)_tests:%.c=$$(B)/%.o)
-$$($(1)_tests:%.c=$$(B)/%): $$(B)/%: $$(B)/%.o $$(call archives,$(1) $$($(1)_test_uses))
+$$($(1)_tests:%.c=$$(B)/%): $$(B)/%: $$(B)/%.o $$(unit_frame) $$(call archives,$(1) $$($(1)_test_uses))
 	@echo "  LD    $$@"
 	@$$(CC) $$(LDFLAGS_ALL) -o $$@ $$(filter %.o,$$^) -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group $$(LIBS) -lcunit
 endef

@@ -9,26 +9,25 @@
 
 #define UNIT_TEST(fn)	{ #fn, fn }
 
-/* Exit status 0 only if every test ran and passed. */
 #define UNIT_MAIN(suite_name, ...)							\
 int main(void)										\
 {											\
 	static CU_TestInfo tests[] = { __VA_ARGS__, CU_TEST_INFO_NULL };		\
-	CU_SuiteInfo suites[] = {							\
-		{ suite_name, NULL, NULL, NULL, NULL, tests }, CU_SUITE_INFO_NULL };	\
-	unsigned int bad;								\
 											\
-	if (CU_initialize_registry() != CUE_SUCCESS ||					\
-	    CU_register_suites(suites) != CUE_SUCCESS)					\
-		return 2;								\
-	CU_basic_set_mode(CU_BRM_NORMAL);						\
-	CU_basic_run_tests();								\
-	bad = CU_get_number_of_failures() + CU_get_number_of_tests_failed();		\
-	if (CU_get_number_of_tests_run() == 0)						\
-		bad = 1;								\
-	CU_cleanup_registry();								\
-	return bad ? 1 : 0;								\
+	return unit_run(suite_name, NULL, NULL, tests);					\
 }											\
 extern int unit_main_needs_a_semicolon
+
+/**
+ * unit_run() - runs @tests, which end with CU_TEST_INFO_NULL, between @begin and @end (or NULL).
+ * Return: the program's exit status, 0 only if every test ran and passed.
+ */
+int unit_run(const char *suite, CU_InitializeFunc begin, CU_CleanupFunc end, CU_TestInfo *tests);
+
+/**
+ * unit_watch() - told to end (SIGTERM), this process from now on says first in which case it is,
+ * and shows the stack of each of its threads.  unit_run() does it.
+ */
+void unit_watch(void);
 
 #endif

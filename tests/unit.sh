@@ -23,28 +23,39 @@ done
 # shellcheck disable=SC2086
 make -s -j"$(nproc)" SAN="$san" $programs || exit 1
 
-# What went wrong, of a log, in a line: the first fault that a sanitizer, assert() or CUnit tells, with the
-# first two places of a report (of a race both sides), else the last line.
+# What went wrong, of a log, in a line: the case in which its time was over (tests/unit.c), or the first fault that a
+# sanitizer, assert() or CUnit tells, with the first two places of a report (of a race both sides), else the last line.
 fault_in() {
 	local facts
-	facts=$(grep -aEm1 'runtime error: |^SUMMARY: |^FATAL: |CHECK failed|Assertion .* failed|^ +[0-9]+\. [^ ]+:[0-9]+ +- ' "$1" &&
+	facts=$(grep -aEm1 '^HANGS: |runtime error: |^SUMMARY: |^FATAL: |CHECK failed|Assertion .* failed|^ +[0-9]+\. [^ ]+:[0-9]+ +- ' "$1" &&
 		grep -aEm2 '^ +#0 ' "$1")
 	sed 's/^ *//; s/ ([^ ]*+0x[0-9a-f]*)$//; s/ 0x[0-9a-f]* in / /' <<<"${facts:-$(tail -n 1 "$1")}" | paste -sd ';'
+}
+
+# The places of PROGRAM, as backtrace_symbols_fd(3) writes them in its log, become functions and lines.
+name_places() {	# name_places PROGRAM
+	local line
+	while IFS= read -r line; do
+		if [[ $line =~ ^"$1"\(\+(0x[0-9a-f]+)\) ]]; then
+			line="    $(addr2line -fspe "$1" "${BASH_REMATCH[1]}" 2>/dev/null || echo "$line")"
+		fi
+		echo "$line"
+	done
 }
 
 run_one() {	# run_one PROGRAM; its output in one piece
 	local t=$1 name=${1#"$tree"/tests/} status
 	rm -f "$t.sites"
-	LUNFS_NOMEM_SITES=$t.sites timeout 300 "$t" >"$t.log" 2>&1
+	LUNFS_NOMEM_SITES=$t.sites timeout -k 30 300 "$t" >"$t.log" 2>&1
 	status=$?
 	if [ $status -eq 0 ]; then
 		echo "PASS: $tree $name"
 	else
-		echo "FAIL: $tree $name (exit status $status): $(fault_in "$t.log")"$'\n'"$(tail -n 60 "$t.log")"
+		echo "FAIL: $tree $name (exit status $status): $(fault_in "$t.log")"$'\n'"$(tail -n 60 "$t.log" | name_places "$t")"
 		return 1
 	fi
 }
-export -f run_one fault_in
+export -f run_one fault_in name_places
 export tree
 
 bad=0

@@ -631,16 +631,5 @@ static int teardown(void)
 
 int main(void)
 {
-	CU_SuiteInfo suites[] = { { "front", setup, teardown, NULL, NULL, tests },
-				  CU_SUITE_INFO_NULL };
-	unsigned int bad;
-
-	if (CU_initialize_registry() || CU_register_suites(suites))
-		return 2;
-	CU_basic_set_mode(CU_BRM_NORMAL);
-	CU_basic_run_tests();
-	bad = CU_get_number_of_failures() + CU_get_number_of_tests_failed();
-	bad += CU_get_number_of_tests_run() == 0;
-	CU_cleanup_registry();
-	return bad ? 1 : 0;
+	return unit_run("front", setup, teardown, tests);
 }

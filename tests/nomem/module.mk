@@ -18,7 +18,7 @@ $(B)/nomem/%.a: $(B)/%.a tests/nomem/symbols
 	@objcopy --redefine-syms=tests/nomem/symbols \
 		--redefine-sym blkdev_alloc=nomem_blkdev_alloc $< $@
 
-$(nomem_progs): $(B)/%: $(B)/%.o $(nomem_runtime) $(nomem_archives) $(B)/sim.a
+$(nomem_progs): $(B)/%: $(B)/%.o $(unit_frame) $(nomem_runtime) $(nomem_archives) $(B)/sim.a
 	@echo "  LD    $@"
 	@$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) \
 		-Wl,--end-group $(LIBS) -lcunit
