@@ -156,12 +156,37 @@ static bool overlaps_kept(const struct check *c, uint64_t number)
 	return false;
 }
 
+/*
+ * An inode is there, and its group seems to end before it: the header's count of blocks is wrong, not
+ * of the time before the volume grew.  Return: whether the group has the inode now.
+ */
+static bool lengthen(struct check *c, uint64_t number)
+{
+	uint8_t block[BLOCK_SIZE] BLKDEV_ALIGNED;
+	struct ag_disk *d = (void *)block;
+	struct meta_expect e;
+	uint32_t ag, blocks;
+
+	if (!c->fix || super_ag_of(c->s, number << BLOCK_SHIFT, &ag) || read_header(c, ag, d, &e))
+		return false;
+	blocks = super_ag_blocks(c->s, ag);
+	if (!chk_report(c, CHECK_AG_INVALID, e.addr, "group %u: blocks: expected %u, found %u, with "
+			"inode %llu behind them", ag, blocks, c->groups[ag].blocks,
+			(unsigned long long)number))
+		return false;
+	c->fix->hold = true;
+	c->groups[ag].blocks = blocks;
+	d->blocks = cpu_to_le32(blocks);
+	return !fix_seal(c, d, &e) && chk_space_ok(c, number, 2);
+}
+
 bool fix_reference(struct check *c, uint64_t id, uint64_t addr, const char *who)
 {
 	uint64_t *found;
 
 	if (indexed(c, inode_id_number(id)) || !fix_believable(c, id) ||
-	    overlaps_kept(c, inode_id_number(id)))
+	    overlaps_kept(c, inode_id_number(id)) ||
+	    (!chk_space_ok(c, inode_id_number(id), 2) && !lengthen(c, inode_id_number(id))))
 		return false;
 	if (!chk_report(c, CHECK_INODE_NOT_INDEXED, addr, "%s refers to inode %llu", who,
 			(unsigned long long)inode_id_number(id)))

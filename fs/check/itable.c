@@ -531,7 +531,8 @@ static void fix_header_anew(struct check *c, uint32_t ag, struct ag_disk *d,
 
 /*
  * Whether a group can have had @blocks before the volume grew: nothing behind them was free then, and
- * no bitmap block behind the one of the end initialised.
+ * no bitmap block behind the one of the end initialised.  An inode there proves that it had more:
+ * fix_reference().
  */
 static bool was_short(struct check *c, uint32_t ag, const struct ag_disk *d, uint32_t blocks)
 {
@@ -540,7 +541,7 @@ static bool was_short(struct check *c, uint32_t ag, const struct ag_disk *d, uin
 	struct meta_expect e = { META_BITMAP, c->s->volume, addr, ag, 0 };
 	const struct bitmap_disk *b = (const void *)c->levels[1];
 
-	if (blocks < super_ag_meta(c->s) + 1 * MIB / BLOCK_SIZE)
+	if (blocks < super_ag_meta(c->s) + 1 * MIB / BLOCK_SIZE || le32_to_cpu(d->free_blocks) > blocks)
 		return false;
 	for (uint32_t i = index + 1; i < super_ag_bitmaps(c->s); i++)
 		if (d->bitmap_ready[i / 8] & 1u << i % 8)

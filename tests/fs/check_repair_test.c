@@ -612,9 +612,21 @@ static void no_header_elsewhere(struct volume *v)
 		spoil(v, ag + (AG_HEADER_BLOCK + i) * BLOCK_SIZE);
 }
 
+/* The header of that group says that it ends before the inode, as one may before a volume grew. */
+static void short_header_elsewhere(struct volume *v)
+{
+	no_index_elsewhere(v);
+	EDIT(v, ag_disk, META_AG, super_ag_addr(&v->s, 1) + BLOCK_SIZE, 1, 0, {
+		d->blocks = cpu_to_le32(1000);
+		d->free_blocks = cpu_to_le32(500);
+		memset(d->bitmap_ready, 0, sizeof(d->bitmap_ready));
+	});
+}
+
 static void (*const knots[])(struct volume *) = {
 	impossible_index, no_index, cluster_across_root, cluster_across_root_before, index_in_root,
 	inode_across_root, no_index_elsewhere, no_header_elsewhere,
+	short_header_elsewhere,
 };
 
 static void untied(struct volume *v)

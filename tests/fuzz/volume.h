@@ -119,8 +119,9 @@ void damage_change(struct damage *d, struct fuzz_input *in);
 /** damage_store() - seals and writes what was changed. */
 void damage_store(struct damage *d, struct simdisk *disk);
 
-/** damage_make_up() - an input of @size bytes at most.  Return: its size. */
-size_t damage_make_up(uint8_t *data, size_t size, uint64_t seed);
+/** damage_make_up() - an input of @size bytes at most for @volumes, without and with images.
+ * Return: its size. */
+size_t damage_make_up(const struct volume volumes[2], uint8_t *data, size_t size, uint64_t seed);
 
 /* What a volume is made with works: a failure is the fuzzer's own, and is told. */
 #define must(call)								\

@@ -344,7 +344,50 @@ static void put_arguments(struct writer *w, unsigned int kind)
 		put(w, draw(w, draw(w, 2) ? 4 : 600), 2);
 }
 
-size_t damage_make_up(uint8_t *data, size_t size, uint64_t seed)
+/* From word @word of a block on, and around its contents, the first that is not zero. */
+static uint32_t used_word(const uint8_t *block, uint32_t word)
+{
+	const uint32_t words = (BLOCK_SIZE - 64) / 8;
+
+	for (uint32_t i = 0; i < words; i++) {
+		uint32_t off = 64 + (word + i) % words * 8;
+
+		if (get64(block, off))
+			return off;
+	}
+	return 64 + word % words * 8;
+}
+
+/*
+ * A block, and an offset in it: any; or a type first, of which there may be one block among two
+ * hundred, and then mostly one of its fields, or of the few of its entries that are in use.
+ */
+static void put_place(struct writer *w, const struct volume *v)
+{
+	static const enum meta_type types[] = {
+		META_SUPER, META_SLOT, META_LOCK, META_TAIL, META_DESC, META_COMMIT, META_AG,
+		META_BITMAP, META_ITABLE, META_INODE, META_MAP_NODE, META_MAP_LEAF, META_DIR_NODE,
+		META_DIR_LEAF, META_XATTR, META_ORPHAN,
+	};
+	unsigned int block = (unsigned int)draw(w, v->count);
+	uint32_t off = (uint32_t)draw(w, 65536);
+
+	if (draw(w, 2)) {
+		enum meta_type type = types[draw(w, ARRAY_SIZE(types))];
+
+		for (unsigned int i = 0; i < v->count && v->blocks[block].type != type; i++)
+			block = (block + 1) % v->count;
+		if (off % 3 == 1)
+			off = 64 + (uint32_t)draw(w, 448);
+		else if (off % 3 == 2)
+			off = used_word(v->blocks[block].data, (uint32_t)draw(w, 504)) +
+			      (uint32_t)draw(w, 8);
+	}
+	put(w, block, 2);
+	put(w, off, 2);
+}
+
+size_t damage_make_up(const struct volume volumes[2], uint8_t *data, size_t size, uint64_t seed)
 {
 	/* Mostly a repair alone, after which every file has to be there. */
 	static const uint8_t uses[] = {
@@ -354,16 +397,16 @@ size_t damage_make_up(uint8_t *data, size_t size, uint64_t seed)
 	};
 	struct writer w = { data, size, seed };
 	bool old = draw(&w, 32) == 0;	/* slow ones */
+	uint64_t use = old ? 1ULL << draw(&w, 7) : uses[draw(&w, sizeof(uses))];
 
-	put(&w, old ? 1ULL << draw(&w, 7) : uses[draw(&w, sizeof(uses))], 1);
+	put(&w, use, 1);
 	put(&w, draw(&w, 256), 1);
 	for (uint64_t n = 1 + draw(&w, draw(&w, 2) ? 2 : 8); n; n--) {
 		unsigned int kind = (unsigned int)(draw(&w, 2) ? WHOLE | draw(&w, WHOLE_KINDS) :
 						   draw(&w, KINDS));
 
 		put(&w, kind | (draw(&w, 4) ? 0 : CHANGE_RAW), 1);
-		put(&w, draw(&w, 65536), 2);
-		put(&w, draw(&w, 65536), 2);
+		put_place(&w, &volumes[!!(use & USE_IMAGES)]);
 		put_arguments(&w, kind);
 	}
 	return size - w.left;

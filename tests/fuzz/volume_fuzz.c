@@ -54,7 +54,7 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsi
 {
 	if (LLVMFuzzerMutate && size && seed % 2)
 		return LLVMFuzzerMutate(data, size, max_size);
-	return damage_make_up(data, max_size, seed);
+	return damage_make_up(volumes, data, max_size, seed);
 }
 
 /* ---- which files the damage has nothing to do with ---- */
