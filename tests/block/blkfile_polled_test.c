@@ -138,7 +138,7 @@ static void collect(struct blkdev *dev, unsigned int count)
 		if (poll_once(dev))
 			continue;
 		/* A completion without an edge would end the test here. */
-		CU_ASSERT_EQUAL_FATAL(epoll_wait(epoll_fd, &ev, 1, 20000), 1);
+		CU_ASSERT_EQUAL_FATAL(epoll_wait(epoll_fd, &ev, 1, 60000), 1);
 	}
 	close(epoll_fd);
 }
@@ -311,7 +311,7 @@ static void other_threads_may_wait_for_requests_and_wake_the_owner(void)
 	epoll_wait(epoll_fd, &ev, 1, 0);	/* an edge that may be there from before */
 	CU_ASSERT_EQUAL(epoll_wait(epoll_fd, &ev, 1, 0), 0);
 	pthread_create(&thread, NULL, other_main, &o);
-	CU_ASSERT_EQUAL(epoll_wait(epoll_fd, &ev, 1, 20000), 1);
+	CU_ASSERT_EQUAL(epoll_wait(epoll_fd, &ev, 1, 60000), 1);
 	pthread_join(thread, NULL);
 	CU_ASSERT_EQUAL(o.err, 0);
 	CU_ASSERT_EQUAL(poll_once(dev), 0);

@@ -15,7 +15,7 @@
 #include "vhost/virtio.h"
 
 #define RAM		(64ull << 20)
-#define WAIT_MS		5000
+#define WAIT_MS		60000	/* only what hangs takes that long */
 #define BACK_FEATURES	(FEATURE(VIRTIO_F_VERSION_1) | FEATURE(VHU_F_PROTOCOL_FEATURES) | \
 			 FEATURE(BLK_F_FLUSH) | FEATURE(VIRTIO_F_RING_PACKED))
 #define BACK_PROTOCOL	(FEATURE(VHU_PF_CONFIG) | FEATURE(VHU_PF_MQ) | FEATURE(VHU_PF_BACKEND_REQ) | \
