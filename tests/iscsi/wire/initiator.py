@@ -12,7 +12,7 @@ LOGOUT_RESPONSE, R2T, ASYNC, REJECT = 0x26, 0x31, 0x32, 0x3f
 IMMEDIATE, FINAL, READ, WRITE, CONTINUE = 0x40, 0x80, 0x40, 0x20, 0x40
 NONE = 0xffffffff
 HOST = "iqn.2026-01.example:host"
-TIMEOUT = 10
+TIMEOUT = 60	# only what hangs takes that long, on whatever machine
 
 
 class Fail(Exception):
