@@ -65,13 +65,13 @@ for host in alpha beta gamma delta; do
 done
 # One that is never there keeps nobody from looking at the other, and makes nothing of it a first look.
 watch alpha ds1 elsewhere
-wait_for 20 running alpha web1 || fail "web1 does not run: $(cat "$work/watch-alpha.log")"
-wait_for 20 running alpha web2 || fail "web2 does not run"
+wait_for 60 running alpha web1 || fail "web1 does not run: $(cat "$work/watch-alpha.log")"
+wait_for 60 running alpha web2 || fail "web2 does not run"
 running alpha off && fail "a machine runs that is not to"
 
 story "mistakes in the others' configurations are told once, with their places"
 told() { grep -q "no kernel" "$work/watch-alpha.log" && grep -q "elsewhere: no datastore" "$work/watch-alpha.log"; }
-wait_for 20 told || fail "they are not told: $(cat "$work/watch-alpha.log")"
+wait_for 60 told || fail "they are not told: $(cat "$work/watch-alpha.log")"
 sleep 2.5	# another look
 for mistake in "elsewhere: no datastore" "gone.disk: No such file" "wrong.conf:2:10: not a size" "diskless.conf: autostart wants a disk" "no kernel"; do
 	[ "$(grep -c "$mistake" "$work/watch-alpha.log")" = 1 ] || fail "\"$mistake\" is not told once: $(cat "$work/watch-alpha.log")"
@@ -105,7 +105,7 @@ host_kill alpha
 kill -KILL "$launcher"
 started=$(date +%s%N)
 anybody_runs() { [ "$(count_running web1 beta gamma delta)" -gt 0 ]; }
-wait_for 40 anybody_runs ||
+wait_for 60 anybody_runs ||
 	fail "nobody runs it: $(cat "$work"/watch-*.log)"
 note "$((($(date +%s%N) - started) / 1000000)) ms after the crash"
 sleep 5
@@ -128,7 +128,10 @@ story "also if nobody had asked for the disk before its host died"
 for host in alpha beta gamma delta; do kill "${watcher[$host]}" 2>/dev/null; done
 for host in alpha beta gamma delta; do vm $host kill web1 2>/dev/null; done
 watch gamma ds1
-sleep 3		# its first look, which starts what nobody runs, is over
+# Its first look starts what nobody runs; then it sleeps: clock_nanosleep(2), or nanosleep(2).
+wait_for 60 running gamma web1 || fail "nobody runs web1: $(cat "$work/watch-gamma.log")"
+asleep() { grep -qE "^(230|35) " "/proc/${watcher[gamma]}/syscall"; }
+wait_for 60 asleep || fail "its first look does not end: $(cat "$work/watch-gamma.log")"
 ctl alpha disk create ds1:/off/new.disk --size 64M || fail "no disk"
 host_mount alpha
 sed -i 's/^disk = .*/disk = new.disk/; s/= no$/= yes/' "$(mnt alpha)/off/off.conf"
@@ -138,7 +141,7 @@ sleep 3
 launcher=$(vm_pid alpha off pid)
 host_kill alpha
 kill -KILL "$launcher"
-wait_for 40 running gamma off || fail "nobody runs it: $(cat "$work/watch-gamma.log")"
+wait_for 60 running gamma off || fail "nobody runs it: $(cat "$work/watch-gamma.log")"
 vm gamma kill off
 
 story "a datastore that comes later than the daemon is looked at as if the host had just come up"
@@ -148,6 +151,6 @@ ctl delta detach ds1 || fail "delta keeps it"
 watch delta
 sleep 2.5
 ctl delta attach "$lun" || fail "delta does not attach"
-wait_for 20 running delta off || fail "it does not run: $(cat "$work/watch-delta.log")"
+wait_for 60 running delta off || fail "it does not run: $(cat "$work/watch-delta.log")"
 vm delta kill off
 finish

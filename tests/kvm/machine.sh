@@ -18,7 +18,7 @@ story "what a guest writes is there for the next one, and for the host"
 expect_exit 0 "done bad=0" alpha a --disk $disk --cmdline "op=write n=4000 qd=16 seed=5"
 expect_exit 0 "done bad=0" alpha a --disk $disk --cmdline "op=verify n=4000 qd=16 seed=5"
 expect_exit 0 "done bad=4000" alpha a --disk $disk --cmdline "op=verify n=4000 qd=16 seed=6"
-wait_for 5 sh -c "! '$bin/lunfs' --run-dir '$work/run-alpha' disk list | grep -q root.disk" ||
+wait_for 60 sh -c "! '$bin/lunfs' --run-dir '$work/run-alpha' disk list | grep -q root.disk" ||
 	fail "the disk stays attached when its machine is gone"
 ctl alpha disk export $disk "$work/raw" || fail "cannot be exported"
 python3 - "$work/raw" <<'PY' || fail "the host reads something else"
@@ -61,7 +61,7 @@ expect_exit 2 'neither "restart" nor "exit"' alpha a --on-reset maybe
 story "stop presses the power button, and ends when the machine has"
 vm_run alpha a --disk $disk --cmdline op=button &
 runner=$!
-vm_says 10 a "waits for its button" || fail "it does not run"
+vm_says 60 a "waits for its button" || fail "it does not run"
 vm alpha stop a >"$work/said" 2>&1 || fail "$(cat "$work/said")"
 [ ! -s "$work/said" ] || fail "says $(cat "$work/said")"
 grep -q "the button was pressed" "$work/vm-a.out" || fail "its guest does not see it"
@@ -71,7 +71,7 @@ wait $runner || fail "its exit status is $?"
 story "a guest that does not listen is left running, and that is said"
 vm_run alpha a --cmdline op=count &
 runner=$!
-vm_says 10 a alive || fail "it does not run"
+vm_says 60 a alive || fail "it does not run"
 vm alpha stop a --timeout 1 >"$work/said" 2>&1 && fail "says that it has ended"
 grep -q 'a: still runs 1 s after.*"lunvm kill a"' "$work/said" || fail "$(cat "$work/said")"
 vm alpha stop a --timeout 0 || fail "does not press"
@@ -103,7 +103,7 @@ grep -q "second processor runs" "$work/vm-a.out" || fail "it does not"
 story "a disk in use is refused, with the names of host and machine"
 vm_run alpha web1 --disk $disk --cmdline "op=stress n=1000 qd=16 rounds=1000000" &
 runner=$!
-vm_says 10 web1 "round 1" || fail "it does not run"
+vm_says 60 web1 "round 1" || fail "it does not run"
 expect_exit 3 "in use on this host" alpha b --disk $disk
 expect_exit 3 "runs on this host already" alpha web1 --disk $disk
 host_start beta
@@ -157,21 +157,25 @@ done
 
 story "a pause drains the disk, and goes on"
 vm alpha pause web1 || fail "cannot be paused"
-before=$(vm_rounds web1)
-sleep 0.7
-[ "$(vm_rounds web1)" = "$before" ] || fail "it runs on"
+# What it had said before may be written a moment later.
+stands_still() {
+	before=$(vm_rounds web1)
+	sleep 0.7
+	[ "$(vm_rounds web1)" = "$before" ]
+}
+wait_for 20 stands_still || fail "it runs on"
 vm alpha status web1 | grep -q paused || fail "status does not know"
 vm alpha resume web1 || fail "cannot be resumed"
-wait_for 10 sh -c "[ \$(grep -c 'payload: round' '$work/vm-web1.out') -gt $before ]" || fail "it does not go on"
+wait_for 60 sh -c "[ \$(grep -c 'payload: round' '$work/vm-web1.out') -gt $before ]" || fail "it does not go on"
 
 story "a guest is told that it stood still, so that none of its watchdogs complains"
 vm_run alpha clock --cmdline op=clock &
 runner_clock=$!
-if vm_says 10 clock "watches its clock"; then
+if vm_says 60 clock "watches its clock"; then
 	sleep 0.5
 	! grep -q "stood still" "$work/vm-clock.out" || fail "it is told so without a pause"
 	vm alpha pause clock && sleep 0.2 && vm alpha resume clock || fail "cannot be paused"
-	vm_says 10 clock "was told that it stood still" || fail "it is not told"
+	vm_says 60 clock "was told that it stood still" || fail "it is not told"
 else
 	grep -q "has no clock" "$work/vm-clock.out" || fail "$(cat "$work/vm-clock.out")"
 	note "this machine's KVM has no clock"
@@ -181,11 +185,11 @@ wait $runner_clock || fail "it ends with $?"
 story "a daemon that is killed makes the guest wait, and loses nothing"
 for i in 1 2 3; do
 	host_kill alpha
-	wait_for 5 sh -c "'$bin/lunvm' --run-dir '$work/vm-alpha' status web1 | grep -q 'server is away'" ||
+	wait_for 60 sh -c "'$bin/lunvm' --run-dir '$work/vm-alpha' status web1 | grep -q 'server is away'" ||
 		fail "status does not know"
 	host_start alpha
 	before=$(vm_rounds web1)
-	wait_for 20 sh -c "[ \$(grep -c 'payload: round' '$work/vm-web1.out') -gt $((before + 1)) ]" ||
+	wait_for 60 sh -c "[ \$(grep -c 'payload: round' '$work/vm-web1.out') -gt $((before + 1)) ]" ||
 		fail "it does not go on"
 done
 vm alpha kill web1 || fail "cannot be killed"
@@ -194,22 +198,22 @@ wait $runner
 
 story "a launcher that is killed takes its machine with it, and the disk is free"
 vm_run alpha web1 --disk $disk --cmdline "op=stress n=1000 qd=16 rounds=1000000" &
-vm_says 10 web1 "round 1" || fail "it does not run"
+vm_says 60 web1 "round 1" || fail "it does not run"
 launcher=$(vm_pid alpha web1 pid)
 worker=$(vm_pid alpha web1 worker_pid)
 kill -KILL "$launcher"
-wait_for 5 sh -c "! [ -d /proc/$worker ]" || fail "its machine goes on"
+wait_for 60 sh -c "! [ -d /proc/$worker ]" || fail "its machine goes on"
 expect_exit 0 "done bad=0" alpha web1 --disk $disk --cmdline "op=stress n=1000 qd=16"
 
 story "a host that lost its lease ends the machine, which another one runs"
 vm_run alpha web1 --disk $disk --cmdline "op=stress n=1000 qd=16 rounds=1000000" &
 runner=$!
-vm_says 10 web1 "round 1" || fail "it does not run"
+vm_says 60 web1 "round 1" || fail "it does not run"
 worker=$(worker_of alpha)
 kill -STOP "$worker"
 started=$SECONDS
 until vm_run beta again --disk $disk --cmdline "op=stress n=1000 qd=16"; do
-	[ $((SECONDS - started)) -lt 40 ] || fail "beta does not get it: $(cat "$work/vm-again.out")"
+	[ $((SECONDS - started)) -lt 120 ] || fail "beta does not get it: $(cat "$work/vm-again.out")"
 	sleep 0.3
 done
 note "run on the other host $((SECONDS - started)) s after the first one froze"

@@ -5,7 +5,7 @@
 . "$(dirname "$0")/../e2e/lib.sh"
 [ "$(id -u)" -eq 0 ] || skip_all "front ends of virtual disks" "needs root"
 
-bench() { timeout 90 "$bin/lunfs-vhost-bench" --runtime 0.4 --ramp 0.05 "$@" 2>>"$work/bench.log"; }
+bench() { timeout 400 "$bin/lunfs-vhost-bench" --runtime 0.4 --ramp 0.05 "$@" 2>>"$work/bench.log"; }
 
 attach() {	# attach HOST DISK [options]: prints the socket
 	local host=$1
@@ -45,6 +45,10 @@ for disk in thin thick; do
 	done
 done
 
+has_read() {	# has_read REQUESTS PATH: since alpha was started last
+	[ "$(lunfs alpha --json disk list | jq ".disks[] | select(.path == \"$2\") | .stats.reads")" -ge "$1" ]
+}
+
 connected() {	# connected TIMES DISK
 	[ "$(grep -c "$2: a front end has connected" "$work/alpha.log")" -ge "$1" ]
 }
@@ -54,16 +58,17 @@ for ring in split packed; do
 	# Where nothing was written yet: what is acknowledged and only in memory must not be lost.
 	ctl alpha disk create ds1:/$ring --size 256M || fail "lunfs disk create"
 	fresh=$(attach alpha ds1:/$ring) || fail "lunfs disk attach"
-	bench --rw randrw --verify --discard 2 --zeroes 2 --ring $ring --queues 2 --reconnect 20 --size 64M \
-		--runtime 60 --json "$fresh" >"$work/killed.json" &
+	bench --rw randrw --verify --discard 2 --zeroes 2 --ring $ring --queues 2 --reconnect 60 --size 64M \
+		--runtime 300 --json "$fresh" >"$work/killed.json" &
 	load=$!
+	wait_for 60 connected 1 "ds1:/$ring" || fail "no front end: $(tail -n 3 "$work/bench.log")"
 	for n in 1 2 3; do
 		sleep 0.6
 		host_kill alpha
 		host_start alpha
-		wait_for 20 connected $((n + 1)) "ds1:/$ring" || fail "the front end does not come back"
+		wait_for 60 connected $((n + 1)) "ds1:/$ring" || fail "the front end does not come back"
 	done
-	sleep 0.3
+	wait_for 60 has_read 2000 "/$ring" || fail "the load does not go on: $(lunfs alpha disk list)"
 	kill -TERM "$(pgrep -P "$load")"
 	wait $load || fail "exit status $?: $(tail -n 3 "$work/bench.log") $(jq -c . "$work/killed.json")"
 	jq -e '.reconnects == 3 and .blocks_wrong == 0 and .blocks_checked > 500 and .errors == 0' \
@@ -73,15 +78,16 @@ done
 
 story "lunfsd is stopped and started under load: an upgrade"
 before=$(grep -c "ds1:/thick: a front end has connected" "$work/alpha.log")
-bench --rw randrw --verify --reconnect 20 --size 64M --runtime 60 --json "$thick" >"$work/upgrade.json" &
+bench --rw randrw --verify --reconnect 60 --size 64M --runtime 300 --json "$thick" >"$work/upgrade.json" &
 load=$!
+wait_for 60 connected $((before + 1)) ds1:/thick || fail "no front end: $(tail -n 3 "$work/bench.log")"
 for n in 1 2; do
 	sleep 0.5
 	host_stop alpha || fail "lunfsd does not end"
 	host_start alpha
-	wait_for 20 connected $((before + n + 1)) ds1:/thick || fail "the front end does not come back"
+	wait_for 60 connected $((before + n + 1)) ds1:/thick || fail "the front end does not come back"
 done
-sleep 0.3
+wait_for 60 has_read 200 /thick || fail "the load does not go on: $(lunfs alpha disk list)"
 kill -TERM "$(pgrep -P "$load")"
 wait $load || fail "exit status $?: $(tail -n 3 "$work/bench.log") $(jq -c . "$work/upgrade.json")"
 jq -e '.reconnects == 2 and .blocks_wrong == 0 and .errors == 0' "$work/upgrade.json" >/dev/null ||
@@ -90,9 +96,11 @@ jq -e '.reconnects == 2 and .blocks_wrong == 0 and .errors == 0' "$work/upgrade.
 story "a disk that is in use here is refused elsewhere"
 host_start beta
 ctl beta attach "$lun" || fail "lunfs attach"
+before=$(grep -c "ds1:/thin: a front end has connected" "$work/alpha.log")
 bench --rw randwrite --ledger "$work/ledger" --write-through --discard 2 --zeroes 2 --size 128M \
-	--runtime 30 --json "$thin" >/dev/null &
+	--runtime 300 --json "$thin" >/dev/null &
 load=$!
+wait_for 60 connected $((before + 1)) ds1:/thin || fail "no front end: $(tail -n 3 "$work/bench.log")"
 sleep 1
 there=$(attach beta ds1:/thin) || fail "lunfs disk attach"
 bench --rw randread "$there" >/dev/null && fail "two hosts serve one disk"
@@ -107,7 +115,7 @@ takes_over() {
 	bench --check --ledger "$work/ledger" --size 128M --json "$there" >"$work/after.json"
 	[ $? != 4 ]
 }
-wait_for 20 takes_over || fail "beta does not serve it"
+wait_for 60 takes_over || fail "beta does not serve it"
 note "served $(((($(date +%s%N) - crash)) / 1000000)) ms after the crash"
 jq -e '.blocks_wrong == 0 and .blocks_checked > 1000' "$work/after.json" >/dev/null ||
 	fail "$(jq -c . "$work/after.json")"

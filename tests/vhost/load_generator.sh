@@ -13,7 +13,7 @@ serve_start() {
 	rm -f "$work/serve.out"
 	"$serve" -p 20 "$@" "$disk" "$sock" >"$work/serve.out" 2>>"$work/serve.log" &
 	pid_of[serve]=$!
-	wait_for 10 grep -qs ready "$work/serve.out" || fail "serve does not start"
+	wait_for 60 grep -qs ready "$work/serve.out" || fail "serve does not start"
 }
 
 serve_stop() {	# serve_stop [SIGNAL]
@@ -22,7 +22,11 @@ serve_stop() {	# serve_stop [SIGNAL]
 	unset 'pid_of[serve]'
 }
 
-bench() { timeout 60 "$bin/lunfs-vhost-bench" --runtime 0.3 --ramp 0.05 "$@" 2>>"$work/bench.log"; }
+bench() { timeout 120 "$bin/lunfs-vhost-bench" --runtime 0.3 --ramp 0.05 "$@" 2>>"$work/bench.log"; }
+
+taken() {	# taken SOCKET: a front end has connected to it
+	awk -v path="$1" '$NF == path && $6 == "03" { n++ } END { exit !n }' /proc/net/unix
+}
 
 # reports FILE: what a load says of itself, and why it ended
 reports() { jq -c . "$1" 2>/dev/null; tail -n 2 "$work/bench.log"; }
@@ -88,10 +92,12 @@ bench --check --ledger "$work/ledger2" --offset 8M --size 4M "$sock" >"$work/che
 	fail "nobody noticed: $(cat "$work/check.out")"
 
 killed_four_times() {	# killed_four_times RING SECONDS: a load of that time, below which servers die
-	bench --rw randrw --verify --discard 3 --zeroes 3 --queues 2 --ring "$1" --reconnect 10 \
+	bench --rw randrw --verify --discard 3 --zeroes 3 --queues 2 --ring "$1" --reconnect 60 \
 		--runtime "$2" --json "$sock" >"$work/killed.json" &
 	load=$!
+	under_load() { taken "$sock" || ! kill -0 $load 2>/dev/null; }
 	for _ in 1 2 3 4; do
+		wait_for 60 under_load || fail "the load does not connect: $(reports "$work/killed.json")"
 		sleep 0.4
 		serve_stop KILL
 		serve_start
@@ -110,9 +116,9 @@ for ring in split packed; do
 done
 
 story "a server that is gone is said to be gone"
-bench --rw randread --runtime 5 "$sock" >/dev/null &
+bench --rw randread --runtime 100 "$sock" >/dev/null &
 load=$!
-sleep 0.4
+wait_for 60 taken "$sock" || fail "the load does not connect"
 serve_stop KILL
 wait $load
 [ $? = 4 ] || fail "exit status is not 4"
@@ -140,7 +146,8 @@ if command -v qemu-storage-daemon >/dev/null; then
 		--export "type=vhost-user-blk,id=e0,node-name=f0,addr.type=unix,addr.path=$work/qsd,writable=on,num-queues=2" \
 		2>>"$work/qsd.log" &
 	pid_of[qsd]=$!
-	wait_for 10 test -S "$work/qsd" || fail "qemu-storage-daemon does not start"
+	listens() { awk -v path="$1" '$NF == path && $4 == "00010000" { n++ } END { exit !n }' /proc/net/unix; }
+	wait_for 60 listens "$work/qsd" || fail "qemu-storage-daemon does not start"
 	for how in "--wait event" "--wait poll --queues 2" "--mem table --no-indirect" "--mem slots"; do
 		# shellcheck disable=SC2086
 		load_until '.blocks_checked > 50 and .server_cpu.percent > 0' "$work/qsd.json" \
