@@ -162,10 +162,11 @@ for h in s1 s2 s3; do host_stop $h; done
 story "a check of a datastore that went and came back meanwhile says nothing of it"
 mkdir "$work/run-other"
 python3 - "$work/run-other/control" <<'PY' &
-import json, socket, sys
+import json, os, socket, sys
 s = socket.socket(socket.AF_UNIX)
-s.bind(sys.argv[1])
+s.bind(sys.argv[1] + ".new")
 s.listen(1)
+os.rename(sys.argv[1] + ".new", sys.argv[1])	# it is there when it listens
 f = s.accept()[0].makefile("rw")
 for result in {"joined": False}, {"state": "never", "findings": [], "next": 0, "more": False}:
     f.readline()
@@ -173,7 +174,7 @@ for result in {"joined": False}, {"state": "never", "findings": [], "next": 0, "
     f.flush()
 PY
 other=$!
-wait_for 10 test -S "$work/run-other/control" || fail "nobody answers"
+wait_for 60 test -S "$work/run-other/control" || fail "nobody answers"
 "$bin/lunfs" --run-dir "$work/run-other" check ds1 >"$work/out" 2>&1
 status=$?
 kill $other 2>/dev/null
@@ -199,7 +200,7 @@ story "no device is opened as a standard descriptor that was closed, and gets me
 mkdir -p "$work/run-closed" "$work/mnt-closed"
 "$bin/lunfsd" --run-dir "$work/run-closed" --host-name closed <&- >&- 2>&- &
 pid_of[closed]=$!
-wait_for 10 ctl closed status || fail "closed: lunfsd does not answer"
+wait_for 60 ctl closed status || fail "closed: lunfsd does not answer"
 for pid in "${pid_of[closed]}" "$(worker_of closed)"; do
 	for fd in 0 1 2; do
 		[ "$(readlink "/proc/$pid/fd/$fd")" = /dev/null ] ||
@@ -215,7 +216,7 @@ path = next(p for p in glob.glob(sys.argv[1] + "/*") if stat.S_ISSOCK(os.stat(p)
 for data in (b"\n", b"{}\n", b"[" * 5000 + b"\n", b'{"cmd": 7}\n', b"\xff\xfe\x00\n",
              b'{"cmd":"' + b"x" * 3000000, b'{"cmd":"df","datastore":"../../etc"}\n'):
     s = socket.socket(socket.AF_UNIX)
-    s.settimeout(5)
+    s.settimeout(60)
     s.connect(path)
     try:
         s.sendall(data)

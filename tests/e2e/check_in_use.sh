@@ -79,10 +79,10 @@ lunfs alpha --json check ds1 >"$work/check" 2>/dev/null
 
 story "the scrub finds it by itself, and says so once"
 found() { [ "$(scrub alpha .bad)" = 1 ]; }
-wait_for 30 found || fail "scrub: $(scrub alpha '')"
+wait_for 60 found || fail "scrub: $(scrub alpha '')"
 passes=$(scrub alpha .passes)
 more() { [ "$(scrub alpha .passes)" -gt "$passes" ]; }
-wait_for 30 more || fail "no second pass: $(scrub alpha '')"
+wait_for 60 more || fail "no second pass: $(scrub alpha '')"
 [ "$(grep -c 'scrub: LUN-0501' "$work/alpha.log")" = 1 ] || fail "not logged once"
 lunfs alpha status | grep -q 'scrub .*16.0 MiB/s by 2 hosts; last complete pass: 20.*bad: 1' ||
 	fail "status: $(lunfs alpha status)"

@@ -21,7 +21,7 @@ for i in range(10000):
         s.sendall(b'{"cmd":"sta')
     s.close()
 PY
-wait_for 5 sh -c "[ \$(ls /proc/$worker/fd | wc -l) -le $((before + 2)) ]" || fail "descriptors leak"
+wait_for 60 sh -c "[ \$(ls /proc/$worker/fd | wc -l) -le $((before + 2)) ]" || fail "descriptors leak"
 ctl alpha status || fail "status"
 
 story "members of the group who hold every connection they may have keep root out of nothing"
@@ -29,12 +29,12 @@ python3 - "$control" "$bin/lunfs" "$work/run-alpha" <<'PY' || fail "a crowd"
 import json, os, socket, subprocess, sys
 path, lunfs, run = sys.argv[1:]
 def status():
-    subprocess.run([lunfs, "--run-dir", run, "status"], check=True, timeout=5,
+    subprocess.run([lunfs, "--run-dir", run, "status"], check=True, timeout=60,
                    stdout=subprocess.DEVNULL)
 def connect():
     s = socket.socket(socket.AF_UNIX)
     s.connect(path)
-    s.settimeout(5)
+    s.settimeout(60)
     return s
 status()
 os.setegid(65534); os.setgroups([]); os.seteuid(65534)
@@ -63,7 +63,7 @@ story "the group may ask for what changes nothing, others for nothing"
 group_can_ask() {
 	setpriv --reuid 65534 --regid 65534 --clear-groups "$bin/lunfs" --run-dir "$work/run-alpha" "$@"
 }
-wait_for 5 group_can_ask status >/dev/null 2>&1 || fail "the group is refused"
+wait_for 60 group_can_ask status >/dev/null 2>&1 || fail "the group is refused"
 group_can_ask detach ds1 2>"$work/out" && fail "the group detached"
 grep -q "root only" "$work/out" || fail "$(cat "$work/out")"
 setpriv --reuid 65533 --regid 65533 --clear-groups "$bin/lunfs" --run-dir "$work/run-alpha" status \
@@ -72,7 +72,7 @@ setpriv --reuid 65533 --regid 65533 --clear-groups "$bin/lunfs" --run-dir "$work
 story "a request in pieces is answered, one too long refused"
 python3 - "$control" <<'PY' || fail "pieces"
 import json, socket, sys, time
-s = socket.socket(socket.AF_UNIX); s.settimeout(5); s.connect(sys.argv[1])
+s = socket.socket(socket.AF_UNIX); s.settimeout(60); s.connect(sys.argv[1])
 for piece in (b'{"cmd"', b':"ping",', b'"id":7}\n{"cmd":"ping","id":8}', b'\n'):
     s.sendall(piece); time.sleep(0.05)
 f = s.makefile()
@@ -110,11 +110,11 @@ addr=$("$bin/lunfs" debug "$lun" slot "$slot" --json | grep -m1 -o '"address": [
 dd if=/dev/zero of="$lun" bs=4096 seek=$((addr / 4096)) count=1 conv=notrunc 2>/dev/null
 is_lost() { "$bin/lunfs" --run-dir "$work/run-alpha" status | grep -q LOST; }
 start=$(date +%s%N)
-wait_for 5 is_lost || fail "it goes on: $("$bin/lunfs" --run-dir "$work/run-alpha" status)"
+wait_for 60 is_lost || fail "it goes on: $("$bin/lunfs" --run-dir "$work/run-alpha" status)"
 ms=$((($(date +%s%N) - start) / 1000000))
 [ $ms -le 2400 ] || fail "it took $ms ms"
 note "lost after $ms ms (lease 1000 ms, margin 400 ms)"
-timeout 5 touch "$(mnt alpha)/x" 2>"$work/out" && fail "it still writes"
+timeout 60 touch "$(mnt alpha)/x" 2>"$work/out" && fail "it still writes"
 grep -q "Input/output" "$work/out" || fail "$(cat "$work/out")"
 
 story "its mount can be ended, and the volume attached anew"

@@ -24,7 +24,7 @@ cleanup_namespace() {
 	umount "$sbin" "$work/sbin" 2>/dev/null
 	for dev in "${loops[@]}"; do losetup -d "$dev" 2>/dev/null; done
 	cleanup
-	[ -z "$zram" ] || wait_for 5 sh -c "echo $zram >/sys/class/zram-control/hot_remove" 2>/dev/null
+	[ -z "$zram" ] || wait_for 60 sh -c "echo $zram >/sys/class/zram-control/hot_remove" 2>/dev/null
 }
 loops=()
 zram=

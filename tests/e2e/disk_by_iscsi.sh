@@ -88,18 +88,18 @@ qemu-io -f raw "$url" <"$work/in" >"$work/session" 2>&1 &
 session=$!
 exec 7>"$work/in"
 echo 'write -P 1 0 1M' >&7
-wait_for 10 grep -q wrote "$work/session" || fail "$(cat "$work/session")"
+wait_for 60 grep -q wrote "$work/session" || fail "$(cat "$work/session")"
 lunfs alpha disk snapshot create $disk monday || fail "snapshot"
 refused 3 "a guest is using it" alpha disk detach $disk
 lunfs alpha disk grow $disk --size 1536M || fail "grow"
 echo 'write -P 2 0 1M' >&7
-wait_for 10 eval '[ "$(grep -c wrote "$work/session")" -eq 2 ]' || fail "$(cat "$work/session")"
+wait_for 60 eval '[ "$(grep -c wrote "$work/session")" -eq 2 ]' || fail "$(cat "$work/session")"
 exec 7>&-
 wait $session
 iscsi-readcapacity16 "$url" | grep -q 1610612736 || fail "$(iscsi-readcapacity16 "$url")"
 io "$url" 'read -P 2 0 1M' || fail "$(cat "$work/io")"
 old=$(lunfs alpha disk attach --read-only "--iscsi=$portal" $disk@monday) || fail "attach the snapshot"
-timeout 20 qemu-io -r -f raw -c 'read -P 1 0 1M' "$old" >"$work/io" 2>&1 || fail "$(cat "$work/io")"
+timeout 60 qemu-io -r -f raw -c 'read -P 1 0 1M' "$old" >"$work/io" 2>&1 || fail "$(cat "$work/io")"
 grep -qiE 'fail|error' "$work/io" && fail "the snapshot: $(cat "$work/io")"
 lunfs alpha disk detach $disk@monday || fail "detach the snapshot"
 
@@ -139,17 +139,17 @@ for how in detach stop; do
 	(for ((i = 0; i < 32; i++)); do echo "write $((i * 8))M 8M"; done) |
 		timeout 60 qemu-io -f raw "$waits" >"$work/session" 2>&1 &
 	session=$!
-	wait_for 30 eval '[ "$(of_waits no_space)" = true ]' || fail "a full datastore is not noticed"
+	wait_for 60 eval '[ "$(of_waits no_space)" = true ]' || fail "a full datastore is not noticed"
 	if [ $how = detach ]; then
-		timeout 5 "$bin/lunfs" --run-dir "$work/run-alpha" disk detach --force ds1:/wait.disk ||
+		timeout 60 "$bin/lunfs" --run-dir "$work/run-alpha" disk detach --force ds1:/wait.disk ||
 			fail "detach"
 		(: <"/dev/tcp/127.0.0.1/${waits_portal#*:}") 2>/dev/null && fail "the portal is still open"
 	else
-		timeout 10 tail --pid "${pid_of[alpha]}" -f /dev/null &
+		timeout 60 tail --pid "${pid_of[alpha]}" -f /dev/null &
 		host_stop alpha || fail "alpha did not end well"
 		wait $! || fail "a daemon with writes that wait does not end"
 		host_start alpha
-		wait_for 20 eval '[ -n "$(of_waits path)" ]' || fail "not attached again"
+		wait_for 60 eval '[ -n "$(of_waits path)" ]' || fail "not attached again"
 		lunfs alpha disk detach --force ds1:/wait.disk || fail "detach"
 	fi
 	kill $session 2>/dev/null
@@ -167,7 +167,7 @@ done >"$work/commands"
 (while read -r line; do echo "$line"; sleep 0.01; done <"$work/commands") |
 	timeout 120 qemu-io -f raw "$url" >"$work/session" 2>&1 &
 session=$!
-wait_for 20 eval '[ "$(grep -c wrote "$work/session")" -ge 80 ]' || fail "$(cat "$work/session")"
+wait_for 60 eval '[ "$(grep -c wrote "$work/session")" -ge 80 ]' || fail "$(cat "$work/session")"
 kill_daemon alpha
 note "killed after $(grep -c wrote "$work/session") writes"
 host_start alpha
@@ -186,7 +186,7 @@ wait_for 60 eval 'lunfs beta disk attach "--iscsi=127.0.0.1:$(free_port)" $disk 
 io "$(cat "$work/b")" 'write -P 9 0 64k' || fail "$(cat "$work/io")"
 lunfs beta disk detach $disk || fail "detach on beta"
 host_start alpha
-wait_for 20 eval 'lunfs alpha disk list | grep -q "used elsewhere"' || fail "$(lunfs alpha disk list)"
+wait_for 60 eval 'lunfs alpha disk list | grep -q "used elsewhere"' || fail "$(lunfs alpha disk list)"
 io "$url" 'read 0 4k' && fail "it is served"
 lunfs alpha disk detach $disk || fail "detach of what has ended"
 url=$(lunfs alpha disk attach "--iscsi=$portal" $disk) || fail "attach anew"
@@ -199,9 +199,9 @@ chmod 644 "$work/secrets"
 metrics_port=$(free_port)
 printf 'iscsi-secrets = %s\nmetrics-port = %s\n' "$work/secrets" "$metrics_port" >"$work/lunfsd.conf"
 host_start alpha --config "$work/lunfsd.conf"
-wait_for 10 grep -q "chmod 600" "$work/alpha.log" || fail "secrets that all can read were taken"
+wait_for 60 grep -q "chmod 600" "$work/alpha.log" || fail "secrets that all can read were taken"
 chmod 600 "$work/secrets"
-wait_for 20 io "${url/:\/\//:\/\/guest%correct-horse-1@}" 'read -P 9 0 64k' || fail "$(cat "$work/io")"
+wait_for 60 io "${url/:\/\//:\/\/guest%correct-horse-1@}" 'read -P 9 0 64k' || fail "$(cat "$work/io")"
 io "$url" 'read 0 4k' && fail "without a secret"
 io "${url/:\/\//:\/\/guest%wrong-horse-00@}" 'read 0 4k' && fail "with a wrong secret"
 
@@ -221,7 +221,7 @@ note "$(grep -c . "$work/metrics") lines"
 host_stop beta || fail "beta did not end well"
 printf 'metrics-port = %s\n' "$metrics_port" >"$work/beta.conf"
 host_start beta --config "$work/beta.conf"
-wait_for 10 grep -q "metrics are not served.*another program listens" "$work/beta.log" || fail "a port in use"
+wait_for 60 grep -q "metrics are not served.*another program listens" "$work/beta.log" || fail "a port in use"
 grep -l "Bad system call" "$work"/*.log && fail "seccomp"
 
 story "the volume is whole"

@@ -112,7 +112,7 @@ head -c 1G /dev/zero | tr '\0' x >"$work/big.raw"
 for signal in INT TERM KILL; do
 	"$bin/lunfs" --run-dir "$work/run-alpha" disk import "$work/big.raw" ds1:/vm1/big 2>"$work/out" &
 	tool=$!
-	wait_for 10 test -s "$(mnt alpha)/vm1/.big.part" || fail "the import does not begin"
+	wait_for 60 test -s "$(mnt alpha)/vm1/.big.part" || fail "the import does not begin"
 	kill -STOP $tool
 	refused 3 "another command is making it" alpha disk import "$image" ds1:/vm1/big
 	# Another machine, which would not see the names of this one's sockets.
@@ -122,7 +122,7 @@ for signal in INT TERM KILL; do
 	kill -$signal $tool
 	kill -CONT $tool
 	wait $tool && fail "SIG$signal does not end it"
-	wait_for 15 only_named root.disk thick.disk ||
+	wait_for 60 only_named root.disk thick.disk ||
 		fail "SIG$signal leaves $(ls -A "$(mnt alpha)/vm1") $(ls "$work/run-alpha")"
 	[ $signal = KILL ] || grep -q "interrupted" "$work/out" || fail "SIG$signal: $(cat "$work/out")"
 done
@@ -131,7 +131,7 @@ tool=$!
 kill -KILL $tool
 wait $tool 2>/dev/null
 no_part() { [ -z "$(ls -d "$work"/.lunfs-export-* 2>/dev/null)" ]; }
-wait_for 15 no_part || fail "an export leaves $(ls -A "$work")"
+wait_for 60 no_part || fail "an export leaves $(ls -A "$work")"
 
 story "a volume that is full says so and has its space again"
 free_before=$(lunfs alpha --json df ds1 | jq .free)
@@ -139,7 +139,7 @@ fallocate -l 1000M "$(mnt alpha)/ballast"
 refused 1 "no space left" alpha disk import "$work/big.raw" ds1:/vm1/big
 rm "$(mnt alpha)/ballast"
 space_is_back() { [ "$(lunfs alpha --json df ds1 | jq .free)" -ge $((free_before - 1048576)) ]; }
-wait_for 20 space_is_back || fail "space is missing: $(lunfs alpha --json df ds1)"
+wait_for 60 space_is_back || fail "space is missing: $(lunfs alpha --json df ds1)"
 rm "$work/big.raw"
 
 story "written zeros go back to the volume, data and reserved space stay"

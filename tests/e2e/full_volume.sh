@@ -27,7 +27,7 @@ cmp "$work/sum-me" "$a/data" || fail "data was damaged"
 
 story "deleting works on a full volume and gives the space back"
 rm -f "$a"/small* "$a/big" || fail "rm on a full volume"
-wait_for 10 sh -c "[ \$(stat -f -c %f '$a') -ge $((before - 600)) ]" ||
+wait_for 60 sh -c "[ \$(stat -f -c %f '$a') -ge $((before - 600)) ]" ||
 	fail "free: $(free_blocks) of $before blocks"
 cp "$work/sum-me" "$a/again" || fail "writing after deleting"
 cmp "$work/sum-me" "$a/again" || fail "contents after deleting"
@@ -41,7 +41,7 @@ for round in 1 2 3; do
 	dd if=/dev/zero of="$a/big" bs=1M 2>/dev/null
 	rm "$a/big"
 done
-wait_for 10 sh -c "[ \$(stat -f -c %f '$a') -eq $before ]" || fail "free: $(free_blocks), was $before"
+wait_for 60 sh -c "[ \$(stat -f -c %f '$a') -eq $before ]" || fail "free: $(free_blocks), was $before"
 
 host_umount alpha
 host_stop alpha || fail "lunfsd ended with $?"

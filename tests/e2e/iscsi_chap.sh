@@ -22,7 +22,7 @@ for try in 1 2 3 4 5; do
 	tgtd -C $control --iscsi "portal=127.0.0.1:$port" -f >"$work/tgtd.out" 2>&1 &
 	tgtd_pid=$!
 	sleep 0.5
-	wait_for 3 tgt --op show --mode target && break
+	wait_for 20 tgt --op show --mode target && break
 	kill "$tgtd_pid" 2>/dev/null
 	wait "$tgtd_pid" 2>/dev/null
 	tgtd_pid=

@@ -97,19 +97,19 @@ writer=$!
 sleep 1
 link_set a down
 start=$(date +%s%N)
-wait_for 14 sh -c "printf B 2>/dev/null 1<>'$b/disk'" || fail "beta never got the file"
+wait_for 60 sh -c "printf B 2>/dev/null 1<>'$b/disk'" || fail "beta never got the file"
 took=$((($(date +%s%N) - start) / 1000000))
 note "takeover took $took ms"
 head -c $size /dev/zero | tr '\0' B | dd of="$b/disk" bs=1M conv=notrunc,fsync 2>/dev/null ||
 	fail "beta cannot write"
 link_set a up
-wait_for 20 grep -qE 'slot [0-9]+ is lost' "$work/alpha.log" || fail "alpha does not know that it is lost"
+wait_for 60 grep -qE 'slot [0-9]+ is lost' "$work/alpha.log" || fail "alpha does not know that it is lost"
 wait "$writer" 2>/dev/null
 exec 3>&-
 [ "$(grep -c 'write at' "$work/writer.out")" -eq 16 ] || fail "writers: $(cat "$work/writer.out")"
 [ -z "$(tr -d B <"$b/disk")" ] || fail "something of the dead host landed"
 umount -l "$a"
-wait_for 5 ctl alpha detach ds1
+wait_for 60 ctl alpha detach ds1
 lun=$lun_of_alpha
 host_mount alpha
 [ -z "$(tr -d B <"$a/disk")" ] || fail "alpha reads something else after it has rejoined"

@@ -66,7 +66,7 @@ host_start() {	# host_start NAME [lunfsd option…]
 	"$bin/lunfsd" --run-dir "$work/run-$name" --host-name "$name" "$@" \
 		>>"$work/$name.log" 2>&1 &
 	pid_of[$name]=$!
-	wait_for 10 ctl "$name" status || fail "$name: lunfsd does not answer"
+	wait_for 60 ctl "$name" status || fail "$name: lunfsd does not answer"
 }
 
 ctl() {		# ctl NAME lunfs-arguments…
@@ -162,7 +162,7 @@ target_start() {	# target_start [ADDRESS [lunfs-target option…]]: $lun becomes
 		--portal "$address:${target_port:-0}" --iqn "$target_iqn" \
 		--state-dir "$target_state" "$@" >"$work/target.out" 2>>"$work/target.log" &
 	target_pid=$!
-	wait_for 10 test -s "$work/target.out" || fail "the target does not start"
+	wait_for 60 test -s "$work/target.out" || fail "the target does not start"
 	lun=$(awk 'NR == 1 { print $1 }' "$work/target.out")
 	target_port=${lun#iscsi://*:}
 	target_port=${target_port%%/*}

@@ -84,7 +84,7 @@ for i in $(seq 1 ${ROUNDS:-24}); do
 	status=$?
 	if [ $status -eq 0 ]; then
 		attached=$((attached + 1))
-		timeout 5 iscsi-inq "$(head -n 1 "$work/url")" >/dev/null 2>&1
+		timeout 60 iscsi-inq "$(head -n 1 "$work/url")" >/dev/null 2>&1
 	else
 		[ -s "$work/err" ] || fail "attach: status $status and no message"
 	fi

@@ -55,7 +55,7 @@ mkdir "$a/last"
 	i=$((i + 1))
 done) &
 writer=$!
-wait_for 20 sh -c "[ \$(wc -l <'$work/durable') -gt 20 ]" || fail "nothing becomes durable"
+wait_for 60 sh -c "[ \$(wc -l <'$work/durable') -gt 20 ]" || fail "nothing becomes durable"
 # Everything in the journal may just have been brought home, so the host is stopped to look
 # whether there is something in it, and killed in that moment if there is.
 dies_with_a_journal() {
@@ -68,7 +68,7 @@ dies_with_a_journal() {
 	kill -CONT $processes
 	return 1
 }
-wait_for 20 dies_with_a_journal || fail "nothing was in the journal: the test shows less than it says"
+wait_for 60 dies_with_a_journal || fail "nothing was in the journal: the test shows less than it says"
 wait $writer
 umount -l "$a"
 python3 "$top/tools/lunfs-reader.py" get "$lun" / "$work/got" 2>"$work/reader.log" ||
@@ -106,8 +106,8 @@ mkdir "$a/last"
 	i=$((i + 1))
 done) &
 writer=$!
-wait_for 20 test -e "$a/last/20" || fail "nothing becomes durable"
-wait_for 20 dies_with_a_journal || fail "nothing was in the journal: the test shows less than it says"
+wait_for 60 test -e "$a/last/20" || fail "nothing becomes durable"
+wait_for 60 dies_with_a_journal || fail "nothing was in the journal: the test shows less than it says"
 wait $writer
 umount -l "$a"
 fsck 0 -n

@@ -16,7 +16,7 @@ echo "at home" >"$a/file"
 sync -f "$a/file"
 exec 3>>"$a/file"
 host_mount beta rescue
-wait_for 5 grep -qs "at home" "$b/file" || fail "a rescue mount must read what is open elsewhere"
+wait_for 60 grep -qs "at home" "$b/file" || fail "a rescue mount must read what is open elsewhere"
 touch "$b/new" 2>"$work/out" && fail "a rescue mount was written to"
 grep -qi "read-only" "$work/out" || fail "$(cat "$work/out")"
 "$bin/lunfs" --run-dir "$work/run-beta" status | grep -qi rescue || fail "status"
@@ -27,7 +27,7 @@ grep -q "attach it for that, with -o ro" "$work/out" || fail "no way out: $(cat 
 echo more >&3 || fail "the writer was disturbed"
 exec 3>&-
 host_umount beta
-wait_for 5 sh -c "'$bin/lunfs' --run-dir '$work/run-beta' status | grep -q 'no datastore'" ||
+wait_for 60 sh -c "'$bin/lunfs' --run-dir '$work/run-beta' status | grep -q 'no datastore'" ||
 	fail "the rescue is still attached"
 
 story "a rescue beside what is attached can be detached by the same name"

@@ -62,7 +62,7 @@ broken() {	# broken [caw]
 	: >"$work/broken.out"
 	"$top/${BUILD:-build}/tests/tools/broken_target" "$@" >"$work/broken.out" 2>&1 &
 	broken_pid=$!
-	wait_for 5 test -s "$work/broken.out" || fail "it does not start"
+	wait_for 60 test -s "$work/broken.out" || fail "it does not start"
 	read -r url <"$work/broken.out"
 }
 

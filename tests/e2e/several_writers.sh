@@ -11,7 +11,7 @@ host_mount alpha
 host_mount beta
 
 story "two hosts write one file at once, and each reads what the other wrote"
-timeout 40 python3 - "$(mnt alpha)/shared" "$(mnt beta)/shared" <<'PY' || fail "see above"
+timeout 200 python3 - "$(mnt alpha)/shared" "$(mnt beta)/shared" <<'PY' || fail "see above"
 import os, sys
 a, b = sys.argv[1:]
 fd = os.open(a, os.O_RDWR | os.O_CREAT)

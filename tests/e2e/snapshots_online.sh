@@ -21,8 +21,9 @@ guest_start() {	# guest_start SECONDS [option…]
 	"$bin/lunfs-vhost-bench" --rw randrw --iodepth 8 --runtime "$seconds" --verify \
 		--ledger "$work/ledger" --reconnect 20 "$@" "$socket" >"$work/guest.log" 2>&1 &
 	guest=$!
-	in_use() { lunfs disk list | grep -q "in use"; }
-	wait_for 10 in_use || fail "the guest does not start: $(cat "$work/guest.log")"
+	# It may have done all it has to do before we have looked.
+	in_use() { lunfs disk list | grep -q "in use" || ! kill -0 $guest 2>/dev/null; }
+	wait_for 60 in_use || fail "the guest does not start: $(cat "$work/guest.log")"
 }
 
 deep() { lunfs --json disk info $disk | jq '.stands_on | length'; }
@@ -49,7 +50,7 @@ story "snapshots are deleted under the guest, which notices nothing"
 for name in b d a; do
 	lunfs disk snapshot delete $disk $name || fail "delete $name"
 done
-wait_for 20 at_depth 2 || fail "it still stands on $(deep) images"
+wait_for 60 at_depth 2 || fail "it still stands on $(deep) images"
 wait $guest || fail "the guest found wrong data: $(cat "$work/guest.log")"
 
 story "metrics are Prometheus' text, and count what the guest did"
@@ -81,12 +82,12 @@ host_kill alpha
 host_start alpha
 lunfs attach "$lun" >/dev/null || fail "attach"
 moved() { ! lunfs disk info $disk | grep -q "(deleted)"; }
-wait_for 30 moved || fail "a deleted snapshot does not move: $(lunfs disk info $disk)"
+wait_for 60 moved || fail "a deleted snapshot does not move: $(lunfs disk info $disk)"
 wait $guest || fail "the guest found wrong data: $(cat "$work/guest.log")"
 
 story "a disk that is attached, but has no guest, is reverted like one of a machine that is off"
 idle() { ! lunfs disk list | grep -q "in use"; }
-wait_for 10 idle || fail "the guest is not gone"
+wait_for 60 idle || fail "the guest is not gone"
 lunfs disk snapshot revert $disk nonsense 2>/dev/null && fail "to a snapshot that is not there"
 lunfs disk list | grep -q /root.disk || fail "that detached the disk"
 lunfs disk snapshot create $disk kept || fail "snapshot kept"
@@ -94,7 +95,7 @@ digest() { lunfs --json disk info $disk | jq -r '"\(.own) \(.shared) \(.total)"'
 cp "$work/ledger" "$work/ledger.kept"
 guest_start 1 --fsync 50
 wait $guest || fail "the guest found wrong data: $(cat "$work/guest.log")"
-wait_for 10 idle || fail "the guest is not gone"
+wait_for 60 idle || fail "the guest is not gone"
 read -r own shared total <<<"$(digest)"
 [ "$own" -gt 1000000 ] && [ "$shared" -gt 1000000 ] && [ $((own + shared)) = "$total" ] ||
 	fail "sizes: own $own, shared $shared, total $total"
@@ -118,10 +119,10 @@ lunfs disk create ds1:/plain.disk --size 16M || fail "create"
 quietly() { lunfs "$@" >"$work/out" 2>&1; }	# the kernel tells of a close a moment after it
 for name in a b c; do
 	: 7<>"$(mnt alpha)/plain.disk" || fail "the kernel does not know it"
-	wait_for 5 quietly disk snapshot create ds1:/plain.disk $name || fail "snapshot $name: $(cat "$work/out")"
+	wait_for 60 quietly disk snapshot create ds1:/plain.disk $name || fail "snapshot $name: $(cat "$work/out")"
 	printf $name | dd of="$(mnt alpha)/plain.disk" conv=notrunc status=none || fail "write after $name"
 done
-wait_for 5 quietly disk snapshot revert ds1:/plain.disk b || fail "revert: $(cat "$work/out")"
+wait_for 60 quietly disk snapshot revert ds1:/plain.disk b || fail "revert: $(cat "$work/out")"
 printf r | dd of="$(mnt alpha)/plain.disk" seek=1 bs=1 conv=notrunc status=none || fail "write after the revert"
 [ "$(head -c 2 "$(mnt alpha)/plain.disk")" = ar ] || fail "the disk: $(head -c 2 "$(mnt alpha)/plain.disk")"
 [ "$(head -c 1 "$(mnt alpha)/plain.disk@c")" = b ] || fail "the snapshot c has changed"
@@ -134,7 +135,7 @@ exec 7>&-
 host_umount alpha
 
 story "what a deleted snapshot holds moves at once, also when who deleted it goes away"
-wait_for 10 idle || fail "the guest is not gone"
+wait_for 60 idle || fail "the guest is not gone"
 guest_start 1 --fsync 50
 wait $guest || fail "the guest: $(cat "$work/guest.log")"
 delete_and_go_away() {	# delete_and_go_away SNAPSHOT: by a client that merges nothing itself

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """storm.py DIRECTORY SEED SECONDS: random changes of names that another host changes too.
 
-Ends with 0 if every operation ended as POSIX allows it for names that come and go, within
-the time of a takeover; the end of the mount (its host was killed) ends it with 3.
+Ends with 0 if every operation ended as POSIX allows it for names that come and go, and none
+hung; the end of the mount (its host was killed) ends it with 3.
 """
 import errno
 import os
@@ -14,7 +14,7 @@ import time
 ALLOWED = {errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR,
            errno.EBUSY, errno.EINVAL}
 GONE = {errno.ENOTCONN, errno.ECONNABORTED}
-LONGEST = 9.0	# a takeover, and a lock that was cached
+LONGEST = 60.0	# far beyond a takeover on a busy machine: it hangs
 
 
 def change(rng, top):

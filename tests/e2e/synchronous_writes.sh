@@ -50,7 +50,8 @@ if command -v strace >/dev/null; then
 	write_sync "$a/file" "O_DIRECT|O_DSYNC"
 	strace -f -qq -c -e trace=fdatasync -o "$work/strace" -p "$(worker_of alpha)" &
 	tracer=$!
-	sleep 0.5
+	traced() { ! grep -hqE "^TracerPid:[[:space:]]*0$" /proc/"$(worker_of alpha)"/task/*/status; }
+	wait_for 60 traced || fail "strace does not take hold"
 	write_sync "$a/file" "O_DIRECT|O_DSYNC" 200
 	kill -INT "$tracer"
 	wait "$tracer"

@@ -26,7 +26,7 @@ for round in $(seq 1 "$rounds"); do
 	host_kill $victim
 	start=$(date +%s%N)
 	eval "wait \$load_$victim"
-	wait_for 12 sh -c "echo x 2>/dev/null >'$(mnt $other)/from-$victim/probe'" ||
+	wait_for 60 sh -c "echo x 2>/dev/null >'$(mnt $other)/from-$victim/probe'" ||
 		fail "$other never got $victim's directory"
 	took=$((($(date +%s%N) - start) / 1000000))
 	note "takeover took $took ms"

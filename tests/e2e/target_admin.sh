@@ -21,7 +21,7 @@ trap target_end EXIT
 refused() {	# refused STATUS TEXT COMMAND…: ends with STATUS, and says TEXT
 	local status=$1 text=$2 got said
 	shift 2
-	said=$(timeout 20 "$@" 2>&1)
+	said=$(timeout 60 "$@" 2>&1)
 	got=$?
 	[ $got -eq "$status" ] || fail "$*: status $got, not $status: $said"
 	grep -q -- "$text" <<<"$said" || fail "$*: does not say \"$text\": $said"
@@ -70,7 +70,7 @@ config() {	# config INITIATOR LUN-LINE…
 config $host1 "$target_file" >"$work/conf"
 "$target" --config "$work/conf" >"$work/target.out" 2>>"$work/target.log" &
 target_pid=$!
-wait_for 10 test -s "$work/target.out" || fail "the target does not start"
+wait_for 60 test -s "$work/target.out" || fail "the target does not start"
 status() { "$target" --status --config "$work/conf" "$@"; }
 mkfifo "$work/commands"
 qemu-io --image-opts "driver=iscsi,transport=tcp,portal=127.0.0.1:$target_port,target=$target_iqn,\
@@ -78,7 +78,7 @@ lun=0,initiator-name=$host1" <"$work/commands" >"$work/client.out" 2>&1 &
 client=$!
 exec 4>"$work/commands"
 echo 'write 0 1M' >&4
-wait_for 10 grep -q 'wrote ' "$work/client.out" || fail "no session: $(cat "$work/client.out")"
+wait_for 60 grep -q 'wrote ' "$work/client.out" || fail "no session: $(cat "$work/client.out")"
 status >"$work/said" || fail "--status: $(cat "$work/said")"
 grep -q "LUN 0  64.0 MiB, 512-byte blocks, thin: $target_file" "$work/said" || fail "$(cat "$work/said")"
 grep -q "initiator $host1, session .* from 127.0.0.1:.* 1.0 MiB written" "$work/said" ||
@@ -92,11 +92,11 @@ luns() { iscsi-ls -s "iscsi://127.0.0.1:$target_port" 2>&1 | grep -o 'Lun:[0-9]*
 luns_are() { [ "$(luns)" = "$1" ]; }
 config $host1 "$target_file" "$work/second.img" >"$work/conf"
 reload
-wait_for 5 luns_are Lun:0Lun:1 || fail "no new unit: $(luns)"
+wait_for 60 luns_are Lun:0Lun:1 || fail "no new unit: $(luns)"
 config $host1 "$target_file" >"$work/conf"
 reload
-wait_for 5 luns_are Lun:0 || fail "the unit is still there: $(luns)"
-wait_for 5 flock -n "$work/second.img" true || fail "its file is still locked"
+wait_for 60 luns_are Lun:0 || fail "the unit is still there: $(luns)"
+wait_for 60 flock -n "$work/second.img" true || fail "its file is still locked"
 
 story "SIGHUP: a portal comes and goes, who is connected stays"
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
@@ -106,7 +106,7 @@ sed -i "1a portal = 127.0.0.1:$other" "$work/conf"
 reload
 answers() { iscsi-inq "iscsi://127.0.0.1:$1/$target_iqn/0" >/dev/null 2>&1; }
 silent() { ! answers "$1"; }
-wait_for 5 answers "$other" || fail "no new portal: $(tail -3 "$work/target.log")"
+wait_for 60 answers "$other" || fail "no new portal: $(tail -3 "$work/target.log")"
 answers "$target_port" || fail "the old portal is gone"
 iscsi-ls "iscsi://127.0.0.1:$target_port" | grep -q ":$other" || fail "discovery does not show it"
 [ "$(status --json | jq '.portals | length')" = 2 ] || fail "status: $(status)"
@@ -116,33 +116,33 @@ cat "$work/conf" >>"$work/conf2"
 cp "$work/conf" "$work/conf.good"
 cp "$work/conf2" "$work/conf"
 reload
-wait_for 5 grep -q "portal 0.0.0.0:$other: cannot listen" "$work/target.log" || fail "a portal in the way"
+wait_for 60 grep -q "portal 0.0.0.0:$other: cannot listen" "$work/target.log" || fail "a portal in the way"
 cp "$work/conf.good" "$work/conf"
 sed -i "/portal = 127.0.0.1:$target_port/d" "$work/conf"
 reload
-wait_for 5 silent "$target_port" || fail "the portal that was taken away answers"
+wait_for 60 silent "$target_port" || fail "the portal that was taken away answers"
 answers "$other" || fail "the other portal went with it"
 [ "$(iscsi-ls "iscsi://127.0.0.1:$other" | grep -c Target)" = 1 ] || fail "discovery"
 echo 'write 1M 64k' >&4
-wait_for 5 grep -q 'at offset 1048576' "$work/client.out" || fail "who was connected: $(cat "$work/client.out")"
+wait_for 60 grep -q 'at offset 1048576' "$work/client.out" || fail "who was connected: $(cat "$work/client.out")"
 cp "$work/conf.good" "$work/conf"
 sed -i "/portal = 127.0.0.1:$other/d" "$work/conf"
 reload
-wait_for 5 answers "$target_port" || fail "the portal does not come back"
-wait_for 5 silent "$other" || fail "the second portal is still there"
+wait_for 60 answers "$target_port" || fail "the portal does not come back"
+wait_for 60 silent "$other" || fail "the second portal is still there"
 
 story "a file that has grown is noticed without a word"
 truncate -s 128M "$target_file"
 grown() { sleep 0.3; iscsi-readcapacity16 "$lun" 2>&1 | grep -qi 'total size:134217728'; }
-wait_for 8 grown || fail "size: $(iscsi-readcapacity16 "$lun" 2>&1)"
+wait_for 60 grown || fail "size: $(iscsi-readcapacity16 "$lun" 2>&1)"
 echo 'write 32M 64k' >&4
-wait_for 5 grep -q 'at offset 33554432' "$work/client.out" || fail "who is logged in: $(cat "$work/client.out")"
+wait_for 60 grep -q 'at offset 33554432' "$work/client.out" || fail "who is logged in: $(cat "$work/client.out")"
 
 story "SIGHUP: whoever is taken off the list is ended, others stay"
 config iqn.2026-01.example:host2 "$target_file" >"$work/conf"
 reload
 gone() { [ "$(status --json | jq '.connections | length')" = 0 ]; }
-wait_for 8 gone || fail "still there: $(status)"
+wait_for 60 gone || fail "still there: $(status)"
 grep -q "$host1: .* may not stay" "$work/target.log" || fail "log"
 qemu-io --image-opts "driver=iscsi,transport=tcp,portal=127.0.0.1:$target_port,target=$target_iqn,\
 lun=0,initiator-name=$host1" -c 'read 0 4k' >"$work/said" 2>&1
@@ -150,7 +150,7 @@ grep -q '^read' "$work/said" && fail "host1 got in again"
 iscsi-inq "$lun" >/dev/null 2>&1 || fail "another initiator does not get in"
 printf 'nonsense\n' >>"$work/conf"
 reload
-wait_for 5 grep -q 'the configuration stays as it was' "$work/target.log" || fail "a wrong configuration"
+wait_for 60 grep -q 'the configuration stays as it was' "$work/target.log" || fail "a wrong configuration"
 luns_are Lun:0 || fail "a wrong configuration ended service"
 exec 4>&-
 kill "$client" 2>/dev/null
@@ -181,7 +181,7 @@ if mkfs.ext4 -q "$work/frozen.img" && mount -o loop "$work/frozen.img" "$frozen"
 	fsfreeze -u "$frozen"
 	target_start
 	target_kill
-	wait_for 5 umount "$frozen" 2>/dev/null || fail "the worker still has its file open"
+	wait_for 60 umount "$frozen" 2>/dev/null || fail "the worker still has its file open"
 else
 	note "no loop device here"
 fi

@@ -16,7 +16,7 @@ cleanup_below() {
 		wait "${pid_of[$name]}" 2>/dev/null
 	done
 	[ -z "$target_pid" ] || target_kill
-	! mountpoint -q "$below" || wait_for 5 umount "$below" 2>/dev/null
+	! mountpoint -q "$below" || wait_for 60 umount "$below" 2>/dev/null
 }
 trap below_end EXIT
 
@@ -46,7 +46,7 @@ grep -q 'No space left on device' "$work/dd.err" || fail "dd said: $(cat "$work/
 # Metadata waits, longer than a lease; its host lives on.
 sync "$a/big" &
 waiting=$!
-wait_for 5 grep -q 'has no space left for metadata' "$work/alpha.log" ||
+wait_for 60 grep -q 'has no space left for metadata' "$work/alpha.log" ||
 	fail "alpha does not say what it waits for; free below: $(df --output=avail -k "$below" | tail -n 1) KiB, sync: $(kill -0 $waiting 2>/dev/null && echo waits || echo ended)"
 sleep 7
 kill -0 $waiting 2>/dev/null || fail "sync did not wait"
@@ -57,7 +57,7 @@ grep -hE 'slot [0-9]+ is lost' "$work/alpha.log" "$work/beta.log" && fail "a hos
 
 story "and goes on when there is space, with nothing lost"
 rm "$below/ballast"
-wait_for 10 grep -q 'has space again' "$work/alpha.log" || fail "alpha does not go on"
+wait_for 60 grep -q 'has space again' "$work/alpha.log" || fail "alpha does not go on"
 wait $waiting || fail "sync failed"
 echo more >"$b/more" && sync -f "$b/more" || fail "beta cannot write"
 cmp "$work/kept" "$b/kept" || fail "data, seen by beta"

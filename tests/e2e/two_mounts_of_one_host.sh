@@ -32,7 +32,7 @@ letters e | dd of="$a/f" bs=64k conv=notrunc 2>/dev/null
 reopened() {	# the same open file from its start
 	python3 -c 'import os, sys; sys.exit(os.pread(3, 65536, 0) != b"e" * 65536)'
 }
-wait_for 2 reopened || fail "after"
+wait_for 60 reopened || fail "after"
 exec 3<&-
 
 story "one mount goes, the other stays"

@@ -87,14 +87,14 @@ merged() {
 	lunfs alpha disk merge $disk >/dev/null &&
 		[ "$(lunfs alpha --json disk info $disk | jq '.stands_on | length')" = 0 ]
 }
-wait_for 30 merged || fail "the disk still stands on deleted snapshots"
+wait_for 60 merged || fail "the disk still stands on deleted snapshots"
 [ "$(sum "$(mnt beta)/vm1/root.disk")" = "$newest" ] || fail "merging changed the disk"
 
 story "a disk is reverted to a snapshot, and grown; it is never made smaller"
 lunfs alpha disk snapshot create $disk base || fail "snapshot base"
 fill "$(mnt alpha)/vm1/root.disk" 6 0 64
 lunfs alpha disk snapshot revert $disk base || fail "revert"
-wait_for 5 test "$(sum "$(mnt beta)/vm1/root.disk")" = "$newest" || fail "revert shows other bytes"
+wait_for 60 test "$(sum "$(mnt beta)/vm1/root.disk")" = "$newest" || fail "revert shows other bytes"
 lunfs alpha disk snapshot list $disk | grep -q '@base' || fail "list does not show it"
 lunfs beta disk grow $disk --size 96M || fail "grow"
 [ "$(stat -c %s "$(mnt beta)/vm1/root.disk")" = 100663296 ] || fail "it did not grow"

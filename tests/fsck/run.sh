@@ -44,7 +44,7 @@ failing_device() {	# failing_device OPERATION BYTE: sets device, disk and server
 		--blockdev "driver=blkdebug,node-name=b,image=f,inject-error.0.event=none,inject-error.0.iotype=$1,inject-error.0.sector=$(($2 / 512))" \
 		--export "type=fuse,id=e,node-name=b,mountpoint=$disk,writable=on" >"$dir/qsd" 2>&1 &
 	server=$!
-	for _ in $(seq 100); do
+	for _ in $(seq 1200); do
 		[ "$(stat -c %s "$disk")" -eq 0 ] || break
 		sleep 0.05
 	done
@@ -204,7 +204,7 @@ same "the manual names what only a quiet volume can tell" <("$wreck" --quiet-onl
 cp --sparse=always "$work/good.img" "$work/bush.img"
 "$wreck" block-claimed-twice.3 "$work/bush.img"
 id=$("$bin/lunfs" debug "$work/bush.img" /sub/x | sed -n 's/^.*: id //p')
-timeout 20 "$bin/lunfs" debug "$work/bush.img" tree "$id" >"$work/log" 2>&1
+timeout 60 "$bin/lunfs" debug "$work/bush.img" tree "$id" >"$work/log" 2>&1
 status=$?
 if [ $status -eq 1 ] && grep -q "lead to the same" "$work/log"; then
 	echo "PASS: fsck lunfs debug tree ends"

@@ -65,7 +65,7 @@ is_cancelled() {	# is_cancelled SIGNAL IMAGE [option…]: in the middle of a che
 	: >"$work/progress"
 	build/bin/fsck.lunfs -n -C5 "$@" 5>"$work/progress" >"$work/cancelled" &
 	pid=$!
-	for i in $(seq 200); do
+	for i in $(seq 3000); do
 		[ -s "$work/progress" ] && break
 		sleep 0.02
 	done

@@ -32,7 +32,7 @@ c, _ = s.accept()
 c.sendall(b"hello\n")
 PY
 host=$!
-for ((i = 0; i < 100; i++)); do [ ! -s "$work/port" ] || break; sleep 0.05; done
+for ((i = 0; i < 1200; i++)); do [ ! -s "$work/port" ] || break; sleep 0.05; done
 guest_initrd "$work/initrd" "$work/in" -m virtio_pci,virtio_net,virtio_blk -f "$work/release:/etc/release" \
 	-f "$work/port:/etc/port" -f "$(command -v jq):/usr/bin/jq"
 guest_run "guest" 160 "$work/initrd" "$work/console" -netdev user,id=n0 -device virtio-net-pci,netdev=n0 \

@@ -22,7 +22,7 @@ lunfs_target_start() {
 		--portal 127.0.0.1:$((port + 1)) --state-dir "$work/state" \
 		>"$work/urls" 2>>"$work/target.log" &
 	target_pid=$!
-	wait_for 10 test -s "$work/urls" || fail "lunfs-target does not start"
+	wait_for 60 test -s "$work/urls" || fail "lunfs-target does not start"
 	lun=$(awk 'NR == 1 { print $1 }' "$work/urls")
 	iqn=$(echo "$lun" | cut -d/ -f4)
 }
@@ -48,7 +48,7 @@ for port in $ports; do
 	iscsiadm -m node -T $iqn -p 10.0.2.2:\$port,1 -o new >/dev/null
 done
 iscsiadm -m node -T $iqn --login
-wait_for 20 test -b /dev/sdb || fail "open-iscsi has both disks"
+wait_for 60 test -b /dev/sdb || fail "open-iscsi has both disks"
 IN
 }
 

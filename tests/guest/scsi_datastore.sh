@@ -13,8 +13,8 @@ need_fuse "scsi datastore"
 cat >"$work/story" <<'IN'
 lunfs="lunfs --run-dir /run/lunfs"
 lunfsd --run-dir /run/lunfs --host-name beta &
-wait_for 20 $lunfs status
-wait_for 20 mount.lunfs /dev/sda /mnt -o run-dir=/run/lunfs || fail "mounts its disk"
+wait_for 60 $lunfs status
+wait_for 60 mount.lunfs /dev/sda /mnt -o run-dir=/run/lunfs || fail "mounts its disk"
 $lunfs status
 check "reads what the other host wrote" grep -q "from alpha" /mnt/shared
 check "fences by reservations" sh -c "$lunfs status --json | grep -q 'A (reservation)'"
@@ -25,7 +25,7 @@ worker=$($lunfs status | sed -n 's/.*worker \([0-9]*\).*/\1/p')
 check "the worker has none" grep -q '^CapEff:.*0000000000000000$' /proc/$worker/status
 lunfsd --run-dir /run/second --host-name gamma >/tmp/second 2>&1 &
 second=$!
-wait_for 20 lunfs --run-dir /run/second status
+wait_for 60 lunfs --run-dir /run/second status
 check "a second host of the same disk and machine is refused" sh -c '
 	! lunfs --run-dir /run/second attach /dev/sda 2>/tmp/refused && grep -q "one initiator" /tmp/refused'
 kill $second
@@ -82,7 +82,7 @@ host_mount alpha
 (echo x >>"$(mnt alpha)/held") 2>/dev/null && fail "what the guest has open can be opened"
 guest_signal STOP
 started=$SECONDS
-wait_for 40 sh -c "echo 'alpha has it again' >>'$(mnt alpha)/held'" 2>/dev/null || fail "it is not"
+wait_for 60 sh -c "echo 'alpha has it again' >>'$(mnt alpha)/held'" 2>/dev/null || fail "it is not"
 note "taken over $((SECONDS - started)) s after the guest was suspended"
 
 story "when it goes on it writes nothing"

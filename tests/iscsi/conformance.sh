@@ -48,7 +48,7 @@ target_start() {
 	"$bin/lunfs-target" --lun "$work/lun,size=1600M$1" --portal 127.0.0.1:0 --portal 127.0.0.1:0 \
 		--state-dir "$work/state" >"$work/urls" 2>>"$work/target.log" &
 	target_pid=$!
-	for ((i = 0; i < 100; i++)); do
+	for ((i = 0; i < 600; i++)); do
 		[ ! -s "$work/urls" ] || break
 		sleep 0.1
 	done
@@ -126,7 +126,7 @@ clients() {
 	report "iscsi-ls finds target and LUN" $?
 	iscsi-inq "$url" 2>&1 | grep -qi lunfs
 	report "iscsi-inq knows who made it" $?
-	timeout 20 iscsi-perf -t 2 -b 8 -m 32 -r "$url" >"$work/out" 2>&1 &&
+	timeout 60 iscsi-perf -t 2 -b 8 -m 32 -r "$url" >"$work/out" 2>&1 &&
 		grep -qE 'finished' "$work/out" && ! grep -qiE 'failed|error' "$work/out"
 	report "iscsi-perf reads at random, 32 at a time" $?
 	echo "  note: iscsi-perf, 4 KiB: $(tr '\r' '\n' <"$work/out" | grep -oE 'iops average [0-9]+' | tail -n 1)"

@@ -57,7 +57,7 @@ mkdir "$work/state"
 config 1 1 '*' >"$work/conf"
 $tree/bin/lunfs-target --config "$work/conf" >"$work/out" 2>"$work/log" &
 target=$!
-for ((i = 0; i < 100; i++)); do
+for ((i = 0; i < 600; i++)); do
 	[ -s "$work/out" ] && break
 	sleep 0.1
 done
@@ -77,7 +77,7 @@ while [ "$(date +%s)" -lt "$end" ]; do
 	$bench -w -b 4096 -q 16 -n 2 -t 1 127.0.0.1 "$port" $iqn 2 >/dev/null 2>&1 &
 	on_two=$!
 	for test in ALL.iSCSITMF.AbortTaskSimpleAsync ALL.iSCSITMF.LUNResetSimpleAsync; do
-		timeout 20 iscsi-test-cu -s -d -t $test "iscsi://127.0.0.1:$other/$iqn/1" >/dev/null 2>&1
+		timeout 60 iscsi-test-cu -s -d -t $test "iscsi://127.0.0.1:$other/$iqn/1" >/dev/null 2>&1
 	done
 	$tree/bin/lunfs-target --status --config "$work/conf" >"$work/status" 2>&1 || fail "no status"
 	config 1 2 '*' >"$work/conf"

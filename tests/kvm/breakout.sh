@@ -10,11 +10,11 @@ program=$top/${BUILD:-build}/tests/kvm/lunvm_breakout
 
 # try THREAD "ATTEMPT [root=full]": its result is in $work/said
 try() {
-	timeout -s KILL 20 "$program" run --run-dir "$work/vm-x" --name x --memory 16M --kernel "$payload" \
+	timeout -s KILL 120 "$program" run --run-dir "$work/vm-x" --name x --memory 16M --kernel "$payload" \
 		--cmdline "op=count breakout=$1,$2" >"$work/said" 2>&1 &
 	local vm=$!
 	if [ "$1" = events ]; then
-		wait_for 10 sh -c "timeout 5 '$program' --run-dir '$work/vm-x' console x </dev/null >/dev/null 2>&1"
+		wait_for 60 sh -c "timeout 60 '$program' --run-dir '$work/vm-x' console x </dev/null >/dev/null 2>&1"
 	fi
 	wait $vm 2>/dev/null
 	grep -q "breakout: tries" "$work/said" || fail "attempt $2 was not made: $(cat "$work/said")"

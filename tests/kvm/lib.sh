@@ -9,7 +9,7 @@ need_kvm() {
 	[ "$(id -u)" -eq 0 ] || skip_all "$1" "needs root"
 	[ -c /dev/kvm ] || skip_all "$1" "no /dev/kvm"
 	chmod 755 "$work"
-	timeout -s KILL 10 "$bin/lunvm" run --run-dir "$work/vm-probe" --name probe --memory 16M \
+	timeout -s KILL 60 "$bin/lunvm" run --run-dir "$work/vm-probe" --name probe --memory 16M \
 		--kernel "$payload" --cmdline op=off >"$work/kvm-probe" 2>&1 &&
 		grep -q "done bad=0" "$work/kvm-probe" ||
 		skip_all "$1" "this machine's KVM runs no guest: $(tail -n 1 "$work/kvm-probe")"
@@ -19,7 +19,7 @@ need_kvm() {
 vm() {
 	local host=$1
 	shift
-	timeout -s KILL "${VM_SECONDS:-60}" "$bin/lunvm" --run-dir "$work/vm-$host" \
+	timeout -s KILL "${VM_SECONDS:-120}" "$bin/lunvm" --run-dir "$work/vm-$host" \
 		--daemon-dir "$work/run-$host" "$@"
 }
 
@@ -45,7 +45,7 @@ expect_exit() {
 vms_leave() {
 	local socket
 	for socket in "$work"/vm-*/*.sock; do
-		[ ! -e "$socket" ] || timeout -s KILL 20 "$bin/lunvm" --run-dir "${socket%/*}" kill \
+		[ ! -e "$socket" ] || timeout -s KILL 60 "$bin/lunvm" --run-dir "${socket%/*}" kill \
 			"$(basename "$socket" .sock)" 2>/dev/null
 	done
 	cleanup

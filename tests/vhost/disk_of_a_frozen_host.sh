@@ -21,7 +21,7 @@ socket=$(lunfs alpha disk attach $disk) || fail "disk attach"
 theirs=$(lunfs beta disk attach $disk) || fail "beta: disk attach"
 bench --rw randwrite --iodepth 64 --runtime 300 "$socket" >"$work/guest.out" 2>&1 &
 guest=$!
-wait_for 20 eval '[ "$(shown alpha stats.writes)" -gt 200 ]' || fail "no load"
+wait_for 60 eval '[ "$(shown alpha stats.writes)" -gt 200 ]' || fail "no load"
 
 story "it freezes with its writes in hand, and beta has the disk"
 worker=$(worker_of alpha)
@@ -32,8 +32,8 @@ kill -0 $guest || fail "the guest of a frozen host was told something: $(cat "$w
 
 story "awake again it has lost the disk: nothing of it lands, and its guest sees errors"
 kill -CONT "${pid_of[alpha]}" "$worker"
-wait_for 20 eval '[ "$(shown alpha lost)" = true ]' || fail "alpha does not know: $(lunfs alpha disk list)"
-wait_for 20 eval '[ "$(shown alpha stats.errors)" -gt 0 ]' || fail "the guest sees no error"
+wait_for 60 eval '[ "$(shown alpha lost)" = true ]' || fail "alpha does not know: $(lunfs alpha disk list)"
+wait_for 60 eval '[ "$(shown alpha stats.errors)" -gt 0 ]' || fail "the guest sees no error"
 kill $guest 2>/dev/null
 wait $guest && fail "the guest ended well: $(cat "$work/guest.out")"
 bench --check --bs 64K --ledger "$work/ledger" "$theirs" >"$work/beta.out" 2>&1 || fail "$(cat "$work/beta.out")"

@@ -19,7 +19,7 @@ rebind() {
 		load $1 $pass || return 1
 		echo $device >/sys/bus/virtio/drivers/virtio_blk/unbind
 		echo $device >/sys/bus/virtio/drivers/virtio_blk/bind
-		wait_for 5 test -b /dev/$1 || return 1
+		wait_for 60 test -b /dev/$1 || return 1
 		guest_load check /dev/$1 $blocks $pass $pass || return 1
 		pass=$((pass + 1))
 	done

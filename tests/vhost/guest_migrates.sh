@@ -125,24 +125,24 @@ refused 1 "is not attached" beta disk handover ds1:/other --to alpha
 story "stopped for a moment, and not moved, it goes on where it was"
 lunfs alpha disk handover $disk --to beta || fail "handover"
 lunfs alpha disk list | grep -q "handed over to beta" || fail "not shown: $(lunfs alpha disk list)"
-wait_for 10 test -S "$work/first.qmp"
+wait_for 60 test -S "$work/first.qmp"
 qmp stop "$work/first.qmp" || fail "stop: $(cat "$work/qmp.out")"
-wait_for 10 eval '[ "$(shown alpha open)" = false ]' || fail "alpha keeps it"
-wait_for 5 eval '[ "$(lunfs beta --json lock show $disk | jq -r .heir)" = beta ]' ||
+wait_for 60 eval '[ "$(shown alpha open)" = false ]' || fail "alpha keeps it"
+wait_for 60 eval '[ "$(lunfs beta --json lock show $disk | jq -r .heir)" = beta ]' ||
 	fail "it is not left to beta: $(lunfs beta lock show $disk)"
 qmp cont "$work/first.qmp" || fail "cont: $(cat "$work/qmp.out")"
-wait_for 10 eval '[ "$(shown alpha open)" = true ]' || fail "alpha does not take it back: $(lunfs alpha disk list)"
+wait_for 60 eval '[ "$(shown alpha open)" = true ]' || fail "alpha does not take it back: $(lunfs alpha disk list)"
 
 story "it moves while it writes"
-wait_for 20 test -S "$work/migration" || fail "beta's QEMU does not listen: $(cat "$work/second.console.qemu")"
+wait_for 60 test -S "$work/migration" || fail "beta's QEMU does not listen: $(cat "$work/second.console.qemu")"
 qmp migrate "$work/first.qmp" "$work/migration" ||
 	{ cat "$work"/*.console.qemu; fail "$(cat "$work/qmp.out")"; }
 note "$(cat "$work/qmp.out")"
-wait_for 20 eval '[ "$(shown beta open)" = true ]' || fail "beta does not have it: $(lunfs beta disk list)"
+wait_for 60 eval '[ "$(shown beta open)" = true ]' || fail "beta does not have it: $(lunfs beta disk list)"
 [ "$(shown alpha open)" = false ] || fail "alpha has it as well"
 [ "$(shown beta incoming)" = false ] || fail "beta would wait once more"
 before=$(shown beta stats.writes)
-wait_for 30 eval '[ "$(shown beta stats.writes)" -gt $((before + 20)) ]' || fail "the guest does not go on"
+wait_for 60 eval '[ "$(shown beta stats.writes)" -gt $((before + 20)) ]' || fail "the guest does not go on"
 
 story "who has given it away does not get it back"
 qmp cont "$work/first.qmp"
@@ -156,7 +156,7 @@ story "all that it wrote is there"
 echo stop >&8
 guest_end || fail "the guest failed"
 [ "$(grep -c 'GUEST-RESULT: PASS' "$work/second.console")" -ge 6 ] || fail "not all that it was to prove"
-wait_for 10 eval '[ "$(shown beta open)" = false ]' || fail "beta does not give it up"
+wait_for 60 eval '[ "$(shown beta open)" = false ]' || fail "beta does not give it up"
 grep -l "Bad system call" "$work"/*.log && fail "seccomp"
 host_stop alpha || fail "alpha does not end well"
 host_stop beta || fail "beta does not end well"

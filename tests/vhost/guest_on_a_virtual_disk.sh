@@ -54,7 +54,7 @@ has_grown() { test "$(size)" = 1610612736; }
 
 format() {
 	printf 'o\nn\np\n1\n2048\n1900000\nw\n' | fdisk /dev/vda >/dev/null
-	wait_for 5 test -b /dev/vda1 && mkfs.ext4 -q /dev/vda1 && mount -t ext4 /dev/vda1 /mnt
+	wait_for 60 test -b /dev/vda1 && mkfs.ext4 -q /dev/vda1 && mount -t ext4 /dev/vda1 /mnt
 }
 
 discard() {
@@ -88,7 +88,7 @@ check "partitions, makes ext4 and mounts it" format
 check "reads what it has written" sh -c 'guest_load write /mnt/a 8192 1 2 && guest_load check /mnt/a 8192 2 2'
 check "gives space back by discarding" discard
 ask grow
-check "sees the disk grow while it uses it" wait_for 10 has_grown
+check "sees the disk grow while it uses it" wait_for 60 has_grown
 check "writes on while a snapshot is made" snapshot
 check "loses nothing when lunfsd is killed and started again" under_load kill
 dmesg | grep -i 'i/o error' && fail "sees no error" || pass "sees no error"

@@ -12,7 +12,7 @@ lunfs_target_start
 # The second path goes by a way of its own, which can be cut.
 "$top/tests/e2e/iscsi_proxy.py" "${ports%% *}" >"$work/proxy.port" &
 proxy=$!
-wait_for 5 test -s "$work/proxy.port" || fail "the proxy does not start"
+wait_for 60 test -s "$work/proxy.port" || fail "the proxy does not start"
 ports="${ports%% *} $(cat "$work/proxy.port")"
 cat >"$work/story" <<'IN'
 dmsetup create mp --uuid mpath-test --table "0 $(blockdev --getsz /dev/sda) multipath 1 queue_if_no_path 0 \
