@@ -147,12 +147,17 @@ static int run_load(struct bench *b, const struct load_params *p, bool measured,
 		    struct load_counts *counts)
 {
 	bool timed = !p->once && !p->check_only;
-	int err = load_start(&b->load, &b->fe, p), status;
+	struct load_params params = *p;
+	int err, status;
 
+	params.measured = measured && !timed;
+	if (params.measured)
+		measure_begin(b);
+	err = load_start(&b->load, &b->fe, &params);
 	if (err)
 		return trouble(b, strerror(-err));
 	status = timed ? attend(b, now_ns() + b->o.ramp_ns, true) : EXIT_FINE;
-	if (measured)
+	if (measured && timed)
 		measure_begin(b);
 	if (!status)
 		status = attend(b, timed ? now_ns() + b->o.runtime_ns : UINT64_MAX, timed);

@@ -507,7 +507,7 @@ int load_start(struct load *l, struct fe *fe, const struct load_params *p)
 {
 	int err = -ENOMEM;
 
-	*l = (struct load){ .p = *p, .fe = fe };
+	*l = (struct load){ .p = *p, .fe = fe, .measuring = p->measured };
 	pthread_mutex_init(&l->mutex, NULL);
 	pthread_cond_init(&l->changed, NULL);
 	l->threads = calloc(p->threads, sizeof(*l->threads));

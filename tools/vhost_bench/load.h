@@ -26,6 +26,7 @@ struct load_params {
 	unsigned int	threads;	/* that the queues are spread over */
 	bool		poll;		/* do not sleep while waiting for completions */
 	bool		check_only;	/* read what the ledger knows, once */
+	bool		measured;	/* from its first request on, without load_measure() */
 	uint64_t	seed;
 	struct ledger	*ledger;	/* NULL: contents do not matter */
 };
