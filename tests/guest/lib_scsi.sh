@@ -65,7 +65,7 @@ guest_start() {	# guest_start NAME PROGRAM SECONDS FILE…: in the background; $
 }
 
 guest_says() {	# guest_says SECONDS WHAT
-	wait_for "$1" grep -q "$2" "$console"
+	guest_wait "$1" "$guest" grep -q "$2" "$console"
 }
 
 target_signal() {
