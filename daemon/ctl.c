@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/text.h"
 #include "daemon/ctl_disk.h"
 #include "daemon/ctl_json.h"
 
@@ -97,6 +98,17 @@ static int send_all(int fd, const char *data, size_t len)
 
 /* ---- requests ---- */
 
+static int run(struct client *cl, const struct ctl_request *rq, json_t **result, char *why, size_t why_size)
+{
+	int err = ctl_begin(cl->ctl, why, why_size);
+
+	if (err)
+		return err;
+	err = ctl_run(cl->ctl, rq, &cl->conn, result, why, why_size);
+	ctl_done(cl->ctl);
+	return err;
+}
+
 static int serve_line(struct client *cl, const char *line, size_t len)
 {
 	char why[STORE_WHY_SIZE] = "", brief[CTL_SHORT_MAX];
@@ -107,7 +119,7 @@ static int serve_line(struct client *cl, const char *line, size_t len)
 
 	err = ctl_request_parse(line, len, cl->is_root, &rq, why, sizeof(why));
 	if (!err)
-		err = ctl_run(cl->ctl, &rq, &cl->conn, &result, why, sizeof(why));
+		err = run(cl, &rq, &result, why, sizeof(why));
 	if (err && !why[0])
 		snprintf(why, sizeof(why), "%s", strerror(-err));
 	reply = ctl_reply_line(&rq, err, result, why);
@@ -299,11 +311,42 @@ static void *accept_clients(void *arg)
 	return NULL;
 }
 
-void ctl_end_holds(struct ctl *c)
+/* ---- the end ---- */
+
+int ctl_begin(struct ctl *c, char *why, size_t why_size)
+{
+	bool stopped;
+
+	pthread_mutex_lock(&c->mutex);
+	stopped = c->stopped;
+	c->commands += !stopped;
+	pthread_mutex_unlock(&c->mutex);
+	return stopped ? text_refuse(-ESHUTDOWN, why, why_size, "the daemon is shutting down") : 0;
+}
+
+void ctl_done(struct ctl *c)
+{
+	pthread_mutex_lock(&c->mutex);
+	c->commands--;
+	pthread_cond_broadcast(&c->changed);
+	pthread_mutex_unlock(&c->mutex);
+}
+
+void ctl_stop(struct ctl *c)
+{
+	pthread_mutex_lock(&c->mutex);
+	c->stopped = true;
+	while (c->commands)
+		pthread_cond_wait(&c->changed, &c->mutex);
+	pthread_mutex_unlock(&c->mutex);
+}
+
+void ctl_end(struct ctl *c)
 {
 	struct ctl_conn *conn, *tmp;
 
 	pthread_mutex_lock(&c->mutex);
+	c->ending = true;
 	list_for_each(conn, tmp, &c->holders, node)
 		shutdown(conn->fd, SHUT_RDWR);
 	pthread_mutex_unlock(&c->mutex);
@@ -319,5 +362,6 @@ int ctl_start(struct ctl *c, int sock, struct stores *stores, struct disks *disk
 	c->hello = hello;
 	list_init(&c->holders);
 	pthread_mutex_init(&c->mutex, NULL);
+	pthread_cond_init(&c->changed, NULL);
 	return -pthread_create(&c->acceptor, NULL, accept_clients, c);
 }

@@ -26,8 +26,12 @@ struct ctl {
 	struct disks	*disks;
 	const struct rpc_hello *hello;
 	pthread_t	acceptor;
-	pthread_mutex_t	mutex;		/* the numbers below */
+	pthread_mutex_t	mutex;		/* all below */
+	pthread_cond_t	changed;
 	unsigned int	clients, others;
+	unsigned int	commands;	/* under way */
+	bool		ending;		/* nobody gets hold of a disk any more … */
+	bool		stopped;	/* … and no command begins */
 	struct list	holders;	/* struct ctl_conn that hold a disk */
 };
 
@@ -45,8 +49,18 @@ struct ctl_conn {
 int ctl_start(struct ctl *c, int sock, struct stores *stores, struct disks *disks,
 	      const struct rpc_hello *hello);
 
-/** ctl_end_holds() - ends every connection that holds a disk: the daemon is shutting down. */
-void ctl_end_holds(struct ctl *c);
+/** ctl_end() - the daemon is shutting down: ends every connection that holds a disk, and lets none hold one. */
+void ctl_end(struct ctl *c);
+
+/** ctl_stop() - no command begins any more, and those under way have ended when it returns. */
+void ctl_stop(struct ctl *c);
+
+/**
+ * ctl_begin() - a command, which may use datastores and disks until ctl_done().
+ * Return: 0; -ESHUTDOWN with @why.
+ */
+int ctl_begin(struct ctl *c, char *why, size_t why_size);
+void ctl_done(struct ctl *c);
 
 /** ctl_peer_allowed() - whether a peer with @cred and @groups may ask at all. */
 bool ctl_peer_allowed(const struct rpc_hello *h, const struct ucred *cred, const gid_t *groups,

@@ -510,6 +510,7 @@ int ctl_disk_hold(struct ctl *c, struct store *s, const struct ctl_request *rq,
 {
 	struct fs_attr attr;
 	struct fs_file *f;
+	bool ending;
 	int err;
 
 	if (conn->disk)
@@ -521,14 +522,22 @@ int ctl_disk_hold(struct ctl *c, struct store *s, const struct ctl_request *rq,
 			    rq->path);
 	if (err)
 		return say(s, rq->path, err, why, why_size);
+	pthread_mutex_lock(&c->mutex);
+	ending = c->ending;
+	if (!ending) {
+		conn->store = s;
+		conn->disk = f;
+		list_add_tail(&c->holders, &conn->node);
+	}
+	pthread_mutex_unlock(&c->mutex);
+	if (ending) {
+		/* Nobody would end this connection any more. */
+		fs_close(s->fs, f);
+		return text_refuse(-ESHUTDOWN, why, why_size, "the daemon is shutting down");
+	}
 	pthread_mutex_lock(&s->all->mutex);
 	s->refs++;
 	pthread_mutex_unlock(&s->all->mutex);
-	pthread_mutex_lock(&c->mutex);
-	conn->store = s;
-	conn->disk = f;
-	list_add_tail(&c->holders, &conn->node);
-	pthread_mutex_unlock(&c->mutex);
 	*out = json_object();
 	put_attr(*out, &attr);
 	return 0;

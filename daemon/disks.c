@@ -10,6 +10,7 @@
 #include "base/machine.h"
 #include "base/text.h"
 
+#define END_THREADS	16u	/* give disks up at the daemon's end */
 
 /* ---- attaching ---- */
 
@@ -114,6 +115,9 @@ static void attachment_free(struct attachment *a)
 		pthread_cond_wait(&a->all->changed, &a->all->mutex);
 	a->all->load[a->reactor]--;
 	pthread_mutex_unlock(&a->all->mutex);
+	/* What this host has done with the lock since its front end left is no stranger's doing. */
+	if (a->disk && a->attached && a->all->stopping && !a->has_claim)
+		disks_claim_set(a, false);
 	if (a->disk)
 		disk_shut(a->disk);
 	if (e)
@@ -132,6 +136,10 @@ static void attachment_free(struct attachment *a)
 	a->store->disks--;
 	pthread_mutex_unlock(&a->store->all->mutex);
 	store_put(a->store);
+	pthread_mutex_lock(&a->all->mutex);
+	a->all->alive--;
+	pthread_cond_broadcast(&a->all->changed);
+	pthread_mutex_unlock(&a->all->mutex);
 	free(a);
 }
 
@@ -187,6 +195,7 @@ static int enter(struct attachment *a, const struct disks_saved *saved, char *wh
 		a->reactor = least_loaded(all);
 	all->load[a->reactor]++;
 	all->count++;
+	all->alive++;
 	list_add_tail(&all->list, &a->node);
 	return 0;
 }
@@ -280,6 +289,8 @@ static int attach_new(struct attachment *a, const struct disks_saved *saved, cha
 	err = err ? make_named_disk(a, why, why_size) :
 		    make_checked_disk(a, saved->id, why, why_size);
 	if (!err)
+		err = disks_expect(a);
+	if (!err)
 		err = a->options.portal[0] ? serve_initiators(a, why, why_size) :
 					     serve_front_ends(a, why, why_size);
 	return explain(a, err, why, why_size);
@@ -310,6 +321,7 @@ static int attach(struct disks *all, struct store *s, const char *path,
 		snprintf(a->name, sizeof(a->name), "%s", saved->name);
 		a->claim = saved->claim;
 		a->resume = a->has_claim = saved->has_claim;
+		a->shut = saved->shut;
 		a->next = saved->next;
 		a->saved_id = saved->id;
 		strcpy(a->ended, saved->ended);
@@ -330,8 +342,10 @@ static int attach(struct disks *all, struct store *s, const char *path,
 	a->keep_record = err && saved;	/* it is tried again */
 	if (err)
 		leave(a);
-	else if (!all->stopping)
+	else
 		disks_state_save(a);
+	/* The daemon's end waits for those that are being attached. */
+	pthread_cond_broadcast(&all->changed);
 	pthread_mutex_unlock(&all->mutex);
 	if (err) {
 		attachment_free(a);
@@ -462,13 +476,31 @@ int disks_detach(struct disks *all, struct store *s, const char *path, bool forc
 	return 0;
 }
 
-void disks_end_all(struct disks *all)
+/* mutex held.  One that nobody is attaching or detaching. */
+static struct attachment *find_idle(struct disks *all)
 {
+	struct attachment *a, *tmp;
+
+	list_for_each(a, tmp, &all->list, node)
+		if (a->attached && !a->detaching)
+			return a;
+	return NULL;
+}
+
+/* Each by itself: one whose device hangs keeps none of the others from being given up. */
+static void *end_some(void *arg)
+{
+	struct disks *all = arg;
 	struct attachment *a;
 
 	pthread_mutex_lock(&all->mutex);
-	while (!list_empty(&all->list)) {
-		a = list_first(&all->list, struct attachment, node);
+	while (all->alive) {
+		a = find_idle(all);
+		if (!a) {
+			/* What is being attached or detached is seen to by who does that. */
+			pthread_cond_wait(&all->changed, &all->mutex);
+			continue;
+		}
 		a->detaching = true;
 		wait_unused(a);
 		leave(a);
@@ -478,6 +510,20 @@ void disks_end_all(struct disks *all)
 		pthread_mutex_lock(&all->mutex);
 	}
 	pthread_mutex_unlock(&all->mutex);
+	return NULL;
+}
+
+void disks_end_all(struct disks *all)
+{
+	pthread_t threads[END_THREADS];
+	unsigned int count = 0;
+
+	while (count < END_THREADS && !pthread_create(&threads[count], NULL, end_some, all))
+		count++;
+	if (!count)
+		end_some(all);
+	while (count--)
+		pthread_join(threads[count], NULL);
 }
 
 /* ---- finding ---- */

@@ -96,7 +96,8 @@ struct attachment {
 	bool		has_claim;	/* the last incarnation's, or ours while it is open */
 	bool		resume;		/* the next open continues that one */
 	struct disk_claim claim;
-	struct disk_claim next;		/* with resume: what disk_foresee() said, if anything */
+	struct disk_claim shut;		/* disk_left() of the one that is not open; generation 0: none */
+	struct disk_claim next;		/* with resume or shut: what the next record of ours is to be */
 	char		handover[33];	/* the host that may have it when the rings stop; "": none */
 	bool		left;		/* given up for that host; its worker's */
 	uint64_t	incoming_until_ns;	/* a front end's start waits for the lock; 0: none does */
@@ -121,6 +122,7 @@ struct disks {
 	pthread_cond_t	changed;
 	struct list	list, ports;
 	unsigned int	count;
+	unsigned int	alive;		/* those that are on their way in or out, too */
 	unsigned int	load[DISKS_REACTORS_MAX];	/* disks of each reactor */
 	bool		record_used[DISKS_MAX];	/* of the state file */
 	uint64_t	record_seqs[DISKS_MAX];
@@ -199,6 +201,9 @@ int disks_open(struct attachment *a);
 
 /** disks_take_back() - the lock of what a killed daemon left, before anything of it is looked at. */
 int disks_take_back(struct attachment *a);
+
+/** disks_expect() - what nobody had open when the last daemon ended is opened only if nobody else has had it. */
+int disks_expect(struct attachment *a);
 
 /** disks_front_new() - a->vhu; disks_listen() - a socket for its front ends, with @why where there
  * can be none; disks_unlisten() - without it. */
@@ -282,7 +287,7 @@ struct disks_saved {
 	char		volume[UUID_TEXT_SIZE];	/* empty in records of before it was kept */
 	struct disk_options options;
 	bool		has_claim;
-	struct disk_claim claim, next;
+	struct disk_claim claim, shut, next;
 	char		ended[DISK_ENDED_SIZE];
 	uint64_t	id;		/* inode */
 	uint64_t	birth;

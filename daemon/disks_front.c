@@ -21,14 +21,19 @@ static void record_save(struct attachment *a)
  */
 void disks_claim_set(struct attachment *a, bool has)
 {
-	struct disk_claim claim = { 0 };
+	struct disk_claim claim = { 0 }, shut = a->shut;
 
 	if (has && (a->options.read_only || disk_claim(a->disk, &claim)))
 		has = false;
+	if (has)
+		shut = (struct disk_claim){ 0 };
+	else if (!a->options.read_only)
+		disk_left(a->disk, &shut);
 	pthread_mutex_lock(&a->all->mutex);
 	if (!a->resume) {
 		a->has_claim = has;
 		a->claim = claim;
+		a->shut = shut;
 		a->next = (struct disk_claim){ 0 };
 	}
 	record_save(a);
@@ -44,10 +49,52 @@ static void claim_note(void *arg)
 	pthread_mutex_unlock(&a->all->mutex);
 }
 
+struct foretelling {
+	struct attachment *a;
+	struct disk_claim shut, next;
+};
+
+static void foretold(void *arg)
+{
+	struct foretelling *f = arg;
+	struct attachment *a = f->a;
+
+	pthread_mutex_lock(&a->all->mutex);
+	a->shut = f->shut;
+	a->next = f->next;
+	record_save(a);
+	pthread_mutex_unlock(&a->all->mutex);
+}
+
+/* Before the lock of a disk that was shut is taken again: a daemon that is killed then knows its record. */
+static int foretell(struct attachment *a, uint64_t id, struct disk_claim shut)
+{
+	struct foretelling f = { .a = a, .shut = shut, .next = a->next };
+
+	return disk_foretell(a->store->fs, id, &f.shut, &f.next, foretold, &f);
+}
+
 int disks_take_back(struct attachment *a)
 {
-	return a->resume && !a->ended[0] ?
-	       disk_take_back(a->store->fs, a->saved_id, &a->claim, &a->next, claim_note, a) : 0;
+	struct fs *fs = a->store->fs;
+
+	if (a->ended[0])
+		return 0;
+	if (a->resume)
+		return disk_take_back(fs, a->saved_id, &a->claim, &a->next, claim_note, a);
+	return a->shut.generation ? foretell(a, a->saved_id, a->shut) : 0;
+}
+
+int disks_expect(struct attachment *a)
+{
+	int err;
+
+	if (a->resume || a->ended[0] || !a->shut.generation)
+		return 0;
+	err = disk_expect(a->disk, &a->shut);
+	if (!err)
+		disks_claim_set(a, false);
+	return err;
 }
 
 /* "beta (web1)": the host, and who it was opened for there. */
@@ -66,8 +113,8 @@ static void say_not_opened(struct attachment *a, int err, const struct lock_hold
 	pthread_mutex_lock(&a->all->mutex);
 	a->holder[0] = '\0';
 	if (err == -ESTALE && !a->ended[0]) {
-		snprintf(a->ended, sizeof(a->ended), "it was used elsewhere since its front end had "
-			 "it; end that guest, detach the disk and attach it anew");
+		snprintf(a->ended, sizeof(a->ended), "it was, or may have been, used elsewhere since its "
+			 "front end had it; end that guest, detach the disk and attach it anew");
 		record_save(a);	/* the next daemon does not serve it either */
 	} else if (err == -EBUSY) {
 		name_holder(h, a->holder, sizeof(a->holder));
@@ -118,9 +165,6 @@ static int open_named(struct attachment *a, struct lock_holder *h)
 {
 	int err;
 
-	/* Its rings start again: whatever became of the name, its guest has this one. */
-	if (disk_is_open(a->disk))
-		return 0;
 	for (unsigned int i = 0; i < NAME_TRIES; i++) {
 		err = disk_open(a->disk, NULL, h);
 		if (!was_overtaken(a, err))
@@ -133,11 +177,24 @@ static int open_named(struct attachment *a, struct lock_holder *h)
 	return -EAGAIN;
 }
 
+/* If its rings only start again, whatever became of the name, its guest has this disk. */
+static int open_shut(struct attachment *a, struct lock_holder *h)
+{
+	struct disk_claim shut;
+	int err = 0;
+
+	if (disk_is_open(a->disk))
+		return 0;
+	if (disk_left(a->disk, &shut))
+		err = foretell(a, disk_id(a->disk), shut);
+	return err ? err : open_named(a, h);
+}
+
 int disks_open(struct attachment *a)
 {
 	struct lock_holder h = { 0 };
 	int err = a->ended[0] ? -ESTALE : a->resume ? disk_open(a->disk, &a->claim, &h) :
-						      open_named(a, &h);
+						      open_shut(a, &h);
 
 	if (!err) {
 		a->resume = false;

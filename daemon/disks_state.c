@@ -77,6 +77,8 @@ static json_t *attachment_json(const struct attachment *a)
 	json_object_set_new(j, "bytes_burst", json_integer((json_int_t)o->limits.bytes_burst));
 	if (a->has_claim)
 		json_object_set_new(j, "claim", claim_json(&a->claim));
+	if (a->shut.generation)
+		json_object_set_new(j, "shut", claim_json(&a->shut));
 	if (a->next.generation)
 		json_object_set_new(j, "next", claim_json(&a->next));
 	if (a->ended[0])
@@ -205,6 +207,8 @@ static bool saved_read(const json_t *j, struct disks_saved *s)
 	s->options.limits.bytes_burst = number(j, "bytes_burst");
 	s->has_claim = json_is_object(claim);
 	s->claim = claim_read(claim);
+	/* Records of before it was kept say nothing of whose it has been since. */
+	s->shut = claim_read(json_object_get(j, "shut"));
 	s->next = claim_read(json_object_get(j, "next"));
 	if (!text(j, "ended", s->ended, sizeof(s->ended)))
 		s->ended[0] = '\0';

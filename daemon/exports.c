@@ -29,7 +29,8 @@ struct export_portal {
 	struct list	node;
 	char		name[EXPORTS_PORTAL_SIZE];
 	unsigned int	users;		/* exports */
-	struct tgt	*tgt;		/* NULL: stopped */
+	struct tgt	*tgt;
+	bool		stopped;	/* exports_stop() */
 	struct tgt_config *config, *old[OLD_CONFIGS_MAX];
 	struct tgt_auth	auth;		/* secrets as they were when the portal was opened */
 	pthread_mutex_t	targets_mutex;	/* a leaf: logins look them up in a reactor */
@@ -317,27 +318,27 @@ static int portal_start(struct exports *x, struct export_portal *p, int sock)
 }
 
 /*
- * Nobody is connected any more, and nothing under way, when this returns.  What waits in a disk, for
- * space, is not waited for: initiators that were not answered ask the next daemon again.
+ * mutex held.  Nobody comes in any more, and all connections are cut; nothing is waited for that a device
+ * may hang in.  What waits in a disk, for space, is ended: initiators that were not answered ask the
+ * next daemon again.
  */
 static void portal_stop(struct export_portal *p)
 {
 	struct export *e, *tmp;
 
-	if (!p->tgt)
-		return;
+	p->stopped = true;
 	tgt_stop(p->tgt);
 	list_for_each(e, tmp, &p->exports, node)
 		e->abandon(e->arg);
-	tgt_destroy(p->tgt);
-	p->tgt = NULL;
 }
 
 static void portal_free(struct export_portal *p)
 {
 	struct export_target *t, *tmp;
 
-	portal_stop(p);
+	/* All exports are gone, and with them whatever had to be waited for. */
+	if (p->tgt)
+		tgt_destroy(p->tgt);
 	list_for_each(t, tmp, &p->targets, node) {
 		scsi_target_destroy(t->scsi);
 		list_del(&t->node);
@@ -388,12 +389,12 @@ static int portal_get(struct exports *x, const char *name, struct export_portal 
 	unsigned int count = 0;
 	int err;
 
+	if (x->stopping)
+		return text_refuse(-ESHUTDOWN, why, why_size, "the daemon is shutting down");
 	list_for_each(p, tmp, &x->portals, node) {
 		count++;
 		if (strcmp(p->name, name))
 			continue;
-		if (!p->tgt)
-			return -ESHUTDOWN;
 		p->users++;
 		*out = p;
 		return 0;
@@ -555,7 +556,7 @@ int export_retire(struct export *e)
 	/* One that is about to end, or to begin, decides itself in moments. */
 	for (;;) {
 		pthread_mutex_lock(&e->all->mutex);
-		sessions = e->portal->tgt ? tgt_retire(e->portal->tgt, e->iqn, retire, e) : 0;
+		sessions = tgt_retire(e->portal->tgt, e->iqn, retire, e);
 		pthread_mutex_unlock(&e->all->mutex);
 		if (!sessions)
 			return 0;
@@ -581,7 +582,7 @@ void export_close(struct export *e)
 	pthread_mutex_lock(&x->mutex);
 	list_del(&e->node);
 	/* Without memory for it the name stays, and leads to nothing. */
-	if (e->portal->tgt)
+	if (!e->portal->stopped)
 		apply_config(e->portal);
 	scsi_lun_remove(e->target->scsi, LUN, &e->closing);
 	pthread_mutex_unlock(&x->mutex);
@@ -629,8 +630,7 @@ unsigned int export_connections(struct export *e)
 	struct count c = { .iqn = e->iqn };
 
 	pthread_mutex_lock(&e->all->mutex);
-	if (e->portal->tgt)
-		tgt_each_connection(e->portal->tgt, count_one, &c);
+	tgt_each_connection(e->portal->tgt, count_one, &c);
 	pthread_mutex_unlock(&e->all->mutex);
 	return c.n;
 }
@@ -650,6 +650,7 @@ void exports_init(struct exports *x, struct rpc_client *rpc, struct reactor **re
 	x->reactors = reactors;
 	x->reactor_count = reactor_count;
 	x->patience_ns = SCSI_HANG_NS;
+	x->stopping = false;
 	list_init(&x->portals);
 	pthread_mutex_init(&x->mutex, NULL);
 }
@@ -659,6 +660,7 @@ void exports_stop(struct exports *x)
 	struct export_portal *p, *tmp;
 
 	pthread_mutex_lock(&x->mutex);
+	x->stopping = true;
 	list_for_each(p, tmp, &x->portals, node)
 		portal_stop(p);
 	pthread_mutex_unlock(&x->mutex);

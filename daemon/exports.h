@@ -37,6 +37,7 @@ struct exports {
 	unsigned int	reactor_count;
 	uint64_t	patience_ns;	/* of export_close() */
 	pthread_mutex_t	mutex;		/* what follows; held while portals and targets come and go */
+	bool		stopping;	/* none comes any more */
 	struct list	portals;
 };
 
@@ -59,8 +60,8 @@ void exports_init(struct exports *x, struct rpc_client *rpc, struct reactor **re
 
 /**
  * exports_stop() - cuts every connection and closes every portal: initiators come again to the next
- * daemon.  What they had under way ends first, abandoned where it waits.  export_close() of each is to
- * follow.
+ * daemon.  What they had under way is abandoned where it waits; no device is waited for, that is
+ * export_close()'s, which is to follow for each, and export_free()'s.
  */
 void exports_stop(struct exports *x);
 

@@ -698,23 +698,21 @@ void store_put(struct store *s)
 	pthread_mutex_unlock(&all->mutex);
 }
 
-int store_detach_all(struct stores *all)
+bool store_detach_one(struct stores *all, int *err)
 {
 	struct store *s, *tmp;
-	int err = 0, e;
+	int e;
 
-	pthread_mutex_lock(&all->mutex);
-again:
+	if (list_empty(&all->list))
+		return true;
 	list_for_each(s, tmp, &all->list, node) {
-		if (s->state != STORE_ATTACHED || s->refs) {
-			pthread_cond_wait(&all->changed, &all->mutex);
-			goto again;
-		}
+		if (s->state != STORE_ATTACHED || s->refs)
+			continue;
 		s->refs++;
 		e = detach_now(s);
-		err = err ? err : e;
-		goto again;
+		*err = *err ? *err : e;
+		return false;
 	}
-	pthread_mutex_unlock(&all->mutex);
-	return err;
+	pthread_cond_wait(&all->changed, &all->mutex);
+	return false;
 }

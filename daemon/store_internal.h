@@ -13,7 +13,10 @@ bool store_is_listed(struct stores *all, const struct store *wanted);
 /** store_put_locked() - store_put() with the mutex held; releases it where it detaches. */
 void store_put_locked(struct store *s);
 
-/** store_detach_all() - waits for commands to end and detaches everything; mounts are gone. */
-int store_detach_all(struct stores *all);
+/**
+ * store_detach_one() - detaches a datastore that nothing uses, or waits for a change: mutex held, and
+ * released meanwhile.  @err: receives the first error.  Return: whether there is none any more.
+ */
+bool store_detach_one(struct stores *all, int *err);
 
 #endif

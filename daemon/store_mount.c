@@ -91,6 +91,7 @@ static int serve_mount(struct mount *m, const struct store_mount_params *p, cons
 	pthread_mutex_lock(&s->mounts_mutex);
 	list_add_tail(&s->mounts, &m->node);
 	pthread_mutex_unlock(&s->mounts_mutex);
+	/* The daemon's end, if it has begun, waits for the command, and then finds the mount. */
 	pthread_cond_broadcast(&s->all->changed);
 	pthread_mutex_unlock(&s->all->mutex);
 	return 0;
@@ -256,14 +257,20 @@ static void unmount_claimed(struct mount *m)
 int stores_shutdown(struct stores *all)
 {
 	struct mount *m;
+	int err = 0;
 
 	pthread_mutex_lock(&all->mutex);
 	all->stopping = true;
 	pthread_cond_broadcast(&all->changed);
-	while ((m = find_mount(all, false))) {
-		m->claimed = true;
-		unmount_claimed(m);
+	for (;;) {
+		while ((m = find_mount(all, false))) {
+			m->claimed = true;
+			unmount_claimed(m);
+		}
+		/* A command that had begun before may have made another one. */
+		if (store_detach_one(all, &err))
+			break;
 	}
 	pthread_mutex_unlock(&all->mutex);
-	return store_detach_all(all);
+	return err;
 }

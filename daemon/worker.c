@@ -15,24 +15,16 @@
 #include "base/machine.h"
 #include "daemon/checker.h"
 #include "daemon/config.h"
-#include "daemon/ctl.h"
 #include "daemon/guard.h"
-#include "daemon/merger.h"
 #include "daemon/metrics.h"
-#include "daemon/metrics_http.h"
-#include "daemon/store.h"
 #include "proc/sandbox.h"
 #include "proc/spawn.h"
 
 struct worker {
 	struct rpc_hello hello;
 	struct rpc_client rpc;
-	struct stores	stores;
-	struct disks	disks;
-	struct merger	merger;
-	struct metrics_http *metrics;	/* NULL: no port */
+	struct serving	serving;
 	struct rpc_given *given;
-	struct ctl	ctl;
 	int		parent_stat;	/* /proc/PARENT/stat */
 	uint64_t	pid_start;
 	struct guard_page *guard;	/* NULL: none watches */
@@ -158,15 +150,15 @@ static int confine(struct worker *w)
 
 static char *all_metrics(void *arg)
 {
-	struct worker *w = arg;
+	struct serving *s = arg;
 
-	return metrics_text(&w->stores, &w->disks);
+	return metrics_text(&s->stores, &s->disks);
 }
 
 /* Guests do not wait for a port that another program has: it is told, and the daemon goes on without. */
 static void serve_metrics(struct worker *w)
 {
-	struct metrics_http_params p = { .text = all_metrics, .arg = w };
+	struct metrics_http_params p = { .text = all_metrics, .arg = &w->serving };
 	struct rpc_request rq = { .op = RPC_METRICS };
 	struct rpc_reply reply = { .err = 0 };
 	int fds[PACKET_FDS_MAX], err;
@@ -177,7 +169,7 @@ static void serve_metrics(struct worker *w)
 	err = rpc_call(&w->rpc, &rq, -1, &reply, fds, &fd_count);
 	if (!err) {
 		p.sock = fds[0];
-		err = metrics_http_start(&p, &w->metrics);
+		err = metrics_http_start(&p, &w->serving.metrics);
 	}
 	if (err)
 		SAY(LOG_LEVEL_ERROR, "metrics are not served: %s", reply.why[0] ? reply.why :
@@ -188,20 +180,40 @@ static int serve(struct worker *w)
 {
 	struct rpc_request ready = { .magic = RPC_MAGIC, .op = RPC_READY };
 	int err = rpc_client_start(&w->rpc, SPAWN_FD_RPC);
+	struct serving *s = &w->serving;
 
 	if (!err)
-		err = stores_init(&w->stores, &w->rpc, &w->hello, w->pid_start, w->guard, may_beat, w);
+		err = stores_init(&s->stores, &w->rpc, &w->hello, w->pid_start, w->guard, may_beat, w);
 	if (!err)
-		err = disks_init(&w->disks, &w->stores, &w->rpc, &w->hello, RPC_FD_STATE, w->given);
+		err = disks_init(&s->disks, &s->stores, &w->rpc, &w->hello, RPC_FD_STATE, w->given);
 	if (!err)
-		err = merger_start(&w->merger, &w->stores, &w->disks);
+		err = merger_start(&s->merger, &s->stores, &s->disks);
 	if (!err)
-		err = scrubber_start(&w->stores, w->hello.scrub_rate);
+		err = scrubber_start(&s->stores, w->hello.scrub_rate);
 	if (!err)
-		err = ctl_start(&w->ctl, RPC_FD_CONTROL, &w->stores, &w->disks, &w->hello);
+		err = ctl_start(&s->ctl, RPC_FD_CONTROL, &s->stores, &s->disks, &w->hello);
 	if (!err)
 		serve_metrics(w);
 	return err ? err : packet_send(SPAWN_FD_RPC, &ready, sizeof(ready), NULL, 0);
+}
+
+int serving_end(struct serving *s)
+{
+	int err;
+
+	ctl_end(&s->ctl);
+	metrics_http_end(s->metrics);
+	merger_stop(&s->merger);
+	disks_give_up(&s->disks);
+	err = stores_shutdown(&s->stores);
+	/*
+	 * Who asks may hang in a datastore whose device does: neither disks nor datastores of others wait
+	 * for that, but what was still used is freed after it.
+	 */
+	metrics_http_stop(s->metrics);
+	ctl_stop(&s->ctl);
+	disks_shutdown(&s->disks);
+	return err;
 }
 
 int worker_run(void)
@@ -235,14 +247,7 @@ int worker_run(void)
 		return 1;
 	}
 	spawn_wait_stop();
-	ctl_end_holds(&w.ctl);
-	metrics_http_end(w.metrics);
-	merger_stop(&w.merger);
-	disks_give_up(&w.disks);
-	/* Its thread may hang in a datastore whose device does: disks of others do not wait for that. */
-	metrics_http_stop(w.metrics);
-	disks_shutdown(&w.disks);
-	err = stores_shutdown(&w.stores);
+	err = serving_end(&w.serving);
 	/* Not exit(): threads that serve connections are still there. */
 	fflush(NULL);
 	_exit(err ? 1 : 0);

@@ -151,108 +151,6 @@ static int check_size(const struct disk *d, uint64_t size)
 	       size <= FILE_BYTES_MAX ? 0 : -EINVAL;
 }
 
-static uint64_t writers_ever(struct disk *d)
-{
-	uint64_t n;
-
-	env_mutex_lock(d->fs->env, &d->fs->open_mutex);
-	n = d->f->ino->writers_ever;
-	env_mutex_unlock(d->fs->env, &d->fs->open_mutex);
-	return n;
-}
-
-/*
- * Whether a record is as @left says: in the dead incarnation's hands, or released by it at its orderly
- * end.
- */
-static bool is_as_left(const struct lock_claim *r, const struct disk_claim *left)
-{
-	if (r->mode == LOCK_EXCLUSIVE)
-		return r->owner == left->slot && r->generation == left->generation &&
-		       r->sequence >= left->sequence;
-	return r->mode == LOCK_FREE && r->sequence == left->sequence + 1;
-}
-
-/*
- * A sequence is had by one record only, and each change makes another: the one that follows a record
- * which was as it was left was made of that, and by nobody but the host that it names.
- */
-static bool is_foreseen(const struct lock_claim *r, const struct disk_claim *next)
-{
-	return next->generation && r->mode == LOCK_EXCLUSIVE && r->owner == next->slot &&
-	       r->generation == next->generation && r->sequence == next->sequence;
-}
-
-static void take_exclusive(struct fs *fs, uint64_t id)
-{
-	struct inode *ino;
-
-	if (inode_get(fs, inode_id_number(id), &ino))
-		return;
-	if (!cluster_get(fs, &ino->cover.lock, LOCK_EXCLUSIVE, 0, NULL))
-		cluster_put(fs, &ino->cover.lock, LOCK_EXCLUSIVE, 0);
-	inode_put(fs, ino);
-}
-
-int disk_take_back(struct fs *fs, uint64_t id, struct disk_claim *left, struct disk_claim *next,
-		   void (*note)(void *arg), void *arg)
-{
-	struct lockd *ld = fs->lockd;
-	struct lock_claim r;
-	int err = ld ? lock_read(ld, inode_lock_addr(id), &r) : 0;
-
-	if (!ld || err)
-		return err;
-	if (is_foreseen(&r, next))
-		*left = *next;
-	*next = (struct disk_claim){ 0 };
-	if (is_as_left(&r, left))
-		*next = (struct disk_claim){ lockd_slot(ld), lockd_generation(ld), r.sequence + 1 };
-	note(arg);
-	/* By one change: a lock that was shared first would be at a sequence that was not foreseen. */
-	if (next->generation)
-		take_exclusive(fs, id);
-	return 0;
-}
-
-/* Whether the lock was found as @resume left it, and nobody of this incarnation has written since. */
-static int check_resumed(struct disk *d, const struct disk_claim *resume)
-{
-	struct lock_claim now, found;
-
-	if (!d->fs->lockd)
-		return 0;
-	if (writers_ever(d) != 1)
-		return -ESTALE;
-	lock_claims(d->fs->lockd, &d->f->ino->cover.lock, &now, &found);
-	return is_as_left(&found, resume) ? 0 : -ESTALE;
-}
-
-static uint64_t strangers(struct disk *d)
-{
-	return d->fs->lockd ? lock_strangers(d->fs->lockd, &d->f->ino->cover.lock) : 0;
-}
-
-/* The same of an open that this disk had before. */
-static int check_again(struct disk *d)
-{
-	return d->f->ino == d->kept && writers_ever(d) == d->kept_writers + 1 &&
-	       strangers(d) == d->kept_strangers ? 0 : -ESTALE;
-}
-
-/* The inode stays in memory, and with it whoever else opens it to write. */
-static void keep_inode(struct disk *d)
-{
-	struct inode *ino = NULL;
-
-	if (d->f->mode != LOCK_EXCLUSIVE || inode_get(d->fs, d->f->ino->number, &ino))
-		ino = NULL;
-	inode_put(d->fs, d->kept);
-	d->kept = ino;
-	d->kept_writers = writers_ever(d);
-	d->kept_strangers = strangers(d);
-}
-
 static int memory_get(struct disk *d)
 {
 	d->fills = calloc(DISK_FILLS, sizeof(*d->fills));
@@ -354,9 +252,9 @@ static int open_file(struct disk *d, const struct disk_claim *resume, unsigned i
 	if (err)
 		return err;
 	if (d->f->mode == LOCK_EXCLUSIVE && resume)
-		err = check_resumed(d, resume);
+		err = disk_check_resumed(d, resume);
 	else if (d->kept)
-		err = check_again(d);
+		err = disk_check_again(d);
 	if (!err && d->f->mode == LOCK_EXCLUSIVE)
 		err = prepare_file(d);
 	if (!err)
@@ -465,29 +363,12 @@ int disk_shut(struct disk *d)
 		err = fs_fsync(d->fs, d->f, true);
 	}
 	call(d, closed);
-	keep_inode(d);
+	disk_keep_inode(d);
 	e = fs_close(d->fs, d->f);
 	d->f = NULL;
 	memory_put(d);
 	env_mutex_unlock(d->fs->env, &d->control);
 	return err ? err : e;
-}
-
-int disk_claim(struct disk *d, struct disk_claim *claim)
-{
-	struct lock_claim now, found;
-	int err = 0;
-
-	env_mutex_lock(d->fs->env, &d->control);
-	if (!d->f)
-		err = -ENOMEDIUM;
-	*claim = (struct disk_claim){ 0 };
-	if (!err && d->fs->lockd) {
-		lock_claims(d->fs->lockd, &d->f->ino->cover.lock, &now, &found);
-		*claim = (struct disk_claim){ now.owner, now.generation, now.sequence };
-	}
-	env_mutex_unlock(d->fs->env, &d->control);
-	return err;
 }
 
 /* ---- life ---- */
@@ -652,7 +533,7 @@ static void meddle_end(struct disk *d, bool open)
 		disk_resume(d);
 		return;
 	}
-	keep_inode(d);
+	disk_keep_inode(d);
 	fs_close(d->fs, d->f);
 	d->f = NULL;
 	env_mutex_unlock(d->fs->env, &d->control);

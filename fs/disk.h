@@ -172,6 +172,30 @@ void disk_abandon(struct disk *d);
 int disk_claim(struct disk *d, struct disk_claim *claim);
 
 /**
+ * disk_left() - of one that is not open but has been, to write: what disk_expect() of this host's next
+ * incarnation has to be told.  Any thread; blocks while the disk is opened or shut.
+ * Return: false there is nothing to tell.
+ */
+bool disk_left(struct disk *d, struct disk_claim *left);
+
+/**
+ * disk_expect() - a new disk that was shut when the last incarnation of this host ended, which left
+ * @left: it is opened only if nobody else has had it since, as if this one had shut it.  Behind
+ * disk_foretell() and disk_new().
+ * Return: 0, also if somebody else has: disk_open() says so; -EAGAIN somebody here is just taking it; as
+ * the device.
+ */
+int disk_expect(struct disk *d, const struct disk_claim *left);
+
+/**
+ * disk_foretell() - as disk_take_back(), of one that was shut: before disk_new() of the next incarnation,
+ * and before disk_open().
+ * @left: as disk_left() had it.
+ */
+int disk_foretell(struct fs *fs, uint64_t id, struct disk_claim *left, struct disk_claim *next,
+		  void (*note)(void *arg), void *arg);
+
+/**
  * disk_pause() - requests wait from now on; returns when none is under way and everything that
  * was written is in the map (not durable).  One at a time: others wait, disk_open() and
  * disk_shut() too.

@@ -160,6 +160,7 @@ struct disk {
 	bool		writable;
 	struct inode	*kept;		/* of the last open, referenced: nobody else wrote it since? */
 	uint64_t	kept_writers, kept_strangers;	/* its writers_ever, its lock_strangers() */
+	struct disk_claim left;		/* the record that the last open stood on */
 
 	struct extents	map;
 	struct disk_fill *fills;	/* memory of all … */
@@ -380,5 +381,15 @@ void disk_limits_init(struct disk *d, const struct disk_limits *limits);
 /** disk_may_start() - takes @io's tokens; false: it was put to wait for them. */
 bool disk_may_start(struct disk *d, struct blk_io *io);
 void disk_throttle_tick(struct reactor_timer *t);
+
+/* ---- disk_claim.c: control is held ---- */
+
+/** disk_check_resumed() - the lock was found as @resume left it, and nobody of this incarnation has written
+ * since.  disk_check_again(): the same of an open that this disk had before.  Return: 0, -ESTALE. */
+int disk_check_resumed(struct disk *d, const struct disk_claim *resume);
+int disk_check_again(struct disk *d);
+
+/** disk_keep_inode() - about to be closed: it stays in memory, and with it whoever else opens it to write. */
+void disk_keep_inode(struct disk *d);
 
 #endif

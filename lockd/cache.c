@@ -547,6 +547,34 @@ void lock_claims(struct lockd *ld, struct lock *lock, struct lock_claim *now,
 	env_mutex_unlock(ld->p.env, &ld->mutex);
 }
 
+bool lock_left(struct lockd *ld, struct lock *lock, struct lock_claim *claim)
+{
+	bool known;
+
+	env_mutex_lock(ld->p.env, &ld->mutex);
+	*claim = (struct lock_claim){
+		.mode = lock->mode, .owner = lockd_slot(ld), .generation = lockd_generation(ld),
+		.sequence = lock->mode == LOCK_FREE ? lock->forgotten_sequence : lock->sequence,
+	};
+	known = lock->state == LOCK_IDLE && !lock->unclear && lock->mode != LOCK_MULTI &&
+		claim->sequence;
+	env_mutex_unlock(ld->p.env, &ld->mutex);
+	return known;
+}
+
+bool lock_expect(struct lockd *ld, struct lock *lock, uint64_t sequence)
+{
+	bool fresh;
+
+	env_mutex_lock(ld->p.env, &ld->mutex);
+	fresh = lock->mode == LOCK_FREE && lock->state == LOCK_IDLE && !lock->unclear &&
+		!lock->strangers && !lock->forgotten_sequence;
+	if (fresh)
+		lock->forgotten_sequence = sequence;
+	env_mutex_unlock(ld->p.env, &ld->mutex);
+	return fresh;
+}
+
 void lock_set_heir(struct lockd *ld, struct lock *lock, const struct lock_heir *heir)
 {
 	env_mutex_lock(ld->p.env, &ld->mutex);

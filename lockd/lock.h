@@ -152,6 +152,19 @@ void lock_claims(struct lockd *ld, struct lock *lock, struct lock_claim *now,
  */
 bool lock_keep(struct lockd *ld, struct lock *lock, uint64_t until_ns);
 
+/**
+ * lock_left() - the record of @lock as this host has made it last, holding it or giving it up.
+ * Return: false it has not, or does not know.
+ */
+bool lock_left(struct lockd *ld, struct lock *lock, struct lock_claim *claim);
+
+/**
+ * lock_expect() - the record of @lock, which this host has not had since it is in memory, was at @sequence
+ * and nobody a stranger then: found so it does not count for lock_strangers().
+ * Return: false this host has had it, or is just taking it.
+ */
+bool lock_expect(struct lockd *ld, struct lock *lock, uint64_t sequence);
+
 /** lock_strangers() - how often, since it is in memory, this host found that another may have had
  * @lock.  Only for a user of it. */
 uint64_t lock_strangers(struct lockd *ld, struct lock *lock);

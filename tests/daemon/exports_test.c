@@ -284,6 +284,44 @@ static void what_hangs_for_long_is_given_back_in_the_end(void)
 	stop();
 }
 
+/*
+ * At the daemon's end a device that hangs would keep every other disk, and whoever asks about them, for
+ * as long: portals close at once, and only the export of the disk in question is waited for.
+ */
+static void the_end_of_all_portals_waits_for_no_device(void)
+{
+	struct export *hangs, *other, *late;
+	struct iscsi_context *iscsi;
+	struct export_params p = { .portal = portal, .name = "late" };
+	struct held hung, sound;
+	struct closer closer;
+	char why[256];
+
+	start(30 * NSEC_PER_SEC);
+	held_init(&hung);
+	held_init(&sound);
+	hangs = offer(&hung, "hangs");
+	other = offer(&sound, "other");
+	iscsi = write_to(hangs, &hung);
+	exports_stop(&all);
+	CU_ASSERT(atomic_load(&hung.abandoned) && atomic_load(&sound.abandoned));
+	CU_ASSERT_EQUAL(export_new(&all, &p, &late, why, sizeof(why)), -ESHUTDOWN);
+	close_elsewhere(&closer, hangs, export_close);
+	CU_ASSERT_EQUAL(export_connections(other), 0);
+	export_resized(other);
+	CU_ASSERT_EQUAL(export_retire(other), 0);
+	export_close(other);
+	export_free(other);
+	CU_ASSERT_FALSE(atomic_load(&closer.done));
+	held_answer(&hung);
+	pthread_join(closer.thread, NULL);
+	export_free(hangs);
+	leave(iscsi);
+	held_answer(&sound);
+	stop();
+}
+
 UNIT_MAIN("daemon/exports",
+	  UNIT_TEST(the_end_of_all_portals_waits_for_no_device),
 	  UNIT_TEST(a_disk_that_hangs_keeps_nobody_else_waiting),
 	  UNIT_TEST(what_hangs_for_long_is_given_back_in_the_end));

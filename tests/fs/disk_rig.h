@@ -98,6 +98,7 @@ struct disk_rig {
 	struct blkdev	*lower;		/* NULL: the volume's device */
 	struct disk_claim *resume;	/* what was left, and … */
 	struct disk_claim *next;	/* … foreseen; NULL: nobody cares */
+	struct disk_claim *shut;	/* what was left by one that had shut it, with next; or NULL */
 	struct lock_holder holder;	/* who has it, if the answer is -EBUSY */
 };
 
@@ -109,7 +110,7 @@ static inline void disk_rig_note(void *arg)
 
 static inline int disk_rig_open(struct disk_rig *rig, struct env *env, struct fs *fs, uint64_t id)
 {
-	int err;
+	int err = 0;
 
 	sim_owner_start(&rig->owner, env);
 	if (workers_create(env, "disk", 4, &rig->workers))
@@ -120,9 +121,16 @@ static inline int disk_rig_open(struct disk_rig *rig, struct env *env, struct fs
 	rig->params.owner = &rig->owner.owner;
 	rig->params.workers = rig->workers;
 	rig->params.lower = rig->lower ? rig->lower : fs->dev;
-	err = rig->next ? disk_take_back(fs, id, rig->resume, rig->next, disk_rig_note, rig) : 0;
+	if (rig->shut)
+		err = disk_foretell(fs, id, rig->shut, rig->next, disk_rig_note, rig);
+	else if (rig->next)
+		err = disk_take_back(fs, id, rig->resume, rig->next, disk_rig_note, rig);
 	if (!err)
 		err = disk_new(&rig->params, &rig->disk);
+	if (!err && rig->shut)
+		err = disk_expect(rig->disk, rig->shut);
+	if (!err && rig->shut && disk_left(rig->disk, rig->shut))
+		err = disk_foretell(fs, id, rig->shut, rig->next, disk_rig_note, rig);
 	if (!err)
 		err = disk_open(rig->disk, rig->resume, &rig->holder);
 	if (!err)

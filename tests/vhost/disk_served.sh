@@ -66,6 +66,32 @@ for _ in 1 2; do
 done
 lunfs alpha disk detach $disk && socket=$(lunfs alpha disk attach $disk) || fail "attach anew"
 load "$socket" --size 128M --check --ledger "$work/ledger" || fail "$(cat "$work/load.out")"
+
+story "so is one that was away while the daemon was killed, but not for what its own host has done"
+wait_for 5 eval '[ "$(shown alpha open)" = false ]' || fail "alpha does not give it up"
+host_kill alpha
+host_start alpha
+wait_for 10 eval '[ "$(shown alpha socket)" = "$socket" ]' || fail "it is not attached again"
+load "$socket" --size 128M --check --ledger "$work/ledger" || fail "$(cat "$work/load.out")"
+wait_for 5 eval '[ "$(shown alpha open)" = false ]' || fail "alpha does not give it up"
+lunfs alpha disk snapshot create $disk two >/dev/null || fail "snapshot"
+host_kill alpha
+host_start alpha
+wait_for 10 eval '[ "$(shown alpha socket)" = "$socket" ]' || fail "it is not attached again"
+load "$socket" --size 128M --rw randwrite --runtime 0.2 --ledger "$work/ledger" || fail "$(cat "$work/load.out")"
+wait_for 5 eval '[ "$(shown alpha open)" = false ]' || fail "alpha does not give it up"
+lunfs beta disk detach $disk && theirs=$(lunfs beta disk attach $disk) || fail "beta: attach anew"
+load "$theirs" --size 128M --rw randwrite --runtime 0.2 --ledger "$work/ledger" || fail "beta: $(cat "$work/load.out")"
+wait_for 5 eval '[ "$(shown beta open)" = false ]' || fail "beta does not give it up"
+# The lock names alpha again, for a look at the file, and is as stale as it was.
+lunfs alpha ls ds1:/ >/dev/null
+host_kill alpha
+host_start alpha
+wait_for 10 eval '[ "$(shown alpha socket)" = "$socket" ]' || fail "it is not attached again"
+load "$socket" --rw randread --runtime 1 && fail "an attachment outlived its lock with its daemon"
+[ -n "$(shown alpha ended)" ] || fail "nothing says why"
+lunfs alpha disk detach $disk && socket=$(lunfs alpha disk attach $disk) || fail "attach anew"
+load "$socket" --size 128M --check --ledger "$work/ledger" || fail "$(cat "$work/load.out")"
 lunfs beta disk detach $disk || fail "beta: disk detach"
 
 story "attached to be read before a snapshot on another host, it is the disk after it, not the snapshot"
