@@ -342,8 +342,6 @@ static int attach(struct disks *all, struct store *s, const char *path,
 	a->keep_record = err && saved;	/* it is tried again */
 	if (err)
 		leave(a);
-	else
-		disks_state_save(a);
 	/* The daemon's end waits for those that are being attached. */
 	pthread_cond_broadcast(&all->changed);
 	pthread_mutex_unlock(&all->mutex);
@@ -351,6 +349,7 @@ static int attach(struct disks *all, struct store *s, const char *path,
 		attachment_free(a);
 		return err;
 	}
+	disks_state_save(a);
 	log_info(env_posix(), a->object, "attached%s", a->options.read_only ? " read-only" : "");
 	*out = a;
 	return 0;
@@ -373,9 +372,7 @@ static int change_limits(struct attachment *a, const struct disk_limits *limits,
 				   "served by another thread than the disks that have some; detach it "
 				   "first", a->object);
 	disk_set_limits(a->disk, limits);
-	pthread_mutex_lock(&a->all->mutex);
 	disks_state_save(a);
-	pthread_mutex_unlock(&a->all->mutex);
 	return 0;
 }
 
@@ -468,7 +465,9 @@ int disks_detach(struct disks *all, struct store *s, const char *path, bool forc
 	disks_unlisten(a);
 	pthread_mutex_lock(&all->mutex);
 	a->forgotten = true;
+	pthread_mutex_unlock(&all->mutex);
 	disks_state_clear(all, a->record);
+	pthread_mutex_lock(&all->mutex);
 	leave(a);
 	pthread_mutex_unlock(&all->mutex);
 	log_info(env_posix(), a->object, "detached");

@@ -26,6 +26,7 @@
 
 #define DISKS_MAX		1024
 #define DISKS_REACTORS_MAX	32
+#define DISKS_WRITERS	16
 #define DISK_SERIAL_MAX		VHU_SERIAL_SIZE
 #define DISK_USER_MAX		24	/* as long as a lock record tells */
 #define DISK_ENDED_SIZE		128
@@ -52,6 +53,7 @@ struct disks_port {
 	struct store	*store;
 	unsigned int	reactor;
 	unsigned int	users;
+	bool		opening;	/* nobody has it yet; changed tells when */
 	struct blkdev	*raw, *dev;	/* the handle, and the lease gate's port in front of it; … */
 	struct blkdev	*lower;		/* … or fs->dev, and those are NULL */
 	struct shares	shares;		/* the reactor's */
@@ -118,14 +120,16 @@ struct disks {
 	struct reactor	*reactors[DISKS_REACTORS_MAX];
 	unsigned int	reactor_count;
 	int		state_fd;
-	pthread_mutex_t	mutex;		/* what follows; a leaf but for the file's writes */
+	/* Of the state file, record i by [i % DISKS_WRITERS]: held while it is written, outside of mutex. */
+	pthread_mutex_t	writing[DISKS_WRITERS];
+	pthread_mutex_t	mutex;		/* what follows; a leaf, and reactors wait for it: no I/O under it */
 	pthread_cond_t	changed;
 	struct list	list, ports;
 	unsigned int	count;
 	unsigned int	alive;		/* those that are on their way in or out, too */
 	unsigned int	load[DISKS_REACTORS_MAX];	/* disks of each reactor */
 	bool		record_used[DISKS_MAX];	/* of the state file */
-	uint64_t	record_seqs[DISKS_MAX];
+	uint64_t	record_seqs[DISKS_MAX];	/* writing */
 	bool		stopping;
 	struct merger	*merger;	/* told of what is there to be merged; NULL: not running */
 	pthread_t	restorer;
@@ -270,9 +274,10 @@ int disks_export_start(struct attachment *a, char *why, size_t why_size);
 /** disks_export_stop() - ends that, if it is so.  Return: for export_free(), once the disk is shut; or NULL. */
 struct export *disks_export_stop(struct attachment *a);
 
-/* ---- disks_state.c: mutex held ---- */
+/* ---- disks_state.c: the mutex is not held; the file's writes may block ---- */
 
-/** disks_state_save() - writes @a down. */
+/** disks_state_save() - writes @a down as it is now, unless it is forgotten.  Also while the daemon
+ * ends: the next one goes by what is written here. */
 void disks_state_save(struct attachment *a);
 /** disks_state_clear() - what record @i was about is not attached any more; it is still in use. */
 void disks_state_clear(struct disks *all, unsigned int i);

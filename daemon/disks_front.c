@@ -8,13 +8,6 @@
 
 /* ---- what a front end does, and what follows ---- */
 
-/* mutex held.  Also while the daemon ends: the next one goes by what is written here. */
-static void record_save(struct attachment *a)
-{
-	if (!a->forgotten)
-		disks_state_save(a);
-}
-
 /*
  * What the last incarnation left stands until it has been continued: a guest may come back for it
  * however many front ends, and daemons, were refused before.
@@ -36,17 +29,15 @@ void disks_claim_set(struct attachment *a, bool has)
 		a->shut = shut;
 		a->next = (struct disk_claim){ 0 };
 	}
-	record_save(a);
 	pthread_mutex_unlock(&a->all->mutex);
+	disks_state_save(a);
 }
 
 static void claim_note(void *arg)
 {
 	struct attachment *a = arg;
 
-	pthread_mutex_lock(&a->all->mutex);
-	record_save(a);
-	pthread_mutex_unlock(&a->all->mutex);
+	disks_state_save(a);
 }
 
 struct foretelling {
@@ -62,8 +53,8 @@ static void foretold(void *arg)
 	pthread_mutex_lock(&a->all->mutex);
 	a->shut = f->shut;
 	a->next = f->next;
-	record_save(a);
 	pthread_mutex_unlock(&a->all->mutex);
+	disks_state_save(a);
 }
 
 /* Before the lock of a disk that was shut is taken again: a daemon that is killed then knows its record. */
@@ -110,16 +101,20 @@ static void name_holder(const struct lock_holder *h, char *buf, size_t size)
 
 static void say_not_opened(struct attachment *a, int err, const struct lock_holder *h)
 {
+	bool ends = false;
+
 	pthread_mutex_lock(&a->all->mutex);
 	a->holder[0] = '\0';
 	if (err == -ESTALE && !a->ended[0]) {
 		snprintf(a->ended, sizeof(a->ended), "it was, or may have been, used elsewhere since its "
 			 "front end had it; end that guest, detach the disk and attach it anew");
-		record_save(a);	/* the next daemon does not serve it either */
+		ends = true;
 	} else if (err == -EBUSY) {
 		name_holder(h, a->holder, sizeof(a->holder));
 	}
 	pthread_mutex_unlock(&a->all->mutex);
+	if (ends)
+		disks_state_save(a);	/* the next daemon does not serve it either */
 	if (err == -ESTALE)
 		log_error(env_posix(), a->object, "%s", a->ended);
 	else if (err == -EBUSY && a->options.incoming_s)
@@ -271,7 +266,7 @@ static void attachment_work(struct work *work)
 	pthread_mutex_unlock(&a->all->mutex);
 }
 
-/* From the reactor: the mutex is held for moments only, but for the writing of a record. */
+/* From the reactor: the mutex is held for moments only. */
 void disks_post_event(struct attachment *a, enum attachment_event e)
 {
 	bool post, again;

@@ -73,27 +73,6 @@ static int port_open(struct disks *all, struct disks_port *p)
 	return p->err;
 }
 
-static int port_new(struct disks *all, struct store *s, unsigned int r, struct disks_port **out)
-{
-	struct disks_port *p = calloc(1, sizeof(*p));
-	int err;
-
-	if (!p)
-		return -ENOMEM;
-	p->store = s;
-	p->reactor = r;
-	p->users = 1;
-	err = port_open(all, p);
-	if (err && err != -ENOTSUP) {
-		free(p);
-		return err;
-	}
-	p->lower = err ? s->fs->dev : p->dev;
-	shares_init(&p->shares, p->lower, all->hello->shares_depth);
-	*out = p;
-	return 0;
-}
-
 /* mutex held. */
 static struct disks_port *port_find(struct disks *all, const struct store *s, unsigned int r)
 {
@@ -105,38 +84,65 @@ static struct disks_port *port_find(struct disks *all, const struct store *s, un
 	return NULL;
 }
 
+/* mutex held.  NULL: out of memory. */
+static struct disks_port *port_add(struct disks *all, struct store *s, unsigned int r)
+{
+	struct disks_port *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return NULL;
+	p->store = s;
+	p->reactor = r;
+	p->opening = true;
+	list_add_tail(&all->ports, &p->node);
+	return p;
+}
+
+/* The others who want it wait meanwhile: each would open one, to close it again for what that takes. */
+static int port_fill(struct disks *all, struct disks_port *p)
+{
+	int err = port_open(all, p);
+
+	if (err == -ENOTSUP)
+		p->lower = p->store->fs->dev;
+	else if (!err)
+		p->lower = p->dev;
+	else
+		return err;
+	shares_init(&p->shares, p->lower, all->hello->shares_depth);
+	return 0;
+}
+
 int disks_port_get(struct disks *all, struct store *s, unsigned int r, struct disks_port **out)
 {
-	struct disks_port *p, *other;
-	int err;
+	struct disks_port *p;
+	int err = 0;
 
 	pthread_mutex_lock(&all->mutex);
-	p = port_find(all, s, r);
-	if (p)
+	while ((p = port_find(all, s, r)) && p->opening)
+		pthread_cond_wait(&all->changed, &all->mutex);
+	if (!p) {
+		p = port_add(all, s, r);
+		if (!p) {
+			pthread_mutex_unlock(&all->mutex);
+			return -ENOMEM;
+		}
+		pthread_mutex_unlock(&all->mutex);
+		err = port_fill(all, p);
+		pthread_mutex_lock(&all->mutex);
+		p->opening = false;
+		if (err)
+			list_del(&p->node);
+		pthread_cond_broadcast(&all->changed);
+	}
+	if (!err)
 		p->users++;
 	pthread_mutex_unlock(&all->mutex);
-	if (p) {
-		*out = p;
-		return 0;
-	}
-	err = port_new(all, s, r, &p);
 	if (err)
-		return err;
-	pthread_mutex_lock(&all->mutex);
-	other = port_find(all, s, r);
-	if (other)
-		other->users++;
-	else
-		list_add_tail(&all->ports, &p->node);
-	pthread_mutex_unlock(&all->mutex);
-	if (other) {
-		struct port_call c = { all, p };
-
-		reactor_call_sync(all->reactors[r], port_stop, &c);
 		free(p);
-	}
-	*out = other ? other : p;
-	return 0;
+	else
+		*out = p;
+	return err;
 }
 
 void disks_port_put(struct disks *all, struct disks_port *p)

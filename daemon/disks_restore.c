@@ -2,6 +2,7 @@
 /* Datastores and disks that nobody has to ask for: those of the daemon before us, and those of
  * the configuration.  What cannot be had yet is tried again. */
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 /* A daemon on its way out lets go soon, what an administrator has to mend takes longer. */
 #define AGAIN_MS_FIRST	100u
 #define AGAIN_MS_MAX	2000u
+#define RESTORERS	16u	/* disks at a time */
 
 #define SAY(level, ...)	env_log(env_posix(), level, "lunfsd", __VA_ARGS__)
 
@@ -23,6 +25,8 @@ struct restore {
 	unsigned int	saved_count;
 	bool		*given_done;
 	bool		quiet;		/* said already what does not work */
+	atomic_uint	next;		/* of saved, for whichever thread */
+	atomic_bool	left;		/* some are to be tried again */
 };
 
 static void complain(const struct restore *r, const char *what, const char *why)
@@ -62,8 +66,8 @@ static bool restore_disk(struct restore *r, const struct disks_saved *saved)
 	if (err == -ENOENT || err == -EINVAL) {
 		SAY(LOG_LEVEL_ERROR, "%s of %s is not served any more: %s", saved->path,
 		    saved->device, why);
-		pthread_mutex_lock(&r->all->mutex);
 		disks_state_clear(r->all, saved->record);
+		pthread_mutex_lock(&r->all->mutex);
 		r->all->record_used[saved->record] = false;
 		pthread_mutex_unlock(&r->all->mutex);
 		return true;
@@ -117,19 +121,48 @@ static bool restore_given(struct restore *r, const struct rpc_given *g)
 	return !err || err == -ESHUTDOWN;
 }
 
-/* One look at everything that is left; true: nothing is. */
-static bool restore_round(struct restore *r)
+static void *restore_saved(void *arg)
 {
-	bool done = true;
+	struct restore *r = arg;
+	unsigned int i;
 
-	for (unsigned int i = 0; i < r->saved_count; i++) {
+	while ((i = atomic_fetch_add(&r->next, 1)) < r->saved_count) {
 		if (!r->saved[i].device[0])
 			continue;
 		if (restore_disk(r, &r->saved[i]))
 			r->saved[i].device[0] = '\0';
 		else
-			done = false;
+			atomic_store(&r->left, true);
 	}
+	return NULL;
+}
+
+/*
+ * Guests stand still until their disks are there, and each of these waits for some commands of the device:
+ * many at a time; and one whose device hangs keeps those of others waiting only when there are many of it.
+ */
+static void restore_all_saved(struct restore *r)
+{
+	pthread_t threads[RESTORERS];
+	unsigned int count = 0;
+
+	atomic_store(&r->next, 0);
+	while (count + 1 < RESTORERS && count + 1 < r->saved_count &&
+	       !pthread_create(&threads[count], NULL, restore_saved, r))
+		count++;
+	restore_saved(r);
+	while (count--)
+		pthread_join(threads[count], NULL);
+}
+
+/* One look at everything that is left; true: nothing is. */
+static bool restore_round(struct restore *r)
+{
+	bool done;
+
+	atomic_store(&r->left, false);
+	restore_all_saved(r);
+	done = !atomic_load(&r->left);
 	for (unsigned int i = 0; i < r->all->given_count; i++) {
 		if (!r->given_done[i])
 			r->given_done[i] = restore_given(r, &r->all->given[i]);

@@ -98,6 +98,8 @@ int disks_init(struct disks *all, struct stores *stores, struct rpc_client *rpc,
 	list_init(&all->list);
 	list_init(&all->ports);
 	pthread_mutex_init(&all->mutex, NULL);
+	for (unsigned int i = 0; i < DISKS_WRITERS; i++)
+		pthread_mutex_init(&all->writing[i], NULL);
 	pthread_cond_init(&all->changed, NULL);
 	err = start_threads(all);
 	exports_init(&all->exports, rpc, all->reactors, all->reactor_count);

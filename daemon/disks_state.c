@@ -99,12 +99,23 @@ static void record_write(struct disks *all, unsigned int i, struct record *r)
 
 void disks_state_save(struct attachment *a)
 {
+	pthread_mutex_t *writing = &a->all->writing[a->record % DISKS_WRITERS];
 	struct record *r = calloc(1, sizeof(*r));
-	json_t *j = attachment_json(a);
-	char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
+	bool forgotten;
+	char *text;
+	json_t *j;
 
+	/* Of two that save it the later one writes what holds then. */
+	pthread_mutex_lock(writing);
+	pthread_mutex_lock(&a->all->mutex);
+	forgotten = a->forgotten;
+	j = forgotten ? NULL : attachment_json(a);
+	pthread_mutex_unlock(&a->all->mutex);
+	text = j ? json_dumps(j, JSON_COMPACT) : NULL;
 	json_decref(j);
-	if (r && text && strlen(text) < sizeof(r->text)) {
+	if (forgotten) {
+		;	/* the record is another's, or nobody's */
+	} else if (r && text && strlen(text) < sizeof(r->text)) {
 		r->len = (uint32_t)strlen(text);
 		memcpy(r->text, text, r->len);
 		record_write(a->all, a->record, r);
@@ -112,6 +123,7 @@ void disks_state_save(struct attachment *a)
 		log_warning(env_posix(), a->object, "cannot be written down: out of memory, or too "
 			    "long a path; a daemon that is killed does not serve it again");
 	}
+	pthread_mutex_unlock(writing);
 	free(text);
 	free(r);
 }
@@ -120,8 +132,10 @@ void disks_state_clear(struct disks *all, unsigned int i)
 {
 	struct record *r = calloc(1, sizeof(*r));
 
+	pthread_mutex_lock(&all->writing[i % DISKS_WRITERS]);
 	if (r)
 		record_write(all, i, r);
+	pthread_mutex_unlock(&all->writing[i % DISKS_WRITERS]);
 	free(r);
 }
 

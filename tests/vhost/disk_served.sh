@@ -75,6 +75,7 @@ wait_for 10 eval '[ "$(shown alpha socket)" = "$socket" ]' || fail "it is not at
 load "$socket" --size 128M --check --ledger "$work/ledger" || fail "$(cat "$work/load.out")"
 wait_for 5 eval '[ "$(shown alpha open)" = false ]' || fail "alpha does not give it up"
 lunfs alpha disk snapshot create $disk two >/dev/null || fail "snapshot"
+lunfs alpha disk snapshot delete $disk two >/dev/null || fail "snapshot delete"
 host_kill alpha
 host_start alpha
 wait_for 10 eval '[ "$(shown alpha socket)" = "$socket" ]' || fail "it is not attached again"
