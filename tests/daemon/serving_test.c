@@ -11,10 +11,17 @@
 
 #include "tests/unit.h"
 
-static struct serving s;
-static struct rpc_hello hello;
-static struct rpc_client rpc;
-static int rpc_socks[2], listener;
+/* Some of its threads end with the process only: each test has its own. */
+static struct world {
+	struct serving	serving;
+	struct rpc_hello hello;
+	struct rpc_client rpc;
+	int		rpc_socks[2];
+} worlds[2];
+
+static struct world *w;
+static struct serving *s;
+static int listener;
 static char reply[256 * 1024];
 
 /* A socket that has no name but in this process's network namespace, and lives as long as it. */
@@ -65,19 +72,19 @@ static void start(void)
 {
 	struct sockaddr_un addr;
 
-	memset(&s, 0, sizeof(s));
-	memset(&hello, 0, sizeof(hello));
-	hello.reactors = 2;
-	hello.has_control_group = true;	/* whoever runs the tests may ask */
-	hello.control_gid = getgid();
-	CU_ASSERT_EQUAL_FATAL(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, rpc_socks), 0);
-	CU_ASSERT_EQUAL_FATAL(rpc_client_start(&rpc, rpc_socks[0]), 0);
-	CU_ASSERT_EQUAL_FATAL(stores_init(&s.stores, &rpc, &hello, 0, NULL, NULL, NULL), 0);
-	CU_ASSERT_EQUAL_FATAL(disks_init(&s.disks, &s.stores, &rpc, &hello,
+	w = w ? w + 1 : worlds;
+	s = &w->serving;
+	w->hello.reactors = 2;
+	w->hello.has_control_group = true;	/* whoever runs the tests may ask */
+	w->hello.control_gid = getgid();
+	CU_ASSERT_EQUAL_FATAL(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, w->rpc_socks), 0);
+	CU_ASSERT_EQUAL_FATAL(rpc_client_start(&w->rpc, w->rpc_socks[0]), 0);
+	CU_ASSERT_EQUAL_FATAL(stores_init(&s->stores, &w->rpc, &w->hello, 0, NULL, NULL, NULL), 0);
+	CU_ASSERT_EQUAL_FATAL(disks_init(&s->disks, &s->stores, &w->rpc, &w->hello,
 					 memfd_create("state", MFD_CLOEXEC), NULL), 0);
-	CU_ASSERT_EQUAL_FATAL(merger_start(&s.merger, &s.stores, &s.disks), 0);
+	CU_ASSERT_EQUAL_FATAL(merger_start(&s->merger, &s->stores, &s->disks), 0);
 	listener = listen_now(&addr);
-	CU_ASSERT_EQUAL_FATAL(ctl_start(&s.ctl, listener, &s.stores, &s.disks, &hello), 0);
+	CU_ASSERT_EQUAL_FATAL(ctl_start(&s->ctl, listener, &s->stores, &s->disks, &w->hello), 0);
 }
 
 static void pause_ms(unsigned int ms)
@@ -90,7 +97,7 @@ static atomic_bool ended;
 static void *end(void *arg)
 {
 	(void)arg;
-	CU_ASSERT_EQUAL(serving_end(&s), 0);
+	CU_ASSERT_EQUAL(serving_end(s), 0);
 	atomic_store(&ended, true);
 	return NULL;
 }
@@ -104,9 +111,9 @@ static pthread_t end_elsewhere(void)
 	CU_ASSERT_EQUAL_FATAL(pthread_create(&thread, NULL, end, NULL), 0);
 	while (!begun) {
 		pause_ms(1);
-		pthread_mutex_lock(&s.disks.mutex);
-		begun = s.disks.stopping;
-		pthread_mutex_unlock(&s.disks.mutex);
+		pthread_mutex_lock(&s->disks.mutex);
+		begun = s->disks.stopping;
+		pthread_mutex_unlock(&s->disks.mutex);
 	}
 	pause_ms(50);	/* for what must not follow yet */
 	return thread;
@@ -124,14 +131,14 @@ static void what_a_command_reads_is_there_until_it_has_ended(void)
 	char why[128];
 
 	start();
-	CU_ASSERT_EQUAL_FATAL(ctl_begin(&s.ctl, why, sizeof(why)), 0);
+	CU_ASSERT_EQUAL_FATAL(ctl_begin(&s->ctl, why, sizeof(why)), 0);
 	thread = end_elsewhere();
 	CU_ASSERT_FALSE(atomic_load(&ended));
-	for (unsigned int i = 0; i < s.disks.reactor_count; i++)
-		reactor_call_sync(s.disks.reactors[i], nothing, NULL);
-	ctl_done(&s.ctl);
+	for (unsigned int i = 0; i < s->disks.reactor_count; i++)
+		reactor_call_sync(s->disks.reactors[i], nothing, NULL);
+	ctl_done(&s->ctl);
 	pthread_join(thread, NULL);
-	CU_ASSERT_EQUAL(ctl_begin(&s.ctl, why, sizeof(why)), -ESHUTDOWN);
+	CU_ASSERT_EQUAL(ctl_begin(&s->ctl, why, sizeof(why)), -ESHUTDOWN);
 }
 
 /* The same as it happens: the metrics of a datastore that hangs, and then of the reactors. */
@@ -142,17 +149,17 @@ static void metrics_asked_for_before_the_end_are_whole(void)
 	int fd;
 
 	start();
-	pthread_mutex_lock(&s.stores.mutex);	/* it hangs */
+	pthread_mutex_lock(&s->stores.mutex);	/* it hangs */
 	fd = dial();
 	ask(fd, "{\"cmd\":\"metrics\"}\n");
 	while (!asked) {
 		pause_ms(1);
-		pthread_mutex_lock(&s.ctl.mutex);
-		asked = s.ctl.commands;
-		pthread_mutex_unlock(&s.ctl.mutex);
+		pthread_mutex_lock(&s->ctl.mutex);
+		asked = s->ctl.commands;
+		pthread_mutex_unlock(&s->ctl.mutex);
 	}
 	thread = end_elsewhere();
-	pthread_mutex_unlock(&s.stores.mutex);
+	pthread_mutex_unlock(&s->stores.mutex);
 	hear(fd);
 	CU_ASSERT_PTR_NOT_NULL(strstr(reply, "lunfs_reactor_wakes_total{reactor=\\\"1\\\"}"));
 	pthread_join(thread, NULL);
