@@ -98,7 +98,8 @@ static int send_all(int fd, const char *data, size_t len)
 
 /* ---- requests ---- */
 
-static int run(struct client *cl, const struct ctl_request *rq, json_t **result, char *why, size_t why_size)
+static int run(struct client *cl, const struct ctl_request *rq, json_t **result, char *why,
+	       size_t why_size)
 {
 	int err = ctl_begin(cl->ctl, why, why_size);
 

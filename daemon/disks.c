@@ -117,7 +117,7 @@ static void attachment_free(struct attachment *a)
 	pthread_mutex_unlock(&a->all->mutex);
 	/* What this host has done with the lock since its front end left is no stranger's doing. */
 	if (a->disk && a->attached && a->all->stopping && !a->has_claim)
-		disks_claim_set(a, false);
+		disks_claim_set(a);
 	if (a->disk)
 		disk_shut(a->disk);
 	if (e)
@@ -327,6 +327,7 @@ static int attach(struct disks *all, struct store *s, const char *path,
 		strcpy(a->ended, saved->ended);
 	}
 	list_init(&a->node);
+	pthread_mutex_init(&a->claiming, NULL);
 	why[0] = '\0';
 	pthread_mutex_lock(&all->mutex);
 	err = enter(a, saved, why, why_size);

@@ -95,6 +95,7 @@ struct attachment {
 	bool		resized;	/* initiators have to be told … */
 	bool		telling;	/* … or are just being told */
 	bool		connected;	/* a front end is there */
+	pthread_mutex_t	claiming;	/* disks_claim_set(); taken before the disk's and ours */
 	bool		has_claim;	/* the last incarnation's, or ours while it is open */
 	bool		resume;		/* the next open continues that one */
 	struct disk_claim claim;
@@ -252,7 +253,7 @@ void disks_leave(struct attachment *a);
 void disks_leave_nothing(struct attachment *a);
 
 /** disks_claim_set() - writes down whether the lock is ours, and by which record. */
-void disks_claim_set(struct attachment *a, bool has);
+void disks_claim_set(struct attachment *a);
 
 /** disks_waits_for_lock() - the open ended with @err: is it tried again soon, so that the front end is
  * not answered yet?  (options.incoming_s) */

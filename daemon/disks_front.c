@@ -12,25 +12,25 @@
  * What the last incarnation left stands until it has been continued: a guest may come back for it
  * however many front ends, and daemons, were refused before.
  */
-void disks_claim_set(struct attachment *a, bool has)
+void disks_claim_set(struct attachment *a)
 {
-	struct disk_claim claim = { 0 }, shut = a->shut;
+	struct disk_claim claim, shut = { 0 };
+	bool has, has_shut;
 
-	if (has && (a->options.read_only || disk_claim(a->disk, &claim)))
-		has = false;
-	if (has)
-		shut = (struct disk_claim){ 0 };
-	else if (!a->options.read_only)
-		disk_left(a->disk, &shut);
+	/* What is found and what is written down are of one moment: a merge may end as a front end starts. */
+	pthread_mutex_lock(&a->claiming);
+	has = !a->options.read_only && !disk_claim(a->disk, &claim);
+	has_shut = !has && !a->options.read_only && disk_left(a->disk, &shut);
 	pthread_mutex_lock(&a->all->mutex);
 	if (!a->resume) {
 		a->has_claim = has;
-		a->claim = claim;
-		a->shut = shut;
+		a->claim = has ? claim : (struct disk_claim){ 0 };
+		a->shut = has || has_shut ? shut : a->shut;
 		a->next = (struct disk_claim){ 0 };
 	}
 	pthread_mutex_unlock(&a->all->mutex);
 	disks_state_save(a);
+	pthread_mutex_unlock(&a->claiming);
 }
 
 static void claim_note(void *arg)
@@ -84,7 +84,7 @@ int disks_expect(struct attachment *a)
 		return 0;
 	err = disk_expect(a->disk, &a->shut);
 	if (!err)
-		disks_claim_set(a, false);
+		disks_claim_set(a);
 	return err;
 }
 
@@ -195,7 +195,7 @@ int disks_open(struct attachment *a)
 		a->resume = false;
 		a->left = false;
 		a->holder[0] = '\0';
-		disks_claim_set(a, true);
+		disks_claim_set(a);
 	} else {
 		say_not_opened(a, err, &h);
 	}
@@ -212,7 +212,7 @@ static void attachment_closed(struct attachment *a)
 	if (err)
 		log_error(env_posix(), a->object, "closed, but what was written last may be lost: %s",
 			  strerror(-err));
-	disks_claim_set(a, false);
+	disks_claim_set(a);
 	disks_leave_nothing(a);
 }
 
@@ -477,5 +477,5 @@ int disks_retire(struct attachment *a)
 
 void disks_moved(struct attachment *a)
 {
-	disks_claim_set(a, a->has_claim);
+	disks_claim_set(a);
 }

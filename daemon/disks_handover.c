@@ -155,7 +155,7 @@ void disks_leave(struct attachment *a)
 		log_info(env_posix(), a->object, "its guest has stopped: %s can have it", host);
 	disk_let_go(a->disk);
 	a->left = true;
-	disks_claim_set(a, false);
+	disks_claim_set(a);
 }
 
 /* ---- receiving ---- */
