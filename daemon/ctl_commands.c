@@ -187,7 +187,7 @@ static int detach(struct ctl *c, const struct ctl_request *rq, json_t **out, cha
 	int err = store_get(c->stores, rq->ds, true, &s, why, why_size);
 
 	if (!err)
-		err = store_detach(s, why, why_size);
+		err = store_detach(s, rq->force, why, why_size);
 	if (!err)
 		*out = json_object();
 	return err;
@@ -438,7 +438,8 @@ static void say_what_failed(struct store *s, int err, char *why, size_t why_size
 {
 	if (fs_is_lost(s->fs))
 		snprintf(why, why_size, "%.100s: this host has lost its slot there; unmount what is "
-			 "mounted of it and detach it, then attach it anew", s->fs->super.label);
+			 "mounted of it and detach it (\"lunfs detach --force\" does both), then attach "
+			 "it anew", s->fs->super.label);
 	else
 		snprintf(why, why_size, "%.100s: %s", s->fs->super.label, strerror(-err));
 }

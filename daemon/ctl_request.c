@@ -37,7 +37,7 @@ static const struct {
 	{ "status", CTL_STATUS, false, 0, 0 },
 	{ "hosts", CTL_HOSTS, false, P_DS, 0 },
 	{ "attach", CTL_ATTACH, true, P_DEVICE, P_OPTIONS },
-	{ "detach", CTL_DETACH, true, P_DS, 0 },
+	{ "detach", CTL_DETACH, true, P_DS, P_FORCE },
 	{ "mount", CTL_MOUNT, true, P_DEVICE | P_DIR, P_OPTIONS | P_SOURCE },
 	{ "lock-show", CTL_LOCK_SHOW, false, P_DS | P_PATH, 0 },
 	{ "lock-break", CTL_LOCK_BREAK, true, P_DS | P_PATH, 0 },

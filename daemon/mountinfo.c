@@ -85,24 +85,35 @@ int mountinfo_find_now(const char *dir, uint32_t *minor)
 	return found;
 }
 
-int mountinfo_has_minor(const char *dir, uint32_t minor)
+int mountinfo_where(FILE *in, const char *dir, uint32_t minor, char where[PATH_MAX])
 {
-	FILE *in = fopen("/proc/self/mountinfo", "re");
 	char *line = NULL;
 	size_t size = 0;
 	int found = 0;
 
-	if (!in)
-		return -errno;
 	while (!found && getline(&line, &size, in) > 0) {
 		struct entry e;
 
 		found = parse_entry(line, &e) && e.minor == minor && !strcmp(e.type, MOUNT_TYPE) &&
-			!strcmp(e.dir, dir);
+			(!dir || !strcmp(e.dir, dir));
+		if (found)
+			snprintf(where, PATH_MAX, "%s", e.dir);
 	}
 	if (!found && !feof(in))
 		found = ferror(in) ? -EIO : -ENOMEM;
 	free(line);
+	return found;
+}
+
+int mountinfo_has_minor(const char *dir, uint32_t minor)
+{
+	FILE *in = fopen("/proc/self/mountinfo", "re");
+	char where[PATH_MAX];
+	int found;
+
+	if (!in)
+		return -errno;
+	found = mountinfo_where(in, dir, minor, where);
 	fclose(in);
 	return found;
 }

@@ -3,6 +3,7 @@
 #ifndef LUNFS_DAEMON_MOUNTINFO_H
 #define LUNFS_DAEMON_MOUNTINFO_H
 
+#include <limits.h>
 #include <stdio.h>
 
 #include "base/types.h"
@@ -21,6 +22,16 @@ int mountinfo_find(FILE *in, const char *dir, uint32_t *minor);
 
 /** mountinfo_find_now() - the same of this process. */
 int mountinfo_find_now(const char *dir, uint32_t *minor);
+
+/**
+ * mountinfo_where() - the first place where LunFS device @minor is mounted, on top or not.
+ * @in:    as above.
+ * @dir:   only this place counts; NULL: any.
+ * @where: receives it.
+ *
+ * Return: 1, 0 nowhere, -EIO, -ENOMEM as above.
+ */
+int mountinfo_where(FILE *in, const char *dir, uint32_t minor, char where[PATH_MAX]);
 
 /** mountinfo_has_minor() - whether LunFS device @minor is mounted at @dir, on top or not: 1, 0 or
  * negative errno. */

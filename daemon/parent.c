@@ -335,6 +335,8 @@ static int run_operation(struct state *s, const struct rpc_request *rq, const in
 		r.dev_minor = reply->mount.dev_minor;
 		memcpy(r.dir, reply->mount.dir, sizeof(r.dir));
 		break;
+	case RPC_USERS:
+		return parent_users(rq->umount.dev_minor, reply);
 	case RPC_UMOUNT:
 		err = parent_umount(&rq->umount, reply);
 		r.dev_minor = rq->umount.dev_minor;
@@ -390,7 +392,7 @@ static int fork_operation(struct state *s, const struct rpc_request *rq, const i
 	_exit(0);
 }
 
-static void read_comm(uint32_t pid, char comm[25])
+void parent_read_comm(uint32_t pid, char comm[25])
 {
 	char path[32];
 	ssize_t n;
@@ -427,7 +429,7 @@ static int admit(struct state *s, const struct rpc_request *rq, unsigned int fd_
 	if (err)
 		return err;
 	note_results(s);
-	if (rq->op == RPC_UMOUNT && !is_our_mount(s, &rq->umount)) {
+	if ((rq->op == RPC_UMOUNT || rq->op == RPC_USERS) && !is_our_mount(s, &rq->umount)) {
 		snprintf(reply->why, sizeof(reply->why), "%.300s: not mounted by this daemon",
 			 rq->umount.dir);
 		return -EPERM;
@@ -483,7 +485,7 @@ static void handle_request(struct state *s)
 	} else if (rq.op == RPC_CLOSED) {
 		parent_opened_remove(&s->opened, rq.open.path, s->run_dir);
 	} else if (rq.op == RPC_COMM) {
-		read_comm(rq.comm_pid, reply.comm);
+		parent_read_comm(rq.comm_pid, reply.comm);
 		answer(s, &rq, &reply, 0);
 	} else if (rq.op == RPC_REALTIME) {
 		answer(s, &rq, &reply, make_realtime(s, rq.realtime_tid));

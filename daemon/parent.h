@@ -54,6 +54,12 @@ int parent_mount(const struct parent *p, const struct rpc_mount *rq, const int *
 		 struct rpc_reply *reply, int *out, unsigned int *out_count);
 int parent_umount(const struct rpc_umount *rq, struct rpc_reply *reply);
 
+/** parent_read_comm() - the name of process @pid; @comm stays as it is when it is gone. */
+void parent_read_comm(uint32_t pid, char comm[25]);
+
+/** parent_users() - RPC_USERS, of LunFS device @minor: parent_users.c. */
+int parent_users(uint32_t minor, struct rpc_reply *reply);
+
 /** parent_take_host_lock() - lock file @name, of this host for @device; *@out is to be kept. */
 int parent_take_host_lock(const struct parent *p, const char *name, const char *device, int *out,
 			  struct rpc_reply *reply);

@@ -98,6 +98,7 @@ static const char *request_wrong(const struct rpc_request *rq, unsigned int fd_c
 		*fds_wanted = 1;
 		return mount_wrong(&rq->mount);
 	case RPC_UMOUNT:
+	case RPC_USERS:
 		return path_is_plain(rq->umount.dir) ? NULL :
 		       "the directory is not a plain absolute path";
 	case RPC_KILL:

@@ -37,6 +37,7 @@ enum rpc_op {
 	RPC_HOLD,	/* the lock of this host on a LUN, by the name that the LUN has everywhere */
 	RPC_PORTAL,	/* a listening socket for an iSCSI portal of virtual disks */
 	RPC_METRICS,	/* the listening socket of the configuration's metrics-port */
+	RPC_USERS,	/* who keeps what RPC_MOUNT mounted from ending */
 	RPC_CLOSED,	/* a datastore that was opened is not attached any more; no reply */
 };
 
@@ -62,7 +63,7 @@ struct rpc_mount {
 	uint32_t max_read;
 };
 
-/* The mount that RPC_MOUNT reported, in the parent's mountinfo. */
+/* The mount that RPC_MOUNT reported, in the parent's mountinfo.  Of RPC_USERS, the first two. */
 struct rpc_umount {
 	char	dir[PATH_MAX];
 	uint32_t dev_minor;
@@ -94,6 +95,21 @@ struct rpc_hold {
 #define RPC_SOCKET_NAME_SIZE 48
 struct rpc_socket {
 	char	name[RPC_SOCKET_NAME_SIZE];
+};
+
+/* How a process uses a mount: it stands in a directory; it has the mount in another namespace. */
+enum rpc_use { RPC_USE_NONE, RPC_USE_FILE, RPC_USE_DIR, RPC_USE_NAMESPACE };
+
+#define RPC_USERS_MAX	4u	/* that are named */
+struct rpc_users {
+	bool	mounted;	/* at @dir, which any umount(8) sees: then no users are looked for */
+	char	dir[PATH_MAX];
+	uint32_t count;		/* processes, perhaps more than are named */
+	struct {
+		uint32_t pid;
+		uint32_t use;	/* enum rpc_use */
+		char	comm[25];
+	} list[RPC_USERS_MAX];
 };
 
 struct rpc_request {
@@ -141,6 +157,7 @@ struct rpc_reply {
 			char	dir[PATH_MAX];	/* as the kernel names it */
 			uint32_t dev_minor;	/* names the mount to RPC_UMOUNT */
 		} mount;
+		struct rpc_users users;
 		char	comm[25];
 	};
 };

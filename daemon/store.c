@@ -517,7 +517,8 @@ static int join_existing(struct store *s, unsigned int flags, bool implicit, str
 	}
 	if (fs_is_lost(s->fs)) {
 		snprintf(why, why_size, "%.200s: this host has lost its slot there; unmount what is "
-			 "mounted of it and detach it, then attach it anew", s->device);
+			 "mounted of it and detach it (\"lunfs detach --force\" does both), then attach "
+			 "it anew", s->device);
 		return -EBUSY;
 	}
 	if (!implicit)
@@ -528,12 +529,13 @@ static int join_existing(struct store *s, unsigned int flags, bool implicit, str
 }
 
 /*
- * mutex held, and released meanwhile.  umount(8) returns before we have ended the mount: what
- * stands in the way may be gone in a moment.  Return: false when it had its time.
+ * mutex held, and released meanwhile.  umount(8) returns before we have ended the mount, and a
+ * command may still use what had only that: what stands in the way may be gone in a moment.
+ * Return: false if not, or when it had its time.
  */
 static bool wait_for_end(struct store *s, const struct timespec *until)
 {
-	return s->implicit &&
+	return s->implicit && !s->disks && (list_empty(&s->mounts) || store_is_ending(s)) &&
 	       pthread_cond_timedwait(&s->all->changed, &s->all->mutex, until) != ETIMEDOUT;
 }
 
@@ -644,19 +646,23 @@ static int detach_now(struct store *s)
 	return err;
 }
 
-int store_detach(struct store *s, char *why, size_t why_size)
+int store_detach(struct store *s, bool force, char *why, size_t why_size)
 {
 	struct stores *all = s->all;
 	int err = 0;
 
 	pthread_mutex_lock(&all->mutex);
+	if (force && !s->disks)
+		store_end_mounts(s);
+	else
+		store_wait_for_mounts(s);
+	/* After that, which gives others time to begin something. */
 	__atomic_store_n(&s->leaving, true, __ATOMIC_RELAXED);
 	while (s->background)
 		pthread_cond_wait(&all->changed, &all->mutex);
 	__atomic_store_n(&s->leaving, false, __ATOMIC_RELAXED);
-	if (!list_empty(&s->mounts)) {
-		snprintf(why, why_size, "%.100s: mounted on %.200s; umount that first",
-			 s->fs->label, list_first(&s->mounts, struct mount, node)->dir);
+	if (!list_empty(&s->mounts) && !(force && s->disks)) {
+		store_say_mounted(s, why, why_size);
 		err = -EBUSY;
 	} else if (s->disks) {
 		snprintf(why, why_size, "%.100s: %u virtual disks of it are attached (\"lunfs disk "
@@ -667,8 +673,9 @@ int store_detach(struct store *s, char *why, size_t why_size)
 			 s->fs->label);
 		err = -EBUSY;
 	}
+	/* What was mounted may have ended while it was said so. */
 	if (err)
-		s->refs--;
+		store_put_locked(s);
 	else
 		err = detach_now(s);
 	pthread_mutex_unlock(&all->mutex);

@@ -119,8 +119,13 @@ int stores_shutdown(struct stores *all);
 int store_attach(struct stores *all, const char *device, unsigned int flags, int asker,
 		 bool implicit, struct store **out, char *why, size_t why_size);
 
-/** store_detach() - gives the reference back and detaches.  -EBUSY: it has mounts. */
-int store_detach(struct store *s, char *why, size_t why_size);
+/**
+ * store_detach() - gives the reference back and detaches.
+ * @force: unmounts it first, whoever uses what is mounted.
+ * Return: 0; -EBUSY it has mounts, or disks are attached; what fs_detach() returns, and it is
+ * detached; with @why.
+ */
+int store_detach(struct store *s, bool force, char *why, size_t why_size);
 
 /**
  * store_get() - an attached datastore by label, UUID or device path.

@@ -97,20 +97,43 @@ static int serve_mount(struct mount *m, const struct store_mount_params *p, cons
 	return 0;
 }
 
-/* mutex held.  Whether @dir is a mount's that the kernel has ended, and we have not. */
-static bool is_ending(struct stores *all, const char *dir)
+/* Whether @m is at @dir and one of @of; NULL: wherever, of whichever. */
+static bool is_meant(const struct mount *m, const struct store *of, const char *dir)
+{
+	return (!of || m->store == of) && (!dir || !strcmp(m->dir, dir));
+}
+
+/* mutex held.  Whether there is one that the kernel has ended or that we are ending. */
+static bool is_ending(struct stores *all, const struct store *of, const char *dir)
 {
 	struct store *s, *stmp;
 	struct mount *m, *mtmp;
 
 	list_for_each(m, mtmp, &all->ending, node)
-		if (!strcmp(m->dir, dir))
+		if (is_meant(m, of, dir))
 			return true;
 	list_for_each(s, stmp, &all->list, node)
 		list_for_each(m, mtmp, &s->mounts, node)
-			if (!strcmp(m->dir, dir) && mnt_is_over(m->mnt))
+			if (is_meant(m, of, dir) && (m->claimed || mnt_is_over(m->mnt)))
 				return true;
 	return false;
+}
+
+bool store_is_ending(const struct store *s)
+{
+	return is_ending(s->all, s, NULL);
+}
+
+/* mutex held, and released meanwhile. */
+static void wait_for_ending(struct stores *all, const struct store *of, const char *dir)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += UMOUNT_WAIT_SECONDS;
+	while (!all->stopping && is_ending(all, of, dir))
+		if (pthread_cond_timedwait(&all->changed, &all->mutex, &until) == ETIMEDOUT)
+			break;
 }
 
 /*
@@ -119,14 +142,8 @@ static bool is_ending(struct stores *all, const char *dir)
  */
 static void wait_for_last_mount(struct stores *all, const char *dir)
 {
-	struct timespec until;
-
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += UMOUNT_WAIT_SECONDS;
 	pthread_mutex_lock(&all->mutex);
-	while (!all->stopping && is_ending(all, dir))
-		if (pthread_cond_timedwait(&all->changed, &all->mutex, &until) == ETIMEDOUT)
-			break;
+	wait_for_ending(all, NULL, dir);
 	pthread_mutex_unlock(&all->mutex);
 }
 
@@ -252,6 +269,87 @@ static void unmount_claimed(struct mount *m)
 	}
 	pthread_mutex_lock(&all->mutex);
 	end_mount(m);
+}
+
+/* ---- before a datastore is detached ---- */
+
+/* As umount(8) returns, what it unmounted is not yet ended. */
+void store_wait_for_mounts(struct store *s)
+{
+	wait_for_ending(s->all, s, NULL);
+}
+
+/* mutex held. */
+static struct mount *unclaimed(struct store *s)
+{
+	struct mount *m, *tmp;
+
+	list_for_each(m, tmp, &s->mounts, node)
+		if (!m->claimed)
+			return m;
+	return NULL;
+}
+
+void store_end_mounts(struct store *s)
+{
+	struct mount *m;
+
+	while ((m = unclaimed(s)) || store_is_ending(s)) {
+		if (!m) {
+			pthread_cond_wait(&s->all->changed, &s->all->mutex);
+			continue;
+		}
+		m->claimed = true;
+		log_warning(env_posix(), m->dir, "unmounted by force: who still uses it sees ENOTCONN");
+		unmount_claimed(m);
+	}
+}
+
+/* "process 12 (dd: open file), 34 (bash: directory) and 3 more" */
+static void list_users(const struct rpc_users *u, char *text, size_t size)
+{
+	static const char *const uses[] = {
+		[RPC_USE_FILE] = "open file", [RPC_USE_DIR] = "directory",
+		[RPC_USE_NAMESPACE] = "another mount namespace",
+	};
+	uint32_t named = u->count < RPC_USERS_MAX ? u->count : RPC_USERS_MAX;
+	size_t len = 0;
+
+	text[0] = '\0';
+	for (uint32_t i = 0; i < named && len < size; i++)
+		len += (size_t)snprintf(text + len, size - len, "%s%u (%.24s: %s)",
+					i ? ", " : "process ", u->list[i].pid, u->list[i].comm,
+					uses[u->list[i].use]);
+	if (u->count > named && len < size)
+		snprintf(text + len, size - len, " and %u more", u->count - named);
+}
+
+void store_say_mounted(struct store *s, char *why, size_t why_size)
+{
+	const struct mount *m = list_first(&s->mounts, struct mount, node);
+	struct rpc_request rq = { .op = RPC_USERS };
+	struct rpc_reply reply;
+	char users[256];
+	int err;
+
+	memcpy(rq.umount.dir, m->dir, sizeof(rq.umount.dir));
+	rq.umount.dev_minor = m->dev_minor;
+	pthread_mutex_unlock(&s->all->mutex);
+	err = rpc_call(s->all->rpc, &rq, -1, &reply, NULL, NULL);
+	if (err || reply.users.mounted) {
+		snprintf(why, why_size, "%.100s: mounted on %.200s; umount that first", s->fs->label,
+			 err ? rq.umount.dir : reply.users.dir);
+	} else if (!reply.users.count) {
+		snprintf(why, why_size, "%.64s: unmounted from %.150s, but no process is seen that "
+			 "keeps it from ending: a loop device, an NFS export? End that, or cut it off: "
+			 "\"lunfs detach --force\"", s->fs->label, rq.umount.dir);
+	} else {
+		list_users(&reply.users, users, sizeof(users));
+		snprintf(why, why_size, "%.64s: unmounted from %.120s, but still in use by %s; end "
+			 "that, or cut it off: \"lunfs detach --force\"", s->fs->label, rq.umount.dir,
+			 users);
+	}
+	pthread_mutex_lock(&s->all->mutex);
 }
 
 int stores_shutdown(struct stores *all)

@@ -196,8 +196,9 @@ int cmd_detach(struct cmd *c, int argc, char **argv)
 {
 	char ds[PATH_MAX];
 	json_t *result;
-	int err = cmd_call(c, json_pack("{s:s, s:s}", "cmd", "detach", "ds",
-					ctl_device_path(argv[0], ds)), &result);
+	int err = cmd_call(c, json_pack("{s:s, s:s, s:o*}", "cmd", "detach", "ds",
+					ctl_device_path(argv[0], ds), "force",
+					c->force ? json_true() : NULL), &result);
 
 	(void)argc;
 	json_decref(result);

@@ -62,7 +62,7 @@ static const char usage[] =
 	"  metrics                what was counted, in Prometheus' text format\n"
 	"  attach DEVICE          take part in a datastore, without a mount\n"
 	"     [-o ro,rescue,resignature,force-unsafe]\n"
-	"  detach DS              leave it\n"
+	"  detach DS              leave it  [--force]\n"
 	"  selftest DEVICE...     whether a LUN keeps what LunFS rests on: on one host, or\n"
 	"     [--hosts N] [--offset OFFSET] [--seconds S] [--force]   on several at once\n"
 	"  scan DEVICE [--restore]\n"
@@ -89,7 +89,7 @@ static const struct subcommand {
 	{ "status", NULL, 0, 0, cmd_status, 0, 0 },
 	{ "hosts", NULL, 1, 1, cmd_hosts, 0, 0 },
 	{ "attach", NULL, 1, 1, cmd_attach, ATTACH_PATIENCE_MS, CMD_OPTIONS },
-	{ "detach", NULL, 1, 1, cmd_detach, 0, 0 },
+	{ "detach", NULL, 1, 1, cmd_detach, 0, CMD_FORCE },
 	{ "lock", "show", 1, 1, cmd_lock_show, 0, 0 },
 	{ "lock", "break", 1, 1, cmd_lock_break, 0, 0 },
 	{ "df", NULL, 0, 1, cmd_df, 0, 0 },

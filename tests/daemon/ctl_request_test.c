@@ -46,6 +46,7 @@ static void only_root_may_change_things(void)
 		"{\"cmd\":\"mount\",\"device\":\"/d\",\"dir\":\"/m\"}",
 		"{\"cmd\":\"attach\",\"device\":\"/d\"}",
 		"{\"cmd\":\"detach\",\"ds\":\"d\"}",
+		"{\"cmd\":\"detach\",\"ds\":\"d\",\"force\":true}",
 		"{\"cmd\":\"lock-break\",\"ds\":\"d\",\"path\":\"/x\"}",
 	};
 
@@ -69,6 +70,7 @@ static void hostile_requests_are_refused(void)
 		"{\"cmd\":\"hosts\",\"ds\":\"d\",\"x\":1}",
 		"{\"cmd\":\"hosts\",\"ds\":\"\xff\xfe\"}",
 		"{\"cmd\":\"attach\",\"device\":\"relative\"}",
+		"{\"cmd\":\"detach\",\"ds\":\"d\",\"force\":1}",
 		"{\"cmd\":\"mount\",\"device\":\"/d\",\"dir\":\"mnt\"}",
 		"{\"cmd\":\"attach\",\"device\":\"/d\",\"options\":\"ro\"}",
 		"{\"cmd\":\"attach\",\"device\":\"/d\",\"options\":[7]}",

@@ -46,6 +46,30 @@ static void what_is_not_mounted_is_not_found(void)
 	CU_ASSERT_EQUAL(find("", &minor), -ENOENT);
 }
 
+static int where(const char *dir, uint32_t minor, char at[PATH_MAX])
+{
+	FILE *in = fmemopen((void *)(uintptr_t)table, sizeof(table) - 1, "r");
+	int found = mountinfo_where(in, dir, minor, at);
+
+	fclose(in);
+	return found;
+}
+
+static void a_device_is_found_wherever_it_is_mounted(void)
+{
+	char at[PATH_MAX] = "";
+
+	CU_ASSERT_EQUAL(where(NULL, 40, at), 1);	/* beneath another */
+	CU_ASSERT_STRING_EQUAL(at, "/mnt/b");
+	CU_ASSERT_EQUAL(where(NULL, 42, at), 1);
+	CU_ASSERT_STRING_EQUAL(at, "/mnt/with space\\");
+	CU_ASSERT_EQUAL(where("/mnt/b", 40, at), 1);
+	CU_ASSERT_EQUAL(where("/mnt/a", 40, at), 0);
+	CU_ASSERT_EQUAL(where(NULL, 41, at), 0);	/* not one of ours */
+	CU_ASSERT_EQUAL(where(NULL, 44, at), 0);
+}
+
 UNIT_MAIN("mountinfo",
 	  UNIT_TEST(the_mount_on_top_is_found),
+	  UNIT_TEST(a_device_is_found_wherever_it_is_mounted),
 	  UNIT_TEST(what_is_not_mounted_is_not_found));

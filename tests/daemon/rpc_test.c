@@ -45,6 +45,20 @@ static void honest_requests_pass(void)
 	CU_ASSERT_EQUAL(check(&rq, 0), -EINVAL);
 }
 
+static void users_of_a_mount_are_asked_for_by_its_place(void)
+{
+	struct rpc_request rq = { .magic = RPC_MAGIC, .op = RPC_USERS };
+
+	CU_ASSERT_EQUAL(check(&rq, 0), -EINVAL);
+	strcpy(rq.umount.dir, "/mnt/../a");
+	CU_ASSERT_EQUAL(check(&rq, 0), -EINVAL);
+	memset(rq.umount.dir, '/', sizeof(rq.umount.dir));
+	CU_ASSERT_EQUAL(check(&rq, 0), -EINVAL);
+	strcpy(rq.umount.dir, "/mnt/a");
+	CU_ASSERT_EQUAL(check(&rq, 0), 0);
+	CU_ASSERT_EQUAL(check(&rq, 1), -EINVAL);
+}
+
 /* A worker that was taken over asks the parent for everything: it gets nothing of it. */
 static void a_hostile_mount_is_refused(void)
 {
@@ -127,6 +141,7 @@ static void unknown_requests_are_refused(void)
 
 UNIT_MAIN("rpc",
 	  UNIT_TEST(honest_requests_pass),
+	  UNIT_TEST(users_of_a_mount_are_asked_for_by_its_place),
 	  UNIT_TEST(a_hostile_mount_is_refused),
 	  UNIT_TEST(processes_that_may_never_be_killed_are_refused),
 	  UNIT_TEST(a_portal_is_an_address),

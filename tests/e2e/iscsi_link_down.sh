@@ -109,7 +109,7 @@ exec 3>&-
 [ "$(grep -c 'write at' "$work/writer.out")" -eq 16 ] || fail "writers: $(cat "$work/writer.out")"
 [ -z "$(tr -d B <"$b/disk")" ] || fail "something of the dead host landed"
 umount -l "$a"
-wait_for 5 ctl alpha detach ds1
+wait_for 60 is_detached alpha || fail "what is mounted of a lost host does not end: $(tail -n 1 "$work/alpha.ctl.log")"
 lun=$lun_of_alpha
 host_mount alpha
 [ -z "$(tr -d B <"$a/disk")" ] || fail "alpha reads something else after it has rejoined"

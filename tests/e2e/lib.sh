@@ -125,6 +125,12 @@ host_stop() {	# a clean shutdown
 	return $status
 }
 
+# Of a lost host: "detach" says that not all of it was written, and so fails, but it is detached.
+is_detached() {	# is_detached NAME
+	ctl "$1" detach ds1
+	! "$bin/lunfs" --run-dir "$work/run-$1" --json status | grep -q '"ds1"'
+}
+
 mnt() { echo "$work/mnt-$1"; }
 
 wait_for() {	# wait_for SECONDS COMMAND…: until it succeeds
@@ -152,6 +158,13 @@ ns=		# the network namespace that the target lives in
 drop_copied_mounts() {	# in a new mount namespace, of which nothing goes back
 	umount -a -l -t fuse.lunfs 2>/dev/null
 	! grep -q ' - fuse\.lunfs ' /proc/self/mountinfo || fail "copies of mounts: $(cat /proc/self/mountinfo)"
+}
+
+# in_copy DIR COMMAND…: in a mount namespace of its own, with what is mounted at DIR and nothing of others'
+in_copy() {
+	# shellcheck disable=SC2016
+	exec unshare -m --propagation private sh -c 'findmnt -lno TARGET -t fuse.lunfs | grep -vxF "$0" |
+		xargs -r -d "\n" umount -l; exec "$@"' "$@"
 }
 
 target_start() {	# target_start [ADDRESS [lunfs-target option…]]: $lun becomes its URL

@@ -32,6 +32,7 @@ static void printable(const char *s, size_t len, size_t room)
 
 static void mounts(const char *s, size_t len)
 {
+	char where[PATH_MAX];
 	uint32_t minor;
 	FILE *in;
 
@@ -40,6 +41,8 @@ static void mounts(const char *s, size_t len)
 	in = fmemopen((void *)(uintptr_t)s, len, "r");
 	FUZZ_CHECK(in);
 	mountinfo_find(in, "/mnt/a b", &minor);
+	rewind(in);
+	FUZZ_CHECK(mountinfo_where(in, NULL, 39, where) <= 0 || strlen(where) < sizeof(where));
 	fclose(in);
 }
 
