@@ -42,7 +42,7 @@ static struct vhu *v;
 static int sock;
 static int mem_fd, kick_fd, call_fd;
 static uint8_t *mem;
-static bool packed;
+static bool packed, event_idx;
 static uint16_t next_avail, next_used;
 static bool wrap;
 static enum vhu_end closed_end;
@@ -250,7 +250,8 @@ static void front_features(void)
 	if (!packed)
 		f &= ~FEATURE(VIRTIO_F_RING_PACKED);
 	/* Without EVENT_IDX each batch is announced: nothing to calculate here. */
-	f &= ~FEATURE(VIRTIO_F_EVENT_IDX);
+	if (!event_idx)
+		f &= ~FEATURE(VIRTIO_F_EVENT_IDX);
 	CU_ASSERT_EQUAL(tell_u64(VHU_SET_FEATURES, f, -1), 0);
 }
 
@@ -448,6 +449,86 @@ static void ring_goes_on_where_it_stopped(void)
 		front_free();
 		device_free();
 	}
+}
+
+static void want_calls(bool wanted)
+{
+	struct avail_wire *a = (void *)(mem + AT_AVAIL);
+
+	a->flags = (uint16_t)(wanted ? 0 : AVAIL_F_NO_INTERRUPT);
+	a->ring[QSIZE] = wanted ? next_used : (uint16_t)(next_used + 0x4000);
+}
+
+/* Interrupts until there were @count of them, within twenty seconds each. */
+static bool called(eventfd_t count)
+{
+	struct pollfd p = { .fd = call_fd, .events = POLLIN };
+	eventfd_t n, all = 0;
+
+	while (all < count && poll(&p, 1, 20000) == 1 && !eventfd_read(call_fd, &n))
+		all += n;
+	return all >= count;
+}
+
+static void request_without_kick(void)
+{
+	eventfd_t n;
+
+	queue_request(BLK_T_GET_ID, 0, AT_DATA, 20);
+	eventfd_read(kick_fd, &n);
+}
+
+static void wait_used(void)
+{
+	while (!was_used())
+		sched_yield();
+	next_used++;
+}
+
+/*
+ * A driver that has kicked once kicks no more until it is asked to, and one whose interrupt is owed sees
+ * none to be missing: what is lost around a start is lost for ever, and the guest hangs.  So a ring that
+ * starts is looked at without a kick, its first batch is announced whatever the driver wants, a
+ * call descriptor that comes late is signalled for what came before it, and so is what a ring that was
+ * disabled was kicked for.
+ */
+static void a_ring_that_starts_misses_nothing(void)
+{
+	struct vring_state_wire on = { 0, 1 }, off = { 0, 0 };
+
+	packed = false;
+	for (int i = 0; i < 2; i++) {
+		event_idx = i;
+		device_make();
+		front_connect();
+		front_memory();
+		front_features();
+		CU_ASSERT_EQUAL(share_memory(), 0);
+		want_calls(false);
+		request_without_kick();
+		front_ring(0);
+		wait_used();
+		CU_ASSERT_TRUE(called(2));	/* the descriptor was tried, and then the batch */
+
+		want_calls(true);
+		CU_ASSERT_EQUAL(tell_u64(VHU_SET_VRING_CALL, VHU_VRING_NOFD, -1), 0);
+		queue_request(BLK_T_GET_ID, 0, AT_DATA, 20);
+		wait_used();
+		CU_ASSERT_EQUAL(tell_u64(VHU_SET_VRING_CALL, 0, call_fd), 0);
+		CU_ASSERT_TRUE(called(1));
+
+		CU_ASSERT_EQUAL(tell(VHU_SET_VRING_ENABLE, &off, sizeof(off), -1), 0);
+		queue_request(BLK_T_GET_ID, 0, AT_DATA, 20);
+		CU_ASSERT_EQUAL(ask_u64(VHU_GET_QUEUE_NUM), 16);
+		CU_ASSERT_FALSE(was_used());
+		want_calls(true);
+		CU_ASSERT_EQUAL(tell(VHU_SET_VRING_ENABLE, &on, sizeof(on), -1), 0);
+		CU_ASSERT_TRUE(called(1));
+		wait_used();
+		front_free();
+		device_free();
+	}
+	event_idx = false;
 }
 
 static bool cut_off(void)
@@ -841,6 +922,7 @@ UNIT_MAIN("vhost/vhu",
 	  UNIT_TEST(requests_of_every_type_on_a_split_ring),
 	  UNIT_TEST(requests_of_every_type_on_a_packed_ring),
 	  UNIT_TEST(ring_goes_on_where_it_stopped),
+	  UNIT_TEST(a_ring_that_starts_misses_nothing),
 	  UNIT_TEST(nonsense_ends_the_connection_and_nothing_else),
 	  UNIT_TEST(memory_that_shrinks_costs_only_its_owner),
 	  UNIT_TEST(refused_start_reads_no_descriptor),
