@@ -205,31 +205,51 @@ guest_run() {
 
 # guest_wait SECONDS JOB COMMAND…: until it succeeds.  JOB is the process of a guest_run in the background, or
 # empty.  Time in which its QEMU wanted a processor of this machine and got none is not counted: other work
-# beside a test makes it slow, and hangs nothing.
+# beside a test makes it slow, and hangs nothing.  A QEMU that has ended is not waited for.  $GUEST_WAITED says
+# how long it took, and of what; $GUEST_MS is what counts of it.
 guest_wait() {
-	local begin=$EPOCHREALTIME limit=$1 job=${2:-0} qemu= before=0
+	local begin=$EPOCHREALTIME limit=$1 job=${2:-0} qemu= before="0 0" now="0 0" late=0
 	shift 2
 	while ! "$@"; do
-		if [ -z "$qemu" ]; then
-			qemu=$(pgrep -P "$(pgrep -P "$job" timeout || echo "$job")" qemu || true)
-			before=$(guest_starved "$qemu")
+		[ -n "$qemu" ] || qemu=$(pgrep -P "$(pgrep -P "$job" timeout || echo "$job")" qemu || true)
+		[ "$before" != "0 0" ] || before=$(guest_times "$qemu")
+		if [ -n "$qemu" ] && ! [ -e "/proc/$qemu/schedstat" ]; then
+			"$@" && break
+			echo "  note: its QEMU has ended"
+			late=1
+			break
 		fi
-		awk -v begin="$begin" -v now="$EPOCHREALTIME" -v before="$before" -v after="$(guest_starved "$qemu")" \
-			-v limit="$limit" 'BEGIN { starved = after > before ? after - before : 0
-				exit !(now - begin - starved < limit) }' || { guest_used "$qemu" "$limit"; return 1; }
+		now=$(guest_times "$qemu")
+		guest_waited "$begin" "$before" "$now" "$limit" >/dev/null || { late=1; break; }
 		sleep 0.2
 	done
+	read -r GUEST_MS GUEST_WAITED <<<"$(guest_waited "$begin" "$before" "$now" "$limit")"
+	[ $late -eq 0 ] || guest_used "$qemu" "$GUEST_WAITED"
+	return $late
 }
 
-# guest_used PID SECONDS: what tells a guest that stands still from one that spins, when it is given up
+# Prints the milliseconds that count, and what was waited in words; whether that is within the limit.
+guest_waited() {	# guest_waited BEGIN TIMES-BEFORE TIMES-NOW LIMIT
+	awk -v begin="$1" -v now="$EPOCHREALTIME" -v before="$2" -v after="$3" -v limit="$4" 'BEGIN {
+		split(before, b, " "); split(after, a, " ")
+		starved = a[1] > b[1] ? a[1] - b[1] : 0
+		used = a[2] > b[2] ? a[2] - b[2] : 0
+		printf "%d %.1f s, %.1f s of it without the processor that it wanted, %.1f s with one",
+			(now - begin - starved) * 1000, now - begin, starved, used
+		exit !(now - begin - starved < limit) }'
+}
+
+# guest_used PID WAITED: what tells a guest that stands still from one that spins, when it is given up
 guest_used() {
-	[ -z "$1" ] || echo "  note: not there after $2 s; processor had and waited for by QEMU's threads, in seconds:$(
+	[ -z "$1" ] || echo "  note: not there after $2; processor had and waited for by QEMU's threads, in seconds:$(
 		cat /proc/"$1"/task/*/schedstat 2>/dev/null | awk '{ printf " %.0f/%.0f", $1 / 1e9, $2 / 1e9 }')"
 }
 
-# guest_starved PID: seconds that the process' thread that has waited longest has been runnable, and not run
-guest_starved() {
-	[ -z "$1" ] || cat /proc/"$1"/task/*/schedstat 2>/dev/null | awk '$2 > max { max = $2 } END { printf "%.3f\n", max / 1e9 }'
+# guest_times PID: for how many seconds the process' thread that has waited longest was runnable, and did not
+# run; and how long all of them have run
+guest_times() {
+	[ -z "$1" ] || cat /proc/"$1"/task/*/schedstat 2>/dev/null |
+		awk '$2 > max { max = $2 } { run += $1 } END { printf "%.3f %.3f\n", max / 1e9, run / 1e9 }'
 }
 
 guest_results() {	# guest_results NAME CONSOLE STATUS SECONDS
