@@ -29,10 +29,10 @@ counters() {	# KVM's, of all machines together
 	done
 }
 
-# What two looks a second apart say: by how much figures have grown.  Threads that slept all the time only count.
+# What two looks a second apart say: by how much figures have grown.  Threads that hardly ran only count.
 grown_threads() {
 	awk 'NR == FNR { run[$1] = $3; slept[$1] = $4; next }
-		$2 == "S" && $4 == slept[$1] && $1 !~ /^(vcpu|events|reactor)/ { idle++; next }
+		$2 == "S" && $3 == run[$1] && $1 !~ /^(vcpu|events|reactor)/ { idle++; next }
 		{ printf "%s %s +%d +%d %s; ", $1, $2, $3 - run[$1], $4 - slept[$1], $5 }
 		END { printf "%d asleep", idle }' "$1" "$2"
 }
