@@ -17,8 +17,11 @@ import socket, sys
 for i in range(10000):
     s = socket.socket(socket.AF_UNIX)
     s.connect(sys.argv[1])
-    if i % 3 == 0:
-        s.sendall(b'{"cmd":"sta')
+    try:
+        if i % 3 == 0:
+            s.sendall(b'{"cmd":"sta')
+    except BrokenPipeError:
+        pass    # as many as it takes at a time: those before this one, whose end it has not seen yet
     s.close()
 PY
 wait_for 60 sh -c "[ \$(ls /proc/$worker/fd | wc -l) -le $((before + 2)) ]" || fail "descriptors leak"
@@ -109,10 +112,10 @@ slot=$("$bin/lunfs" --run-dir "$work/run-alpha" status --json | grep -o '"slot":
 addr=$("$bin/lunfs" debug "$lun" slot "$slot" --json | grep -m1 -o '"address": [0-9]*' | grep -o '[0-9]*$')
 dd if=/dev/zero of="$lun" bs=4096 seek=$((addr / 4096)) count=1 conv=notrunc 2>/dev/null
 is_lost() { "$bin/lunfs" --run-dir "$work/run-alpha" status | grep -q LOST; }
-start=$(date +%s%N)
+clock_start alpha
 wait_for 60 is_lost || fail "it goes on: $("$bin/lunfs" --run-dir "$work/run-alpha" status)"
-ms=$((($(date +%s%N) - start) / 1000000))
-[ $ms -le 2400 ] || fail "it took $ms ms"
+ms=$(clock_ms)
+[ "$ms" -le 2400 ] || fail "it took $ms ms"
 note "lost after $ms ms (lease 1000 ms, margin 400 ms)"
 timeout 60 touch "$(mnt alpha)/x" 2>"$work/out" && fail "it still writes"
 grep -q "Input/output" "$work/out" || fail "$(cat "$work/out")"

@@ -142,6 +142,24 @@ wait_for() {	# wait_for SECONDS COMMAND…: until it succeeds
 	done
 }
 
+# Where a time is what is claimed: of HOST's worker, less what it wanted a processor for and got none, as other
+# work beside a test makes it.
+starved_ms() {	# starved_ms PID: of that thread of it which has waited longest
+	cat /proc/"$1"/task/*/schedstat 2>/dev/null | awk '$2 > max { max = $2 } END { printf "%d\n", max / 1e6 }'
+}
+
+clock_start() {	# clock_start HOST
+	clock_host=$1
+	clock_starved=$(starved_ms "$(worker_of "$1")")
+	clock_ns=$(date +%s%N)
+}
+
+clock_ms() {	# since clock_start
+	local ms=$((($(date +%s%N) - clock_ns) / 1000000)) starved
+	starved=$(($(starved_ms "$(worker_of "$clock_host")") - clock_starved))
+	echo $((ms - (starved > 0 ? starved : 0)))
+}
+
 # ---- a target for iSCSI ----
 
 target_file=$work/lun.img

@@ -19,7 +19,7 @@ guest_start() {	# guest_start SECONDS [option…]
 	local seconds=$1
 	shift
 	"$bin/lunfs-vhost-bench" --rw randrw --iodepth 8 --runtime "$seconds" --verify \
-		--ledger "$work/ledger" --reconnect 20 "$@" "$socket" >"$work/guest.log" 2>&1 &
+		--ledger "$work/ledger" --reconnect 60 "$@" "$socket" >"$work/guest.log" 2>&1 &
 	guest=$!
 	# It may have done all it has to do before we have looked.
 	in_use() { lunfs disk list | grep -q "in use" || ! kill -0 $guest 2>/dev/null; }
@@ -30,12 +30,14 @@ deep() { lunfs --json disk info $disk | jq '.stands_on | length'; }
 at_depth() { [ "$(deep)" = "$1" ]; }
 
 story "snapshots under a guest's writes take less than 100 ms each"
-guest_start 5 --fsync 50
+guest_start 300 --fsync 50
 worst=0
 for name in a b c d e; do
+	starved=$(starved_ms "$(worker_of alpha)")
 	lunfs --json disk snapshot create $disk $name >"$work/json" || fail "snapshot $name"
+	starved=$(($(starved_ms "$(worker_of alpha)") - starved))
 	worst=$(jq -r "[.pause_ms, $worst] | max" "$work/json")
-	jq -e '.pause_ms > 0 and .pause_ms < 100' "$work/json" >/dev/null ||
+	jq -e --argjson starved $starved '.pause_ms > 0 and .pause_ms - $starved < 100' "$work/json" >/dev/null ||
 		fail "I/O waited for $(jq .pause_ms "$work/json") ms"
 done
 note "the longest pause of five snapshots was $worst ms"
@@ -51,6 +53,9 @@ for name in b d a; do
 	lunfs disk snapshot delete $disk $name || fail "delete $name"
 done
 wait_for 60 at_depth 2 || fail "it still stands on $(deep) images"
+has_written() { [ "$(lunfs --json disk list | jq '.disks[0].stats.writes')" -gt 1000 ]; }
+wait_for 60 has_written || fail "few writes: $(lunfs disk list)"
+kill -TERM $guest
 wait $guest || fail "the guest found wrong data: $(cat "$work/guest.log")"
 
 story "metrics are Prometheus' text, and count what the guest did"
@@ -151,13 +156,18 @@ print(reply)
 sys.exit('children' not in reply)
 EOF
 }
-# The daemon looks every 10 s anyway: three times within 3 s that is no accident.
+# Who did nothing but look every 10 s would take nearly as long for each that comes behind another one.
+took=0
 for name in one two three; do
 	lunfs disk snapshot create $disk $name || fail "snapshot $name"
 	before=$(deep)
+	clock_start alpha
 	delete_and_go_away $name >"$work/out" || fail "delete: $(cat "$work/out")"
-	wait_for 3 at_depth $((before - 1)) || fail "$name does not move by itself within 3 s"
+	wait_for 60 at_depth $((before - 1)) || fail "$name does not move by itself"
+	[ $name = one ] || took=$((took + $(clock_ms)))
 done
+note "after $((took / 2)) ms on an average"
+[ $took -le 10000 ] || fail "after $((took / 2)) ms on an average"
 
 lunfs disk detach $disk --force >/dev/null || fail "detach"
 lunfs detach ds1 || fail "the datastore is not given up"
