@@ -152,7 +152,8 @@ int disks_init(struct disks *all, struct stores *stores, struct rpc_client *rpc,
  * daemon.  Before stores_shutdown(). */
 void disks_give_up(struct disks *all);
 
-/** disks_shutdown() - behind disks_give_up(), when nobody asks about disks any more: frees all. */
+/** disks_shutdown() - behind disks_give_up(), when nobody asks about disks any more: frees all but what the
+ * end of the process, which is to follow, is faster at. */
 void disks_shutdown(struct disks *all);
 
 /**
