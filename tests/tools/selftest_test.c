@@ -344,6 +344,9 @@ static bool race_was_met(const struct selftest *t)
 
 	if (lun.broken == CAW_ONLY_AMONG_CAWS)
 		return p[SELFTEST_CAW_WRITE].verdict == SELFTEST_WEAK;
+	/* What lands late has to do so between two looks at it, which are race_ms apart. */
+	if (lun.broken == FENCE_LETS_QUEUED_LAND)
+		return p[SELFTEST_FENCE].verdict == SELFTEST_FAIL;
 	return lun.broken != CAW_NOT_ATOMIC ||
 	       (p[SELFTEST_CAW_CAW].verdict == SELFTEST_FAIL && p[SELFTEST_CAW_WRITE].verdict == SELFTEST_WEAK);
 }
@@ -364,6 +367,12 @@ static void run_alone(struct selftest *t)
 	}
 }
 
+/* In one call: a sanitizer would look at each byte of a loop. */
+static bool is_zero(const uint8_t *data, size_t len)
+{
+	return !data[0] && !memcmp(data, data + 1, len - 1);
+}
+
 /* Every property that is not @bad passes; @bad has @verdict. */
 static void finds(enum breakage broken, enum selftest_property_index bad, enum selftest_verdict wanted)
 {
@@ -382,11 +391,7 @@ static void finds(enum breakage broken, enum selftest_property_index bad, enum s
 	}
 	CU_ASSERT_EQUAL(selftest_failed(&t), wanted == SELFTEST_FAIL);
 	/* Nothing is left behind but zeros, on a LUN that does not write what it likes. */
-	for (uint64_t i = 0; broken != FENCE_LETS_QUEUED_LAND && i < SIZE; i++)
-		if (lun.data[i]) {
-			CU_FAIL("something was left behind");
-			break;
-		}
+	CU_ASSERT_TRUE(broken == FENCE_LETS_QUEUED_LAND || is_zero(lun.data, SIZE));
 	stop();
 }
 
