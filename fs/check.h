@@ -77,7 +77,9 @@ struct check_result {
 	uint32_t hosts_live;		/* slots whose heartbeat went on meanwhile */
 	uint32_t hosts_silent;		/* slots taken and silent: crashed hosts */
 	unsigned int transactions;	/* that replays would write; the check saw them as written */
-	bool	quiet;			/* no host changed metadata meanwhile */
+	/* No journal got or lost a transaction meanwhile: what was read together was so together.
+	 * Else findings may be transient.  A host that leaves or is recovered counts as a change. */
+	bool	quiet;
 	uint64_t directories, files, others, orphans;
 	uint64_t blocks, blocks_used;	/* of 4 KiB, in allocation groups */
 };

@@ -138,13 +138,15 @@ static void print_left_out(const struct fsck *f)
 			       (unsigned long long)(f->seen[i] - SHOWN_MAX));
 }
 
+#define TRANSIENT	"findings may be transient; check again while it is quiet"
+
 static void print_hosts(const struct fsck *f, const struct check_result *r)
 {
 	if (r->hosts_live)
 		printf("%u hosts are using the volume%s\n", r->hosts_live, r->quiet ?
-		       " and changed nothing meanwhile" :
-		       " and changed it meanwhile: findings may be transient; check again while "
-		       "it is quiet");
+		       " and changed nothing meanwhile" : " and changed it meanwhile: " TRANSIENT);
+	else if (!r->quiet)
+		printf("the volume was changed meanwhile: " TRANSIENT "\n");
 	if (r->hosts_silent)
 		printf("%u slots belong to hosts that are silent; the next host that attaches "
 		       "recovers them\n", r->hosts_silent);
@@ -239,6 +241,10 @@ static void print_advice(struct fsck *f, const struct check_result *r)
 		fsck_complain(f, "%s: not all of it can be repaired without giving something up: "
 			      "run fsck.lunfs by hand (-y, with --undo FILE); nothing was changed",
 			      f->path);
+	else if (f->mode == FSCK_CHECK && !r->quiet)
+		fsck_complain(f, "%s: hosts changed the volume meanwhile: check again while it is "
+			      "quiet, or run lunfs check on a host that has it attached; nothing "
+			      "was repaired", f->path);
 	else if (f->mode == FSCK_CHECK)
 		fsck_complain(f, "%s: nothing was changed; fsck.lunfs -y repairs it (--undo FILE "
 			      "keeps what that overwrites)", f->path);

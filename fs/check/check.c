@@ -210,6 +210,7 @@ static int check_run(struct check *c)
 	uint64_t began_ns = env_now_ns(c->p->env);
 	int err;
 
+	c->r->quiet = c->fix != NULL;		/* a repair has the volume to itself */
 	chk_supers(c);
 	chk_slots(c);
 	err = chk_journals(c);

@@ -97,6 +97,17 @@ struct chk_twice {
 	uint64_t unit;			/* of that inode */
 };
 
+/*
+ * Where a journal stands.  Metadata at home changes by nothing but journals, and either number only
+ * grows: while both stay nothing was committed, and nothing of what the journal holds was left to
+ * the next owner of its lock.  What it holds does not tell: it may be empty, be filled, written
+ * home and be empty again.
+ */
+struct chk_journal {
+	uint64_t tail;			/* version of the tail; 0: that cannot be believed */
+	uint64_t next;			/* sequence of the first transaction that is not in it */
+};
+
 struct check {
 	const struct check_params *p;
 	struct check_result *r;
@@ -106,7 +117,7 @@ struct check {
 	bool	slot_valid[SLOT_COUNT_MAX];
 	unsigned int transactions[SLOT_COUNT_MAX];	/* that a replay would write */
 	bool	journal_bad[SLOT_COUNT_MAX];	/* to begin anew, with what it holds gone home */
-	uint32_t journals_digest;
+	struct chk_journal journals[SLOT_COUNT_MAX];	/* where each stood when it was read */
 	struct table images;
 	uint32_t scanning;		/* slot whose journal is being read */
 	struct chk_group *groups;

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fs/check.h"
 
+#include "fs/internal.h"
+#include "fs/journal.h"
+#include "tests/fs/attached.h"
 #include "tests/fs/wrecks.h"
 
 /* ---- running the check ---- */
@@ -211,6 +214,147 @@ static void living_and_silent_hosts_are_told_apart(void)
 	volume_run(5, 64 * MIB, 512, live_hosts, 0);
 }
 
+/* What host 0 does with what it has changed when the check has read the indices, and no inode yet. */
+enum meanwhile { LEAVES, WRITES_BACK, COMMITS_AND_DIES };
+
+struct homecoming {
+	struct findings found;
+	struct cluster *c;
+	enum meanwhile how;
+	bool	done;
+};
+
+static void bring_home(void *arg, const char *phase, uint64_t done, uint64_t total)
+{
+	struct homecoming *h = arg;
+
+	if (h->done || strcmp(phase, "groups") != 0 || done != total)
+		return;
+	h->done = true;
+	switch (h->how) {
+	case LEAVES:
+		CU_ASSERT_EQUAL(cluster_detach(h->c, 0), 0);
+		break;
+	case WRITES_BACK:
+		cluster_sleep(h->c, 3 * WRITEBACK_MS);
+		break;
+	case COMMITS_AND_DIES:
+		CU_ASSERT_EQUAL(fs_sync_names(h->c->fs), 0);
+		cluster_crash(h->c, 0);
+		break;
+	}
+}
+
+static struct check_result check_amid(struct homecoming *h)
+{
+	struct check_params p = { .env = h->c->env, .report = note_finding, .progress = bring_home,
+				  .arg = h };
+	struct check_result r = { .errors = 99 };
+
+	memset(&h->found, 0, sizeof(h->found));
+	p.dev = simdisk_open(h->c->disk, h->c->env);
+	CU_ASSERT_EQUAL(check_volume(&p, &r, h->c->why, sizeof(h->c->why)), 0);
+	blkdev_close(p.dev);
+	return r;
+}
+
+static enum meanwhile meanwhile;
+
+static void comes_home(struct cluster *c)
+{
+	struct homecoming h = { .c = c, .how = meanwhile };
+	bool dies = meanwhile == COMMITS_AND_DIES;
+	struct fs_attr attr;
+	struct check_result r;
+
+	CU_ASSERT_EQUAL(cluster_attach(c, 0, 0), 0);
+	/* The journal is empty, as it will be again. */
+	cluster_sleep(c, 3 * WRITEBACK_MS);
+	CU_ASSERT_EQUAL(fs_create(c->fs, fs_root(c->fs), "new", S_IFREG | 0644, 0, &cluster_cred,
+				  &attr), 0);
+	r = check_amid(&h);
+	CU_ASSERT_TRUE(h.done);
+	CU_ASSERT_EQUAL(r.transactions, 0);
+	CU_ASSERT_TRUE(dies || r.hosts_live == 1);
+	/* Nothing is wrong there. */
+	CU_ASSERT_TRUE(dies || h.found.seen[CHECK_INODE_MASK] > 0);
+	CU_ASSERT_FALSE(r.quiet);
+	r = check_amid(&h);
+	CU_ASSERT_EQUAL(r.hosts_live, meanwhile == WRITES_BACK ? 1 : 0);
+	CU_ASSERT_EQUAL(r.transactions, dies ? 1 : 0);
+	CU_ASSERT_EQUAL(r.errors, 0);
+	CU_ASSERT_TRUE(r.quiet);
+	if (meanwhile == WRITES_BACK)
+		CU_ASSERT_EQUAL(cluster_detach(c, 0), 0);
+}
+
+/* An empty journal that was filled and written home meanwhile is empty again. */
+static void what_came_home_meanwhile_is_a_change(void)
+{
+	for (meanwhile = LEAVES; meanwhile <= COMMITS_AND_DIES; meanwhile++)
+		cluster_run(1 + meanwhile, 64 * MIB, comes_home);
+}
+
+/* Between the looks at both journals the second host takes what the first had changed. */
+struct handover {
+	struct findings found;
+	struct cluster *c;
+	unsigned int first;		/* host whose journal is looked at first */
+	uint32_t slot;			/* it */
+	bool	done;
+};
+
+static void hand_over(void *arg, const char *phase, uint64_t done, uint64_t total)
+{
+	struct handover *h = arg;
+	struct fs *fs = h->c->hosts[!h->first].fs;
+	struct fs_attr attr;
+
+	(void)total;
+	if (h->done || strcmp(phase, "journals") != 0 || done != h->slot + 1)
+		return;
+	h->done = true;
+	CU_ASSERT_EQUAL(fs_create(fs, fs_root(fs), "second", S_IFREG | 0644, 0, &cluster_cred,
+				  &attr), 0);
+	CU_ASSERT_EQUAL(fs_sync_names(fs), 0);
+}
+
+static void handed_over(struct cluster *c)
+{
+	struct handover h = { .c = c };
+	struct check_params p = { .env = c->env, .report = note_finding, .progress = hand_over,
+				  .arg = &h };
+	struct check_result r = { .errors = 0 };
+	struct fs_attr attr;
+	struct fs *fs;
+
+	CU_ASSERT_EQUAL(cluster_attach(c, 0, 0), 0);
+	CU_ASSERT_EQUAL(cluster_attach(c, 1, 0), 0);
+	if (!c->hosts[0].fs || !c->hosts[1].fs)
+		return;
+	h.first = lockd_slot(c->hosts[0].fs->lockd) > lockd_slot(c->hosts[1].fs->lockd);
+	fs = c->hosts[h.first].fs;
+	h.slot = lockd_slot(fs->lockd);
+	CU_ASSERT_EQUAL(fs_create(fs, fs_root(fs), "first", S_IFREG | 0644, 0, &cluster_cred, &attr),
+			0);
+	CU_ASSERT_EQUAL(fs_sync_names(fs), 0);
+	p.dev = simdisk_open(c->disk, c->env);
+	CU_ASSERT_EQUAL(check_volume(&p, &r, c->why, sizeof(c->why)), 0);
+	blkdev_close(p.dev);
+	CU_ASSERT_TRUE(h.done);
+	CU_ASSERT_EQUAL(r.hosts_live, 2);
+	CU_ASSERT_TRUE(h.found.seen[CHECK_JOURNAL_TWICE] > 0);	/* it was not, at any time */
+	CU_ASSERT_FALSE(r.quiet);
+	CU_ASSERT_EQUAL(cluster_detach(c, 0), 0);
+	CU_ASSERT_EQUAL(cluster_detach(c, 1), 0);
+}
+
+/* Nothing was committed once both were seen, and yet they are not of one time. */
+static void what_was_handed_over_meanwhile_is_a_change(void)
+{
+	cluster_run(4, 64 * MIB, handed_over);
+}
+
 /* ---- the table ---- */
 
 /* Scripts match numbers and names: each is unique, and in order. */
@@ -247,5 +391,7 @@ UNIT_MAIN("fs/check",
 	  UNIT_TEST(sealed_garbage_is_survived),
 	  UNIT_TEST(volume_with_an_unreadable_block_is_not_called_clean),
 	  UNIT_TEST(living_and_silent_hosts_are_told_apart),
+	  UNIT_TEST(what_came_home_meanwhile_is_a_change),
+	  UNIT_TEST(what_was_handed_over_meanwhile_is_a_change),
 	  UNIT_TEST(codes_are_unique),
 	  UNIT_TEST(manual_explains_every_code));
