@@ -35,7 +35,7 @@ wait $storm_alpha
 wait $storm_beta || fail "beta's operations went wrong: $(cat "$work/storm-beta")"
 note "beta: $(cat "$work/storm-beta")"
 restart_alpha
-check_volume	# of a live volume
+lunfs alpha check ds1 >"$work/check" 2>&1 || fail "$(cat "$work/check")"
 timeout 60 rm -rf "$a/storm" || fail "removing what is left"
 wait_for 60 test ! -e "$b/storm" || fail "beta still sees it"
 
