@@ -193,8 +193,8 @@ guest_run() {
 	accel=$(guest_accel)
 	[ "$accel" != kvm ] || cpu=host
 	# Only a guest that hangs takes so long: an emulated one has what others leave of this machine.
-	[ "$accel" = kvm ] || seconds=$((seconds * 4))
-	timeout $((seconds < 800 ? seconds : 800)) qemu-system-x86_64 -accel "$accel" -cpu $cpu -m "${GUEST_MEMORY:-512M}" \
+	[ "$accel" = kvm ] || [ "$seconds" -gt 800 ] || seconds=$((seconds < 200 ? seconds * 4 : 800))
+	timeout "$seconds" qemu-system-x86_64 -accel "$accel" -cpu $cpu -m "${GUEST_MEMORY:-512M}" \
 		-smp "${GUEST_CPUS:-1}" -nodefaults -no-user-config -display none -no-reboot \
 		-kernel "$GUEST_KERNEL" -initrd "$initrd" \
 		-append "console=ttyS0 quiet panic=-1 no_timer_check ${GUEST_APPEND:-}" \
