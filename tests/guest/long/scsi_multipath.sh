@@ -34,7 +34,7 @@ set -- $(cat /sys/block/sdb/stat) && by_b=$5
 echo "  writes by sda $by_a, by sdb $by_b"
 check "by both paths, in turn" test "$by_a" -gt 4 -a "$by_b" -gt 4
 echo GUEST-CUT
-check "a path that is lost is taken out" wait_for 150 path_is_lost
+check "a path that is lost is taken out" wait_for 400 path_is_lost
 dmsetup status mp
 check "no write failed meanwhile" test ! -e /tmp/failed
 check "the other one does it alone" write_some
@@ -47,8 +47,8 @@ done
 echo "  $n times 4 MiB"
 check "all that was written is there" test ! -e /tmp/differs
 IN
-guest_start "scsi multipath:" "$work/story" 600 -f "$(command -v dmsetup)"
-if guest_says 400 GUEST-CUT; then
+guest_start "scsi multipath:" "$work/story" 900 -f "$(command -v dmsetup)"
+if guest_says 800 GUEST-CUT; then
 	kill "$proxy"
 	wait "$proxy" 2>/dev/null
 fi
