@@ -52,7 +52,7 @@ static int read_last(struct check *c, uint32_t ag, uint64_t pointer, struct itab
  */
 static uint64_t index_place(struct check *c, uint32_t ag, bool first)
 {
-	uint64_t home = inode_id_number(c->s->root) - 1, block;
+	uint64_t home = chk_first_index(c), block;
 	uint32_t home_ag;
 
 	if (first && chk_space_ok(c, home, 1) && !super_ag_of(c->s, home << BLOCK_SHIFT, &home_ag) &&

@@ -274,6 +274,13 @@ void chk_groups(struct check *c);
 struct chk_inode *chk_find(struct check *c, uint64_t id);
 /** chk_find_number() - the inode at @number, of whatever generation. */
 struct chk_inode *chk_find_number(struct check *c, uint64_t number);
+
+/** chk_first_index() - the block where mkfs puts group 0's first index block: before the root directory. */
+static inline uint64_t chk_first_index(const struct check *c)
+{
+	return inode_id_number(c->s->root) - 1;
+}
+
 /** chk_cluster_of() - the cluster that has block @number, or NULL. */
 struct chk_cluster *chk_cluster_of(const struct check *c, uint64_t number);
 uint64_t chk_number(const struct check *c, const struct chk_inode *ino);

@@ -419,7 +419,7 @@ static bool fix_index_block(struct check *c, struct itable_disk *d, const struct
 {
 	uint64_t block = e->addr >> BLOCK_SHIFT;
 
-	if (says_so(d, e) || (e->owner == 0 && block == inode_id_number(c->s->root) - 1)) {
+	if (says_so(d, e) || (e->owner == 0 && block == chk_first_index(c))) {
 		empty_index(c, d, e);
 		return false;
 	}
@@ -522,9 +522,8 @@ static void fix_header_anew(struct check *c, uint32_t ag, struct ag_disk *d,
 	d->bitmap_count = cpu_to_le32(count);
 	for (uint32_t i = 0; i < count; i++)
 		d->bitmap_ready[i / 8] |= (uint8_t)(1u << i % 8);
-	/* Group 0's first index block is where mkfs puts it. */
 	if (ag == 0)
-		d->itable = cpu_to_le64(inode_id_number(c->s->root) - 1);
+		d->itable = cpu_to_le64(chk_first_index(c));
 	c->fix->hold = true;
 	fix_seal(c, d, e);
 }
