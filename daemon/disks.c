@@ -11,6 +11,7 @@
 #include "base/text.h"
 
 #define END_THREADS	16u	/* give disks up at the daemon's end */
+#define SETTLE_S	10	/* a command's patience with who attaches or detaches the same disk */
 
 /* ---- attaching ---- */
 
@@ -183,7 +184,8 @@ static int enter(struct attachment *a, const struct disks_saved *saved, char *wh
 	if (all->stopping)
 		return text_refuse(-ESHUTDOWN, why, why_size, "the daemon is shutting down");
 	if (find(all, a->store, a->path))
-		return text_refuse(-EEXIST, why, why_size, "%.300s: it is being attached", a->object);
+		return text_refuse(-EEXIST, why, why_size, "%.300s: it is being attached "
+				   "or detached still; try again", a->object);
 	while (!saved && i < DISKS_MAX && all->record_used[i])
 		i++;
 	if (i == DISKS_MAX)
@@ -377,11 +379,34 @@ static int change_limits(struct attachment *a, const struct disk_limits *limits,
 	return 0;
 }
 
+/*
+ * disks_find() once nobody is attaching or detaching it: a daemon that has just started takes back what
+ * it served while commands come already.
+ */
+static struct attachment *find_settled(struct disks *all, const struct store *s, const char *path)
+{
+	struct timespec until;
+	struct attachment *a;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += SETTLE_S;
+	pthread_mutex_lock(&all->mutex);
+	while ((a = find(all, s, path)) && (a->detaching || !a->attached) && !all->stopping)
+		if (pthread_cond_timedwait(&all->changed, &all->mutex, &until) == ETIMEDOUT)
+			break;
+	if (a && (a->detaching || !a->attached))
+		a = NULL;
+	if (a)
+		a->refs++;
+	pthread_mutex_unlock(&all->mutex);
+	return a;
+}
+
 int disks_attach(struct disks *all, struct store *s, const char *path,
 		 const struct disk_options *options, struct attachment **out, char *why,
 		 size_t why_size)
 {
-	struct attachment *a = disks_find(all, s, path);
+	struct attachment *a = find_settled(all, s, path);
 	int err;
 
 	if (!a)
@@ -451,7 +476,7 @@ static bool begin_detaching(struct attachment *a)
 int disks_detach(struct disks *all, struct store *s, const char *path, bool force, char *why,
 		 size_t why_size)
 {
-	struct attachment *a = disks_find(all, s, path);
+	struct attachment *a = find_settled(all, s, path);
 
 	if (!a)
 		return not_attached(s, path, why, why_size);

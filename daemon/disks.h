@@ -158,7 +158,7 @@ void disks_shutdown(struct disks *all);
 
 /**
  * disks_attach() - serves the disk at @path of @s; if it is served already, that one, with new
- * limits.
+ * limits.  Waits a while for who is attaching or detaching it.
  * @out: referenced; disks_put().
  * Return: 0; as disk_new(); -EMFILE; with @why.
  */
@@ -166,7 +166,10 @@ int disks_attach(struct disks *all, struct store *s, const char *path,
 		 const struct disk_options *options, struct attachment **out, char *why,
 		 size_t why_size);
 
-/** disks_detach() - @force: also under a front end.  -EBUSY without it; -ENOENT; with @why. */
+/**
+ * disks_detach() - @force: also under a front end.  Waits as disks_attach() does.
+ * Return: 0; -EBUSY: a front end has it; -ENOENT; with @why.
+ */
 int disks_detach(struct disks *all, struct store *s, const char *path, bool force, char *why,
 		 size_t why_size);
 

@@ -26,6 +26,16 @@ socket=$(lunfs alpha disk attach $disk) || fail "disk attach"
 [ -S "$socket" ] || fail "no socket at $socket"
 [ "$(stat -c %a "$socket")" = 600 ] || fail "others than root may connect"
 [ "$(lunfs alpha disk attach $disk)" = "$socket" ] || fail "attached again it is elsewhere"
+lunfs alpha disk detach $disk || fail "detach"
+tries=()
+for i in 1 2 3 4 5 6 7 8; do
+	lunfs alpha disk attach $disk >"$work/attach.$i" 2>&1 &
+	tries+=($!)
+done
+for i in "${!tries[@]}"; do
+	wait "${tries[i]}" || fail "attached by several at a time: $(cat "$work/attach.$((i + 1))")"
+done
+[ "$(sort -u "$work"/attach.?)" = "$socket" ] || fail "several attach it at a time: $(cat "$work"/attach.?)"
 load "$socket" --exercise || fail "$(cat "$work/load.out")"
 load "$socket" --rw randrw --verify --discard 5 --zeroes 5 --fsync 16 --runtime 2 --queues 2 ||
 	fail "$(cat "$work/load.out")"

@@ -2,8 +2,11 @@
 """`make bench`, part vhost: virtual disks served by lunfsd, beside qemu-storage-daemon and raw
 libaio on the same backing.
 
-The client is lunfs-vhost-bench for all servers.  "polling" means that client and server look
-for work all the time, "event" that both sleep until they are told.
+The client is lunfs-vhost-bench for all servers.  Modes:
+event     both sides sleep until they are told
+adaptive  the servers as they come: they look for work a while before they sleep (lunfsd 50 µs,
+          qemu-storage-daemon 32 µs), while the client sleeps, as a guest does
+poll      the client looks for work all the time as well
 """
 import json
 import os
@@ -22,6 +25,8 @@ SIZE = (32 if SMOKE else 512) * MIB
 FILLING = (64 if SMOKE else 1024) * MIB
 FILL_ROUNDS = min(ROUNDS, 3)
 SNAPSHOTS = 4 if SMOKE else 32
+MODES = {"event": "event-driven", "adaptive": "adaptive: servers by default, a client that sleeps",
+         "poll": "both sides poll"}
 
 # title, bytes, depth, write, sequential
 CELLS = [("4 KiB random %s, depth %d" % ("write" if w else "read", d), 4096, d, w, False)
@@ -67,15 +72,19 @@ def wait_for_socket(path, process):
         time.sleep(0.02)
 
 
+def client_wait(mode):
+    return "poll" if mode == "poll" else "event"
+
+
 class Qemu:
     """qemu-storage-daemon with one export."""
 
-    def __init__(self, work, name, path, fmt, wait):
+    def __init__(self, work, name, path, fmt, mode):
         self.socket = os.path.join(work, name.replace(" ", "-") + ".sock")
         node = "driver=file,filename=%s,node-name=f0" % path
         if direct_works(path):
             node += ",cache.direct=on,aio=native"
-        polling = 0 if wait == "event" else 32768
+        polling = 0 if mode == "event" else 32768
         args = ["qemu-storage-daemon", "--object", "iothread,id=i0,poll-max-ns=%d" % polling,
                 "--blockdev", node]
         top = "f0"
@@ -87,7 +96,7 @@ class Qemu:
                     "addr.path=%s,writable=on,iothread=i0" % (top, self.socket)],
             stdout=subprocess.DEVNULL, stderr=open(os.path.join(work, "qsd.log"), "ab"))
         wait_for_socket(self.socket, self.process)
-        self.served = Served(name, self.socket, [self.process.pid], wait)
+        self.served = Served(name, self.socket, [self.process.pid], client_wait(mode))
 
     def stop(self):
         end_peer(self.process)
@@ -98,12 +107,12 @@ class Qemu:
 class Store:
     """A volume with one host that serves its disks."""
 
-    def __init__(self, work, lun, wait):
+    def __init__(self, work, lun, mode):
         config = os.path.join(work, "lunfsd.conf")
         with open(config, "w") as f:
-            f.write("poll-us = %d\n" % (0 if wait == "event" else 50))
+            f.write("poll-us = 0\n" if mode == "event" else "")
         self.host = Host(work, "alpha", lun, ["--config", config])
-        self.wait = wait
+        self.wait = client_wait(mode)
         self.host.start()
         with open("/proc/%d/task/%d/children" % (2 * (self.host.daemon.pid,))) as f:
             self.worker = int(f.read().split()[0])
@@ -124,7 +133,10 @@ class Store:
         with open("/proc/%d/status" % self.worker) as f:
             return [int(line.split()[1]) / 1024 for line in f if line.startswith("VmRSS")][0]
 
-    def stop(self):
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
         self.host.stop()
 
 
@@ -214,19 +226,18 @@ def measure_filling(store, qcow2):
         else ""))
 
 
-def measure_mode(work, lun, raw, wait):
-    store, peers, path = Store(work, lun, wait), [], os.path.join(work, "raw.img")
-    systems = [raw]
+def measure_mode(work, store, raw, mode):
+    peers, path, systems = [], os.path.join(work, "raw.img"), [raw]
     for name in "thick", "thin", "snap1", "snap32":
         systems.append(store.serve(name, "/" + name))
     if shutil.which("qemu-storage-daemon"):
-        peers = [Qemu(work, "qsd raw", path, "raw", wait),
-                 Qemu(work, "qsd qcow2", os.path.join(work, "peer.qcow2"), "qcow2", wait)]
+        peers = [Qemu(work, "qsd raw", path, "raw", mode),
+                 Qemu(work, "qsd qcow2", os.path.join(work, "peer.qcow2"), "qcow2", mode)]
         systems += [p.served for p in peers]
     else:
         say("SKIP: bench vhost peer: no qemu-storage-daemon")
     names = [s.name for s in systems]
-    say("  %s" % ("both sides poll" if wait == "poll" else "event-driven"))
+    say("  " + MODES[mode])
     cells = CELLS[4:5] if SMOKE else CELLS
     print_table([(title, measure_cell(systems, cell)) for title, *cell in cells], names)
     say("    idle, a connection each: " + ", ".join("%s %.2f %% of a core" % (
@@ -237,13 +248,12 @@ def measure_mode(work, lun, raw, wait):
     def fresh_qcow2():
         fresh = os.path.join(work, "fresh.qcow2")
         run("qemu-img", "create", "-q", "-f", "qcow2", fresh, str(FILLING))
-        return Qemu(work, "qsd fresh", fresh, "qcow2", wait)
+        return Qemu(work, "qsd fresh", fresh, "qcow2", mode)
 
     measure_filling(store, fresh_qcow2 if peers else None)
     store.unserve("/thick-filled")
     for name in ["thick-filled"] + ["filling%d" % i for i in range(FILL_ROUNDS)]:
         os.unlink(os.path.join(store.host.dir, name))
-    store.stop()
 
 
 def measure_place(label, base):
@@ -252,17 +262,19 @@ def measure_place(label, base):
     os.environ["LUNFS_LOCK_DIR"] = os.path.join(work, "locks")
     lun, path = os.path.join(work, "lun.img"), os.path.join(work, "raw.img")
     try:
-        lay_out(lun, 6 * SIZE + (FILL_ROUNDS + 1) * FILLING + 256 * MIB)
+        # Thick, thin, a disk under 1 snapshot and what is written above it, a disk under many,
+        # half of it in the layers, and what is written above those; and metadata.
+        lay_out(lun, 13 * SIZE // 2 + (FILL_ROUNDS + 1) * FILLING + 512 * MIB)
         fill(path, SIZE)
         run("qemu-img", "convert", "-O", "qcow2", path, os.path.join(work, "peer.qcow2"))
         run(os.path.join(BIN, "mkfs.lunfs"), "-q", "-L", "bench", lun, "-K")
-        store = Store(work, lun, "event")
-        make_disks(store)
-        store.stop()
+        with Store(work, lun, "event") as store:
+            make_disks(store)
         say("Virtual disks on %s, O_DIRECT there: %s; medians of %d rounds of %g s" % (
             label, "yes" if direct_works(path) else "no", ROUNDS, SECONDS))
-        for wait in ("event",) if SMOKE else ("event", "poll"):
-            measure_mode(work, lun, RawLibaio(path), wait)
+        for mode in ("adaptive",) if SMOKE else MODES:
+            with Store(work, lun, mode) as store:
+                measure_mode(work, store, RawLibaio(path), mode)
     finally:
         shutil.rmtree(work)
 
@@ -274,20 +286,19 @@ def measure_memory():
     os.environ["LUNFS_LOCK_DIR"] = os.path.join(work, "locks")
     lun = os.path.join(work, "lun.img")
     run(os.path.join(BIN, "mkfs.lunfs"), "-q", "-L", "bench", lun, "--size", "64T")
-    store = Store(work, lun, "event")
     try:
-        before = store.resident()
-        store.create("/huge", 62 << 40)
-        served = store.serve("huge", "/huge")
-        for rw, seconds in ("randwrite", 0.5 if SMOKE else 10), ("randrw", 0.5 if SMOKE else 10):
-            fill_served(served, rw, "4K", seconds)
-        after = store.resident()
-        say("Memory: lunfsd idle %.1f MiB, with a 62 TiB disk open and random I/O over all of it "
-            "%.1f MiB: %.1f MiB more" % (before, after, after - before))
-        if after - before > 64:
-            sys.exit("bench: that is more than 64 MiB")
+        with Store(work, lun, "event") as store:
+            before = store.resident()
+            store.create("/huge", 62 << 40)
+            served = store.serve("huge", "/huge")
+            for rw, seconds in ("randwrite", 0.5 if SMOKE else 10), ("randrw", 0.5 if SMOKE else 10):
+                fill_served(served, rw, "4K", seconds)
+            after = store.resident()
+            say("Memory: lunfsd idle %.1f MiB, with a 62 TiB disk open and random I/O over all of "
+                "it %.1f MiB: %.1f MiB more" % (before, after, after - before))
+            if after - before > 64:
+                sys.exit("bench: that is more than 64 MiB")
     finally:
-        store.stop()
         shutil.rmtree(work)
 
 
