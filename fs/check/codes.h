@@ -55,7 +55,8 @@
 	  "a file has data behind its end, which would show if it grew") \
 	X(INODE_DAMAGED, 501, "inode-damaged", ERROR, LOSS, "an inode cannot be believed") \
 	X(INODE_INVALID, 502, "inode-invalid", ERROR, LOSS, \
-	  "a field of an inode is out of range, or not all is written of a file of several writers") \
+	  "a field of an inode is out of range, not all is written of a file of several writers, or " \
+	  "an unlinked directory has names") \
 	X(INODE_MASK, 503, "inode-mask-wrong", ERROR, SAFE, \
 	  "an inode is in use and marked free in its group's index, or the reverse") \
 	X(INODE_BLOCKS, 504, "inode-block-count-wrong", ERROR, SAFE, \
@@ -138,10 +139,10 @@
 	X(IMAGE_UNLISTED, 1004, "image-not-listed", ERROR, SAFE, \
 	  "an image is not in its parent image's list of children, which may be deleted") \
 	X(IMAGE_NO_LIST, 1005, "image-list-missing", ERROR, SAFE, \
-	  "a frozen image has no list of children") \
+	  "a frozen image has no list of children, or that is not marked as one") \
 	X(CHILDREN_ENTRY, 1006, "children-entry-wrong", ERROR, SAFE, \
 	  "a list of children names an image that is no child") \
 	X(CHILDREN_LOST, 1007, "children-list-lost", ERROR, SAFE, \
-	  "a list of children belongs to no image")
+	  "a list of children belongs to no image, or a directory is marked as one")
 
 #endif

@@ -288,6 +288,21 @@ static void check_child(struct dir_walk *w, uint64_t pointer, unsigned int level
 
 /* ---- a directory ---- */
 
+/* Who is unlinked is empty, and not the root: a host that deletes it does not look at names. */
+static void check_unlinked(struct dir_walk *w)
+{
+	uint64_t addr = inode_block_addr(w->id);
+
+	if (!(le32_to_cpu(w->d->flags) & INODE_ORPHAN) || !online_counts(w->c) ||
+	    (!w->names && w->id != w->c->s->root) ||
+	    !chk_report(w->c, CHECK_INODE_INVALID, addr, "%s: is marked as orphan, and %s", w->who,
+			w->names ? "has names" : "is the root"))
+		return;
+	w->d->flags = cpu_to_le32(le32_to_cpu(w->d->flags) & ~(uint32_t)INODE_ORPHAN);
+	w->dir->flags &= (uint16_t)~CHK_ORPHAN;
+	fix_inode(w->c, w->d, inode_id_number(w->id));
+}
+
 static void check_totals(struct dir_walk *w)
 {
 	uint64_t addr = inode_block_addr(w->id), size = le64_to_cpu(w->d->size);
@@ -346,6 +361,7 @@ static void check_directory(struct check *c, struct chk_inode *dir, uint8_t *blo
 	} else if (depth >= 1 && depth <= DEPTH_MAX && count <= INLINE_ENTRIES) {
 		check_index(&w, (const void *)d->root, count, depth, e.addr, 0, HASH_END);
 	}
+	check_unlinked(&w);
 	check_totals(&w);
 }
 

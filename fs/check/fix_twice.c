@@ -161,6 +161,11 @@ static void walk_file(struct walk *w, struct inode_disk *d, uint64_t number)
 		fix_inode(w->c, d, number);
 }
 
+/*
+ * Whatever makes a claim is met here, or has written its own anew: what is not found would keep its blocks,
+ * and be found again, for ever.  Attributes are metadata, of whatever inode; directories' own blocks are
+ * claimed last, and who comes second there was rebuilt.
+ */
 static void walk_all(struct walk *w)
 {
 	uint8_t block[BLOCK_SIZE] BLKDEV_ALIGNED;
@@ -170,14 +175,15 @@ static void walk_all(struct walk *w)
 		const struct chk_inode *ino = &w->c->inodes[i];
 		uint64_t number;
 
-		if (ino->type != DT_REG && ino->type != DT_LNK)
+		if (!ino->type)
 			continue;
 		number = chk_number(w->c, ino);
 		if (fix_read_inode(w->c, number, d))
 			continue;
 		w->id = inode_id_make(number, (uint32_t)ino->generation);
 		belongs_to_metadata(w->c, bptr_addr(le64_to_cpu(d->xattr)) >> BLOCK_SHIFT);
-		walk_file(w, d, number);
+		if (ino->type == DT_REG || ino->type == DT_LNK)
+			walk_file(w, d, number);
 	}
 }
 

@@ -305,6 +305,8 @@ void chk_inode_lost(struct check *c, uint64_t number, bool fix);
 /* ---- layers.c: images on top of images ---- */
 
 void chk_layer_add(struct check *c, uint64_t number, const struct inode_disk *d);
+/** chk_layers_sort() - once all inodes are known, and before any name is: directories that are lists
+ * of children by mistake, or are not, are settled. */
 void chk_layers_sort(struct check *c);
 /** chk_layer_child() - list @list, at @addr, has @child under @name.
  * Return: whether it has not, and the list is to be written anew. */

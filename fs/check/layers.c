@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#include "base/siphash.h"
 #include "fs/check/fix.h"
 #include "fs/check/online.h"
 #include "fs/image_list.h"
@@ -54,10 +55,97 @@ static int by_id(const void *a, const void *b)
 	return x->id < y->id ? -1 : x->id > y->id;
 }
 
-void chk_layers_sort(struct check *c)
+static void sort_layers(struct check *c)
 {
 	if (c->layer_count)
 		qsort(c->layers, c->layer_count, sizeof(*c->layers), by_id);
+}
+
+/*
+ * Directory @ino is a list of children, or is not, and no orphan.  In memory in any case: what the
+ * names in it are worth depends on it.  @d becomes it.
+ */
+static void mark_list(struct check *c, struct chk_inode *ino, bool is_list, bool fix,
+		      struct inode_disk *d)
+{
+	uint64_t number = chk_number(c, ino);
+	struct meta_expect e = {META_INODE, c->s->volume, inode_block_addr(number), number, 0};
+	uint32_t clear = INODE_CHILDREN | INODE_ORPHAN;
+
+	ino->flags = (uint16_t)((ino->flags & ~(CHK_ORPHAN | CHK_CHILDREN)) |
+				(is_list ? CHK_CHILDREN : 0));
+	if (chk_read(c, e.addr, d, 1) || meta_verify(d, &e, NULL, 0))
+		return;
+	d->flags = cpu_to_le32((le32_to_cpu(d->flags) & ~clear) | (is_list ? INODE_CHILDREN : 0));
+	if (fix)
+		fix_inode(c, d, number);
+}
+
+/* Whether it states @parent, and no name there. */
+static bool has_no_name(const struct check *c, const struct chk_inode *ino, uint64_t parent)
+{
+	return chk_leads_back(ino, parent, siphash24(c->s->hash_key, "", 0));
+}
+
+/* Image @l says that a directory is its list, and that says so too, but for the mark. */
+static void find_list(struct check *c, const struct chk_layer *l)
+{
+	uint64_t list = l->children, image = l->id, addr = inode_block_addr(list);
+	uint8_t block[BLOCK_SIZE] BLKDEV_ALIGNED = { 0 };
+	struct chk_inode *ino = chk_find(c, list);
+	bool fix;
+
+	if (!ino || ino->type != DT_DIR || ino->flags & CHK_CHILDREN || !has_no_name(c, ino, image))
+		return;
+	fix = chk_report(c, CHECK_IMAGE_NO_LIST, addr,
+			 "inode %llu: list inode %llu is not marked as that",
+			 (unsigned long long)inode_id_number(image),
+			 (unsigned long long)inode_id_number(list));
+	mark_list(c, ino, true, fix, (void *)block);
+	c->r->directories--;
+	chk_layer_add(c, inode_id_number(list), (void *)block);
+}
+
+/* List @l is the root, or states a name in a directory, as no list does: it is one like others. */
+static void find_directory(struct check *c, struct chk_layer *l)
+{
+	uint8_t block[BLOCK_SIZE] BLKDEV_ALIGNED;
+	struct chk_inode *ino = chk_find(c, l->id);
+	const struct chk_inode *up = chk_find(c, l->parent);
+	bool fix;
+
+	if (!ino ||
+	    (l->id != c->s->root && (!up || up->type != DT_DIR || has_no_name(c, ino, l->parent))))
+		return;
+	fix = chk_report(c, CHECK_CHILDREN_LOST, inode_block_addr(l->id),
+			 "inode %llu: is marked as a list of children, and belongs to inode %llu",
+			 (unsigned long long)inode_id_number(l->id),
+			 (unsigned long long)inode_id_number(l->parent));
+	mark_list(c, ino, false, fix, (void *)block);
+	c->r->directories++;
+	*l = (struct chk_layer){ .id = l->id };
+}
+
+/* Which directories are lists of children their marks say, and whom they belong to: that is right. */
+static void settle_marks(struct check *c)
+{
+	size_t count = c->layer_count;
+
+	for (size_t i = 0; i < count && !c->no_memory; i++) {
+		if (c->layers[i].is_list)
+			find_directory(c, &c->layers[i]);
+		else if (c->layers[i].frozen)
+			find_list(c, &c->layers[i]);
+	}
+}
+
+void chk_layers_sort(struct check *c)
+{
+	sort_layers(c);
+	if (c->online)
+		return;
+	settle_marks(c);
+	sort_layers(c);
 }
 
 struct chk_layer *chk_layer_find(struct check *c, uint64_t id)

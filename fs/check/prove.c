@@ -134,7 +134,7 @@ static void want_leaves(struct chk_online *o)
 
 		o->codes[code / 64] |= 1ULL << code % 64;
 		if (code == CHECK_INODE_BLOCKS || code == CHECK_INODE_SIZE ||
-		    o->only_count == FOUND_MAX)
+		    code == CHECK_INODE_INVALID || o->only_count == FOUND_MAX)
 			o->filter = false;
 		else
 			o->only[o->only_count++] = o->what[i].addr;

@@ -459,6 +459,21 @@ static void d_dir_not_inline(struct volume *v)	/* names would be added that nobo
 {
 	INODE(v, 0, d->flags = cpu_to_le32(0));
 }
+/* /sub is deleted, with what is in it. */
+static void d_dir_unlinked(struct volume *v)
+{
+	INODE(v, 0, {
+		memset(d->root, 0, sizeof(d->root));
+		d->root_count = cpu_to_le32(put_entry(v, d->root, 0, "file", id_of(v, 1), DT_REG));
+		d->size = cpu_to_le64(le32_to_cpu(d->root_count));
+		d->entries = cpu_to_le64(1);
+		d->nlink = cpu_to_le32(2);
+	});
+	INODE(v, 2, {
+		d->flags = cpu_to_le32(INODE_ORPHAN);
+		d->nlink = cpu_to_le32(0);
+	});
+}
 static void d_inode_mask(struct volume *v)
 {
 	ITABLE(v, d->entries[0].used = cpu_to_le16(0x7f));
@@ -548,6 +563,10 @@ static void d_image_no_list(struct volume *v)
 {
 	INODE(v, 1, d->image_children = cpu_to_le64(id_of(v, 2)));
 }
+static void d_list_unmarked(struct volume *v)	/* a directory like others, it seems */
+{
+	INODE(v, 5, d->flags = cpu_to_le32(INODE_INLINE | INODE_ORPHAN));
+}
 static void d_children_entry(struct volume *v)
 {
 	INODE(v, 5, ((struct dir_entry_disk *)(void *)d->root)->id = cpu_to_le64(id_of(v, 4)));
@@ -556,6 +575,17 @@ static void d_children_lost(struct volume *v)
 {
 	INODE(v, 5, d->parent = cpu_to_le64(id_of(v, 4)));
 }
+static void mark_as_list(struct volume *v, unsigned int n)
+{
+	INODE(v, n, d->flags = cpu_to_le32(le32_to_cpu(d->flags) | INODE_CHILDREN | INODE_ORPHAN));
+}
+static void d_root_as_list(struct volume *v)
+{
+	mark_as_list(v, 0);
+	INODE(v, 0, d->parent = cpu_to_le64(id_of(v, 1)));
+}
+static void d_dir_as_list(struct volume *v) { mark_as_list(v, 2); }
+static void d_list_moved(struct volume *v) { INODE(v, 5, d->parent = cpu_to_le64(id_of(v, 2))); }
 static void d_xattr_damaged(struct volume *v) { spoil(v, addr_of(v, XATTR_REL)); }
 static void d_xattr_pointer(struct volume *v) { INODE(v, 1, d->xattr = cpu_to_le64(5)); }
 static void d_xattr_entry(struct volume *v) { XATTR(v, d->entries[2] = 200); }
@@ -619,6 +649,16 @@ static void d_map_bush(struct volume *v)
 	     for (unsigned int i = 0; i < NODE_POINTERS; i++)
 		d->pointers[i] = cpu_to_le64(pointer));
 }
+/* A directory's attributes where a file has its data. */
+static void d_dir_xattr(struct volume *v)
+{
+	EDIT(v, xattr_disk, META_XATTR, addr_of(v, DATA_REL), id_of(v, 2), BIRTH,
+	     memset(d, 0, sizeof(*d)));
+	INODE(v, 2, {
+		d->xattr = cpu_to_le64(BPTR(block_of(v, DATA_REL), BIRTH));
+		d->blocks = cpu_to_le64(2);
+	});
+}
 static void d_itable_entry(struct volume *v)
 {
 	ITABLE(v, d->entries[0].count = cpu_to_le16(17));
@@ -643,7 +683,8 @@ static const struct {
 	{ d_map_outside, CHECK_MAP_OUTSIDE }, { d_map_past_end, CHECK_MAP_PAST_END },
 	{ d_inode_damaged, CHECK_INODE_DAMAGED },
 	{ d_inode_invalid, CHECK_INODE_INVALID },
-	{ d_dir_not_inline, CHECK_INODE_INVALID }, { d_inode_mask, CHECK_INODE_MASK },
+	{ d_dir_not_inline, CHECK_INODE_INVALID }, { d_dir_unlinked, CHECK_INODE_INVALID },
+	{ d_inode_mask, CHECK_INODE_MASK },
 	{ d_inode_blocks, CHECK_INODE_BLOCKS }, { d_inode_size, CHECK_INODE_SIZE },
 	{ d_inode_links, CHECK_INODE_LINKS }, { d_inode_no_name, CHECK_INODE_NO_NAME },
 	{ d_name_back, CHECK_INODE_NAME_BACK }, { d_not_marked, CHECK_INODE_NAME_BACK },
@@ -657,8 +698,10 @@ static const struct {
 	{ d_xattr_damaged, CHECK_XATTR_DAMAGED }, { d_xattr_pointer, CHECK_XATTR_POINTER },
 	{ d_image_parent, CHECK_IMAGE_PARENT }, { d_image_rank, CHECK_IMAGE_RANK },
 	{ d_image_limit, CHECK_IMAGE_LIMIT }, { d_image_unlisted, CHECK_IMAGE_UNLISTED },
-	{ d_image_no_list, CHECK_IMAGE_NO_LIST }, { d_children_entry, CHECK_CHILDREN_ENTRY },
-	{ d_children_lost, CHECK_CHILDREN_LOST },
+	{ d_image_no_list, CHECK_IMAGE_NO_LIST }, { d_list_unmarked, CHECK_IMAGE_NO_LIST },
+	{ d_children_entry, CHECK_CHILDREN_ENTRY },
+	{ d_children_lost, CHECK_CHILDREN_LOST }, { d_root_as_list, CHECK_CHILDREN_LOST },
+	{ d_dir_as_list, CHECK_CHILDREN_LOST }, { d_list_moved, CHECK_CHILDREN_LOST },
 	{ d_xattr_entry, CHECK_XATTR_ENTRY }, { d_orphan_damaged, CHECK_ORPHAN_DAMAGED },
 	{ d_orphan_target, CHECK_ORPHAN_TARGET }, { d_orphan_nowhere, CHECK_ORPHAN_TARGET },
 	{ d_orphan_outside, CHECK_ORPHAN_TARGET }, { d_orphan_void, CHECK_ORPHAN_VOID },
@@ -671,7 +714,8 @@ static const struct {
 	{ d_block_twice, CHECK_BLOCK_TWICE }, { d_not_ready, CHECK_BITMAP_NOT_READY },
 	{ d_itable_damaged, CHECK_ITABLE_DAMAGED }, { d_itable_damaged, CHECK_INODE_NOT_INDEXED },
 	{ d_itable_pointer, CHECK_ITABLE_POINTER },
-	{ d_itable_loop, CHECK_BLOCK_TWICE }, { d_map_bush, CHECK_BLOCK_TWICE }, { d_itable_entry, CHECK_ITABLE_ENTRY },
+	{ d_itable_loop, CHECK_BLOCK_TWICE }, { d_map_bush, CHECK_BLOCK_TWICE },
+	{ d_dir_xattr, CHECK_BLOCK_TWICE }, { d_itable_entry, CHECK_ITABLE_ENTRY },
 };
 
 #endif

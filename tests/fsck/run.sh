@@ -19,7 +19,7 @@ lost_with() {	# lost_with NAME: "file", "x" or nothing
 	case $1 in
 	inode-damaged|inode-invalid|map-entry-invalid|map-entry-outside-volume|map-data-past-end)
 		echo file ;;
-	map-block-damaged|map-pointer-outside-volume|block-claimed-twice|block-claimed-twice.3)
+	map-block-damaged|map-pointer-outside-volume|block-claimed-twice|block-claimed-twice.[34])
 		echo x ;;
 	esac
 }
