@@ -190,11 +190,23 @@ static int image_leave(struct fs *fs, struct inode *ino, struct inode *list)
 	return err;
 }
 
-/* A list of children, locked: nobody who has one waits for an unlinked image. */
-static int image_list_get(struct fs *fs, uint64_t id, struct inode **list)
+/* What is in hand already would be waited for, for ever: a damaged inode may name itself (R9). */
+static int orphan_is_other(struct fs *fs, const struct inode *ino, uint64_t id, const char *what)
 {
-	int err = inode_get(fs, inode_id_number(id), list);
+	if (inode_id_number(id) != ino->number)
+		return 0;
+	log_error(fs->env, fs->label, "inode %llu: %s is itself: run fsck.lunfs",
+		  (unsigned long long)ino->number, what);
+	return -EUCLEAN;
+}
 
+/* A list of children, locked: nobody who has one waits for the unlinked image @ino, which is in hand. */
+static int image_list_get(struct fs *fs, const struct inode *ino, uint64_t id, struct inode **list)
+{
+	int err = orphan_is_other(fs, ino, id, "a list of children");
+
+	if (!err)
+		err = inode_get(fs, inode_id_number(id), list);
 	if (err)
 		return err;
 	err = inode_lock(fs, *list, id, LOCK_EXCLUSIVE, 0, NULL);
@@ -222,7 +234,7 @@ static int orphan_drop_list(struct fs *fs, struct inode *ino)
 
 	if (!id)
 		return 0;
-	err = image_list_get(fs, id, &list);
+	err = image_list_get(fs, ino, id, &list);
 	if (err)
 		return err == -ESTALE ? -EUCLEAN : err;
 	err = dir_is_empty(list) ? image_free_list(fs, ino, list) : 2;
@@ -240,12 +252,15 @@ static int orphan_leave_parent(struct fs *fs, struct inode *ino)
 
 	if (!id)
 		return 0;
+	err = orphan_is_other(fs, ino, id, "its parent image");
+	if (err)
+		return err;
 	di = blkdev_alloc(BLOCK_SIZE);
 	if (!di)
 		return -ENOMEM;
 	err = inode_peek(fs, id, di);
 	if (!err)
-		err = image_list_get(fs, le64_to_cpu(di->image_children), &list);
+		err = image_list_get(fs, ino, le64_to_cpu(di->image_children), &list);
 	if (!err) {
 		err = image_leave(fs, ino, list);
 		image_list_put(fs, list);

@@ -280,6 +280,23 @@ static int seek_blocked(struct lockd *ld, struct seek *sk, enum lock_mode needed
 	return 0;
 }
 
+/*
+ * Every change of what was just read missed.  Hosts that compete for a lock let each other have it: where
+ * that goes on, the device compares with something else than it reads.  0: try again at sk->poll_ns.
+ */
+static int seek_raced(struct lockd *ld, struct seek *sk, const struct blocker *nobody)
+{
+	seek_count(ld, sk, nobody);
+	if (seek_waited_enough(ld, sk)) {
+		log_error(ld->p.env, ld->datastore, "lock record at 0x%llx: can be read, and no"
+			  " compare-and-write of what was read succeeds; \"lunfs selftest\" shows if the"
+			  " device can do that", (unsigned long long)sk->lock->addr);
+		return -EIO;
+	}
+	sk->poll_ns = env_now_ns(ld->p.env) + lockd_beat_ns(ld) / 8;
+	return 0;
+}
+
 /* ---- attempts ---- */
 
 static void lock_stranger(struct lock *lock)
@@ -348,8 +365,7 @@ static int seek_once(struct lockd *ld, struct seek *sk)
 		return seek_blocked(ld, sk, needed, &b);
 	if (err != -EAGAIN || (sk->flags & LOCK_TRY))
 		return err;
-	sk->poll_ns = env_now_ns(ld->p.env) + lockd_beat_ns(ld) / 8;
-	return 0;
+	return seek_raced(ld, sk, &b);
 }
 
 /* A shared or multi-writer lock only changes into the other by way of free. */

@@ -178,11 +178,12 @@ bool slot_is_retired(const struct slot *s, uint32_t generation);
 int recover_start(struct lockd *ld);
 
 /**
- * observe_owner_is_stale() - R5: whether (slot, generation) is retired, by reading its slot
- * block now, after the lock block was read.
- * Return: 1 stale; 0 not; negative errno.  Blocks; mutex not held.
+ * observe_owner_is_stale() - R5: whether (slot, generation), named by the lock record at @addr, is
+ * retired, by reading its slot block now, after the lock block was read.
+ * Return: 1 stale; 0 not; -EUCLEAN the slot has not been at that generation yet, or cannot be believed
+ * (logged); the device's.  Blocks; mutex not held.
  */
-int observe_owner_is_stale(struct lockd *ld, uint32_t slot, uint32_t generation);
+int observe_owner_is_stale(struct lockd *ld, uint64_t addr, uint32_t slot, uint32_t generation);
 
 /**
  * observe_silent() - whether @slot at @generation has been silent long enough to be

@@ -98,19 +98,25 @@ static bool owner_is_beating(struct lockd *ld, uint32_t slot, uint32_t generatio
 	return beating;
 }
 
-/* R5 for a record read before this call: 1 stale; 0 not; negative errno. */
-static int owner_is_stale(struct lockd *ld, uint32_t slot, uint32_t generation)
+/*
+ * R5 for the record at @addr, read before this call: 1 stale; 0 not; negative errno.  A later owner of our
+ * own slot may be one that has taken it from us, or nobody: the slot tells.
+ */
+static int owner_is_stale(struct lockd *ld, uint64_t addr, uint32_t slot, uint32_t generation)
 {
-	if (slot == ld->cache.slot) {
-		if (generation <= ld->cache.generation)
-			return generation < ld->cache.generation;
-		log_error(ld->p.env, ld->datastore,
-			  "a lock names a later owner of our own slot %u: the slot is lost", slot);
-		return -ESTALE;
-	}
-	if (owner_is_beating(ld, slot, generation))
+	bool own = slot == ld->cache.slot;
+	int err;
+
+	if (own && generation <= ld->cache.generation)
+		return generation < ld->cache.generation;
+	if (!own && owner_is_beating(ld, slot, generation))
 		return 0;
-	return observe_owner_is_stale(ld, slot, generation);
+	err = observe_owner_is_stale(ld, addr, slot, generation);
+	if (!own || err < 0)
+		return err;
+	log_error(ld->p.env, ld->datastore, "lock record at 0x%llx: names a later owner of our own slot %u:"
+		  " the slot is lost", (unsigned long long)addr, slot);
+	return -ESTALE;
 }
 
 bool lock_modes_exclude(enum lock_mode a, enum lock_mode b)
@@ -128,8 +134,8 @@ static bool heir_is_us(const struct lockd *ld, const struct lockrec *r)
  * @opens: for an exclusive open, which is what a lock is left to an heir for, and what its owner may
  * take it back for: a look at the file by either would end with anybody's having it.
  */
-static int record_blocked(struct lockd *ld, const struct record *r, enum lock_mode mode, bool opens,
-			  struct blocker *b)
+static int record_blocked(struct lockd *ld, uint64_t addr, const struct record *r, enum lock_mode mode,
+			  bool opens, struct blocker *b)
 {
 	bool ours = record_names_us(ld, &r->rec);
 
@@ -148,7 +154,7 @@ static int record_blocked(struct lockd *ld, const struct record *r, enum lock_mo
 
 		if (!generation || (i == ld->cache.slot && generation == ld->cache.generation))
 			continue;
-		stale = owner_is_stale(ld, i, generation);
+		stale = owner_is_stale(ld, addr, i, generation);
 		if (stale < 0)
 			return stale;
 		if (stale)
@@ -312,7 +318,7 @@ int record_take(struct lockd *ld, uint64_t addr, enum lock_mode mode, bool opens
 		known = false;
 		ours = record_names_us(ld, &r->rec);
 		attempts_saw(&a, &r->rec);
-		err = record_blocked(ld, r, mode, opens, b);
+		err = record_blocked(ld, addr, r, mode, opens, b);
 		if (err) {
 			ours = ours && !r->rec.heir_generation;	/* it says so for a reason */
 			break;
@@ -484,12 +490,12 @@ void record_holder(struct lockd *ld, const struct lockrec *r, uint32_t slot,
 }
 
 /* The first holder that is not stale: 1 and who; 0 nobody; negative errno. */
-static int record_first_holder(struct lockd *ld, const struct lockrec *r, uint32_t *slot,
+static int record_first_holder(struct lockd *ld, uint64_t addr, const struct lockrec *r, uint32_t *slot,
 			       uint32_t *generation)
 {
 	for (uint32_t i = 0; i < ld->p.slot_count; i++) {
 		uint32_t g = record_generation(r, i);
-		int stale = g ? owner_is_stale(ld, i, g) : 1;
+		int stale = g ? owner_is_stale(ld, addr, i, g) : 1;
 
 		if (stale < 0)
 			return stale;
@@ -523,7 +529,7 @@ int lock_show(struct lockd *ld, uint64_t addr, struct lock_holder *holder)
 	err = record_read(ld, addr, &r);
 	if (err)
 		return err;
-	err = record_first_holder(ld, &r.rec, &slot, &generation);
+	err = record_first_holder(ld, addr, &r.rec, &slot, &generation);
 	if (err < 0)
 		return err;
 	if (!err) {
@@ -626,7 +632,7 @@ int lock_break(struct lockd *ld, uint64_t addr, struct lock_holder *holder)
 		err = record_read(ld, addr, &r);
 		if (err)
 			return err;
-		err = record_first_holder(ld, &r.rec, &slot, &generation);
+		err = record_first_holder(ld, addr, &r.rec, &slot, &generation);
 		if (err < 0)
 			return err;
 		if (!err) {

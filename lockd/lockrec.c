@@ -64,6 +64,8 @@ static int record_check(const struct lockrec *r, uint64_t addr, char *why, size_
 {
 	if (MUTANT("trust-records"))
 		return 0;
+	if (!r->sequence || r->sequence > LOCK_SEQUENCE_MAX)
+		return record_refuse(why, why_size, addr, "sequence", r->sequence, "1 to 3 * 2^62");
 	if (r->mode > LOCK_MULTI)
 		return record_refuse(why, why_size, addr, "mode", r->mode, "0 to 3");
 	if (r->mode == LOCK_EXCLUSIVE) {
@@ -74,6 +76,8 @@ static int record_check(const struct lockrec *r, uint64_t addr, char *why, size_
 					     "not 0");
 	} else if (r->owner != SLOT_NONE) {
 		return record_refuse(why, why_size, addr, "owner", r->owner, "none");
+	} else if (r->owner_generation) {
+		return record_refuse(why, why_size, addr, "owner_generation", r->owner_generation, "0");
 	}
 	if (!r->heir_generation && r->heir)
 		return record_refuse(why, why_size, addr, "heir", r->heir, "0, or a generation");
@@ -124,7 +128,7 @@ void lockrec_init(struct env *env, struct lockrec *r)
 	r->owner = SLOT_NONE;
 	env_random(env, &r->sequence, sizeof(r->sequence));
 	/* Half of the range is left to count in: the sequence never wraps. */
-	r->sequence >>= 1;
+	r->sequence = r->sequence >> 1 | !(r->sequence >> 1);
 	r->since = env_realtime_ns(env);
 }
 

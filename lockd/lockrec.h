@@ -9,6 +9,12 @@
 
 #include "lockd/slot.h"
 
+/*
+ * Of what a sound volume can have: records start anywhere in 1 … 2^63 - 1, and a change each microsecond
+ * for a hundred thousand years does not reach the end.  So no sequence wraps, and 0 means "not known".
+ */
+#define LOCK_SEQUENCE_MAX	(3ull << 62)
+
 enum lock_mode {
 	LOCK_FREE	= 0,
 	LOCK_SHARED	= 1,
@@ -18,10 +24,10 @@ enum lock_mode {
 
 struct lockrec_disk {
 	struct meta_hdr_disk hdr;	/*   0  META_LOCK, length 512, owner 0 */
-	le64	sequence;		/*  64  +1 each change, random start */
+	le64	sequence;		/*  64  +1 each change, random start; LOCK_SEQUENCE_MAX */
 	le32	mode;			/*  72  enum lock_mode */
 	le32	owner;			/*  76  exclusive: slot; else SLOT_NONE */
-	le32	owner_generation;	/*  80 */
+	le32	owner_generation;	/*  80  exclusive: never 0; else 0 */
 	le32	pid;			/*  84  for people: process that opened it, or 0 */
 	le64	since;			/*  88  realtime ns of the last change */
 	char	comm[24];		/*  96  for people: process or VM, NUL-padded */

@@ -48,7 +48,7 @@ bool slot_is_retired(const struct slot *s, uint32_t generation)
 	       (s->generation == generation && s->state == SLOT_FREE);
 }
 
-int observe_owner_is_stale(struct lockd *ld, uint32_t slot, uint32_t generation)
+int observe_owner_is_stale(struct lockd *ld, uint64_t addr, uint32_t slot, uint32_t generation)
 {
 	struct slot s;
 	int err;
@@ -57,6 +57,11 @@ int observe_owner_is_stale(struct lockd *ld, uint32_t slot, uint32_t generation)
 		return -EUCLEAN;
 	/* Through the gate: R2 holds for this decision as for any other read. */
 	err = slot_read(ld, gate_blkdev(ld->gate), slot, &s);
+	if (err == -EUCLEAN || err == -EBADMSG) {
+		log_error(ld->p.env, ld->datastore, "lock record at 0x%llx: whether slot %u, which it names, "
+			  "still has it cannot be told; run fsck.lunfs", (unsigned long long)addr, slot);
+		return -EUCLEAN;
+	}
 	if (err)
 		return err;
 	if (MUTANT("slot-from-memory") && ld->peers[slot].valid)
@@ -65,8 +70,9 @@ int observe_owner_is_stale(struct lockd *ld, uint32_t slot, uint32_t generation)
 		return 1;
 	if (s.generation == generation)
 		return 0;
-	log_error(ld->p.env, ld->datastore, "a lock names generation %u of slot %u, which is only "
-		  "at %u: run fsck.lunfs", generation, slot, s.generation);
+	log_error(ld->p.env, ld->datastore, "lock record at 0x%llx: names generation %u of slot %u, which "
+		  "is only at %u; run fsck.lunfs", (unsigned long long)addr, generation, slot,
+		  s.generation);
 	return -EUCLEAN;
 }
 

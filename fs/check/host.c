@@ -119,17 +119,28 @@ static bool generation_is_future(struct check *c, uint32_t slot, uint32_t genera
 	return future;
 }
 
-static bool check_holder(struct check *c, uint64_t addr, const char *who, uint32_t slot,
-			 uint32_t generation)
+/* @how: "held by", or "left to". */
+static bool check_holder(struct check *c, uint64_t addr, const char *who, const char *how,
+			 uint32_t slot, uint32_t generation)
 {
 	if (slot >= c->s->slot_count)
-		return chk_report(c, CHECK_LOCK_HOLDER, addr, "lock of %s: held by slot %u, of %u",
-				  who, slot, c->s->slot_count);
+		return chk_report(c, CHECK_LOCK_HOLDER, addr, "lock of %s: %s slot %u, of %u", who, how,
+				  slot, c->s->slot_count);
 	if (!generation_is_future(c, slot, generation))
 		return false;
 	return chk_report(c, CHECK_LOCK_FUTURE, addr,
-			  "lock of %s: held by slot %u at generation %u, the slot is at %u", who,
+			  "lock of %s: %s slot %u at generation %u, the slot is at %u", who, how,
 			  slot, generation, c->slots[slot].generation);
+}
+
+/* A host whose sectors are larger compares the whole of the first one. */
+static bool check_rest(struct check *c, const uint8_t *block, uint64_t addr, const char *who)
+{
+	for (uint32_t i = META_SECTOR_SIZE; i < BLOCK_SIZE; i++)
+		if (block[i])
+			return chk_report(c, CHECK_LOCK_DAMAGED, addr, "lock of %s: byte %u behind the"
+					  " record is 0x%02x, expected zeros", who, i, block[i]);
+	return false;
 }
 
 void chk_lock(struct check *c, const void *block, uint64_t addr, const char *who)
@@ -147,11 +158,14 @@ void chk_lock(struct check *c, const void *block, uint64_t addr, const char *who
 			fix_lock(c, addr);
 		return;
 	}
+	fix |= check_rest(c, block, addr, who);
 	if (r.mode == LOCK_EXCLUSIVE)
-		fix |= check_holder(c, addr, who, r.owner, r.owner_generation);
+		fix |= check_holder(c, addr, who, "held by", r.owner, r.owner_generation);
+	if (r.heir_generation)
+		fix |= check_holder(c, addr, who, "left to", r.heir, r.heir_generation);
 	for (uint32_t i = 0; i < SLOT_COUNT_MAX; i++)
 		if (r.sharers[i]) {
-			fix |= check_holder(c, addr, who, i, r.sharers[i]);
+			fix |= check_holder(c, addr, who, "held by", i, r.sharers[i]);
 			sharers++;
 		}
 	if ((r.mode == LOCK_SHARED || r.mode == LOCK_MULTI) && !sharers)

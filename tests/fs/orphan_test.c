@@ -302,6 +302,63 @@ static void leaving_interrupts_long_deletions(struct cluster *c)
 	CU_ASSERT_EQUAL(orphans_on_disk(c), 0);
 }
 
+/* A field of @id's inode, as damage or a repair leaves it. */
+static void set_image(struct cluster *c, uint64_t id, bool parent, uint64_t to)
+{
+	struct inode_disk *di;
+	struct inode *ino;
+	struct txn txn;
+
+	CU_ASSERT_EQUAL_FATAL(inode_get(c->fs, inode_id_number(id), &ino), 0);
+	CU_ASSERT_EQUAL_FATAL(inode_lock(c->fs, ino, id, LOCK_EXCLUSIVE, 0, NULL), 0);
+	CU_ASSERT_EQUAL_FATAL(txn_begin(c->fs, 1, &txn), 0);
+	di = inode_change(&txn, ino);
+	*(parent ? &di->image_parent : &di->image_children) = cpu_to_le64(to);
+	txn_end(&txn);
+	inode_unlock(c->fs, ino, LOCK_EXCLUSIVE, 0);
+	inode_put(c->fs, ino);
+}
+
+/* Its deletion cannot go on, and whoever looks at it waits for nobody. */
+static void deleted_and_looked_at(struct cluster *c, const char *name, uint64_t id)
+{
+	struct image_info info;
+	struct fs_attr attr;
+
+	CU_ASSERT_EQUAL(fs_unlink(c->fs, fs_root(c->fs), name), 0);
+	cluster_sleep(c, 2000);
+	CU_ASSERT_EQUAL(fs_getattr(c->fs, id, &attr), 0);
+	fs_image_info(c->fs, id, &info);
+	CU_ASSERT(strstr(c->hosts[0].log, "is itself: run fsck.lunfs") != NULL);
+}
+
+/* An image that is its own parent, its own list of children, or its parent's: the reaper has it in hand. */
+static void images_that_name_themselves(struct cluster *c)
+{
+	uint64_t base, top, list;
+	struct image_info info;
+	struct fs_attr attr;
+
+	for (unsigned int i = 0; i < 3; i++) {
+		cluster_alone(c);
+		base = make(c, "disk", 1 * MIB);
+		CU_ASSERT_EQUAL(fs_snapshot(c->fs, fs_root(c->fs), "disk", "snap", NULL, &attr), 0);
+		top = attr.id;
+		CU_ASSERT_EQUAL(fs_image_info(c->fs, base, &info), 0);
+		list = info.children_list;
+		c->hosts[0].log_len = 0;
+		set_image(c, i ? base : top, !i, i == 1 ? base : top);
+		deleted_and_looked_at(c, i == 1 ? "snap" : "disk", i == 1 ? base : top);
+		set_image(c, i ? base : top, !i, i ? list : base);
+		CU_ASSERT_EQUAL(fs_unlink(c->fs, fs_root(c->fs), i == 1 ? "disk" : "snap"), 0);
+		orphan_kick(c->fs, top);
+		cluster_sleep(c, 2000);
+		orphan_kick(c->fs, base);
+		CU_ASSERT_EQUAL(cluster_detach(c, 0), 0);
+		CU_ASSERT_EQUAL(orphans_on_disk(c), 0);
+	}
+}
+
 #define IN_CLUSTER(fn) static void test_##fn(void) { cluster_run(51, SIZE, fn); }
 
 IN_CLUSTER(deletion_frees_everything)
@@ -314,6 +371,7 @@ IN_CLUSTER(doubles_of_a_truncation)
 IN_CLUSTER(leaving_finishes_deletions)
 IN_CLUSTER(leaving_does_not_wait_for_what_must_stay)
 IN_CLUSTER(leaving_interrupts_long_deletions)
+IN_CLUSTER(images_that_name_themselves)
 
 UNIT_MAIN("orphan",
 	UNIT_TEST(test_deletion_frees_everything),
@@ -325,5 +383,6 @@ UNIT_MAIN("orphan",
 	UNIT_TEST(test_doubles_of_a_truncation),
 	UNIT_TEST(test_leaving_finishes_deletions),
 	UNIT_TEST(test_leaving_does_not_wait_for_what_must_stay),
-	UNIT_TEST(test_leaving_interrupts_long_deletions)
+	UNIT_TEST(test_leaving_interrupts_long_deletions),
+	UNIT_TEST(test_images_that_name_themselves)
 );

@@ -372,18 +372,24 @@ static void d_slot_used_up(struct volume *v)
 	put_slot(v, 0, SLOT_FREE, SLOT_GENERATION_LAST, SLOT_NONE);
 }
 
+static void put_lockrec(struct volume *v, unsigned int n, const struct lockrec *r)
+{
+	uint64_t addr = inode_lock_addr(number_of(v, n));
+
+	lockrec_encode(r, v->s.volume, addr, v->block, v->s.sector);
+	simdisk_poke(v->disk, addr, v->block, v->s.sector);
+}
+
 static void put_lock(struct volume *v, unsigned int n, enum lock_mode mode, uint32_t owner,
 		     uint32_t generation)
 {
-	uint64_t addr = inode_lock_addr(number_of(v, n));
 	struct lockrec r;
 
 	lockrec_init(v->host, &r);
 	r.mode = mode;
 	r.owner = owner;
 	r.owner_generation = generation;
-	lockrec_encode(&r, v->s.volume, addr, v->block, v->s.sector);
-	simdisk_poke(v->disk, addr, v->block, v->s.sector);
+	put_lockrec(v, n, &r);
 }
 
 static void d_lock_damaged(struct volume *v) { spoil(v, v->s.ag_addr); }
@@ -392,6 +398,35 @@ static void d_lock_nobody(struct volume *v) { put_lock(v, 1, LOCK_SHARED, SLOT_N
 static void d_lock_future(struct volume *v)
 {
 	put_lock(v, 1, LOCK_EXCLUSIVE, 1, UINT32_MAX - 1);
+}
+
+static void d_lock_heir(struct volume *v)
+{
+	struct lockrec r = { .sequence = 99, .mode = LOCK_EXCLUSIVE, .owner = 1, .owner_generation = 1,
+			     .heir = 60, .heir_generation = 1 };
+
+	put_lockrec(v, 1, &r);
+}
+static void d_lock_heir_future(struct volume *v)
+{
+	struct lockrec r = { .sequence = 99, .mode = LOCK_EXCLUSIVE, .owner = 1, .owner_generation = 1,
+			     .heir = 2, .heir_generation = UINT32_MAX - 1 };
+
+	put_lockrec(v, 1, &r);
+}
+static void d_lock_sequence(struct volume *v)
+{
+	struct lockrec r = { .sequence = UINT64_MAX, .owner = SLOT_NONE };
+
+	put_lockrec(v, 1, &r);
+}
+static void d_lock_rest(struct volume *v)
+{
+	uint64_t addr = inode_lock_addr(number_of(v, 1));
+
+	simdisk_peek(v->disk, addr, v->block, BLOCK_SIZE);
+	((uint8_t *)v->block)[BLOCK_SIZE - 1] = 1;
+	simdisk_poke(v->disk, addr, v->block, BLOCK_SIZE);
 }
 
 static void d_journal_damaged(struct volume *v)
@@ -675,7 +710,10 @@ static const struct {
 	{ d_slot_damaged, CHECK_SLOT_DAMAGED }, { d_slot_recoverer, CHECK_SLOT_RECOVERER },
 	{ d_slot_used_up, CHECK_SLOT_USED_UP }, { d_lock_damaged, CHECK_LOCK_DAMAGED },
 	{ d_lock_holder, CHECK_LOCK_HOLDER }, { d_lock_nobody, CHECK_LOCK_HOLDER },
-	{ d_lock_future, CHECK_LOCK_FUTURE }, { d_journal_damaged, CHECK_JOURNAL_DAMAGED },
+	{ d_lock_future, CHECK_LOCK_FUTURE },
+	{ d_lock_heir, CHECK_LOCK_HOLDER }, { d_lock_heir_future, CHECK_LOCK_FUTURE },
+	{ d_lock_sequence, CHECK_LOCK_DAMAGED }, { d_lock_rest, CHECK_LOCK_DAMAGED },
+	{ d_journal_damaged, CHECK_JOURNAL_DAMAGED },
 	{ d_journal_target, CHECK_JOURNAL_TARGET }, { d_journal_twice, CHECK_JOURNAL_TWICE },
 	{ d_journal_replay, CHECK_JOURNAL_REPLAY }, { d_map_damaged, CHECK_MAP_DAMAGED },
 	{ d_map_pointer, CHECK_MAP_POINTER }, { d_map_valid, CHECK_MAP_VALID },

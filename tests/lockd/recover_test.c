@@ -449,10 +449,10 @@ static void stale_thread(void *arg)
 {
 	struct stale_check *s = arg;
 
-	s->older = observe_owner_is_stale(s->h->ld, s->slot, s->generation - 1);
-	s->same = observe_owner_is_stale(s->h->ld, s->slot, s->generation);
-	s->newer = observe_owner_is_stale(s->h->ld, s->slot, s->generation + 1);
-	s->beyond = observe_owner_is_stale(s->h->ld, 4, s->generation);
+	s->older = observe_owner_is_stale(s->h->ld, 0, s->slot, s->generation - 1);
+	s->same = observe_owner_is_stale(s->h->ld, 0, s->slot, s->generation);
+	s->newer = observe_owner_is_stale(s->h->ld, 0, s->slot, s->generation + 1);
+	s->beyond = observe_owner_is_stale(s->h->ld, 0, 4, s->generation);
 }
 
 static void check_stale(struct cluster *c, struct stale_check *s)
