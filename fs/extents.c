@@ -5,13 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct extents_chunk {
-	uint32_t	count;
-	uint32_t	used;	/* since the clock's hand was here */
-	uint64_t	spare;
-	struct extent	runs[EXTENTS_CHUNK];
-};
-static_assert(sizeof(struct extents_chunk) == 4096, "a chunk is a page");
+#define CHUNK_BYTES	(EXTENTS_CHUNK * sizeof(struct extent))
+static_assert(CHUNK_BYTES == 4096, "a chunk is a page");
+
+#define GUESS_ERROR	4u	/* runs, a line of the processor's cache */
 
 /* Where a run is, or would be. */
 struct place {
@@ -21,23 +18,21 @@ struct place {
 void extents_init(struct extents *x, size_t bytes)
 {
 	memset(x, 0, sizeof(*x));
-	x->max = (unsigned int)(bytes / (sizeof(struct extents_chunk) + 16));
+	x->max = (unsigned int)(bytes / (CHUNK_BYTES + sizeof(*x->chunks)));
 	assert(x->max >= 4);
 }
 
 void extents_fini(struct extents *x)
 {
 	for (unsigned int i = 0; i < x->count; i++)
-		free(x->chunks[i]);
+		free(x->chunks[i].runs);
 	free(x->chunks);
-	free(x->starts);
 	memset(x, 0, sizeof(*x));
 }
 
 size_t extents_bytes(const struct extents *x)
 {
-	return x->count * sizeof(struct extents_chunk) +
-	       x->room * (sizeof(*x->chunks) + sizeof(*x->starts));
+	return x->count * CHUNK_BYTES + x->room * sizeof(*x->chunks);
 }
 
 static uint64_t run_end(const struct extent *e)
@@ -47,36 +42,72 @@ static uint64_t run_end(const struct extent *e)
 
 /* ---- searching ---- */
 
+/*
+ * Where a disk is in many pieces, under many snapshots say, this is what a request costs more than on
+ * one in a single piece.  So: steps without branches, of which a processor guesses half wrong, each for
+ * the time of several steps; and few lines of memory, for most are not in its cache.
+ */
+
 /* The last chunk that begins at or before @block; the first if none does. */
 static unsigned int chunk_find(const struct extents *x, uint64_t block)
 {
-	unsigned int low = 0, high = x->count;
+	const struct extents_chunk *at = x->chunks;
+	unsigned int half;
 
-	while (high - low > 1) {
-		unsigned int mid = low + (high - low) / 2;
-
-		if (x->starts[mid] <= block)
-			low = mid;
-		else
-			high = mid;
+	for (unsigned int n = x->count; n > 1; n -= half) {
+		half = n / 2;
+		at += half & -(unsigned int)(at[half].start <= block);
 	}
-	return low;
+	return (unsigned int)(at - x->chunks);
 }
 
-/* The first run of @c that ends behind @block; c->count if none does. */
-static unsigned int run_find(const struct extents_chunk *c, uint64_t block)
+/* The last of @n runs that begins at or before @block; the first if none does. */
+static unsigned int run_search(const struct extent *runs, unsigned int n, uint64_t block)
 {
-	unsigned int low = 0, high = c->count;
+	const struct extent *at = runs;
+	unsigned int half;
 
-	while (low < high) {
-		unsigned int mid = low + (high - low) / 2;
-
-		if (run_end(&c->runs[mid]) > block)
-			high = mid;
-		else
-			low = mid + 1;
+	for (; n > 1; n -= half) {
+		half = n / 2;
+		at += half & -(unsigned int)(at[half].start <= block);
 	}
-	return low;
+	return (unsigned int)(at - runs);
+}
+
+/* The same of chunk @i.  Its runs are mostly about as long: near where @block would be then. */
+static unsigned int run_near(const struct extents *x, unsigned int i, uint64_t block)
+{
+	const struct extents_chunk *c = &x->chunks[i];
+	unsigned int guess, low, high, first = 0, end = c->count;
+	uint64_t next;
+
+	if (end <= 2 * GUESS_ERROR || block <= c->start)
+		return run_search(c->runs, end, block);
+	next = i + 1 < x->count ? x->chunks[i + 1].start : run_end(&c->runs[end - 1]);
+	if (block >= next)
+		return end - 1;
+	guess = (unsigned int)((block - c->start) * end / (next - c->start));
+	if (c->runs[guess].start <= block && run_end(&c->runs[guess]) > block)
+		return guess;
+	low = guess > GUESS_ERROR ? guess - GUESS_ERROR : 0;
+	high = guess + GUESS_ERROR < end ? guess + GUESS_ERROR : end;
+	if (c->runs[low].start > block)
+		end = low;
+	else if (high < end && c->runs[high].start <= block)
+		first = high;
+	else {
+		first = low;
+		end = high;
+	}
+	return first + run_search(c->runs + first, end - first, block);
+}
+
+/* The first run of chunk @i that ends behind @block; its count if none does. */
+static unsigned int run_find(const struct extents *x, unsigned int i, uint64_t block)
+{
+	unsigned int at = run_near(x, i, block);
+
+	return at + (run_end(&x->chunks[i].runs[at]) <= block);
 }
 
 /* The first run that ends behind @block.  NULL: none. */
@@ -85,13 +116,13 @@ static struct extent *seek(const struct extents *x, uint64_t block, struct place
 	if (!x->count)
 		return NULL;
 	p->chunk = chunk_find(x, block);
-	p->run = run_find(x->chunks[p->chunk], block);
-	if (p->run == x->chunks[p->chunk]->count) {
+	p->run = run_find(x, p->chunk, block);
+	if (p->run == x->chunks[p->chunk].count) {
 		if (++p->chunk == x->count)
 			return NULL;
 		p->run = 0;
 	}
-	return &x->chunks[p->chunk]->runs[p->run];
+	return &x->chunks[p->chunk].runs[p->run];
 }
 
 /* Shortens @e by @by blocks at its beginning. */
@@ -108,7 +139,7 @@ bool extents_find(struct extents *x, uint64_t block, struct extent *e)
 
 	if (!found || found->start > block)
 		return false;
-	x->chunks[p.chunk]->used = 1;
+	x->chunks[p.chunk].used = 1;
 	*e = *found;
 	run_advance(e, block - e->start);
 	return true;
@@ -118,10 +149,9 @@ bool extents_find(struct extents *x, uint64_t block, struct extent *e)
 
 static void chunk_remove(struct extents *x, unsigned int i)
 {
-	free(x->chunks[i]);
+	free(x->chunks[i].runs);
 	x->count--;
 	memmove(x->chunks + i, x->chunks + i + 1, (x->count - i) * sizeof(*x->chunks));
-	memmove(x->starts + i, x->starts + i + 1, (x->count - i) * sizeof(*x->starts));
 	if (x->hand > i)
 		x->hand--;
 }
@@ -129,21 +159,17 @@ static void chunk_remove(struct extents *x, unsigned int i)
 static bool room_for_one(struct extents *x)
 {
 	unsigned int room = x->room ? 2 * x->room : 16;
-	struct extents_chunk **chunks;
-	uint64_t *starts;
+	struct extents_chunk *chunks;
 
 	if (x->count < x->room)
 		return true;
 	room = room < x->max ? room : x->max;
 	chunks = realloc(x->chunks, room * sizeof(*chunks));
-	if (chunks)
-		x->chunks = chunks;
-	starts = chunks ? realloc(x->starts, room * sizeof(*starts)) : NULL;
-	if (starts) {
-		x->starts = starts;
-		x->room = room;
-	}
-	return starts;
+	if (!chunks)
+		return false;
+	x->chunks = chunks;
+	x->room = room;
+	return true;
 }
 
 /* Forgets one chunk, not @keep, that was not used for a while. */
@@ -152,45 +178,48 @@ static void evict(struct extents *x, unsigned int keep)
 	for (unsigned int i = 0; i < 2 * x->count + 2; i++) {
 		if (x->hand >= x->count)
 			x->hand = 0;
-		if (x->hand != keep && !x->chunks[x->hand]->used) {
+		if (x->hand != keep && !x->chunks[x->hand].used) {
 			x->evictions++;
 			chunk_remove(x, x->hand);
 			return;
 		}
-		x->chunks[x->hand++]->used = 0;
+		x->chunks[x->hand++].used = 0;
 	}
 }
 
-/* A new chunk behind @*i, which may move.  NULL: no memory. */
-static struct extents_chunk *chunk_new(struct extents *x, unsigned int *i)
+/* A new chunk, of no runs yet, behind @*i, which may move.  false: no memory. */
+static bool chunk_new(struct extents *x, unsigned int *i)
 {
-	struct extents_chunk *c, *kept = x->count ? x->chunks[*i] : NULL;
+	const struct extent *kept = x->count ? x->chunks[*i].runs : NULL;
+	struct extent *runs;
 
 	while (x->count >= x->max) {
 		evict(x, *i);
-		if (*i >= x->count || x->chunks[*i] != kept)
+		if (*i >= x->count || x->chunks[*i].runs != kept)
 			--*i;
 	}
-	c = room_for_one(x) ? malloc(sizeof(*c)) : NULL;
-	if (!c)
-		return NULL;
-	c->count = 0;
-	c->used = 1;
-	c->spare = 0;
+	runs = room_for_one(x) ? malloc(CHUNK_BYTES) : NULL;
+	if (!runs)
+		return false;
 	if (kept)
 		++*i;
 	memmove(x->chunks + *i + 1, x->chunks + *i, (x->count - *i) * sizeof(*x->chunks));
-	memmove(x->starts + *i + 1, x->starts + *i, (x->count - *i) * sizeof(*x->starts));
 	if (x->hand > *i)
 		x->hand++;
-	x->chunks[*i] = c;
+	x->chunks[*i] = (struct extents_chunk){ .used = 1, .runs = runs };
 	x->count++;
-	return c;
+	return true;
+}
+
+/* Its first run is another one, or begins elsewhere. */
+static void chunk_note_start(struct extents *x, unsigned int i)
+{
+	x->chunks[i].start = x->chunks[i].runs[0].start;
 }
 
 static void run_remove(struct extents *x, struct place p)
 {
-	struct extents_chunk *c = x->chunks[p.chunk];
+	struct extents_chunk *c = &x->chunks[p.chunk];
 
 	c->count--;
 	if (!c->count) {
@@ -198,25 +227,26 @@ static void run_remove(struct extents *x, struct place p)
 		return;
 	}
 	memmove(c->runs + p.run, c->runs + p.run + 1, (c->count - p.run) * sizeof(c->runs[0]));
-	x->starts[p.chunk] = c->runs[0].start;
+	chunk_note_start(x, p.chunk);
 }
 
 /* The full chunk @p->chunk becomes two; @p moves with its run.  false: no memory. */
 static bool chunk_split(struct extents *x, struct place *p)
 {
 	unsigned int half = EXTENTS_CHUNK / 2, at = p->chunk;
-	struct extents_chunk *c = x->chunks[at], *behind;
+	struct extents_chunk *c, *behind;
 
 	/* Runs come mostly in order: a chunk that grows at its end stays full. */
-	if (p->run == c->count)
-		half = c->count - 1;
-	behind = chunk_new(x, &at);
-	if (!behind)
+	if (p->run == EXTENTS_CHUNK)
+		half = EXTENTS_CHUNK - 1;
+	if (!chunk_new(x, &at))
 		return false;
-	behind->count = c->count - half;
+	behind = &x->chunks[at];
+	c = behind - 1;
+	behind->count = (EXTENTS_CHUNK - half) & 511;
 	memcpy(behind->runs, c->runs + half, behind->count * sizeof(c->runs[0]));
-	c->count = half;
-	x->starts[at] = behind->runs[0].start;
+	c->count = half & 511;
+	chunk_note_start(x, at);
 	p->chunk = at - 1;
 	if (p->run >= half) {
 		p->chunk = at;
@@ -234,15 +264,15 @@ static void run_insert(struct extents *x, struct place p, const struct extent *e
 		p = (struct place){ 0 };
 		if (!chunk_new(x, &p.chunk))
 			return;
-	} else if (x->chunks[p.chunk]->count == EXTENTS_CHUNK && !chunk_split(x, &p)) {
+	} else if (x->chunks[p.chunk].count == EXTENTS_CHUNK && !chunk_split(x, &p)) {
 		return;
 	}
-	c = x->chunks[p.chunk];
+	c = &x->chunks[p.chunk];
 	memmove(c->runs + p.run + 1, c->runs + p.run, (c->count - p.run) * sizeof(c->runs[0]));
 	c->runs[p.run] = *e;
 	c->count++;
 	c->used = 1;
-	x->starts[p.chunk] = c->runs[0].start;
+	chunk_note_start(x, p.chunk);
 }
 
 /* ---- changing ---- */
@@ -262,7 +292,7 @@ static struct place place_of(const struct extents *x, uint64_t start)
 	if (!x->count)
 		return p;
 	p.chunk = chunk_find(x, start);
-	p.run = run_find(x->chunks[p.chunk], start);
+	p.run = run_find(x, p.chunk, start);
 	return p;
 }
 
@@ -272,10 +302,10 @@ static void insert_merged(struct extents *x, const struct extent *e)
 	struct extent *before, *behind;
 
 	if (x->count && p.run) {
-		before = &x->chunks[p.chunk]->runs[p.run - 1];
+		before = &x->chunks[p.chunk].runs[p.run - 1];
 		if (follows(before, e)) {
 			before->len += e->len;
-			x->chunks[p.chunk]->used = 1;
+			x->chunks[p.chunk].used = 1;
 			/* Perhaps a hole between two runs was filled. */
 			behind = seek(x, run_end(before), &next);
 			if (behind && follows(before, behind)) {
@@ -285,14 +315,14 @@ static void insert_merged(struct extents *x, const struct extent *e)
 			return;
 		}
 	}
-	if (x->count && p.run < x->chunks[p.chunk]->count) {
-		behind = &x->chunks[p.chunk]->runs[p.run];
+	if (x->count && p.run < x->chunks[p.chunk].count) {
+		behind = &x->chunks[p.chunk].runs[p.run];
 		if (follows(e, behind)) {
 			behind->start = e->start;
 			behind->len += e->len;
 			if (e->kind != EXTENT_ZERO)
 				behind->block = e->block;
-			x->starts[p.chunk] = x->chunks[p.chunk]->runs[0].start;
+			chunk_note_start(x, p.chunk);
 			return;
 		}
 	}
@@ -315,7 +345,7 @@ void extents_forget(struct extents *x, uint64_t start, uint64_t len)
 			}
 		} else if (run_end(e) > end) {
 			run_advance(e, end - e->start);
-			x->starts[p.chunk] = x->chunks[p.chunk]->runs[0].start;
+			chunk_note_start(x, p.chunk);
 		} else {
 			run_remove(x, p);
 		}
@@ -348,8 +378,8 @@ static bool set_within(struct extents *x, const struct extent *e)
 	old = seek(x, e->start, &p);
 	if (!old || old->start > e->start || run_end(old) < run_end(e))
 		return false;
-	c = x->chunks[p.chunk];
-	if (!p.run || p.run + 1 == c->count || c->count + 2 > EXTENTS_CHUNK)
+	c = &x->chunks[p.chunk];
+	if (!p.run || p.run + 1 == c->count || c->count + 2u > EXTENTS_CHUNK)
 		return false;
 	n = run_append(runs, n, old - 1);
 	if (old->start < e->start) {
@@ -367,7 +397,7 @@ static bool set_within(struct extents *x, const struct extent *e)
 	memmove(c->runs + p.run - 1 + n, c->runs + p.run + 2,
 		(c->count - p.run - 2) * sizeof(c->runs[0]));
 	memcpy(c->runs + p.run - 1, runs, n * sizeof(runs[0]));
-	c->count = c->count + n - 3;
+	c->count = (c->count + n - 3) & 511;
 	c->used = 1;
 	return true;
 }
@@ -412,8 +442,8 @@ void extents_room(struct extents *x, uint64_t start, uint64_t len, uint64_t bloc
 void extents_freeze(struct extents *x)
 {
 	for (unsigned int i = 0; i < x->count; i++) {
-		for (unsigned int k = 0; k < x->chunks[i]->count; k++) {
-			struct extent *e = &x->chunks[i]->runs[k];
+		for (unsigned int k = 0; k < x->chunks[i].count; k++) {
+			struct extent *e = &x->chunks[i].runs[k];
 
 			if (e->kind == EXTENT_OWN)
 				e->kind = EXTENT_BELOW;

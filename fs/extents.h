@@ -41,15 +41,21 @@ static inline struct extent extent_make(uint64_t start, uint64_t len, enum exten
 	};
 }
 
-#define EXTENTS_CHUNK	255u	/* runs in 4 KiB */
+#define EXTENTS_CHUNK	256u	/* runs in 4 KiB */
 
-struct extents_chunk;
+/* What a search has to know of a chunk without looking into it. */
+struct extents_chunk {
+	uint64_t	start : 42;	/* of its first run */
+	uint64_t	count : 9;	/* runs; at least one */
+	uint64_t	used : 1;	/* since the clock's hand was here */
+	uint64_t	unused : 12;
+	struct extent	*runs;
+};
 
 struct extents {
-	struct extents_chunk **chunks;	/* in order; each has at least one run */
-	uint64_t	*starts;	/* of each chunk's first run */
+	struct extents_chunk *chunks;	/* in order */
 	unsigned int	count, max;	/* chunks */
-	unsigned int	room;		/* of the arrays */
+	unsigned int	room;		/* of the array */
 	unsigned int	hand;		/* of the clock that evicts */
 	uint64_t	evictions;
 };
