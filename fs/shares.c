@@ -31,11 +31,16 @@ void share_init(struct share *s)
 	list_init(&s->queue);
 }
 
+static uint64_t weight_of(const struct share *s)
+{
+	return s->shares ? s->shares : SHARES_DEFAULT;
+}
+
 static uint64_t cost_of(const struct share *s, const struct blk_io *io)
 {
 	uint64_t cost = 1 + io->len / SHARES_COST_BYTES;
 
-	return cost * TAG_SCALE / (s->shares ? s->shares : SHARES_DEFAULT);
+	return cost * TAG_SCALE / weight_of(s);
 }
 
 /* To its place among those that wait, behind its equals; mostly that is near the end. */
@@ -48,28 +53,48 @@ static void take_place(struct shares *g, struct share *s)
 	list_insert(&s->node, before->next);
 }
 
-static void enqueue(struct shares *g, struct share *s, struct blk_io *io)
+/*
+ * The least tag that who had nothing waiting begins with.  Who rested has no claim on what others had
+ * meanwhile; but a guest whose processor was another's for a moment did not rest: what it missed for
+ * that it has first, up to so many requests.
+ */
+static uint64_t floor_of(const struct shares *g, const struct share *s, uint64_t now_ns)
 {
+	uint64_t missed = (uint64_t)SHARES_LATE_DEPTHS * g->depth * TAG_SCALE / weight_of(s);
+
+	if (now_ns - s->empty_ns > SHARES_MEMORY_NS || missed > g->now)
+		return g->now;
+	return g->now - missed;
+}
+
+static void enqueue(struct shares *g, struct share *s, struct blk_io *io, uint64_t now_ns)
+{
+	uint64_t least;
+
 	list_add_tail(&s->queue, &io->node);
 	if (s->queued++)
 		return;
-	/* Who rested has no claim on what others had meanwhile. */
-	if (s->tag < g->now)
-		s->tag = g->now;
+	least = floor_of(g, s, now_ns);
+	if (s->tag < least)
+		s->tag = least;
 	take_place(g, s);
 }
 
-static struct blk_io *dequeue(struct shares *g)
+static struct blk_io *dequeue(struct shares *g, uint64_t now_ns)
 {
 	struct share *s = list_first(&g->turns, struct share, node);
 	struct blk_io *io = list_first(&s->queue, struct blk_io, node);
 
 	list_del(&io->node);
 	list_del(&s->node);
-	g->now = s->tag;
+	/* Never back: one that is late has its turn before it. */
+	if (s->tag > g->now)
+		g->now = s->tag;
 	s->tag += cost_of(s, io);
 	if (--s->queued)
 		take_place(g, s);
+	else
+		s->empty_ns = now_ns;
 	g->at_device++;
 	return io;
 }
@@ -90,7 +115,7 @@ void shares_turn(struct shares *g, uint64_t now_ns)
 	g->sending = true;
 	do {
 		for (n = 0; n < BATCH && !list_empty(&g->turns) && has_room(g, now_ns); n++)
-			batch[n] = dequeue(g);
+			batch[n] = dequeue(g, now_ns);
 		if (n)
 			blkdev_submit(g->lower, batch, n);
 	} while (n);
@@ -119,7 +144,7 @@ unsigned int shares_submit(struct shares *g, struct share *s, struct blk_io **io
 		g->last = s;
 	}
 	for (unsigned int i = 0; i < count; i++)
-		enqueue(g, s, ios[i]);
+		enqueue(g, s, ios[i], now_ns);
 	shares_turn(g, now_ns);
 	return s->queued < count ? s->queued : count;
 }

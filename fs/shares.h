@@ -6,7 +6,8 @@
  * requests and one of them has shares, at most "depth" requests of the group are at the device;
  * the others wait here, and whose turn it is follows from the shares (start-time fair queueing):
  * each dispatch moves a disk's tag on by the request's cost over its shares, the lowest tag is
- * next.  Whoever rested begins where the others are, and saves nothing up.
+ * next.  Whoever rested begins where the others are, and saves nothing up; but whose guest was only late
+ * (SHARES_MEMORY_NS) has what it missed first, up to a few times "depth" requests.
  *
  * Work-conserving: a request waits only while "depth" others are at the device, and a disk that
  * is alone is not held at all.
@@ -22,6 +23,7 @@
 #define SHARES_DEFAULT		100u	/* of a disk of which nothing is said */
 #define SHARES_MAX		10000u
 #define SHARES_COST_BYTES	16384u	/* a request counts as one, and as one more for so many bytes */
+#define SHARES_LATE_DEPTHS	2u	/* so many times "depth" requests are owed to a disk at most */
 #define SHARES_MEMORY_NS	(100 * NSEC_PER_MSEC)	/* disks compete so long after both had requests */
 
 /* One disk. */
@@ -31,6 +33,7 @@ struct share {
 	uint64_t	tag;		/* of the first of them; with none: of the next, at least */
 	unsigned int	shares;		/* 0: nothing is said */
 	unsigned int	queued;
+	uint64_t	empty_ns;	/* when the last that waited was sent */
 };
 
 struct shares {
