@@ -215,6 +215,7 @@ static int learn(struct ini_dev *d, uint8_t *buf, char *why, size_t why_size)
 	if (info->sector != 512 && info->sector != 4096)
 		return refuse(d, -EMEDIUMTYPE, "its sectors are neither of 512 nor of 4096 bytes", why,
 			      why_size);
+	atomic_store(&d->sector, info->sector);
 	learn_name(d);
 	learn_limits(d, &lu.lu, buf, buf[14] & 0x80);
 	learn_provisioning(d, &lu.lu, buf);

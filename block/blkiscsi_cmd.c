@@ -15,6 +15,8 @@
 #define FUA			0x08	/* byte 1 of READ, WRITE, COMPARE AND WRITE */
 #define SAME_UNMAP		0x08	/* byte 1 of WRITE SAME */
 
+#define MARK_EVERY	512u	/* bytes of a read: no sector is smaller */
+
 #define PAUSE_BUSY_NS	(20 * NSEC_PER_MSEC)
 #define PAUSE_READY_NS	(500 * NSEC_PER_MSEC)
 #define LOG_NS		(10 * NSEC_PER_SEC)
@@ -143,6 +145,49 @@ void ini_cmd_build_admin(struct ini_cmd *cmd)
 		 SCSI_XFER_READ, a->len);
 }
 
+/* ---- data that did not come ---- */
+
+/*
+ * Nobody counts what arrives of a read: a target that answers GOOD, has sent less than was asked
+ * for and says nothing of it would have what lay in the buffer taken for data.  So each sector of
+ * the buffer begins with a number that nothing else can know before the data is there.
+ * Return: whether one does still; @put: writes them.
+ */
+static bool marks(struct ini_cmd *cmd, bool put)
+{
+	uint64_t at = 0, found;
+
+	for (int i = 0; i < cmd->iovcnt; i++) {
+		uint8_t *p = cmd->iov[i].iov_base;
+		uint64_t len = cmd->iov[i].iov_len, off = ALIGN_UP(at, MARK_EVERY) - at;
+
+		for (; off + sizeof(found) <= len; off += MARK_EVERY) {
+			if (put) {
+				memcpy(p + off, &cmd->mark, sizeof(found));
+				continue;
+			}
+			memcpy(&found, p + off, sizeof(found));
+			if (found == cmd->mark)
+				return true;
+		}
+		at += len;
+	}
+	return false;
+}
+
+static bool is_read(const struct ini_cmd *cmd)
+{
+	return cmd->io && cmd->io->op == BLK_READ;
+}
+
+static void put_marks(struct ini_cmd *cmd)
+{
+	/* By an odd constant: all differ from each other, and by the random start from any data. */
+	cmd->path->d->mark += 0x9e3779b97f4a7c15u;
+	cmd->mark = cmd->path->d->mark;
+	marks(cmd, true);
+}
+
 /* ---- sending ---- */
 
 static void cmd_answer(struct iscsi_context *ctx, int status, void *data, void *arg)
@@ -179,6 +224,8 @@ void ini_cmd_send(struct ini_cmd *cmd, struct ini_path *p)
 		ini_cmd_build_admin(cmd);
 	else
 		ini_cmd_build_io(cmd);
+	if (is_read(cmd))
+		put_marks(cmd);
 	cmd->sent_ns = ini_now(p->d);
 	list_add_tail(&p->active, &cmd->node);
 	if (!p->active_count++)
@@ -205,9 +252,19 @@ static void log_medium(struct ini_dev *d, const struct ini_cmd *cmd,
 		  s->key, s->asc);
 }
 
-/* Unit attentions tell of events; the command itself was not executed (SAM-5, 5.14). */
-static int judge_attention(struct ini_dev *d, const struct lu_sense *s)
+bool ini_tells_of_change(uint16_t asc)
 {
+	return asc == 0x2800 ||		/* MEDIUM MAY HAVE CHANGED */
+	       asc == 0x2a09 ||		/* CAPACITY DATA HAS CHANGED: perhaps the block size too */
+	       asc == 0x3f03 ||		/* INQUIRY DATA HAS CHANGED */
+	       asc == 0x3f05 ||		/* DEVICE IDENTIFIER CHANGED */
+	       asc == 0x3f0e;		/* REPORTED LUNS DATA HAS CHANGED */
+}
+
+/* Unit attentions tell of events; the command itself was not executed (SAM-5, 5.14). */
+static int judge_attention(struct ini_dev *d, struct ini_cmd *cmd, const struct lu_sense *s)
+{
+	cmd->path->suspect |= ini_tells_of_change(s->asc);
 	switch (s->asc) {
 	case 0x2a03:	/* RESERVATIONS PREEMPTED */
 	case 0x2a05:	/* REGISTRATIONS PREEMPTED: the next write would conflict */
@@ -251,7 +308,7 @@ static int judge_sense(struct ini_dev *d, struct ini_cmd *cmd, uint64_t *pause_n
 	case 0x5:
 		return judge_illegal(cmd, &s);
 	case 0x6:
-		return judge_attention(d, &s);
+		return judge_attention(d, cmd, &s);
 	case 0x7:		/* DATA PROTECT; 27h/07h SPACE ALLOCATION FAILED WRITE PROTECT */
 		return s.asc == 0x2707 ? -ENOSPC : -EROFS;
 	case 0xb:		/* ABORTED COMMAND: some of it may have been done */
@@ -267,16 +324,23 @@ static int judge_sense(struct ini_dev *d, struct ini_cmd *cmd, uint64_t *pause_n
 	}
 }
 
+/* More or less was moved than the blocks that were meant have: these were not read, or written. */
+static bool moved_otherwise(const struct ini_cmd *cmd)
+{
+	return cmd->io && cmd->phase == INI_DO &&
+	       (cmd->io->op == BLK_READ || cmd->io->op == BLK_WRITE) &&
+	       cmd->task.residual_status != SCSI_RESIDUAL_NO_RESIDUAL && cmd->task.residual;
+}
+
 int ini_judge(struct ini_dev *d, struct ini_cmd *cmd, int status, uint64_t *pause_ns)
 {
 	bool caw = cmd->io && cmd->io->op == BLK_CAW && cmd->phase == INI_DO;
 
 	switch (status) {
 	case SCSI_STATUS_GOOD:
-		if (!cmd->admin && cmd->task.xfer_dir == SCSI_XFER_READ &&
-		    cmd->task.residual_status == SCSI_RESIDUAL_UNDERFLOW && cmd->task.residual)
-			return -EIO;	/* short data inside the device */
-		return 0;
+		if (moved_otherwise(cmd))
+			return -EIO;
+		return is_read(cmd) && marks(cmd, false);	/* again, if not all has come */
 	case SCSI_STATUS_CONDITION_MET:
 		return 0;
 	case SCSI_STATUS_CHECK_CONDITION:

@@ -136,7 +136,8 @@ void ini_cmd_settled(struct ini_dev *d, struct ini_cmd *cmd)
 		d->wseq++;
 	if (cmd->io->op == BLK_CAW)
 		ini_cmd_finish(d, cmd, -EIO);	/* unclear: its owner reads back */
-	else if (cmd->timeouts >= (ini_has_lease(d) ? 1 : INI_TIMEOUTS))
+	else if (cmd->timeouts >= (ini_has_lease(d) ? 1 : INI_TIMEOUTS) ||
+		 (!ini_has_lease(d) && cmd->losses >= INI_LOSSES))
 		ini_cmd_finish(d, cmd, -ETIMEDOUT);
 	else if (ini_has_lease(d))
 		ini_cmd_finish(d, cmd, -ECONNRESET);
@@ -536,6 +537,7 @@ static struct ini_dev *new_dev(struct env *env, const struct blkiscsi_target *t,
 	for (unsigned int i = 0; i < t->portal_count; i++)
 		ini_path_init(d, i);
 	d->no_path_ns = ini_now(d);
+	env_random(env, &d->mark, sizeof(d->mark));
 	d->cmds = calloc(INI_CMDS, sizeof(*d->cmds));
 	for (unsigned int i = 0; d->cmds && i < INI_CMDS; i++)
 		cmd_free(d, &d->cmds[i]);

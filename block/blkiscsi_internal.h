@@ -36,6 +36,7 @@
 #define INI_SEGMENTS_MAX	(INI_IOVS)
 #define INI_RETRIES	16u	/* of a command that met unit attentions or a busy target */
 #define INI_TIMEOUTS	2u	/* a command that got no answer that often has failed */
+#define INI_LOSSES	5u	/* so has one whose connection was lost that often */
 
 struct ini_dev;
 
@@ -44,7 +45,7 @@ enum ini_path_state {
 	INI_DIALING,	/* a helper thread makes the connection */
 	INI_CONNECTING,	/* libiscsi does */
 	INI_LOGIN,
-	INI_PROBE,	/* clears unit attentions, looks whether it is the same LUN */
+	INI_PROBE,	/* clears unit attentions, looks whether it is (still) the same LUN */
 	INI_UP,
 };
 
@@ -63,6 +64,9 @@ struct ini_path {
 	int		err;		/* how the last attempt failed */
 	char		why[200];
 	char		said[200];	/* libiscsi's text about the last command that failed */
+	bool		live;		/* has been up since it was down last */
+	bool		suspect;	/* the target says that the LUN has changed: to be asked */
+	uint64_t	up_ns;		/* when it came up, if live */
 	uint64_t	retry_ns, backoff_ns;
 	uint64_t	deadline_ns;	/* of the attempt to come up */
 	uint64_t	rx_ns;		/* when bytes came last */
@@ -105,7 +109,8 @@ struct ini_cmd {
 	uint64_t	off;
 	uint64_t	len;
 	uint64_t	sent_ns, again_ns;
-	unsigned int	tries, timeouts;
+	uint64_t	mark;		/* of a read: what its buffer holds where no data has come */
+	unsigned int	tries, timeouts, losses;
 	int		iovcnt;
 	struct iovec	iov[INI_IOVS];
 	uint8_t		param[24];	/* UNMAP's list */
@@ -166,9 +171,11 @@ struct ini_dev {
 	struct ini_path	paths[BLKISCSI_PORTALS_MAX];
 	struct ini_cmd	*cmds;
 	unsigned int	turn;		/* round-robin among equally busy paths */
+	uint64_t	mark;		/* of the last read */
 	uint64_t	no_path_ns;	/* since when there is none; 0: there is one */
 	uint64_t	medium_log_ns;	/* no line about the medium before that */
 	char		identity[128];	/* as the first path saw it */
+	atomic_uint	sector;		/* as it was when the LUN was opened; 0: not yet known */
 
 	/* R7, durable=flush: writes completed, of these flushed, of these perhaps lost. */
 	uint64_t	wseq, flushed_seq, lost_seq;
@@ -223,6 +230,9 @@ void ini_cmd_build_admin(struct ini_cmd *cmd);
 /** ini_judge() - what an answer means.  Return: 0, a negative errno as struct blk_io says, or
  * 1: was not executed, try again (@pause_ns later). */
 int ini_judge(struct ini_dev *d, struct ini_cmd *cmd, int status, uint64_t *pause_ns);
+
+/** ini_tells_of_change() - whether a unit attention says that the LUN may be another one. */
+bool ini_tells_of_change(uint16_t asc);
 
 /* ---- blkiscsi_dev.c ---- */
 

@@ -64,6 +64,7 @@ static struct ini_cmd *cmd_new(struct ini_dev *d)
 	cmd->phase = INI_DO;
 	cmd->tries = 0;
 	cmd->timeouts = 0;
+	cmd->losses = 0;
 	cmd->again_ns = 0;
 	cmd->iovcnt = 0;
 	memset(&cmd->task, 0, sizeof(cmd->task));

@@ -24,6 +24,8 @@
 
 #define BACKOFF_MIN_NS	(100 * NSEC_PER_MSEC)
 #define BACKOFF_MAX_NS	(2 * NSEC_PER_SEC)
+#define BACKOFF_LIVE_NS	(500 * NSEC_PER_MSEC)	/* of one that did come up */
+#define LASTED_NS	NSEC_PER_SEC	/* of a session: less than that is not being up */
 #define PING_NS		(2 * NSEC_PER_SEC)
 #define PROBES_MAX	16u	/* unit attentions that a new session may meet */
 #define PROBE_PAGE	255u
@@ -52,7 +54,7 @@ static void path_log_loss(struct ini_path *p, const char *why)
 		return;
 	p->complained = true;
 	log_warning(d->dev.env, d->t.name, "%s path %s %s: %s", d->o.flags & BLKISCSI_HEARTBEAT ?
-		    "heartbeat" : "data", d->t.portals[p->portal], p->state == INI_UP ? "is lost" :
+		    "heartbeat" : "data", d->t.portals[p->portal], p->live ? "is lost" :
 		    "does not come up", why);
 }
 
@@ -84,18 +86,37 @@ static void path_to_limbo(struct ini_path *p)
 		list_del(&cmd->node);
 		free(cmd->task.datain.data);
 		cmd->task.datain.data = NULL;
+		cmd->losses++;
 		if (p->d->o.flags & BLKISCSI_HEARTBEAT || cmd->admin)
 			ini_cmd_finish(p->d, cmd, cmd->admin ? -EIO : -ETIMEDOUT);
 		else
 			list_add_tail(&p->limbo, &cmd->node);
 	}
+	/* What is in limbo ages however often the path fails to come up again. */
+	if (p->active_count)
+		p->lost_ns = ini_now(p->d);
 	p->active_count = 0;
-	p->lost_ns = ini_now(p->d);
+}
+
+/* One that comes up and is lost at once, again and again, is not tried without a pause. */
+static void path_set_retry(struct ini_path *p, uint64_t now)
+{
+	uint64_t max_ns = p->live ? BACKOFF_LIVE_NS : BACKOFF_MAX_NS;
+
+	if (p->live && now - p->up_ns >= LASTED_NS) {
+		p->retry_ns = 0;
+		p->backoff_ns = BACKOFF_MIN_NS;
+		return;
+	}
+	if (p->backoff_ns > max_ns)
+		p->backoff_ns = max_ns;
+	p->retry_ns = now + p->backoff_ns;
+	p->backoff_ns *= 2;
 }
 
 void ini_path_drop(struct ini_path *p, int err, const char *why)
 {
-	bool up = p->state == INI_UP;
+	bool live = p->live;
 
 	path_log_loss(p, why);
 	p->err = err;
@@ -105,12 +126,11 @@ void ini_path_drop(struct ini_path *p, int err, const char *why)
 	p->state = INI_DOWN;
 	p->failed = false;
 	p->ping_ns = 0;
-	p->retry_ns = up ? 0 : ini_now(p->d) + p->backoff_ns;
-	p->backoff_ns = up ? BACKOFF_MIN_NS : 2 * p->backoff_ns;
-	if (p->backoff_ns > BACKOFF_MAX_NS)
-		p->backoff_ns = BACKOFF_MAX_NS;
+	p->suspect = false;
+	path_set_retry(p, ini_now(p->d));
+	p->live = false;
 	path_to_limbo(p);
-	if (up)
+	if (live)
 		ini_session_lost(p->d);
 	ini_path_changed(p, false);
 }
@@ -122,8 +142,10 @@ static void path_up(struct ini_path *p)
 	struct ini_cmd *cmd, *tmp;
 
 	p->state = INI_UP;
-	p->backoff_ns = BACKOFF_MIN_NS;
 	p->rx_ns = ini_now(p->d);
+	if (!p->live)
+		p->up_ns = p->rx_ns;
+	p->live = true;
 	if (p->complained)
 		log_info(p->d->dev.env, p->d->t.name, "path %s is back",
 			 p->d->t.portals[p->portal]);
@@ -169,6 +191,7 @@ static bool probe_good(struct ini_path *p, int status, struct scsi_task *task,
 }
 
 static struct scsi_task *ask_ready(struct ini_path *p);
+static struct scsi_task *ask_identity(struct ini_path *p);
 
 /* Only to take the unit attentions that every new session meets off the commands' way. */
 static void ready_answer(struct iscsi_context *ctx, int status, void *data, void *arg)
@@ -181,7 +204,7 @@ static void ready_answer(struct iscsi_context *ctx, int status, void *data, void
 		p->failed = true;
 	else if (status == SCSI_STATUS_CHECK_CONDITION && task &&
 		 task->sense.key == SCSI_SENSE_UNIT_ATTENTION && p->probes++ < PROBES_MAX)
-		probe_send(p, ask_ready);
+		probe_send(p, ini_tells_of_change((uint16_t)task->sense.ascq) ? ask_identity : ask_ready);
 	else
 		path_up(p);	/* what else is wrong the commands find out */
 	if (task)
@@ -191,6 +214,34 @@ static void ready_answer(struct iscsi_context *ctx, int status, void *data, void
 static struct scsi_task *ask_ready(struct ini_path *p)
 {
 	return iscsi_testunitready_task(p->ctx, (int)p->d->t.lun, ready_answer, p);
+}
+
+static struct scsi_task *ask_capacity(struct ini_path *p);
+
+/* Addresses are in blocks: of another size, each would lead to another place. */
+static void check_block_size(struct ini_path *p, const struct scsi_task *task)
+{
+	if (task->datain.size < 12 || get_be32(task->datain.data + 8) != atomic_load(&p->d->sector))
+		path_fail(p, -EMEDIUMTYPE, "its blocks are of another size than when it was opened");
+	else
+		probe_send(p, ask_ready);
+}
+
+static void capacity_answer(struct iscsi_context *ctx, int status, void *data, void *arg)
+{
+	struct ini_path *p = arg;
+	struct scsi_task *task = data;
+
+	(void)ctx;
+	if (probe_good(p, status, task, ask_capacity, "no answer to READ CAPACITY"))
+		check_block_size(p, task);
+	if (task)
+		scsi_free_scsi_task(task);
+}
+
+static struct scsi_task *ask_capacity(struct ini_path *p)
+{
+	return iscsi_readcapacity16_task(p->ctx, (int)p->d->t.lun, capacity_answer, p);
 }
 
 /* Two portals may lead to two LUNs by mistake: then one of them must not be used. */
@@ -209,10 +260,8 @@ static void check_identity(struct ini_path *p, const struct scsi_task *task)
 		path_fail(p, -ENXIO, "it leads to another LUN: its identity differs");
 		return;
 	}
-	probe_send(p, ask_ready);
+	probe_send(p, atomic_load(&p->d->sector) ? ask_capacity : ask_ready);
 }
-
-static struct scsi_task *ask_identity(struct ini_path *p);
 
 static void identity_answer(struct iscsi_context *ctx, int status, void *data, void *arg)
 {
@@ -232,6 +281,23 @@ static struct scsi_task *ask_identity(struct ini_path *p)
 				  identity_answer, p);
 }
 
+static void path_probe(struct ini_path *p)
+{
+	p->state = INI_PROBE;
+	p->probes = 0;
+	probe_send(p, ask_identity);
+}
+
+/* It may be another LUN now: nothing new is sent to it before it was asked. */
+static void path_probe_again(struct ini_path *p)
+{
+	p->suspect = false;
+	p->deadline_ns = ini_now(p->d) + p->d->t.login_ms * NSEC_PER_MSEC;
+	p->why[0] = '\0';
+	path_probe(p);
+	ini_path_changed(p, false);
+}
+
 /* ---- login ---- */
 
 static void login_done(struct iscsi_context *ctx, int status, void *data, void *arg)
@@ -243,9 +309,7 @@ static void login_done(struct iscsi_context *ctx, int status, void *data, void *
 	if (p->dropping)
 		return;
 	if (status == SCSI_STATUS_GOOD) {
-		p->state = INI_PROBE;
-		p->probes = 0;
-		probe_send(p, ask_identity);
+		path_probe(p);
 		return;
 	}
 	text = iscsi_get_error(ctx);
@@ -530,6 +594,8 @@ void ini_path_serve(struct ini_path *p, int revents)
 		p->rx_ns = ini_now(p->d);
 	if (!p->failed && iscsi_service(p->ctx, revents))
 		p->failed = true;
+	if (!p->failed && p->suspect && p->state == INI_UP)
+		path_probe_again(p);
 	if (p->failed) {
 		if (!p->why[0] || p->state == INI_UP)
 			snprintf(p->why, sizeof(p->why), "%s", lost_because(p));

@@ -82,6 +82,8 @@ enum tgt_login_result tgt_login_attached(struct tgt_login *login, enum pdu_login
 /* A text negotiation in full feature phase, one at a time on a connection. */
 struct tgt_text;
 
+#define TGT_TEXT_MAX	32768u	/* of one response, whatever the initiator takes */
+
 int tgt_text_create(struct env *env, const struct tgt_config *config, const struct tgt_peer *peer,
 		    struct tgt_text **out);
 void tgt_text_destroy(struct tgt_text *text);

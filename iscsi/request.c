@@ -58,7 +58,7 @@ static void execute_text(struct tgt_task *task)
 		return;
 	}
 	/* The answer's memory is good until the next request only. */
-	assert(answer.data_len <= POOL_SLAB);
+	static_assert(TGT_TEXT_MAX <= POOL_SLAB, "a response's data is one piece of memory");
 	if (answer.data_len) {
 		if (!memory_get_now(task, answer.data_len)) {
 			refuse_text(task);

@@ -9,7 +9,7 @@ bool capacity10_begin(struct scsi_cmd *cmd)
 	/* Without PMI, an LBA has no meaning (SBC-3, 5.15). */
 	if (!(cmd->cdb[8] & 0x01) && get_be32(cmd->cdb + 2))
 		return scsi_bad_field(cmd, 2, -1);
-	scsi_want_in(cmd, 8);
+	scsi_want_reply(cmd, 8);
 	return true;
 }
 
@@ -26,7 +26,7 @@ void capacity10_run(struct scsi_cmd *cmd)
 
 bool capacity16_begin(struct scsi_cmd *cmd)
 {
-	scsi_want_in(cmd, get_be32(cmd->cdb + 10));
+	scsi_want_reply(cmd, get_be32(cmd->cdb + 10));
 	return true;
 }
 
@@ -50,14 +50,14 @@ enum { LBA_STATUS_MAX = 255 };	/* descriptors of one answer */
 
 bool lba_status_begin(struct scsi_cmd *cmd)
 {
-	uint64_t alloc = get_be32(cmd->cdb + 10);
+	uint32_t alloc = get_be32(cmd->cdb + 10);
 
 	cmd->lba = get_be64(cmd->cdb + 2);
 	if (cmd->lba >= atomic_load(&cmd->unit->blocks)) {
 		scsi_sense(cmd, KEY_ILLEGAL_REQUEST, ASC_LBA_OUT_OF_RANGE);
 		return false;
 	}
-	scsi_want_in(cmd, alloc < SCSI_REPLY_LEN_MAX ? alloc : SCSI_REPLY_LEN_MAX);
+	scsi_want_reply(cmd, alloc);
 	return true;
 }
 
@@ -133,7 +133,7 @@ bool defects_begin(struct scsi_cmd *cmd)
 {
 	const uint8_t *cdb = cmd->cdb;
 
-	scsi_want_in(cmd, cdb[0] == 0x37 ? get_be16(cdb + 7) : get_be32(cdb + 6));
+	scsi_want_reply(cmd, cdb[0] == 0x37 ? get_be16(cdb + 7) : get_be32(cdb + 6));
 	return true;
 }
 

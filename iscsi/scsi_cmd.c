@@ -278,6 +278,12 @@ void scsi_want_in(struct scsi_cmd *cmd, uint64_t len)
 	cmd->in_max = (uint32_t)(len < cmd->expected_in ? len : cmd->expected_in);
 }
 
+void scsi_want_reply(struct scsi_cmd *cmd, uint32_t alloc)
+{
+	/* Initiators may expect, and allocate, 4 GiB for 32 bytes: no buffer is that large. */
+	scsi_want_in(cmd, alloc < SCSI_REPLY_LEN_MAX ? alloc : SCSI_REPLY_LEN_MAX);
+}
+
 void scsi_want_out(struct scsi_cmd *cmd, uint64_t len)
 {
 	cmd->out_want = (uint32_t)len;

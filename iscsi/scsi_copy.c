@@ -406,11 +406,11 @@ static bool parse_lists(struct scsi_cmd *cmd, const uint8_t *list)
 		scsi_sense(cmd, KEY_ILLEGAL_REQUEST, ASC_PARAMETER_LIST_LENGTH);
 		return false;
 	}
-	copy->target_count = target_len / COPY_TARGET_LEN;
-	if (copy->target_count > COPY_TARGETS_MAX) {
+	if (target_len / COPY_TARGET_LEN > COPY_TARGETS_MAX) {
 		scsi_sense(cmd, KEY_ILLEGAL_REQUEST, ASC_TOO_MANY_COPY_TARGETS);
 		return false;
 	}
+	copy->target_count = target_len / COPY_TARGET_LEN;
 	if (segment_len / COPY_SEGMENT_LEN > COPY_SEGMENTS_MAX) {
 		scsi_sense(cmd, KEY_ILLEGAL_REQUEST, ASC_TOO_MANY_COPY_SEGMENTS);
 		return false;
@@ -488,7 +488,7 @@ enum { RESULTS_STATUS = 0, RESULTS_PARAMETERS = 3 };
 
 bool copy_results_begin(struct scsi_cmd *cmd)
 {
-	scsi_want_in(cmd, get_be32(cmd->cdb + 10));
+	scsi_want_reply(cmd, get_be32(cmd->cdb + 10));
 	return true;
 }
 

@@ -14,7 +14,7 @@ void test_ready_run(struct scsi_cmd *cmd)
 
 bool request_sense_begin(struct scsi_cmd *cmd)
 {
-	scsi_want_in(cmd, cmd->cdb[4]);
+	scsi_want_reply(cmd, cmd->cdb[4]);
 	return true;
 }
 
@@ -64,7 +64,7 @@ bool report_luns_begin(struct scsi_cmd *cmd)
 		return scsi_bad_field(cmd, 2, -1);
 	if (alloc < 16)
 		return scsi_bad_field(cmd, 6, -1);
-	scsi_want_in(cmd, alloc < SCSI_REPLY_LEN_MAX ? alloc : SCSI_REPLY_LEN_MAX);
+	scsi_want_reply(cmd, alloc);
 	return true;
 }
 
@@ -245,7 +245,7 @@ bool report_ports_begin(struct scsi_cmd *cmd)
 {
 	if (cmd->cdb[1] >> 5 > 1)
 		return scsi_bad_field(cmd, 1, 7);
-	scsi_want_in(cmd, get_be32(cmd->cdb + 6));
+	scsi_want_reply(cmd, get_be32(cmd->cdb + 6));
 	return true;
 }
 

@@ -15,7 +15,7 @@ bool inquiry_begin(struct scsi_cmd *cmd)
 	/* A page code without EVPD has no meaning. */
 	if (!(cmd->cdb[1] & 0x01) && cmd->cdb[2])
 		return scsi_bad_field(cmd, 2, -1);
-	scsi_want_in(cmd, get_be16(cmd->cdb + 3));
+	scsi_want_reply(cmd, get_be16(cmd->cdb + 3));
 	return true;
 }
 

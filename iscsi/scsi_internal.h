@@ -268,8 +268,10 @@ void scsi_finish_err(struct scsi_cmd *cmd, int err);
 void scsi_fail_err(struct scsi_cmd *cmd, int err);
 /** scsi_reply() - data-in of a command that is no block command: @len bytes, cut to @alloc. */
 void scsi_reply(struct scsi_cmd *cmd, const void *data, size_t len, uint32_t alloc);
-/** scsi_want_in()/scsi_want_out() - for begin(): what the CDB asks for. */
+/** scsi_want_in()/scsi_want_out() - for begin(): the blocks that the CDB asks for. */
 void scsi_want_in(struct scsi_cmd *cmd, uint64_t len);
+/** scsi_want_reply() - the same of other data: @alloc may be any, no answer is that long. */
+void scsi_want_reply(struct scsi_cmd *cmd, uint32_t alloc);
 void scsi_want_out(struct scsi_cmd *cmd, uint64_t len);
 /** scsi_params() - the parameter list, @min bytes of it; NULL: too short, error set. */
 const uint8_t *scsi_params(struct scsi_cmd *cmd, uint32_t min);

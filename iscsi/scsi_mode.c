@@ -107,7 +107,7 @@ static uint32_t alloc_of(const struct scsi_cmd *cmd)
 
 bool mode_sense_begin(struct scsi_cmd *cmd)
 {
-	scsi_want_in(cmd, alloc_of(cmd));
+	scsi_want_reply(cmd, alloc_of(cmd));
 	return true;
 }
 

@@ -171,7 +171,7 @@ bool report_opcodes_begin(struct scsi_cmd *cmd)
 {
 	if ((cmd->cdb[2] & 0x07) > RSOC_EITHER)
 		return scsi_bad_field(cmd, 2, 2);
-	scsi_want_in(cmd, get_be32(cmd->cdb + 6));
+	scsi_want_reply(cmd, get_be32(cmd->cdb + 6));
 	return true;
 }
 
@@ -275,7 +275,7 @@ bool report_tmfs_begin(struct scsi_cmd *cmd)
 {
 	if (get_be32(cmd->cdb + 6) < 4)
 		return scsi_bad_field(cmd, 6, -1);
-	scsi_want_in(cmd, get_be32(cmd->cdb + 6));
+	scsi_want_reply(cmd, get_be32(cmd->cdb + 6));
 	return true;
 }
 

@@ -156,7 +156,7 @@ enum { PR_IN_KEYS = 0, PR_IN_RESERVATION = 1, PR_IN_CAPABILITIES = 2, PR_IN_FULL
 
 bool pr_in_begin(struct scsi_cmd *cmd)
 {
-	scsi_want_in(cmd, get_be16(cmd->cdb + 7));
+	scsi_want_reply(cmd, get_be16(cmd->cdb + 7));
 	return true;
 }
 

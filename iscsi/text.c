@@ -118,7 +118,8 @@ static void put_reply(struct tgt_text *t, struct tgt_params *params,
 {
 	struct pdu_text_response_wire *r = &reply->text;
 	size_t left = t->answer.len - t->out_sent;
-	size_t len = left < params->send_dsl_max ? left : params->send_dsl_max;
+	size_t most = params->send_dsl_max < TGT_TEXT_MAX ? params->send_dsl_max : TGT_TEXT_MAX;
+	size_t len = left < most ? left : most;
 
 	reply->valid = true;
 	r->opcode = PDU_TEXT_RESPONSE;

@@ -247,14 +247,31 @@ static void packed_commit(struct inflight_packed *s)
 	ordered();
 }
 
+/* Where the ring stands as the area has it, read once: whoever shares it may write there meanwhile. */
+struct packed_state {
+	uint16_t free_head, old_free_head, used_idx, old_used_idx;
+	bool	used_wrap, old_used_wrap;
+};
+
+static struct packed_state packed_read(const struct inflight_packed *shared)
+{
+	const volatile struct inflight_packed *s = shared;
+
+	return (struct packed_state){
+		.free_head = s->free_head, .old_free_head = s->old_free_head,
+		.used_idx = s->used_idx, .old_used_idx = s->old_used_idx,
+		.used_wrap = s->used_wrap_counter, .old_used_wrap = s->old_used_wrap_counter,
+	};
+}
+
 /*
  * We died while giving a batch back: either the driver can see it, or it never was.  That it can shows
  * in "used" alone: with all the ring its own again it may have made the slot available anew.
  */
-static bool packed_was_seen(const struct vhu_queue *q, const struct inflight_packed *s)
+static bool packed_was_seen(const struct vhu_queue *q, const struct packed_state *s)
 {
 	uint16_t old = s->old_used_idx, flags;
-	bool wrap = s->old_used_wrap_counter, same_round = !!s->used_wrap_counter == wrap;
+	bool wrap = s->old_used_wrap, same_round = s->used_wrap == wrap;
 
 	if (same_round && s->used_idx == old)
 		return false;	/* there is no batch */
@@ -267,15 +284,21 @@ static bool packed_was_seen(const struct vhu_queue *q, const struct inflight_pac
 
 static int packed_commit_or_undo(struct vhu_queue *q, struct inflight_packed *s)
 {
-	if (s->old_used_idx >= q->size || s->used_idx >= q->size)
+	struct packed_state p = packed_read(s);
+
+	if (p.old_used_idx >= q->size || p.used_idx >= q->size)
 		return -EINVAL;
-	if (packed_was_seen(q, s))
+	if (packed_was_seen(q, &p)) {
 		packed_commit(s);
-	s->free_head = s->old_free_head;
-	s->used_idx = s->old_used_idx;
-	s->used_wrap_counter = s->old_used_wrap_counter;
-	q->used_next = s->used_idx;
-	q->used_wrap = s->used_wrap_counter;
+		p.old_free_head = p.free_head;
+		p.old_used_idx = p.used_idx;
+		p.old_used_wrap = p.used_wrap;
+	}
+	s->free_head = p.old_free_head;
+	s->used_idx = p.old_used_idx;
+	s->used_wrap_counter = p.old_used_wrap;
+	q->used_next = p.old_used_idx;
+	q->used_wrap = p.old_used_wrap;
 	return 0;
 }
 

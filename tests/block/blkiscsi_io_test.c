@@ -319,6 +319,156 @@ static void the_heartbeat_gets_an_error_instead(void)
 	end(&t, dev);
 }
 
+/* A target that takes logins and loses each command's connection would be tried for ever. */
+static void a_command_that_costs_every_connection_is_given_up(void)
+{
+	struct mini_target t = { 0 };
+	struct blkdev *dev = begin(&t, "");
+	uint8_t *buf = blkdev_alloc(512);
+
+	mini_rule_add(&t, (struct mini_rule){ .opcode = READ, .count = 5, .action = MINI_DROP });
+	CU_ASSERT_EQUAL(blkdev_read(dev, 0, buf, 512), -ETIMEDOUT);
+	CU_ASSERT_EQUAL(mini_seen(&t, READ), 5);
+	CU_ASSERT_EQUAL(blkdev_read(dev, 0, buf, 512), 0);
+	free(buf);
+	end(&t, dev);
+}
+
+/* Some targets do not say that they send less than was asked for. */
+static void data_that_has_not_come_is_not_taken_for_data(void)
+{
+	struct mini_target t = { 0 };
+	struct blkdev *dev = begin(&t, "");
+	uint8_t *buf = blkdev_alloc(8192), *was = blkdev_alloc(8192);
+
+	fill(was, 8192, 4);
+	memcpy(t.data, was, 8192);
+	for (unsigned int i = 0; i < 4; i++) {
+		struct iovec iov[3] = { { buf, 512 }, { buf + 512, 1024 }, { buf + 1536, 8192 - 1536 } };
+
+		memset(buf, 0, 8192);
+		mini_rule_add(&t, (struct mini_rule){ .opcode = READ, .count = 1,
+						      .action = i & 1 ? MINI_SHORT : MINI_EMPTY });
+		CU_ASSERT_EQUAL(blkdev_rwv(dev, BLK_READ, 0, 0, iov, 3), 0);
+		CU_ASSERT(!memcmp(buf, was, 8192));
+		CU_ASSERT_EQUAL(mini_seen(&t, READ), 2 * (i + 1));
+	}
+	mini_rule_add(&t, (struct mini_rule){ .opcode = READ, .count = 99, .action = MINI_SHORT });
+	CU_ASSERT_EQUAL(blkdev_read(dev, 0, buf, 8192), -EIO);
+	free(was);
+	free(buf);
+	end(&t, dev);
+}
+
+/* ---- the LUN is another one ---- */
+
+/* A handle that does not wait for long for a path. */
+static struct blkdev *begin_briefly(struct mini_target *t)
+{
+	struct blkdev *dev = NULL;
+
+	env_posix_log_level(LOG_LEVEL_ERROR);
+	CU_ASSERT_EQUAL_FATAL(mini_start(t), 0);
+	CU_ASSERT_EQUAL_FATAL(open_flags(t, "", BLKISCSI_HEARTBEAT, &dev), 0);
+	return dev;
+}
+
+/* Whichever way it is told, by a unit attention (@asc) or a lost connection: nothing is read or written. */
+static void check_not_used(struct mini_target *t, struct blkdev *dev, uint16_t asc)
+{
+	uint8_t *buf = blkdev_alloc(4096);
+
+	if (asc)
+		mini_rule_add(t, (struct mini_rule){ .opcode = WRITE, .count = 1, .action = MINI_SENSE,
+						     .key = 6, .asc = asc });
+	else
+		mini_cut(t);
+	memset(buf, 7, 4096);
+	CU_ASSERT(blkdev_write(dev, 4096, buf, 4096) < 0);
+	CU_ASSERT(blkdev_read(dev, 4096, buf, 4096) < 0);
+	CU_ASSERT(blkdev_caw(dev, 4096, buf, buf) < 0);
+	CU_ASSERT_EQUAL(mini_seen(t, READ), 0);
+	CU_ASSERT_EQUAL(mini_seen(t, WRITE), asc ? 1 : 0);
+	for (size_t i = 0; i < MINI_SIZE; i += 512)
+		CU_ASSERT_EQUAL_FATAL(t->data[i], 0);
+	free(buf);
+}
+
+static void another_lun_behind_the_address_is_not_used(void)
+{
+	static const uint16_t told[] = { 0, 0x3f03, 0x3f0e };
+
+	for (unsigned int i = 0; i < 3; i++) {
+		struct mini_target t = { .sector = 512, .identity = 1 };
+		struct blkdev *dev = begin_briefly(&t);
+
+		t.identity = 2;
+		check_not_used(&t, dev, told[i]);
+		end(&t, dev);
+	}
+}
+
+/* Each address would lead to another place. */
+static void a_lun_whose_blocks_have_another_size_is_not_used(void)
+{
+	static const uint16_t told[] = { 0, 0x2a09 };
+	uint8_t *buf = blkdev_alloc(4096);
+
+	for (unsigned int i = 0; i < 2; i++) {
+		struct mini_target t = { .sector = 512 };
+		struct blkdev *dev = begin_briefly(&t);
+
+		t.sector = 4096;
+		check_not_used(&t, dev, told[i]);
+		end(&t, dev);
+	}
+	/* Not told at all: the answer's residual tells. */
+	for (unsigned int i = 0; i < 2; i++) {
+		struct mini_target t = { .sector = i ? 4096 : 512 };
+		struct blkdev *dev = begin_briefly(&t);
+
+		t.sector = i ? 512 : 4096;
+		CU_ASSERT_EQUAL(blkdev_read(dev, 0, buf, 4096), -EIO);
+		end(&t, dev);
+	}
+	free(buf);
+}
+
+/* It is not kept in the dark for as long as the LUN is away: time tells that it cannot land any more. */
+static void what_was_under_way_ends_although_no_login_succeeds(void)
+{
+	struct mini_target t = { .identity = 1 };
+	struct blkdev *dev = begin(&t, "?timeout=2&path-timeout=1");
+	uint8_t *buf = blkdev_alloc(512);
+
+	dev->ops->lease(dev, env_now_ns(env_posix()) + 600 * NSEC_PER_SEC);
+	mini_rule_add(&t, (struct mini_rule){ .opcode = WRITE, .count = 1, .action = MINI_DROP });
+	t.identity = 2;
+	CU_ASSERT_EQUAL(blkdev_write(dev, 0, buf, 512), -ECONNRESET);
+	CU_ASSERT(mini_logins(&t) > 2);
+	free(buf);
+	end(&t, dev);
+}
+
+/* What only says that something may have changed costs nobody anything if nothing has. */
+static void the_same_lun_goes_on_after_a_look(void)
+{
+	struct mini_target t = { .wce = true };
+	struct blkdev *dev = begin(&t, "?durable=flush");
+	uint8_t *buf = blkdev_alloc(512);
+
+	buf[0] = 3;
+	CU_ASSERT_EQUAL(blkdev_write(dev, 0, buf, 512), 0);
+	mini_rule_add(&t, (struct mini_rule){ .opcode = READ, .count = 1, .action = MINI_SENSE,
+					      .key = 6, .asc = 0x3f0e });
+	CU_ASSERT_EQUAL(blkdev_read(dev, 0, buf, 512), 0);
+	CU_ASSERT_EQUAL(buf[0], 3);
+	CU_ASSERT_EQUAL(blkdev_flush(dev), 0);	/* no session was lost */
+	CU_ASSERT_EQUAL(mini_logins(&t), 1);
+	free(buf);
+	end(&t, dev);
+}
+
 /* ---- the lease ---- */
 
 static void nothing_is_sent_without_a_lease(void)
@@ -549,6 +699,12 @@ UNIT_MAIN("blkiscsi_io",
 	UNIT_TEST(a_lost_connection_is_made_again_and_nobody_notices),
 	UNIT_TEST(a_compare_and_write_whose_answer_is_lost_is_unclear),
 	UNIT_TEST(the_heartbeat_gets_an_error_instead),
+	UNIT_TEST(a_command_that_costs_every_connection_is_given_up),
+	UNIT_TEST(data_that_has_not_come_is_not_taken_for_data),
+	UNIT_TEST(another_lun_behind_the_address_is_not_used),
+	UNIT_TEST(a_lun_whose_blocks_have_another_size_is_not_used),
+	UNIT_TEST(what_was_under_way_ends_although_no_login_succeeds),
+	UNIT_TEST(the_same_lun_goes_on_after_a_look),
 	UNIT_TEST(nothing_is_sent_without_a_lease),
 	UNIT_TEST(what_is_under_way_when_the_lease_ends_is_cut_off),
 	UNIT_TEST(with_a_volatile_cache_each_write_is_durable_by_itself),

@@ -190,10 +190,9 @@ static bool answer_bad(struct mini_conn *c, const uint8_t *rq, uint8_t key, uint
 
 static bool answer_data(struct mini_conn *c, const uint8_t *rq, const uint8_t *data, uint32_t len)
 {
-	uint32_t wanted = get32(rq + 20), off = 0, sn = 0;
+	uint32_t wanted = get32(rq + 20), off = 0, sn = 0, more = len > wanted ? len - wanted : 0;
 
-	if (len > wanted)
-		len = wanted;
+	len -= more;
 	do {
 		uint32_t n = len - off < SEGMENT_MAX ? len - off : (uint32_t)SEGMENT_MAX;
 		bool last = off + n == len;
@@ -202,6 +201,10 @@ static bool answer_data(struct mini_conn *c, const uint8_t *rq, const uint8_t *d
 		if (last && len < wanted) {
 			bhs[1] |= 0x02;	/* underflow */
 			put32(bhs + 44, wanted - len);
+		}
+		if (last && more) {
+			bhs[1] |= 0x04;	/* overflow */
+			put32(bhs + 44, more);
 		}
 		memcpy(bhs + 16, rq + 16, 4);
 		memset(bhs + 20, 0xff, 4);
@@ -408,6 +411,7 @@ static bool match_rule(struct mini_target *t, const uint8_t *cdb, struct mini_ru
 
 static bool command(struct mini_conn *c, const uint8_t *rq, const uint8_t *in)
 {
+	uint8_t copy[BHS], short_rq[4];
 	struct mini_rule r;
 
 	if (!match_rule(c->t, rq + 32, &r))
@@ -424,6 +428,14 @@ static bool command(struct mini_conn *c, const uint8_t *rq, const uint8_t *in)
 		return false;
 	case MINI_SILENT:
 		return execute(c, rq, in, true);
+	case MINI_EMPTY:
+		return answer(c, rq, 0, NULL, 0);
+	case MINI_SHORT:
+		put32(short_rq, get32(rq + 20) - c->t->sector);
+		memcpy(copy, rq, BHS);
+		memcpy(copy + 20, short_rq, 4);
+		put32(copy + 32 + 10, get32(rq + 32 + 10) - 1);
+		return execute(c, copy, in, false);
 	}
 	return false;
 }

@@ -23,6 +23,8 @@ enum mini_action {
 	MINI_DROP,		/* the connection is closed, not executed */
 	MINI_DROP_DONE,		/* executed, then the connection is closed without an answer */
 	MINI_SILENT,		/* executed, never answered */
+	MINI_SHORT,		/* GOOD, with one sector less than was asked for, and no residual */
+	MINI_EMPTY,		/* GOOD, without the data */
 };
 
 struct mini_rule {

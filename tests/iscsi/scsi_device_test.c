@@ -472,6 +472,38 @@ static void extended_copy_copies_between_units(void)
 	rig_run(copy_body);
 }
 
+/* As many targets as fit a list of the longest length, which are more than a copy may have. */
+static void copy_too_many_body(struct rig *rig)
+{
+	uint8_t cdb[16] = { 0x83 }, list[COPY_LIST_MAX] = { 0 };
+	const uint32_t most = (sizeof(list) - 16) / 32;
+
+	rig_clear_ua(rig);
+	put_be32(cdb + 10, sizeof(list));
+	for (uint32_t n = COPY_TARGETS_MAX; n <= most; n++) {
+		struct said said;
+
+		put_be16(list + 2, n * 32);
+		for (uint32_t i = 0; i < n; i++) {
+			uint8_t *d = list + 16 + 32 * i;
+
+			d[0] = 0xe4;
+			d[4] = 1;
+			d[5] = 3;
+			d[7] = 16;
+			d[8] = 0x60;
+		}
+		said = rig_do(rig, 0, 0, cdb, 16, list, sizeof(list), NULL, 0);
+		CU_ASSERT_EQUAL(said.sense, n > COPY_TARGETS_MAX ?
+				SENSE(KEY_ILLEGAL_REQUEST, ASC_TOO_MANY_COPY_TARGETS) : 0);
+	}
+}
+
+static void copy_with_too_many_targets_is_refused(void)
+{
+	rig_run(copy_too_many_body);
+}
+
 /* PREEMPT AND ABORT on the destination stops a copy that comes by another unit. */
 static void copy_fenced_body(struct rig *rig)
 {
@@ -546,5 +578,6 @@ UNIT_MAIN("scsi_device",
 	  UNIT_TEST(atomic_write_is_done_or_not),
 	  UNIT_TEST(interrupted_atomic_write_is_finished_once),
 	  UNIT_TEST(extended_copy_copies_between_units),
+	  UNIT_TEST(copy_with_too_many_targets_is_refused),
 	  UNIT_TEST(copy_of_a_preempted_host_stops),
 	  UNIT_TEST(medium_comes_and_goes));

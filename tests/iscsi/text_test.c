@@ -117,6 +117,41 @@ static void long_lists_come_in_parts(void)
 	end();
 }
 
+/* Who takes 16 MiB at once gets what the transport has memory for. */
+static void a_very_long_list_comes_in_parts_whatever_the_initiator_takes(void)
+{
+	static char config[200000];
+	size_t len = 0, whole = 0;
+	unsigned int parts = 1;
+
+	for (unsigned int i = 0; i < 8; i++)
+		len += (size_t)snprintf(config + len, sizeof(config) - len, "portal = 192.0.2.%u:3260\n",
+					i + 1);
+	for (unsigned int i = 0; i < 1000; i++)
+		len += (size_t)snprintf(config + len, sizeof(config) - len, "[target "
+					"iqn.2026-01.example:disk-%04u]\ninitiator = *\n", i);
+	rig_open(config);
+	memset(&params, 0, sizeof(params));
+	params.discovery = true;
+	params.send_dsl_max = PDU_DATA_LEN_MAX;
+	CU_ASSERT_EQUAL_FATAL(tgt_text_create(rig.env, rig.config, &rig.peer, &text), 0);
+	memset(&rq, 0, sizeof(rq));
+	rq.opcode = PDU_TEXT_REQUEST;
+	rq.ttt = cpu_to_be32(PDU_TAG_NONE);
+	ask(PDU_FINAL, "SendTargets=All\n");
+	for (;; parts++) {
+		CU_ASSERT_FATAL(rig.reply.data_len <= TGT_TEXT_MAX && parts < 100);
+		whole += rig.reply.data_len;
+		if (rig.reply.text.flags & PDU_FINAL)
+			break;
+		ask(PDU_FINAL, "");
+	}
+	CU_ASSERT_EQUAL(whole, 1000 * (sizeof("TargetName=iqn.2026-01.example:disk-0000") +
+				       8 * sizeof("TargetAddress=192.0.2.1:3260,1")));
+	CU_ASSERT_EQUAL(parts, whole / TGT_TEXT_MAX + 1);
+	end();
+}
+
 static void requests_may_be_split(void)
 {
 	begin(true);
@@ -189,7 +224,9 @@ static void a_new_request_resets_what_was_not_finished(void)
 UNIT_MAIN("text", UNIT_TEST(discovery_shows_what_the_initiator_may_use),
 	  UNIT_TEST(a_normal_session_learns_of_its_target_only),
 	  UNIT_TEST(a_portal_on_all_addresses_is_shown_as_the_one_in_use),
-	  UNIT_TEST(long_lists_come_in_parts), UNIT_TEST(requests_may_be_split),
+	  UNIT_TEST(long_lists_come_in_parts),
+	  UNIT_TEST(a_very_long_list_comes_in_parts_whatever_the_initiator_takes),
+	  UNIT_TEST(requests_may_be_split),
 	  UNIT_TEST(the_data_segment_changes_with_the_end_of_the_exchange),
 	  UNIT_TEST(broken_requests_are_rejected),
 	  UNIT_TEST(a_new_request_resets_what_was_not_finished));

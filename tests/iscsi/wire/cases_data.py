@@ -178,6 +178,31 @@ def residuals_tell_what_was_too_much_or_too_little(t):
     return 15
 
 
+def any_length_may_be_expected_of_a_short_answer(t):
+    """4 GiB allocated and expected: the answer is as long as it is, the rest residual."""
+    most = b"\xff\xff\xff\xff"
+    cdbs = [b"\x9e\x10" + bytes(8) + most + bytes(2),		# READ CAPACITY(16)
+            b"\x9e\x12" + bytes(8) + most + bytes(2),		# GET LBA STATUS
+            b"\x84\x03" + bytes(8) + most + bytes(2),		# RECEIVE COPY PARAMETERS
+            b"\xa3\x0a" + bytes(4) + most + bytes(2),		# REPORT TARGET PORT GROUPS
+            b"\xa3\x0c" + bytes(4) + most + bytes(2),		# REPORT OPERATION CODES
+            b"\xa3\x0d" + bytes(4) + most + bytes(2),		# REPORT TASK MANAGEMENT FUNCTIONS
+            b"\xb7\0" + bytes(4) + most + bytes(2),		# READ DEFECT DATA(12)
+            b"\xa0\0" + bytes(4) + most + bytes(2),		# REPORT LUNS
+            b"\x5e\0" + bytes(5) + b"\xff\xff\0",		# PERSISTENT RESERVE IN
+            b"\x12\0\0\xff\xff\0", b"\x5a\0\x3f" + bytes(4) + b"\xff\xff\0"]
+    conn = t.login()
+    for cdb in cdbs:
+        pdu, got = None, 0
+        conn.command(cdb + bytes(16 - len(cdb)), READ | FINAL, NONE)
+        while pdu is None or not pdu.flags & 1:
+            pdu = conn.expect(DATA_IN)
+            got += len(pdu.data)
+        check(0 < got < 65536, "%d bytes" % got)
+        equal((pdu.b3, pdu.flags & 6, pdu.w44), (0, 2, NONE - got), "status and residual")
+    return len(cdbs)
+
+
 def commands_that_fail_swallow_their_data(t):
     """What follows the data of a refused command is the next header."""
     conn = t.login(keys(False, True, 8192, 16384, 1, 8192))
@@ -471,6 +496,7 @@ CASES = [
     data_goes_every_way_that_can_be_agreed, outstanding_R2Ts_are_within_their_limit,
     all_combinations_of_digests, wrong_header_digest_ends_the_connection_unexecuted,
     wrong_data_digest_writes_nothing, residuals_tell_what_was_too_much_or_too_little,
+    any_length_may_be_expected_of_a_short_answer,
     commands_that_fail_swallow_their_data, data_that_was_not_agreed_on_ends_the_connection,
     wrong_DataSN_fails_the_command_only, late_data_of_a_task_that_is_gone_is_thrown_away,
     data_of_one_connection_on_another_ends_it, headers_that_cannot_be_end_the_connection,
