@@ -17,6 +17,7 @@ struct creation {
 	struct inode *dir, *ino;
 	const char *name;
 	const char *target;		/* symbolic link */
+	struct inode **pinned;		/* it gets no name: a reference, counted as an open; else NULL */
 	struct inode_init init;
 	struct attrs *attrs;		/* inherited ACLs; count 0: none */
 	/* Held from the reservations on. */
@@ -38,6 +39,8 @@ static int create_check(struct creation *c)
 		return -ENOTDIR;
 	if (le32_to_cpu(di->nlink) == 0)
 		return -ENOENT;
+	if (c->pinned)
+		return 0;
 	err = dir_lookup(c->fs, c->dir, c->name, c->init.name_len, &info);
 	if (err != -ENOENT)
 		return err ? err : -EEXIST;
@@ -140,9 +143,13 @@ static int create_prepare_inode(struct creation *c)
 static int create_prepare_once(struct creation *c)
 {
 	struct fs *fs = c->fs;
-	int err;
+	int err = 0;
 
-	err = dir_insert_prepare(fs, c->dir, c->name, c->init.name_len, &c->dir_hold, &c->credits);
+	if (c->pinned)
+		c->credits = 1;		/* the orphan list */
+	else
+		err = dir_insert_prepare(fs, c->dir, c->name, c->init.name_len, &c->dir_hold,
+					 &c->credits);
 	if (err)
 		return err;
 	c->lacks = LACKS_INODE;
@@ -269,6 +276,26 @@ static uint8_t mode_type(uint32_t mode)
 	return (uint8_t)IFTODT(mode);
 }
 
+/*
+ * An inode without a name is on the orphan list from the beginning, like one that has lost its last: a crash,
+ * or its last close, deletes it.
+ */
+static int create_unnamed(struct txn *txn, struct creation *c, struct inode_disk *di)
+{
+	struct inode *ino = c->ino;
+	struct fs *fs = c->fs;
+
+	di->nlink = cpu_to_le32(0);
+	orphan_add(txn, ino, di);
+	ino->unnamed_id = ino->id;
+	env_mutex_lock(fs->env, &fs->open_mutex);
+	ino->opens++;
+	ino->delete_on_close = true;
+	env_mutex_unlock(fs->env, &fs->open_mutex);
+	*c->pinned = ino;
+	return 0;
+}
+
 static int create_commit(struct txn *txn, struct creation *c)
 {
 	struct inode_disk *di;
@@ -282,6 +309,8 @@ static int create_commit(struct txn *txn, struct creation *c)
 	err = c->target ? create_store_target(txn, c, di) : 0;
 	if (!err && c->attrs->count)
 		err = attrs_store(txn, c->ino, di, c->attrs, &c->attrs_change);
+	if (!err && c->pinned)
+		return create_unnamed(txn, c, di);
 	if (!err)
 		err = dir_insert(txn, c->dir, c->name, c->init.name_len, c->ino->id,
 				 mode_type(c->init.mode), &c->dir_hold);
@@ -315,20 +344,24 @@ static int create_locked(struct creation *c, uint32_t umask, struct fs_attr *att
 	}
 	if (!err) {
 		inode_attr(c->ino, attr);
-		attr->name_until_ns = dir_names_keep(c->fs, c->dir);
+		attr->name_until_ns = c->pinned ? 0 : dir_names_keep(c->fs, c->dir);
 	}
 	create_unprepare(c);
 	if (c->ino) {
 		inode_unlock(c->fs, c->ino, LOCK_EXCLUSIVE, 0);
-		inode_put(c->fs, c->ino);
+		if (err || !c->pinned)
+			inode_put(c->fs, c->ino);
 	}
 	return err;
 }
 
 static int create_once(struct fs *fs, uint64_t dir, const char *name, const char *target,
-		       const struct inode_init *init, uint32_t umask, struct fs_attr *attr)
+		       const struct inode_init *init, uint32_t umask, struct inode **pinned,
+		       struct fs_attr *attr)
 {
-	struct creation c = { .fs = fs, .name = name, .target = target, .init = *init };
+	struct creation c = {
+		.fs = fs, .name = name, .target = target, .pinned = pinned, .init = *init,
+	};
 	int err;
 
 	err = inode_get(fs, inode_id_number(dir), &c.dir);
@@ -346,7 +379,8 @@ static int create_once(struct fs *fs, uint64_t dir, const char *name, const char
 }
 
 static int create(struct fs *fs, uint64_t dir, const char *name, const char *target,
-		  const struct inode_init *init, uint32_t umask, struct fs_attr *attr)
+		  const struct inode_init *init, uint32_t umask, struct inode **pinned,
+		  struct fs_attr *attr)
 {
 	bool made_space = false;
 	unsigned int i;
@@ -358,7 +392,7 @@ static int create(struct fs *fs, uint64_t dir, const char *name, const char *tar
 	if (err)
 		return err;
 	for (i = 0; i < CREATE_TRIES; i++) {
-		err = create_once(fs, dir, name, target, init, umask, attr);
+		err = create_once(fs, dir, name, target, init, umask, pinned, attr);
 		if (err == -ENOSPC && !made_space) {
 			made_space = true;
 			if (!fs_make_space(fs))
@@ -387,10 +421,41 @@ int fs_create(struct fs *fs, uint64_t dir, const char *name, uint32_t mode, uint
 
 	switch (mode & S_IFMT) {
 	case S_IFREG: case S_IFDIR: case S_IFCHR: case S_IFBLK: case S_IFIFO: case S_IFSOCK:
-		return create(fs, dir, name, NULL, &init, cred->umask, attr);
+		return create(fs, dir, name, NULL, &init, cred->umask, NULL, attr);
 	default:
 		return -EINVAL;
 	}
+}
+
+int fs_create_unnamed(struct fs *fs, uint64_t dir, uint32_t mode, const struct fs_cred *cred,
+		      unsigned int open_flags, struct fs_file **out, struct fs_attr *attr)
+{
+	static const char name[] = "(unnamed)";		/* for messages */
+	struct inode_init init = {
+		.mode = S_IFREG | (mode & 07777),
+		.uid = cred->uid,
+		.gid = cred->gid,
+		.parent = dir,
+		.name = name,
+		.name_len = strlen(name),
+	};
+	struct inode *pinned = NULL;
+	int err = fs_may_write(fs);
+
+	if (!err)
+		err = orphan_reserve(fs);
+	if (err)
+		return err;
+	err = create(fs, dir, name, NULL, &init, cred->umask, &pinned, attr);
+	if (!pinned)
+		orphan_unreserve(fs);
+	if (!err)
+		err = fs_open(fs, attr->id, open_flags, cred, out, NULL);
+	if (pinned) {
+		inode_open_leave(fs, pinned, pinned->id);
+		inode_put(fs, pinned);
+	}
+	return err;
 }
 
 int fs_symlink(struct fs *fs, uint64_t dir, const char *name, const char *target,
@@ -410,5 +475,5 @@ int fs_symlink(struct fs *fs, uint64_t dir, const char *name, const char *target
 		return -ENOENT;
 	if (len > BLOCK_SIZE - 1)
 		return -ENAMETOOLONG;
-	return create(fs, dir, name, target, &init, 0, attr);
+	return create(fs, dir, name, target, &init, 0, NULL, attr);
 }

@@ -401,6 +401,8 @@ static int shrink_chain(struct fs *fs, struct inode *ino, uint64_t size,
 		err = shrink_end(fs, ino, list);
 	if (err && list)
 		orphan_kick(fs, ino->id);
+	if (err)
+		ino->unnamed_id = 0;	/* its list entry means its deletion, and nothing else any more */
 	return err;
 }
 

@@ -100,6 +100,8 @@ uint64_t fs_root(const struct fs *fs);
 
 /* ---- names (namei.c) ---- */
 
+struct fs_file;
+
 /*
  * Who asks.  @umask: applied to new objects unless the directory has a default ACL, which
  * takes its place (front ends that mask themselves pass 0).
@@ -128,17 +130,24 @@ int fs_getattr(struct fs *fs, uint64_t id, struct fs_attr *attr);
 enum fs_set { FS_SET_MODE = 1, FS_SET_UID = 2, FS_SET_GID = 4, FS_SET_SIZE = 8,
 	      FS_SET_ATIME = 16, FS_SET_MTIME = 32, FS_SET_CTIME = 64, FS_CLEAR_SET_ID = 128 };
 /** fs_setattr() - those of @attr that @set names; returns all in @attr.  FS_CLEAR_SET_ID: as
- * fs_clear_set_id(), of the mode as it is then. */
+ * fs_drop_privileges(), of the mode as it is then. */
 int fs_setattr(struct fs *fs, uint64_t id, unsigned int set, struct fs_attr *attr);
 
 /** fs_create() - any type: mode with S_IFMT; a setgid @dir hands its group (and, to
  * directories, the bit) down.  -EEXIST. */
 int fs_create(struct fs *fs, uint64_t dir, const char *name, uint32_t mode, uint64_t rdev,
 	      const struct fs_cred *cred, struct fs_attr *attr);
+/**
+ * fs_create_unnamed() - a regular file without a name (O_TMPFILE), opened with @open_flags: it goes with its last
+ * close, or a crash, unless fs_link() gives it a name before.  @dir lends it group, default ACL and place.
+ */
+int fs_create_unnamed(struct fs *fs, uint64_t dir, uint32_t mode, const struct fs_cred *cred,
+		      unsigned int open_flags, struct fs_file **out, struct fs_attr *attr);
 int fs_symlink(struct fs *fs, uint64_t dir, const char *name, const char *target,
 	       const struct fs_cred *cred, struct fs_attr *attr);
 /** fs_readlink() - @buf of at least 4096 bytes; terminated. */
 int fs_readlink(struct fs *fs, uint64_t id, char *buf, size_t size);
+/** fs_link() - -ENOENT what has lost its last name. */
 int fs_link(struct fs *fs, uint64_t id, uint64_t dir, const char *name, struct fs_attr *attr);
 int fs_unlink(struct fs *fs, uint64_t dir, const char *name);
 int fs_rmdir(struct fs *fs, uint64_t dir, const char *name);

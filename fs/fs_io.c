@@ -87,35 +87,46 @@ void fs_io_drop(struct fs_io *fio)
 	env_rwlock_rdunlock(fio->fs->env, &fio->ino->rwlock);
 }
 
-bool fs_io_is_set_id(const struct fs_io *fio)
+/* rwlock held, loaded. */
+static bool has_privileges(const struct inode *ino, bool set_id)
 {
-	return mode_set_id(le32_to_cpu(inode_disk(fio->ino)->mode));
+	const struct inode_disk *di = inode_disk(ino);
+
+	return (set_id && mode_set_id(le32_to_cpu(di->mode))) ||
+	       (le64_to_cpu(di->xattr) && !ino->no_capability);
+}
+
+bool fs_io_has_privileges(const struct fs_io *fio, bool set_id)
+{
+	return has_privileges(fio->ino, set_id);
 }
 
 /* Whether there surely are none; rwlock not held. */
-static bool is_plain_mode(struct fs *fs, struct inode *ino)
+static bool is_unprivileged(struct fs *fs, struct inode *ino, bool set_id)
 {
-	bool plain;
+	bool none;
 
 	if (!env_rwlock_try_rdlock(fs->env, &ino->rwlock))
 		return false;
-	plain = ino->loaded && !mode_set_id(le32_to_cpu(inode_disk(ino)->mode));
+	none = ino->loaded && !has_privileges(ino, set_id);
 	env_rwlock_rdunlock(fs->env, &ino->rwlock);
-	return plain;
+	return none;
 }
 
-int fs_clear_set_id(struct fs *fs, struct fs_file *f)
+int fs_drop_privileges(struct fs *fs, struct fs_file *f, bool set_id)
 {
 	struct fs_attr attr;
 	int err;
 
-	if (f->mode == LOCK_MULTI || is_plain_mode(fs, f->ino))
+	if (f->mode == LOCK_MULTI || is_unprivileged(fs, f->ino, set_id))
 		return 0;
 	err = fs_getattr(fs, f->id, &attr);
-	if (err || !mode_set_id(attr.mode))
-		return err;
 	/* Not the mode that was seen: somebody may be changing it. */
-	return fs_setattr(fs, f->id, FS_CLEAR_SET_ID, &attr);
+	if (!err && set_id && mode_set_id(attr.mode))
+		err = fs_setattr(fs, f->id, FS_CLEAR_SET_ID, &attr);
+	if (!err && attr.has_xattrs)
+		err = xattr_remove(fs, f->id, XATTR_CAPABILITY);
+	return err == -ENODATA ? 0 : err;
 }
 
 static void io_done(struct blk_io *io, int err)

@@ -43,17 +43,18 @@ int fs_io_prepare(struct fs *fs, struct fs_file *f, enum blk_op op, uint64_t off
 void fs_io_drop(struct fs_io *fio);
 
 /**
- * fs_io_is_set_id() - whether the file of prepared @fio has set-id bits: who writes to it without
- * the privilege to keep them has to fs_clear_set_id() first, which this cannot wait for.
+ * fs_io_has_privileges() - whether the file of prepared @fio may have what a write takes away, see
+ * fs_drop_privileges(), which must come first then and which this cannot wait for.
  */
-bool fs_io_is_set_id(const struct fs_io *fio);
+bool fs_io_has_privileges(const struct fs_io *fio, bool set_id);
 
 /**
- * fs_clear_set_id() - the set-id bits of what @f has open are gone, as write(2) wants it.
+ * fs_drop_privileges() - what @f has open loses, as write(2) wants it, its file capabilities
+ * (security.capability) and, with @set_id, its set-id bits: the writer may not keep them.
  * Of a file that several hosts write at once nothing is changed: its inode is nobody's.
- * Context: may wait for locks.  Return: 0, also if there are none; errors of fs_setattr().
+ * Context: may wait for locks.  Return: 0, also if there are none; errors of fs_setattr() and xattr_remove().
  */
-int fs_clear_set_id(struct fs *fs, struct fs_file *f);
+int fs_drop_privileges(struct fs *fs, struct fs_file *f, bool set_id);
 
 /** fs_io_submit() - starts at most FS_IO_BATCH prepared requests. */
 void fs_io_submit(struct fs *fs, struct fs_io **fios, unsigned int count);

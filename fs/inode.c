@@ -171,6 +171,7 @@ static int load_locked(struct fs *fs, struct inode *ino)
 	ino->txn_id = 0;
 	ino->data_txn_id = 0;
 	ino->loaded = true;
+	ino->no_capability = false;
 	inode_stat_drop(fs, ino->number);
 	return 0;
 }

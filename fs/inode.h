@@ -28,6 +28,7 @@ struct inode {
 	uint64_t	txn_id;		/* newest transaction that changed it: fsync */
 	struct list	kept;		/* struct buf, referenced: see inode_keep() */
 	unsigned int	kept_count;
+	bool		no_capability;	/* its attributes were looked at: XATTR_CAPABILITY is not among them */
 	uint64_t	data_txn_id;	/* the same without changes of times only: fdatasync */
 
 	/* Times of writes that changed nothing else go into the inode late; atomic. */
@@ -53,6 +54,7 @@ struct inode {
 	unsigned int	brief_waiters;	/* who waits for their end: no other begins */
 	uint64_t	writers_ever;	/* since it is in memory: has another been at it? */
 	bool		delete_on_close;	/* nlink 0: the last close deletes it */
+	uint64_t	unnamed_id;	/* if it is ->id: never had a name, may get one; guarded by rwlock */
 	const void	*cache;		/* front end whose cache of the contents may be right … */
 	bool		cache_known;	/* … because it has dropped what was older … */
 	uint64_t	cache_gen;	/* … than the last time that they were doubted */

@@ -160,6 +160,12 @@ int fs_rmdir(struct fs *fs, uint64_t dir, const char *name)
 
 /* ---- link ---- */
 
+/* Made by fs_create_unnamed(), and nothing has come between: it may have its first name. */
+static bool is_unnamed(const struct inode *ino)
+{
+	return ino->unnamed_id == ino->id;
+}
+
 static int link_check(struct fs *fs, struct inode *ino, struct inode *dir, const char *name)
 {
 	const struct inode_disk *di = inode_disk(ino), *ddi = inode_disk(dir);
@@ -170,12 +176,29 @@ static int link_check(struct fs *fs, struct inode *ino, struct inode *dir, const
 		return -ENOTDIR;
 	if (S_ISDIR(le32_to_cpu(di->mode)))
 		return -EPERM;
-	if (le32_to_cpu(ddi->nlink) == 0 || le32_to_cpu(di->nlink) == 0)
+	if (le32_to_cpu(ddi->nlink) == 0 || (le32_to_cpu(di->nlink) == 0 && !is_unnamed(ino)))
 		return -ENOENT;
 	err = dir_lookup(fs, dir, name, strlen(name), &info);
 	if (err != -ENOENT)
 		return err ? err : -EEXIST;
 	return le32_to_cpu(di->nlink) >= LINK_COUNT_MAX ? -EMLINK : 0;
+}
+
+/* The name is there: the inode counts it. */
+static void link_count(struct txn *txn, struct inode *ino, struct inode_disk *di)
+{
+	struct fs *fs = txn->fs;
+
+	if (is_unnamed(ino)) {
+		orphan_remove(txn, ino, di);
+		ino->unnamed_id = 0;
+		env_mutex_lock(fs->env, &fs->open_mutex);
+		ino->delete_on_close = false;
+		env_mutex_unlock(fs->env, &fs->open_mutex);
+	} else {
+		di->flags = cpu_to_le32(le32_to_cpu(di->flags) | INODE_LINKED);
+	}
+	disk_add32(&di->nlink, 1);
 }
 
 static int link_locked(struct fs *fs, struct inode *ino, struct inode *dir, const char *name,
@@ -192,7 +215,7 @@ static int link_locked(struct fs *fs, struct inode *ino, struct inode *dir, cons
 		err = dir_insert_prepare(fs, dir, name, strlen(name), &hold, &credits);
 	if (err)
 		return err;
-	err = txn_begin(fs, credits + 1, &txn);
+	err = txn_begin(fs, credits + 1 + (is_unnamed(ino) ? ORPHAN_CREDITS : 0), &txn);
 	if (!err) {
 		di = inode_change(&txn, ino);
 		err = dir_insert(&txn, dir, name, strlen(name), ino->id,
@@ -200,8 +223,7 @@ static int link_locked(struct fs *fs, struct inode *ino, struct inode *dir, cons
 		if (!err) {
 			inode_touch(&txn, dir, true);
 			di = inode_touch(&txn, ino, false);
-			disk_add32(&di->nlink, 1);
-			di->flags = cpu_to_le32(le32_to_cpu(di->flags) | INODE_LINKED);
+			link_count(&txn, ino, di);
 			inode_set_name(di, dir->id, name);
 			inode_attr(ino, attr);
 			attr->name_until_ns = dir_names_keep(fs, dir);

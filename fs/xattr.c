@@ -307,6 +307,15 @@ static int xattr_apply(struct attrs *a, const char *name, const void *value, siz
 		     attrs_put(a, name, value, len);
 }
 
+/* So that the next write need not look.  rwlock held for writing. */
+static void note_capability(struct inode *ino, const struct attrs *a)
+{
+	const void *value;
+	size_t len;
+
+	ino->no_capability = attrs_find(a, XATTR_CAPABILITY, &value, &len) != 0;
+}
+
 static int xattr_change_locked(struct fs *fs, struct inode *ino, const char *name,
 			       const void *value, size_t len, int flags, struct attrs *a)
 {
@@ -317,10 +326,14 @@ static int xattr_change_locked(struct fs *fs, struct inode *ino, const char *nam
 	int err;
 
 	err = attrs_load(fs, ino, a);
-	if (!err)
-		err = xattr_apply(a, name, value, len, flags, &mode);
 	if (err)
 		return err;
+	note_capability(ino, a);
+	err = xattr_apply(a, name, value, len, flags, &mode);
+	if (err)
+		return err;
+	if (flags & XATTR_KILL_SGID)
+		mode &= ~(uint32_t)S_ISGID;
 	err = attrs_store_prepare(fs, ino, a, &change);
 	if (err)
 		return err;
@@ -328,8 +341,10 @@ static int xattr_change_locked(struct fs *fs, struct inode *ino, const char *nam
 	if (!err) {
 		di = inode_touch(&txn, ino, false);
 		err = attrs_store(&txn, ino, di, a, &change);
-		if (!err)
+		if (!err) {
 			di->mode = cpu_to_le32(mode);
+			note_capability(ino, a);
+		}
 		txn_end(&txn);
 	}
 	attrs_store_done(fs, &change);
@@ -382,7 +397,7 @@ static int xattr_change_checked(struct fs *fs, uint64_t id, const char *name, co
 int xattr_set(struct fs *fs, uint64_t id, const char *name, const void *value, size_t len,
 	      int flags)
 {
-	if (flags & ~(XATTR_CREATE | XATTR_REPLACE))
+	if (flags & ~(XATTR_CREATE | XATTR_REPLACE | XATTR_KILL_SGID))
 		return -EINVAL;
 	if (strcmp(name, XATTR_MULTI) == 0 && (len != 1 || memcmp(value, "1", 1) != 0))
 		return -EINVAL;

@@ -119,8 +119,8 @@ bool mnt_data_prepare(struct mnt_slot *s, size_t n)
 	fs_cache_opened(s->mnt->fs, f->file);
 	if (fs_io_prepare(s->mnt->fs, f->file, op, arg->offset, slot_data(s), arg->size, &s->fio))
 		return false;
-	if (op == BLK_READ || !mnt_clears_set_id(in->uid, arg->write_flags & FUSE_WRITE_CACHE) ||
-	    !fs_io_is_set_id(&s->fio))
+	if (op == BLK_READ || arg->write_flags & FUSE_WRITE_CACHE ||
+	    !fs_io_has_privileges(&s->fio, mnt_clears_set_id(in->uid)))
 		return true;
 	fs_io_drop(&s->fio);
 	return false;

@@ -65,6 +65,14 @@ int mnt_maybe_stale(fuse_req_t req, uint64_t id, int err)
 	return asks_first(m, id, (uint32_t)fuse_req_ctx(req)->pid) ? -ESTALE : err;
 }
 
+static void file_enter(struct mnt *m, struct mnt_file *f)
+{
+	pthread_mutex_lock(&m->mutex);
+	list_add_tail(&m->files, &f->node);
+	pthread_mutex_unlock(&m->mutex);
+	atomic_fetch_add(&m->open_files, 1);
+}
+
 static int file_open(fuse_req_t req, uint64_t id, int flags, struct mnt_file **out)
 {
 	struct mnt *m = mnt_of(req);
@@ -80,8 +88,8 @@ static int file_open(fuse_req_t req, uint64_t id, int flags, struct mnt_file **o
 	mnt_cred(req, true, &cred);
 	err = fs_open(m->fs, id, open_flags(flags), &cred, &f->file, NULL);
 	/* As a truncation does that the kernel asks for by itself. */
-	if (!err && flags & O_TRUNC && mnt_clears_set_id(fuse_req_ctx(req)->uid, false)) {
-		err = fs_clear_set_id(m->fs, f->file);
+	if (!err && flags & O_TRUNC) {
+		err = fs_drop_privileges(m->fs, f->file, mnt_clears_set_id(fuse_req_ctx(req)->uid));
 		if (err)
 			fs_close(m->fs, f->file);
 	}
@@ -89,10 +97,7 @@ static int file_open(fuse_req_t req, uint64_t id, int flags, struct mnt_file **o
 		free(f);
 		return err;
 	}
-	pthread_mutex_lock(&m->mutex);
-	list_add_tail(&m->files, &f->node);
-	pthread_mutex_unlock(&m->mutex);
-	atomic_fetch_add(&m->open_files, 1);
+	file_enter(m, f);
 	*out = f;
 	return 0;
 }
@@ -148,6 +153,43 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		mnt_file_close(m, f);	/* the open was interrupted: no release will come */
 }
 
+/* O_TMPFILE. */
+static int create_unnamed(fuse_req_t req, fuse_ino_t parent, mode_t mode, int flags,
+			  const struct fs_cred *cred, struct fs_attr *attr, struct mnt_file **out)
+{
+	struct mnt *m = mnt_of(req);
+	struct mnt_file *f = calloc(1, sizeof(*f));
+	int err;
+
+	if (!f)
+		return -ENOMEM;
+	err = fs_create_unnamed(m->fs, mnt_id(m, parent), mode & 07777, cred, open_flags(flags),
+				&f->file, attr);
+	if (err) {
+		free(f);
+		return err;
+	}
+	file_enter(m, f);
+	*out = f;
+	return 0;
+}
+
+static int create_named(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, int flags,
+			const struct fs_cred *cred, struct fs_attr *attr, bool *found,
+			struct mnt_file **out)
+{
+	struct mnt *m = mnt_of(req);
+	int err;
+
+	err = fs_create(m->fs, mnt_id(m, parent), name, (mode & ~(mode_t)S_IFMT) | S_IFREG, 0, cred,
+			attr);
+	/* Another host may have been first, with an entry that the kernel did not know. */
+	*found = err == -EEXIST && !(flags & O_EXCL);
+	if (*found)
+		err = fs_lookup(m->fs, mnt_id(m, parent), name, attr);
+	return err ? err : file_open(req, attr->id, flags, out);
+}
+
 static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 		      struct fuse_file_info *fi)
 {
@@ -156,20 +198,16 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 	struct mnt_file *f;
 	struct fs_cred cred;
 	struct fs_attr attr;
-	bool found;
+	bool found = false;
 	int err;
 
 	if (!mnt_writable(req))
 		return;
 	mnt_cred(req, false, &cred);
-	err = fs_create(m->fs, mnt_id(m, parent), name, (mode & ~(mode_t)S_IFMT) | S_IFREG, 0,
-			&cred, &attr);
-	/* Another host may have been first, with an entry that the kernel did not know. */
-	found = err == -EEXIST && !(fi->flags & O_EXCL);
-	if (found)
-		err = fs_lookup(m->fs, mnt_id(m, parent), name, &attr);
-	if (!err)
-		err = file_open(req, attr.id, fi->flags, &f);
+	if (mnt_this_thread()->unnamed)
+		err = create_unnamed(req, parent, mode, fi->flags, &cred, &attr, &f);
+	else
+		err = create_named(req, parent, name, mode, fi->flags, &cred, &attr, &found, &f);
 	if (err) {
 		mnt_error(req, err);
 		return;
@@ -230,8 +268,14 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 
 	(void)ino;
 	atomic_fetch_add_explicit(&m->writes, 1, memory_order_relaxed);
-	if (mnt_clears_set_id(fuse_req_ctx(req)->uid, fi->writepage)) {
-		err = fs_clear_set_id(m->fs, mnt_file(fi)->file);
+	/* A page of a mapping: it holds what others have changed since as it was before. */
+	if (fi->writepage && mnt_file(fi)->file->mode == LOCK_MULTI) {
+		mnt_error(req, -EPERM);
+		return;
+	}
+	if (!fi->writepage) {
+		err = fs_drop_privileges(m->fs, mnt_file(fi)->file,
+					 mnt_clears_set_id(fuse_req_ctx(req)->uid));
 		if (err) {
 			mnt_error(req, err);
 			return;

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 int mnt_errno(const struct mnt *m, int err)
@@ -178,8 +179,22 @@ static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_dat
 	fuse_reply_none(req);
 }
 
+static ssize_t session_writev(int fd, struct iovec *iov, int count, void *userdata)
+{
+	mnt_newer_answer(userdata, iov, count);
+	return writev(fd, iov, count);
+}
+
+/* libfuse wants one; requests are received by our own threads. */
+static ssize_t session_read(int fd, void *buf, size_t len, void *userdata)
+{
+	(void)userdata;
+	return read(fd, buf, len);
+}
+
 static int session_new(struct mnt *m, int fuse_fd)
 {
+	static const struct fuse_custom_io io = { .writev = session_writev, .read = session_read };
 	static char *argv[] = { (char *)"lunfs", NULL };
 	struct fuse_args args = FUSE_ARGS_INIT(1, argv);
 	struct fuse_lowlevel_ops ops = {
@@ -188,7 +203,6 @@ static int session_new(struct mnt *m, int fuse_fd)
 		.forget = op_forget,
 		.forget_multi = op_forget_multi,
 	};
-	char path[32];
 
 	mnt_name_ops(&ops);
 	mnt_file_ops(&ops);
@@ -199,9 +213,8 @@ static int session_new(struct mnt *m, int fuse_fd)
 		close(fuse_fd);
 		return -ENOMEM;
 	}
-	/* libfuse takes a descriptor that is mounted already by this name, and closes it later. */
-	snprintf(path, sizeof(path), "/dev/fd/%d", fuse_fd);
-	if (fuse_session_mount(m->se, path)) {
+	/* The descriptor, mounted already, is libfuse's to close from here on. */
+	if (fuse_session_custom_io(m->se, &io, fuse_fd)) {
 		fuse_session_destroy(m->se);
 		close(fuse_fd);
 		return -EPROTO;

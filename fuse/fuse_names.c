@@ -84,10 +84,15 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	reply_attr(req, err, &attr);
 }
 
+/* The kernel has more years than 64 bits of ns, 1677 to 2262: what lies beyond becomes the nearest that there is. */
 static int64_t time_of(const struct timespec *ts, bool now, struct env *env)
 {
+	static const int64_t last = INT64_MAX / (int64_t)NSEC_PER_SEC;
+
 	if (now)
 		return (int64_t)env_realtime_ns(env);
+	if (ts->tv_sec >= last || ts->tv_sec <= -last)
+		return ts->tv_sec > 0 ? last * (int64_t)NSEC_PER_SEC : -last * (int64_t)NSEC_PER_SEC;
 	return (int64_t)ts->tv_sec * (int64_t)NSEC_PER_SEC + ts->tv_nsec;
 }
 
@@ -223,6 +228,12 @@ static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const 
 {
 	struct mnt *m = mnt_of(req);
 
+	if (flags & ~(XATTR_CREATE | XATTR_REPLACE)) {
+		mnt_error(req, -EINVAL);
+		return;
+	}
+	if (mnt_this_thread()->acl_kills_sgid)
+		flags |= XATTR_KILL_SGID;
 	if (mnt_writable(req))
 		mnt_error(req, xattr_set(m->fs, mnt_id(m, ino), name, value, size, flags));
 }

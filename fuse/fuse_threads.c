@@ -32,6 +32,11 @@ uint8_t *mnt_data(void)
 	return slot_data(this_thread->slot);
 }
 
+const struct mnt_thread *mnt_this_thread(void)
+{
+	return this_thread;
+}
+
 static void *thread_main(void *arg);
 
 /* mutex held. */
@@ -184,8 +189,9 @@ static void submit(struct mnt_thread *t)
 /* The request in t->slot, of @n bytes, here and now. */
 static void execute(struct mnt_thread *t, size_t n)
 {
-	struct fuse_buf buf = { .mem = slot_request(t->slot), .size = n };
+	struct fuse_buf buf = { .mem = slot_request(t->slot) };
 
+	buf.size = mnt_newer_request(t, buf.mem, n);
 	submit(t);
 	leave_to_others(t->mnt);
 	hand_on(t->mnt);

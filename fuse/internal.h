@@ -8,6 +8,7 @@
 #include <fuse_lowlevel.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/uio.h>
 
 #include "fs/fs_io.h"
 #include "fuse/fuse_mount.h"
@@ -69,11 +70,21 @@ static inline uint8_t *slot_data(struct mnt_slot *s)
 	return s->memory + BLOCK_SIZE;
 }
 
+/* Agreed on with the kernel beside libfuse, see fuse_newer.c; written before anything else is under way. */
+struct mnt_newer {
+	uint64_t	unique;		/* of INIT … */
+	bool		answer;		/* … whose answer is to come */
+	uint32_t	flags, flags2;
+};
+
 struct mnt_thread {
 	struct mnt	*mnt;
 	struct mnt_thread *next;
 	pthread_t	thread;
 	struct mnt_slot	*slot;		/* what it receives into */
+	/* Of the request that it executes, what libfuse cannot say: see fuse_newer.c. */
+	bool		acl_kills_sgid;	/* SETXATTR of an ACL */
+	bool		unnamed;	/* CREATE is TMPFILE */
 	struct mnt_slot	*batch[FS_IO_BATCH];	/* prepared, not submitted */
 	unsigned int	batched;
 };
@@ -85,6 +96,7 @@ struct mnt {
 	char		dir[256];
 	int		fd;		/* /dev/fuse: the session's */
 	int		epoll;		/* has it, edge-triggered */
+	struct mnt_newer newer;
 
 	atomic_uint	waiting;	/* threads that wait for a request, or are about to */
 	atomic_uint	under_way;	/* requests that no thread works on */
@@ -137,12 +149,12 @@ struct mnt_file {
 };
 
 /*
- * Whether a write clears set-id bits.  The kernel has done so before one that its cache takes;
- * before one past its cache it has not, and does not say who has CAP_FSETID.
+ * Whether a write past the kernel's cache, or a truncation, clears set-id bits; of what its cache takes it has
+ * done so before.  The kernel does not say who has CAP_FSETID.
  */
-static inline bool mnt_clears_set_id(uint32_t uid, bool from_cache)
+static inline bool mnt_clears_set_id(uint32_t uid)
 {
-	return uid != 0 && !from_cache;
+	return uid != 0;
 }
 
 static inline struct mnt *mnt_of(fuse_req_t req)
@@ -213,7 +225,15 @@ void mnt_data_submit(struct mnt *m, struct mnt_slot **slots, unsigned int count)
 /** mnt_data_late() - the end of one that timed out; may block. */
 void mnt_data_late(struct mnt_slot *s);
 
+/* fuse_newer.c */
+/** mnt_newer_request() - @request of @n bytes, before libfuse sees it.  Return: its bytes from here on. */
+size_t mnt_newer_request(struct mnt_thread *t, void *request, size_t n);
+/** mnt_newer_answer() - an answer, before the kernel sees it. */
+void mnt_newer_answer(struct mnt *m, const struct iovec *iov, int count);
+
 /* fuse_threads.c */
+/** mnt_this_thread() - whose request is being executed. */
+const struct mnt_thread *mnt_this_thread(void);
 int mnt_threads_start(struct mnt *m);
 void mnt_threads_stop(struct mnt *m);
 /** mnt_threads_tick() - now and then, mutex held: is there anybody to take a request? */

@@ -549,7 +549,7 @@ static void clear_main(void *arg)
 {
 	struct clearing *cl = arg;
 
-	CU_ASSERT_EQUAL(fs_clear_set_id(cl->c->fs, cl->f), 0);
+	CU_ASSERT_EQUAL(fs_drop_privileges(cl->c->fs, cl->f, true), 0);
 }
 
 static void clearing_body(struct cluster *c)
