@@ -53,6 +53,7 @@ struct check_params {
 	 */
 	bool looked;
 	uint32_t own_slot;		/* with @repair: the slot of who holds the claim, or SLOT_NONE */
+	uint32_t notes;			/* with @repair: the most of a kind that a round remembers; 0: usual */
 	/* Optional: whether to repair this one after all (fsck(8) asks a person). */
 	bool (*may_repair)(void *arg, const struct check_finding *f);
 	/*
@@ -94,7 +95,7 @@ struct check_result {
  *
  * Journals are taken into account as if replayed.  Memory: 24 bytes an inode, 24 a cluster of inodes,
  * 152 for each 126 MiB of space that is partly used and 8 to 12 for each 256 KiB of it that is, and
- * the journals' images; a repair's grows with what is damaged.
+ * the journals' images.  A repair's is bounded, too: of mass damage each round repairs a part.
  * If hosts are live it waits until two beats have passed since it began, to tell the living
  * from the dead.  Context: blocks.
  * Return: 0 the check is complete, see @r; as super_read(), -ENOMEM, or what before_write()

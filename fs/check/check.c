@@ -11,7 +11,7 @@
 #include "fs/check/online.h"
 
 #define TEXT_SIZE	640
-#define ROUNDS_MAX	100u	/* of a repair; three are usual */
+#define ROUNDS_MAX	100u	/* of a repair, without fewer findings than ever; three are usual */
 
 const struct check_code_info *check_code_info(enum check_code code)
 {
@@ -23,10 +23,12 @@ const struct check_code_info *check_code_info(enum check_code code)
 	return &infos[code];
 }
 
-static bool may_repair(const struct check *c, const struct check_finding *f)
+static bool may_repair(const struct check *c, const struct check_finding *f, bool later)
 {
 	enum check_repair needs = check_code_info(f->code)->repair;
 
+	if (later)
+		return false;
 	/* What seems to be nobody's may be a lost thing's, as long as something is lost. */
 	if ((f->code == CHECK_BITMAP_LEAK || f->code == CHECK_BITMAP_DAMAGED) && c->fix &&
 	    (c->fix->hold || c->fix->left))
@@ -40,8 +42,10 @@ bool chk_report(struct check *c, enum check_code code, uint64_t addr, const char
 {
 	char text[TEXT_SIZE];
 	struct check_finding f = { code, addr, text, 0, false };
+	bool later = c->later;
 	va_list ap;
 
+	c->later = false;
 	/* What was not looked at for want of memory seems to be wrong or missing. */
 	if (c->no_memory)
 		return false;
@@ -63,7 +67,7 @@ bool chk_report(struct check *c, enum check_code code, uint64_t addr, const char
 		c->fix->err = -EIO;
 	if (check_code_info(code)->repair == CHECK_REPAIR_LOSS)
 		c->r->lossy++;
-	f.repaired = may_repair(c, &f);
+	f.repaired = may_repair(c, &f, later);
 	if (f.repaired)
 		c->fix->repaired++;
 	else if (c->fix && check_code_info(code)->severity == CHECK_ERROR)
@@ -296,11 +300,11 @@ int check_volume(const struct check_params *p, struct check_result *r, char *why
 		 size_t why_size)
 {
 	bool fix = p->looked && p->repair == CHECK_REPAIR_LOSS, more = true;
-	uint64_t repaired = 0;
-	unsigned int rounds = 0;
+	uint64_t repaired = 0, fewest = UINT64_MAX;
+	unsigned int rounds = 0, idle = 0;
 	int err = 0;
 
-	while (!err && more && rounds <= ROUNDS_MAX) {
+	while (!err && more && idle <= ROUNDS_MAX) {
 		memset(r, 0, sizeof(*r));
 		err = read_super(p->dev, &r->super, why, why_size);
 		if (err)
@@ -309,6 +313,8 @@ int check_volume(const struct check_params *p, struct check_result *r, char *why
 		if (!fix)
 			more = may_begin(p, r);
 		fix = true;
+		idle = r->errors + r->notes < fewest ? 0 : idle + 1;
+		fewest = idle ? fewest : r->errors + r->notes;
 		repaired += r->repaired;
 		r->repaired = repaired;
 		r->rounds = ++rounds;

@@ -11,6 +11,7 @@ int fix_begin(struct check *c)
 	if (!c->fix)
 		return -ENOMEM;
 	table_init(&c->fix->twice);
+	c->fix->twice_end = c->fix->found_end = UINT64_MAX;
 	return 0;
 }
 
@@ -264,15 +265,68 @@ void *fix_append(struct check *c, void **array, size_t *count, size_t *room, siz
 	return memset((uint8_t *)*array + (*count)++ * size, 0, size);
 }
 
+size_t fix_most(const struct check *c, size_t usual)
+{
+	return c->p->notes ? c->p->notes : usual;
+}
+
+static int by_block(const void *a, const void *b)
+{
+	const uint64_t *x = a, *y = b;
+
+	return *x < *y ? -1 : *x > *y;
+}
+
+static void add_key(struct table_node *n, void *arg)
+{
+	uint64_t **at = arg;
+
+	*(*at)++ = n->key;
+}
+
+static void drop_behind(struct table_node *n, void *arg)
+{
+	struct fix *f = arg;
+
+	if (n->key >= f->twice_end)
+		free_twice(n, &f->twice);
+}
+
+/*
+ * Half of the notes are given up, those of the blocks that lie last.  However few are left, every
+ * entry that has the first of them lies before the end: each round gets on.
+ */
+static void fewer_twice(struct check *c)
+{
+	struct fix *f = c->fix;
+	size_t count = f->twice.count;
+	uint64_t *keys = malloc(count * sizeof(*keys)), *end = keys;
+
+	if (!keys) {
+		c->no_memory = true;
+		return;
+	}
+	table_each(&f->twice, add_key, &end);
+	qsort(keys, count, sizeof(*keys), by_block);
+	f->twice_end = keys[count / 2] < keys[0] + UNIT_BLOCKS ? keys[0] + UNIT_BLOCKS :
+		       keys[count / 2];
+	free(keys);
+	table_each(&f->twice, drop_behind, f);
+}
+
 void fix_twice(struct check *c, uint64_t block)
 {
+	size_t most = fix_most(c, FIX_TWICE_MAX);
 	struct chk_twice *t;
 
-	if (table_find(&c->fix->twice, block))
+	if (block >= c->fix->twice_end || table_find(&c->fix->twice, block))
 		return;
 	t = calloc(1, sizeof(*t));
 	if (!t || table_insert(&c->fix->twice, &t->node, block)) {
 		free(t);
 		c->no_memory = true;
+		return;
 	}
+	if (c->fix->twice.count > (most > UNIT_BLOCKS ? most : UNIT_BLOCKS))
+		fewer_twice(c);
 }

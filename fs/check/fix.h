@@ -19,19 +19,40 @@
  *  - what is written anew lies in free blocks until one write of an inode refers to it;
  *  - an inode, or a block, is believed because something believed refers to it, never because it
  *    looks like one: guests can write forgeries into their disks.
+ *
+ * Notes are bounded, whatever is damaged (FIX_*_MAX).  What there is no room for is left to a later
+ * round (check.later), which finds it again; a round that was cut off does only what is right
+ * without the rest:
+ *  - of blocks that two things refer to those are noted that lie before one address (@twice_end), all
+ *    of them and with every claim: so each has its right owner, and no entry is moved of which
+ *    a part lies behind;
+ *  - a name is given back to each inode by itself; who gets none now still has none then;
+ *  - inodes that were found again are noted up to one number (@found_end); that there are more is hidden
+ *    from nobody: those that are noted set @hold.
  */
 #ifndef LUNFS_FS_CHECK_FIX_H
 #define LUNFS_FS_CHECK_FIX_H
 
 #include "fs/check/internal.h"
 
-/* A name that a directory is to get. */
+/*
+ * With ten million files a check takes 440 of its 512 MiB.  Notes of all kinds may have 16 MiB each; a
+ * directory's entries, while it is written anew, twice that.
+ */
+#define FIX_NAMES_MAX	(1u << 20)
+#define FIX_FOUND_MAX	(1u << 20)
+#define FIX_TWICE_MAX	(1u << 18)
+#define FIX_ENTRIES_MAX	(1u << 17)	/* of a directory, sorted at a time, if of this length: */
+#define FIX_ENTRY_BYTES	64u
+
+/* A name that a directory is to get: what the inode itself states, or its number. */
 struct fix_name {
-	uint64_t dir, id;	/* inode number of the directory; inode id */
-	uint8_t	type;		/* DT_* */
-	uint8_t	len;
-	uint8_t	name[NAME_BYTES_MAX];
+	uint64_t dir : INODE_NUMBER_BITS;	/* inode number of the directory */
+	uint64_t stated : 1;
+	uint64_t taken : 1;	/* by another inode: gets its number behind it */
+	uint64_t id;
 };
+static_assert(sizeof(struct fix_name) == 16, "the bound of a repair's memory");
 
 struct fix {
 	bool	hold;		/* see above */
@@ -39,16 +60,20 @@ struct fix {
 	uint64_t repaired;	/* findings */
 	uint64_t left;		/* findings of damage that are not */
 	struct table twice;	/* struct chk_twice */
+	uint64_t twice_end;	/* blocks from here on are left to a later round */
 	uint64_t *indices;	/* pointers to index blocks */
 	size_t	index_count, index_room;
 	struct fix_name *names;
 	size_t	name_count, name_room;
+	uint32_t nameless;	/* inodes that are to get one in this round */
 	uint64_t *found;	/* ids of inodes that no index has */
 	size_t	found_count, found_room;
+	uint64_t found_end;	/* numbers from here on are left to a later round */
+	struct chk_inode *home;	/* lost+found, once @looked_home; NULL: there is none yet */
+	bool	looked_home, home_coming;
 	uint64_t spares[64];	/* numbers of free inodes */
 	unsigned int spare_count;
 	bool	no_root;
-	bool	making;		/* lost+found, in this round */
 	uint32_t ag, ag_part;	/* where the next allocation looks first: a bitmap block */
 };
 
@@ -91,6 +116,9 @@ void fix_lock(struct check *c, uint64_t addr);
 /** fix_append() - @item to a growing array; notes a want of memory. */
 void *fix_append(struct check *c, void **array, size_t *count, size_t *room, size_t size);
 
+/** fix_most() - how many notes of a kind there may be: @usual, or what the caller of the check says. */
+size_t fix_most(const struct check *c, size_t usual);
+
 /** fix_twice() - @block is referred to once more. */
 void fix_twice(struct check *c, uint64_t block);
 
@@ -123,7 +151,7 @@ void fix_orphans(struct check *c);
 /* ---- fix_dir.c: directories written anew ---- */
 
 /** dir_each() - every entry of directory @d that can be told, in no order, as often as it
- * occurs.  Nothing is reported or claimed.  @fn: non-zero ends it. */
+ * occurs.  Nothing is reported; its blocks are claimed.  @fn: non-zero ends it. */
 typedef int (*dir_each_fn)(void *arg, const struct dir_entry_disk *e, const uint8_t *name);
 int dir_each(struct check *c, const struct inode_disk *d, dir_each_fn fn, void *arg);
 
@@ -132,8 +160,16 @@ void fix_directories(struct check *c);
 
 /* ---- fix_names.c: names ---- */
 
+/** fix_may_name() - whether @ino, which has no name, may get one in this round, and takes room for it. */
+bool fix_may_name(struct check *c, const struct chk_inode *ino);
+
 /** fix_names() - notes names for inodes that have none, and lets inodes state their own. */
 void fix_names(struct check *c);
+
+/** fix_name_text() - the name that @n has for its inode, whose type becomes *@type; @name is written
+ * to.  Return: its length; 0 the inode cannot be read. */
+uint8_t fix_name_text(struct check *c, const struct fix_name *n, uint8_t name[NAME_BYTES_MAX],
+		      uint8_t *type);
 
 /* ---- fix_twice.c: blocks that two files had ---- */
 

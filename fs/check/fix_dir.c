@@ -61,6 +61,8 @@ static int each_child(struct each *w, uint64_t pointer, unsigned int level)
 	    blkdev_read(w->c->dev, e.addr, block, BLOCK_SIZE) || meta_verify(block, &e, NULL, 0))
 		return 0;
 	w->left--;
+	/* The check does not go where a node is wrong; nothing new is written over what is read here. */
+	chk_claim_quietly(w->c, e.addr >> BLOCK_SHIFT, 1);
 	if (level == 0) {
 		used = le32_to_cpu(leaf->used);
 		return each_entry(w, leaf->entries, used < DIR_LEAF_BYTES ? used : DIR_LEAF_BYTES);
@@ -101,14 +103,24 @@ struct entry {
 	uint32_t len;
 };
 
+/*
+ * Those entries, of all that the directory is to hold, whose hashes are in a range: a directory of
+ * millions of names is written range by range, and read once for each, in bounded memory.
+ */
 struct entries {
 	struct check *c;
 	struct chk_inode *dir;
 	uint64_t id;
+	uint64_t ranges, width;	/* how many of how many hashes */
+	uint64_t low, high;	/* [low, high) */
+	uint64_t total;		/* bytes of all entries met, whatever their hashes */
+	uint64_t most;		/* bytes that are gathered */
 	uint8_t	*bytes;		/* packed entries */
 	size_t	used, room;
 	struct entry *list;
 	size_t	count, list_room;
+	struct fix_name *names;	/* that inodes get here */
+	size_t	name_count;
 };
 
 static void add_entry(struct entries *es, uint64_t id, uint8_t type, const uint8_t *name,
@@ -119,6 +131,10 @@ static void add_entry(struct entries *es, uint64_t id, uint8_t type, const uint8
 						HASH_MASK), type, name_len };
 	struct entry *x;
 
+	es->total += sizeof(e) + name_len;
+	if (le64_to_cpu(e.hash) < es->low || le64_to_cpu(e.hash) >= es->high ||
+	    (es->ranges == 1 && es->total > es->most))
+		return;
 	if (es->used + ENTRY_BYTES_MAX > es->room) {
 		size_t room = es->room ? 2 * es->room : 64 * ENTRY_BYTES_MAX;
 		uint8_t *bigger = realloc(es->bytes, room);
@@ -222,31 +238,133 @@ static void sort_entries(struct entries *es)
 	es->count = kept;
 }
 
+/* Whether one of the entries, which are sorted, has this name. */
 static bool has_name(const struct entries *es, const uint8_t *name, uint8_t len)
 {
-	for (size_t i = 0; i < es->count; i++)
-		if (es->list[i].len == sizeof(struct dir_entry_disk) + len &&
-		    !memcmp(es->bytes + es->list[i].off + sizeof(struct dir_entry_disk), name, len))
+	uint64_t hash = siphash24(es->c->s->hash_key, name, len) & HASH_MASK;
+	size_t low = 0, high = es->count;
+
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+
+		if (es->list[mid].hash < hash)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	for (; low < es->count && es->list[low].hash == hash; low++)
+		if (es->list[low].len == sizeof(struct dir_entry_disk) + len &&
+		    !memcmp(es->bytes + es->list[low].off + sizeof(struct dir_entry_disk), name, len))
 			return true;
 	return false;
 }
 
+/* What the directory has already of range @r, sorted. */
+static void gather(struct entries *es, const struct inode_disk *d, uint64_t r)
+{
+	es->low = r * es->width;
+	es->high = es->low + es->width;
+	es->total = es->used = es->count = 0;
+	if (es->dir->flags & CHK_CHILDREN)
+		keep_children(es);
+	else if (dir_each(es->c, d, keep_entry, es) == -ENOMEM)
+		es->c->no_memory = true;
+	sort_entries(es);
+}
+
 /* Names that inodes get here; one that is taken already gets the inode's number behind it. */
+static void mark_taken(struct entries *es)
+{
+	uint8_t name[NAME_BYTES_MAX], type;
+
+	for (size_t i = 0; i < es->name_count; i++) {
+		struct fix_name *n = &es->names[i];
+		uint8_t len = n->taken ? 0 : fix_name_text(es->c, n, name, &type);
+
+		if (len && has_name(es, name, len))
+			n->taken = true;
+	}
+}
+
+/* Of two that are the same the first has it; the other one's turn comes in the next round. */
 static void add_names(struct entries *es)
 {
-	for (size_t i = 0; i < es->c->fix->name_count; i++) {
-		const struct fix_name *n = &es->c->fix->names[i];
-		char other[NAME_BYTES_MAX + 1];
+	uint8_t name[NAME_BYTES_MAX], type;
 
-		if (n->dir != inode_id_number(es->id))
-			continue;
-		if (!has_name(es, n->name, n->len)) {
-			add_entry(es, n->id, n->type, n->name, n->len);
-			continue;
-		}
-		snprintf(other, sizeof(other), "%.*s.%llu", (int)(n->len < 230 ? n->len : 230),
-			 (const char *)n->name, (unsigned long long)inode_id_number(n->id));
-		add_entry(es, n->id, n->type, (const uint8_t *)other, (uint8_t)strlen(other));
+	for (size_t i = 0; i < es->name_count; i++) {
+		uint8_t len = fix_name_text(es->c, &es->names[i], name, &type);
+
+		if (len)
+			add_entry(es, es->names[i].id, type, name, len);
+	}
+	sort_entries(es);
+}
+
+static int by_directory(const void *a, const void *b)
+{
+	const struct fix_name *x = a, *y = b;
+
+	if (x->dir != y->dir)
+		return x->dir < y->dir ? -1 : 1;
+	if (inode_id_number(x->id) != inode_id_number(y->id))
+		return inode_id_number(x->id) < inode_id_number(y->id) ? -1 : 1;
+	return 0;
+}
+
+/* The notes, sorted, that are for this directory. */
+static void find_names(struct entries *es)
+{
+	struct fix *f = es->c->fix;
+	uint64_t number = inode_id_number(es->id);
+	size_t low = 0, high = f->name_count;
+
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+
+		if (f->names[mid].dir < number)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	es->names = f->names + low;
+	while (low + es->name_count < f->name_count && es->names[es->name_count].dir == number)
+		es->name_count++;
+}
+
+/* Bytes of the entries of the names that inodes get; roughly, if they are not more than @enough. */
+static uint64_t bytes_of_names(struct entries *es, uint64_t enough)
+{
+	uint64_t bytes = es->name_count * ENTRY_BYTES_MAX;
+	uint8_t name[NAME_BYTES_MAX], type;
+
+	if (bytes <= enough)
+		return bytes;
+	bytes = 0;
+	for (size_t i = 0; i < es->name_count; i++)
+		bytes += sizeof(struct dir_entry_disk) +
+			 fix_name_text(es->c, &es->names[i], name, &type);
+	return bytes;
+}
+
+/* What is there, if it is little; else in how many ranges it is to be gathered. */
+static void plan(struct entries *es, const struct inode_disk *d)
+{
+	uint64_t total;
+
+	es->ranges = 1;
+	es->width = HASH_MASK + 1;
+	es->most = fix_most(es->c, FIX_ENTRIES_MAX) * FIX_ENTRY_BYTES;
+	gather(es, d, 0);
+	total = es->total;
+	total += bytes_of_names(es, total < es->most ? es->most - total : 0);
+	if (total > es->most) {
+		es->ranges = total / es->most + 1;
+		es->width = (HASH_MASK + 1) / es->ranges + 1;
+	}
+	for (uint64_t r = 0; es->name_count && r < es->ranges && !es->c->no_memory; r++) {
+		if (es->ranges > 1)
+			gather(es, d, r);
+		mark_taken(es);
 	}
 }
 
@@ -255,7 +373,7 @@ static void add_names(struct entries *es)
 struct tree {
 	struct entries *es;
 	struct inode_disk *d;
-	uint64_t blocks;
+	uint64_t blocks, names, bytes;
 	struct dir_index_disk *index;	/* of the level that is being written */
 	size_t	index_count, index_room;
 };
@@ -291,6 +409,13 @@ static int put_block(struct tree *t, void *block, enum meta_type type, uint64_t 
 	return fix_seal(c, block, &e);
 }
 
+static void count_entries(struct tree *t)
+{
+	t->names += t->es->count;
+	for (size_t i = 0; i < t->es->count; i++)
+		t->bytes += t->es->list[i].len;
+}
+
 /* Entries of one hash stay together. */
 static int write_leaves(struct tree *t)
 {
@@ -300,6 +425,7 @@ static int write_leaves(struct tree *t)
 	size_t i = 0;
 	int err = 0;
 
+	count_entries(t);
 	while (i < es->count && !err) {
 		uint64_t hash = t->index_count ? es->list[i].hash : 0;
 		uint32_t used = 0, count = 0;
@@ -343,10 +469,11 @@ static int write_nodes(struct tree *t, uint32_t level)
 	return err;
 }
 
-static int write_tree(struct tree *t)
+/* The nodes above the leaves, up to the root in the inode. */
+static int write_top(struct tree *t)
 {
 	uint32_t depth = 1;
-	int err = write_leaves(t);
+	int err = 0;
 
 	while (!err && t->index_count > INLINE_ENTRIES)
 		err = depth > DEPTH_MAX - 1 ? -EFBIG : write_nodes(t, depth++);
@@ -365,6 +492,7 @@ static void write_inline(struct tree *t)
 	const struct entries *es = t->es;
 	uint32_t used = 0;
 
+	count_entries(t);
 	memset(t->d->root, 0, sizeof(t->d->root));
 	for (size_t i = 0; i < es->count; i++) {
 		memcpy(t->d->root + used, es->bytes + es->list[i].off, es->list[i].len);
@@ -375,27 +503,46 @@ static void write_inline(struct tree *t)
 	t->d->root_count = cpu_to_le32(used);
 }
 
+/* Return: whether what is gathered, of all, goes into the inode. */
+static bool is_small(const struct entries *es)
+{
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; i < es->count && bytes <= INLINE_SIZE; i++)
+		bytes += es->list[i].len;
+	return es->ranges == 1 && bytes <= INLINE_SIZE;
+}
+
+/* The new tree reads the old one: only the inode is written over. */
 static void write_directory(struct entries *es, struct inode_disk *d)
 {
-	struct tree t = { .es = es, .d = d };
-	uint64_t xattr = le64_to_cpu(d->xattr), bytes = 0;
+	uint8_t block[BLOCK_SIZE] BLKDEV_ALIGNED;
+	struct tree t = { .es = es, .d = (void *)block };
+	uint64_t xattr = le64_to_cpu(d->xattr);
 	int err = 0;
 
-	for (size_t i = 0; i < es->count; i++)
-		bytes += es->list[i].len;
-	if (bytes <= INLINE_SIZE)
+	memcpy(block, d, BLOCK_SIZE);
+	for (uint64_t r = 0; r < es->ranges && !err && !es->c->no_memory; r++) {
+		if (es->ranges > 1)
+			gather(es, d, r);
+		add_names(es);
+		if (!is_small(es))
+			err = write_leaves(&t);
+	}
+	err = es->c->no_memory ? -ENOMEM : err;
+	if (!err && t.index_count)
+		err = write_top(&t);
+	else if (!err)
 		write_inline(&t);
-	else
-		err = write_tree(&t);
 	free(t.index);
 	if (err || es->c->no_memory)
 		return;
-	d->entries = cpu_to_le64(es->count);
-	d->size = cpu_to_le64(bytes);
-	d->blocks = cpu_to_le64(t.blocks + (xattr ? 1 : 0));
+	t.d->entries = cpu_to_le64(t.names);
+	t.d->size = cpu_to_le64(t.bytes);
+	t.d->blocks = cpu_to_le64(t.blocks + (xattr ? 1 : 0));
 	/* The tree before what refers to it. */
 	if (!blkdev_flush(es->c->dev))
-		fix_inode(es->c, d, inode_id_number(es->id));
+		fix_inode(es->c, t.d, inode_id_number(es->id));
 }
 
 static void rebuild(struct check *c, struct chk_inode *dir)
@@ -408,22 +555,47 @@ static void rebuild(struct check *c, struct chk_inode *dir)
 	if (fix_read_inode(c, number, d) || !S_ISDIR(le32_to_cpu(d->mode)))
 		return;
 	es.id = inode_id_make(number, le32_to_cpu(d->generation));
-	if (dir->flags & CHK_CHILDREN)
-		keep_children(&es);
-	else if (dir_each(c, d, keep_entry, &es) == -ENOMEM)
-		c->no_memory = true;
-	sort_entries(&es);
-	add_names(&es);
-	sort_entries(&es);
+	find_names(&es);
+	plan(&es, d);
 	if (!c->no_memory)
 		write_directory(&es, d);
 	free(es.bytes);
 	free(es.list);
 }
 
+static int no_entry(void *arg, const struct dir_entry_disk *e, const uint8_t *name)
+{
+	(void)arg;
+	(void)e;
+	(void)name;
+	return 0;
+}
+
+static bool is_rebuilt(const struct chk_inode *dir)
+{
+	return dir->flags & CHK_REBUILD && !(dir->flags & CHK_LOST);
+}
+
+/* No block of any of them is taken for another's new tree. */
+static void keep_old_trees(struct check *c)
+{
+	uint8_t block[BLOCK_SIZE] BLKDEV_ALIGNED;
+	struct inode_disk *d = (void *)block;
+
+	for (size_t i = 0; i < c->inode_count && !c->fix->err && !c->no_memory; i++)
+		if (is_rebuilt(&c->inodes[i]) && !fix_read_inode(c, chk_number(c, &c->inodes[i]), d) &&
+		    S_ISDIR(le32_to_cpu(d->mode)) && dir_each(c, d, no_entry, NULL) == -ENOMEM)
+			c->no_memory = true;
+}
+
 void fix_directories(struct check *c)
 {
+	struct fix *f = c->fix;
+
+	keep_old_trees(c);
+	if (f->name_count)
+		qsort(f->names, f->name_count, sizeof(*f->names), by_directory);
 	for (size_t i = 0; i < c->inode_count && !c->fix->err && !c->no_memory; i++)
-		if (c->inodes[i].flags & CHK_REBUILD && !(c->inodes[i].flags & CHK_LOST))
+		if (is_rebuilt(&c->inodes[i]))
 			rebuild(c, &c->inodes[i]);
 }

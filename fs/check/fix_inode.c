@@ -180,31 +180,54 @@ static bool lengthen(struct check *c, uint64_t number)
 	return !fix_seal(c, d, &e) && chk_space_ok(c, number, 2);
 }
 
-bool fix_reference(struct check *c, uint64_t id, uint64_t addr, const char *who)
-{
-	uint64_t *found;
-
-	if (indexed(c, inode_id_number(id)) || !fix_believable(c, id) ||
-	    overlaps_kept(c, inode_id_number(id)) ||
-	    (!chk_space_ok(c, inode_id_number(id), 2) && !lengthen(c, inode_id_number(id))))
-		return false;
-	if (!chk_report(c, CHECK_INODE_NOT_INDEXED, addr, "%s refers to inode %llu", who,
-			(unsigned long long)inode_id_number(id)))
-		return true;
-	c->fix->hold = true;
-	found = fix_append(c, (void **)&c->fix->found, &c->fix->found_count,
-			   &c->fix->found_room, sizeof(*found));
-	if (found)
-		*found = id;
-	return true;
-}
-
 static int by_number(const void *a, const void *b)
 {
 	uint64_t x = inode_id_number(*(const uint64_t *)a);
 	uint64_t y = inode_id_number(*(const uint64_t *)b);
 
 	return x < y ? -1 : x > y;
+}
+
+/*
+ * Those that lie first are kept, not those that came first: a directory's are in the order of hashes, and
+ * what is found one by one makes as many clusters.
+ */
+static void note_found(struct check *c, uint64_t id)
+{
+	size_t most = fix_most(c, FIX_FOUND_MAX), kept = 0;
+	struct fix *f = c->fix;
+	uint64_t *found = fix_append(c, (void **)&f->found, &f->found_count, &f->found_room,
+				     sizeof(*found));
+
+	if (!found)
+		return;
+	*found = id;
+	if (f->found_count <= (most > CLUSTER_INODES ? most : CLUSTER_INODES))
+		return;
+	qsort(f->found, f->found_count, sizeof(*f->found), by_number);
+	for (size_t i = 0; i < f->found_count; i++)
+		if (!kept || inode_id_number(f->found[kept - 1]) != inode_id_number(f->found[i]))
+			f->found[kept++] = f->found[i];
+	f->found_count = kept;
+	if (kept <= most / 2)
+		return;
+	f->found_count = kept / 2;
+	f->found_end = inode_id_number(f->found[kept / 2]);
+}
+
+bool fix_reference(struct check *c, uint64_t id, uint64_t addr, const char *who)
+{
+	if (indexed(c, inode_id_number(id)) || !fix_believable(c, id) ||
+	    overlaps_kept(c, inode_id_number(id)) ||
+	    (!chk_space_ok(c, inode_id_number(id), 2) && !lengthen(c, inode_id_number(id))))
+		return false;
+	c->later = c->fix && inode_id_number(id) >= c->fix->found_end;
+	if (!chk_report(c, CHECK_INODE_NOT_INDEXED, addr, "%s refers to inode %llu", who,
+			(unsigned long long)inode_id_number(id)))
+		return true;
+	c->fix->hold = true;
+	note_found(c, id);
+	return true;
 }
 
 /* In their order, each once, of two that overlap the first; and no space is allocated there. */

@@ -74,17 +74,71 @@ static void look_at_names(struct check *c)
 
 /* ---- inodes without a name ---- */
 
-static void add_name(struct check *c, struct chk_inode *dir, uint64_t id, uint8_t type,
-		     const uint8_t *name, uint8_t len)
+static bool is_lost_found_by_name(const struct check *c, const struct chk_inode *ino)
+{
+	return ino->type == DT_DIR &&
+	       chk_leads_back(ino, c->s->root,
+			      siphash24(c->s->hash_key, LOST_FOUND, strlen(LOST_FOUND)));
+}
+
+/*
+ * One without its name, because a repair was cut off before it had that, may always: what waits for
+ * it would wait for ever.
+ */
+bool fix_may_name(struct check *c, const struct chk_inode *ino)
+{
+	struct fix *f = c->fix;
+
+	if (!f)
+		return true;
+	if (f->nameless < fix_most(c, FIX_NAMES_MAX)) {
+		f->nameless++;
+		return true;
+	}
+	if (f->home_coming || !is_lost_found_by_name(c, ino))
+		return false;
+	f->home_coming = true;
+	return true;
+}
+
+static void add_name(struct check *c, struct chk_inode *dir, uint64_t id, bool stated)
 {
 	struct fix_name *n = fix_append(c, (void **)&c->fix->names, &c->fix->name_count,
 					&c->fix->name_room, sizeof(*n));
 
 	if (!n)
 		return;
-	*n = (struct fix_name){ .dir = chk_number(c, dir), .id = id, .type = type, .len = len };
-	memcpy(n->name, name, len);
+	*n = (struct fix_name){ .dir = chk_number(c, dir) & CHK_NUMBER_MASK, .stated = stated, .id = id };
 	dir->flags |= CHK_REBUILD;
+}
+
+uint8_t fix_name_text(struct check *c, const struct fix_name *n, uint8_t name[NAME_BYTES_MAX],
+		      uint8_t *type)
+{
+	const struct chk_inode *ino = chk_find(c, n->id);
+	uint8_t block[BLOCK_SIZE] BLKDEV_ALIGNED;
+	const struct inode_disk *d = (const void *)block;
+	unsigned long long number = inode_id_number(n->id);
+	char behind[24] = "";
+	uint32_t len, more;
+
+	/* lost+found, just made, is none of the inodes that this round has read. */
+	*type = ino ? ino->type : DT_DIR;
+	if (n->stated) {
+		if (fix_read_inode(c, number, (void *)block))
+			return 0;
+		len = le16_to_cpu(d->name_len);
+		len = len < NAME_BYTES_MAX ? len : NAME_BYTES_MAX;
+		memcpy(name, d->name, len);
+	} else {
+		len = (uint32_t)snprintf((char *)name, NAME_BYTES_MAX, "#%llu", number);
+	}
+	if (n->taken)
+		snprintf(behind, sizeof(behind), ".%llu", number);
+	more = (uint32_t)strlen(behind);
+	len = len < NAME_BYTES_MAX - more ? len : NAME_BYTES_MAX - more;
+	memcpy(name + len, behind, more);
+	return (uint8_t)(len + more);
 }
 
 struct found_dir { uint64_t id; };
@@ -103,20 +157,15 @@ static int is_lost_found(void *arg, const struct dir_entry_disk *e, const uint8_
 /* Whether there is one without its name: a repair was cut off before it had that. */
 static bool is_coming(const struct check *c)
 {
-	uint64_t hash = siphash24(c->s->hash_key, LOST_FOUND, strlen(LOST_FOUND));
-
 	for (size_t i = 0; i < c->inode_count; i++)
-		if (c->inodes[i].flags & CHK_RECONNECT && c->inodes[i].type == DT_DIR &&
-		    chk_leads_back(&c->inodes[i], c->s->root, hash))
+		if (c->inodes[i].flags & CHK_RECONNECT && is_lost_found_by_name(c, &c->inodes[i]))
 			return true;
 	return false;
 }
 
-/*
- * The directory for what has no other place; where there is none it is made, with its name, and
- * used from the next round on.
- */
-static struct chk_inode *lost_found(struct check *c)
+/* The directory for what has no other place; where there is none it is made, with its name, and
+ * used from the next round on. */
+static struct chk_inode *find_lost_found(struct check *c)
 {
 	uint8_t block[BLOCK_SIZE] BLKDEV_ALIGNED;
 	struct inode_disk *d = (void *)block;
@@ -132,13 +181,20 @@ static struct chk_inode *lost_found(struct check *c)
 	dir = f.id ? chk_find(c, f.id) : NULL;
 	if (dir && dir->type == DT_DIR)
 		return dir;
-	if (c->fix->making || is_coming(c))
+	if (is_coming(c))
 		return NULL;
-	c->fix->making = true;
 	f.id = fix_inode_new(c, S_IFDIR | 0700, INODE_INLINE, c->s->root, LOST_FOUND);
 	if (f.id)
-		add_name(c, root, f.id, DT_DIR, (const uint8_t *)LOST_FOUND, strlen(LOST_FOUND));
+		add_name(c, root, f.id, true);
 	return NULL;
+}
+
+static struct chk_inode *lost_found(struct check *c)
+{
+	if (!c->fix->looked_home)
+		c->fix->home = find_lost_found(c);
+	c->fix->looked_home = true;
+	return c->fix->home;
 }
 
 /* Back to where it says it was; else to lost+found, under its number. */
@@ -148,7 +204,6 @@ static void reconnect(struct check *c, struct chk_inode *ino)
 	struct inode_disk *d = (void *)block;
 	uint64_t number = chk_number(c, ino), id;
 	struct chk_inode *dir;
-	char shown[32];
 
 	if (fix_read_inode(c, number, d))
 		return;
@@ -157,14 +212,12 @@ static void reconnect(struct check *c, struct chk_inode *ino)
 	if (!(ino->flags & CHK_UNLINK) && dir && dir->type == DT_DIR && dir != ino &&
 	    dir->nlink && !(dir->flags & (CHK_CHILDREN | CHK_LOST)) &&
 	    chk_name_ok(d->name, le16_to_cpu(d->name_len))) {
-		add_name(c, dir, id, ino->type, d->name, (uint8_t)le16_to_cpu(d->name_len));
+		add_name(c, dir, id, true);
 		return;
 	}
 	dir = lost_found(c);
-	if (!dir)
-		return;
-	snprintf(shown, sizeof(shown), "#%llu", (unsigned long long)number);
-	add_name(c, dir, id, ino->type, (const uint8_t *)shown, (uint8_t)strlen(shown));
+	if (dir)
+		add_name(c, dir, id, false);
 }
 
 void fix_names(struct check *c)

@@ -101,7 +101,9 @@ static bool walk_entry(struct walk *w, uint64_t unit, struct map_entry_disk *e)
 		note_entry(w, unit, block, 1u << order);
 		return false;
 	}
-	return lost_blocks(w, unit, block, 1u << order, &meta) &&
+	/* Of what lies behind is not known whose it is. */
+	return block + (1u << order) <= w->c->fix->twice_end &&
+	       lost_blocks(w, unit, block, 1u << order, &meta) &&
 	       move_entry(w, e, block, 1u << order, meta);
 }
 

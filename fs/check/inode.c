@@ -134,7 +134,9 @@ possible:
 	w->valid += (uint32_t)__builtin_popcountll(kept);
 	w->blocks += 1u << order;
 	w->c->from = w->addr;
+	w->c->data = true;
 	chk_claim(w->c, block, 1u << order, w->who);
+	w->c->data = false;
 	return kept != valid;
 }
 

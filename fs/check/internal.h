@@ -140,6 +140,8 @@ struct check {
 	/* What chk_report() answered within the last chk_claim() and chk_verify() that failed. */
 	bool	twice_repair, verify_repair;
 	bool	only_data;		/* within chk_claim_meta(): what was before is no metadata */
+	bool	data;			/* within chk_claim(): by the entry of a map */
+	bool	later;			/* what chk_report() gets next is left to a later round: fix.h */
 	uint64_t meta_noted;		/* blocks that groups[].meta was told of in this round */
 };
 

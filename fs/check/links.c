@@ -178,6 +178,7 @@ static void check_links(struct check *c, struct chk_inode *ino)
 	    chk_report(c, CHECK_ORPHAN_LOST, addr, "inode %llu", (unsigned long long)number))
 		ino->flags |= CHK_RELIST;
 	if (!named && !(ino->flags & (CHK_LISTED | CHK_ORPHAN))) {
+		c->later = !fix_may_name(c, ino);
 		if (chk_report(c, CHECK_INODE_NO_NAME, addr, "inode %llu: link count %u, no name "
 			       "found", (unsigned long long)number, ino->nlink))
 			ino->flags |= CHK_RECONNECT;
@@ -227,6 +228,7 @@ static void check_path(struct check *c, struct chk_inode *start)
 	}
 	reached = ino && ino->flags & CHK_REACHED;
 	loop = ino && !reached;
+	c->later = loop && !fix_may_name(c, start);
 	if (loop && chk_report(c, CHECK_DIR_UNREACHABLE, inode_block_addr(chk_number(c, start)),
 			       "directory inode %llu: its parents lead in a circle",
 			       (unsigned long long)chk_number(c, start)))

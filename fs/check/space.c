@@ -36,7 +36,10 @@ static struct chk_part **part_get(struct check *c, struct chk_part ***parts, uin
 /* @who: NULL says nothing. */
 static void claimed_twice(struct check *c, uint64_t block, const char *who)
 {
-	if (!who || !chk_report(c, CHECK_BLOCK_TWICE, block << BLOCK_SHIFT,
+	if (!who)
+		return;
+	c->later = c->data && c->fix && block >= c->fix->twice_end;
+	if (!chk_report(c, CHECK_BLOCK_TWICE, block << BLOCK_SHIFT,
 			"%s refers to it, and so does something before", who))
 		return;
 	c->twice_repair = true;

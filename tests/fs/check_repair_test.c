@@ -667,6 +667,39 @@ static void what_is_struck_stays_struck(void)
 		volume_run(3, 2 * GIB, 512, untied, i);
 }
 
+/* ---- what nothing leads to any more ---- */
+
+static void unnamed(struct volume *v)
+{
+	struct repairs rs = { .show = getenv("SHOW") };
+	struct check_result r;
+
+	make_volume(v);
+	for (uint64_t addr = inode_lock_addr(number_of(v, 2)), i = 0; i < 2; i++, addr += BLOCK_SIZE) {
+		memset(v->block, 0x5a, BLOCK_SIZE);
+		simdisk_poke(v->disk, addr, v->block, BLOCK_SIZE);
+	}
+	CU_ASSERT_EQUAL(run(v, CHECK_REPAIR_LOSS, &rs, &r), 0);
+	CU_ASSERT_TRUE(rs.found[CHECK_INODE_DAMAGED] > 0);
+	CU_ASSERT_EQUAL(run(v, CHECK_REPAIR_NONE, &rs, &r), 0);
+	CU_ASSERT_EQUAL(r.errors, 0);
+	CU_ASSERT_EQUAL(r.files, 3);
+	CU_ASSERT_EQUAL(r.orphans, 1);
+	/* The root and lost+found, which has /sub/x. */
+	CU_ASSERT_EQUAL(r.directories, 2);
+	INODE(v, 3, {
+		CU_ASSERT_TRUE(le16_to_cpu(d->name_len) > 0 && d->name[0] == '#');
+		CU_ASSERT_NOT_EQUAL(le64_to_cpu(d->parent), id_of(v, 2));
+		CU_ASSERT_EQUAL(le32_to_cpu(d->nlink), 1);
+	});
+}
+
+/* Neither its inode nor its lock tells that it was one; what was in it is kept. */
+static void a_directory_of_which_nothing_is_left(void)
+{
+	volume_run(3, 64 * MIB, 512, unnamed, 0);
+}
+
 /* ---- anything at all ---- */
 
 /* Two to six places of sealed garbage, flipped bytes and blocks that lie elsewhere. */
@@ -750,4 +783,5 @@ UNIT_MAIN("fs/check_repair",
 	  UNIT_TEST(repair_may_be_cut_off_at_any_write),
 	  UNIT_TEST(every_write_can_be_taken_back),
 	  UNIT_TEST(what_is_struck_stays_struck),
+	  UNIT_TEST(a_directory_of_which_nothing_is_left),
 	  UNIT_TEST(garbage_is_repaired_too));

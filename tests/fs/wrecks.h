@@ -655,6 +655,9 @@ static void d_ag_damaged(struct volume *v) { spoil(v, v->s.ag_addr + BLOCK_SIZE)
 static void d_ag_invalid(struct volume *v) { AG(v, d->blocks = cpu_to_le32(1)); }
 /* As of a volume that has grown, but for the free blocks behind it. */
 static void d_ag_cut(struct volume *v) { AG(v, d->blocks = cpu_to_le32(UNIT_REL + 400)); }
+/* How many bitmap blocks there are follows from the superblock. */
+static void d_ag_bitmaps(struct volume *v) { AG(v, d->bitmap_count = cpu_to_le32(BITMAPS_MAX + 1)); }
+static void d_ag_no_bitmaps(struct volume *v) { AG(v, d->bitmap_count = cpu_to_le32(0)); }
 static void d_ag_free(struct volume *v) { AG(v, d->free_blocks = cpu_to_le32(1)); }
 static void d_ag_inodes(struct volume *v) { AG(v, d->inodes_used = cpu_to_le32(1)); }
 static void d_bitmap_damaged(struct volume *v) { spoil(v, v->s.ag_addr + 2 * BLOCK_SIZE); }
@@ -746,6 +749,7 @@ static const struct {
 	{ d_orphan_unmarked, CHECK_ORPHAN_UNMARKED },
 	{ d_orphan_lost, CHECK_ORPHAN_LOST }, { d_ag_damaged, CHECK_AG_DAMAGED },
 	{ d_ag_invalid, CHECK_AG_INVALID },
+	{ d_ag_bitmaps, CHECK_AG_INVALID }, { d_ag_no_bitmaps, CHECK_AG_INVALID },
 	{ d_ag_cut, CHECK_AG_INVALID }, { d_ag_free, CHECK_AG_FREE },
 	{ d_ag_inodes, CHECK_AG_INODES }, { d_bitmap_damaged, CHECK_BITMAP_DAMAGED },
 	{ d_bitmap_free, CHECK_BITMAP_FREE }, { d_bitmap_leak, CHECK_BITMAP_LEAK },

@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # The check's memory: 100,000 and 200,000 files spread over 64 TiB, worked out while they are read; what
-# the second hundred thousand cost, times a hundred, is what ten million may have.
+# the second hundred thousand cost, times a hundred, is what ten million may have.  And a repair's of damage
+# to all of them.
 set -u
 cd "$(dirname "$0")/../.."
 make -s bench_programs || exit 1
@@ -16,6 +17,8 @@ value() { python3 -c 'import json,sys; print(json.loads(sys.argv[1]).get(sys.arg
 few=$(check 100000)
 many=$(check 200000)
 repaired=$(check 100000 --repair)
+mass=$(check 100000 --damage no-dirs)
+nowhere=$(check 20000 --damage nowhere --size 8T)
 
 if [ "$(value "$few" files)" = 100000 ] && [ "$(value "$many" files)" = 200000 ] &&
 	[ "$(value "$many" errors)" = 0 ]; then
@@ -39,6 +42,23 @@ if [ "$(value "$repaired" repaired)" = 2 ] && [ "$(value "$repaired" errors)" = 
 	echo "PASS: fsck repairs it in the same memory"
 else
 	echo "FAIL: fsck repairs it in the same memory: $repaired"
+	bad=1
+fi
+
+# A name to be given back is 16 bytes; with the names themselves it was 280, and as many as files.
+if [ "$(value "$mass" files)" = 100000 ] && [ "$(value "$mass" errors)" = 0 ] &&
+	[ "$(value "$mass" peak_kib)" -le $(($(value "$few" peak_kib) + 12000)) ]; then
+	echo "PASS: fsck gives 100,000 files the names back that lost directories had, in the same memory"
+else
+	echo "FAIL: fsck gives 100,000 files the names back that lost directories had, in the same memory: $mass"
+	bad=1
+fi
+
+if [ "$(value "$nowhere" files)" = 20000 ] && [ "$(value "$nowhere" errors)" = 0 ] &&
+	[ "$(value "$nowhere" rounds)" -le 6 ]; then
+	echo "PASS: fsck puts 20,000 files whose directories are gone into lost+found"
+else
+	echo "FAIL: fsck puts 20,000 files whose directories are gone into lost+found: $nowhere"
 	bad=1
 fi
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * check_bench plan [--files N] [--size SIZE] [--repair]: the check of fsck.lunfs, on a volume that is
- *	worked out while it is read (many.h): time, peak memory, commands, bytes.
+ * check_bench plan [--files N] [--size SIZE] [--repair] [--damage WHAT]: the check of fsck.lunfs, on
+ *	a volume that is worked out while it is read (many.h): time, peak memory, commands, bytes.
+ *	WHAT: no-dirs, nowhere, twice; it is repaired.
  * check_bench write FILE [--files N] [--size SIZE]: the same volume as a sparse file.
  * check_bench raw FILE: the check of that, and then the same reads, in the same order and
  *	sizes, by libaio alone.
@@ -189,6 +190,7 @@ static bool damage(struct many *m)
 
 static int plan(struct many *m, bool repair)
 {
+	bool mass = m->damage != MANY_GOOD;
 	uint64_t before = status_kib("VmRSS");
 	struct blkdev *dev = many_open(m, env_posix());
 	struct check_result r;
@@ -198,6 +200,7 @@ static int plan(struct many *m, bool repair)
 
 	if (!dev || (repair && !damage(m)))
 		return 1;
+	repair |= mass;
 	meter_init(&meter, dev, false);
 	good = run_check(&meter, repair ? CHECK_REPAIR_LOSS : CHECK_REPAIR_NONE, &r, &took);
 	if (good) {
@@ -207,7 +210,7 @@ static int plan(struct many *m, bool repair)
 		       (unsigned long long)before, (unsigned long long)status_kib("VmHWM"));
 	}
 	blkdev_close(dev);
-	return good && !r.errors && r.repaired == (repair ? 2 : 0) ? 0 : 1;
+	return good && !r.errors && (mass || r.repaired == (repair ? 2 : 0)) ? 0 : 1;
 }
 
 /* ---- write ---- */
@@ -343,7 +346,7 @@ static int raw(const char *path)
 
 static int usage(void)
 {
-	fputs("usage: check_bench plan [--files n] [--size size] [--repair]\n"
+	fputs("usage: check_bench plan [--files n] [--size size] [--repair] [--damage what]\n"
 	      "       check_bench write file [--files n] [--size size]\n"
 	      "       check_bench raw file\n", stderr);
 	return 2;
@@ -353,7 +356,10 @@ int main(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "files", required_argument, NULL, 'f' }, { "size", required_argument, NULL, 's' },
-		{ "repair", no_argument, NULL, 'r' }, { NULL, 0, NULL, 0 } };
+		{ "repair", no_argument, NULL, 'r' }, { "damage", required_argument, NULL, 'd' },
+		{ NULL, 0, NULL, 0 } };
+	static const char *const damages[] = { "", "no-dirs", "nowhere", "twice" };
+	unsigned int damaged = MANY_GOOD;
 	uint64_t files = 100000, size = 64 * TIB;
 	const char *what = argc > 1 ? argv[1] : "", *path;
 	bool repair = false;
@@ -368,18 +374,22 @@ int main(int argc, char **argv)
 			return usage();
 		else if (c == 'r')
 			repair = true;
+		else if (c == 'd')
+			while (damaged < ARRAY_SIZE(damages) && strcmp(optarg, damages[damaged]) != 0)
+				damaged++;
 		else if (c == '?')
 			return usage();
 	}
 	path = argc > optind + 1 ? argv[optind + 1] : NULL;
 	if (!strcmp(what, "raw") && path)
 		return raw(path);
-	if (!files || (strcmp(what, "plan") != 0 && (strcmp(what, "write") != 0 || !path)))
+	if (!files || damaged == ARRAY_SIZE(damages) || (strcmp(what, "plan") != 0 && (strcmp(what, "write") != 0 || !path)))
 		return usage();
 	if (many_init(&m, env_posix(), size, files, why, sizeof(why))) {
 		fprintf(stderr, "check_bench: %s\n", why);
 		return 1;
 	}
+	m.damage = damaged;
 	status = !strcmp(what, "plan") ? plan(&m, repair) : write_file(&m, path);
 	many_fini(&m);
 	return status;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/siphash.h"
 #include "fs/mkfs.h"
@@ -134,6 +135,13 @@ static struct file file_of(const struct many *m, const struct cell *c, uint32_t 
 		f.count = 1u << i / 2 % 6;
 	f.at = c->at + (2 + slot * step + skip) * 64;
 	return f;
+}
+
+/* Whether it has the blocks of the file before it. */
+static bool shares(const struct many *m, const struct cell *c, uint32_t slot)
+{
+	return m->damage == MANY_TWICE && slot % 2 && slot != LARGE_FILE &&
+	       !is_dir(c->first + slot) && !is_dir(c->first + slot - 1);
 }
 
 /* Calls @fn for every run of blocks that cell @c has allocated, relative to the group. */
@@ -429,11 +437,15 @@ static struct map_entry_disk entry_of(const struct many *m, const struct cell *c
 static void make_inode(struct many *m, const struct cell *c, uint32_t slot, struct inode_disk *d)
 {
 	uint64_t i = c->first + slot, dir = i - i % (MANY_DIR_FILES + 1);
-	struct file f = file_of(m, c, slot);
+	struct file f = file_of(m, c, slot - (shares(m, c, slot) ? 1 : 0));
 	char name[16];
 
 	if (i >= m->inodes) {
 		d->generation = cpu_to_le32(generation_of(i));
+		return;
+	}
+	if (is_dir(i) && m->damage == MANY_NOWHERE) {
+		d->generation = cpu_to_le32(generation_of(i) + 1);
 		return;
 	}
 	name_of(i, name);
@@ -485,6 +497,8 @@ static void cell_block(struct many *m, const struct cell *c, uint64_t number, ui
 	if (in < CLUSTER_BLOCKS && in % 2 == 0) {
 		make_lock(m, number, block);
 	} else if (in < CLUSTER_BLOCKS) {
+		if (m->damage == MANY_NO_DIRS && is_dir(c->first + slot))
+			return;
 		make_inode(m, c, slot, block);
 		seal(m, block, META_INODE, number, number - 1, 0);
 	} else if (in == LEAF_AT && c->first + LARGE_FILE < m->inodes &&
@@ -553,8 +567,28 @@ static void plan_block(struct many *m, uint64_t number, void *block)
 
 struct written {
 	struct table_node node;		/* key: block number */
-	uint8_t	data[BLOCK_SIZE];
+	uint32_t nth;			/* block of the file */
 };
+
+static int open_unnamed(void)
+{
+	const char *dir = getenv("TMPDIR");
+	char path[4096];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/lunfs-many-XXXXXX", dir ? dir : "/var/tmp");
+	fd = mkstemp(path);
+	if (fd >= 0)
+		unlink(path);
+	return fd;
+}
+
+static int read_written(const struct many *m, const struct table_node *n, void *block)
+{
+	off_t at = (off_t)container_of(n, struct written, node)->nth * BLOCK_SIZE;
+
+	return pread(m->fd, block, BLOCK_SIZE, at) == BLOCK_SIZE ? 0 : -EIO;
+}
 
 void many_block(struct many *m, uint64_t number, void *block)
 {
@@ -562,9 +596,9 @@ void many_block(struct many *m, uint64_t number, void *block)
 
 	pthread_mutex_lock(&m->mutex);
 	n = table_find(&m->written, number);
-	if (n)
-		memcpy(block, container_of(n, struct written, node)->data, BLOCK_SIZE);
 	pthread_mutex_unlock(&m->mutex);
+	if (n && read_written(m, n, block))
+		abort();
 	if (!n)
 		plan_block(m, number, block);
 }
@@ -586,11 +620,15 @@ int many_write(struct many *m, uint64_t number, const void *block)
 		return 0;
 	}
 	w = n ? container_of(n, struct written, node) : malloc(sizeof(*w));
+	if (w && !n)
+		w->nth = m->written_blocks;
 	if (!w || (!n && table_insert(&m->written, &w->node, number))) {
 		free(w);
 		err = -ENOMEM;
 	} else {
-		memcpy(w->data, block, BLOCK_SIZE);
+		m->written_blocks += !n;
+		err = pwrite(m->fd, block, BLOCK_SIZE, (off_t)w->nth * BLOCK_SIZE) == BLOCK_SIZE ?
+		      0 : -EIO;
 	}
 	pthread_mutex_unlock(&m->mutex);
 	return err;
@@ -633,10 +671,13 @@ struct each {
 /* Outside the groups, and what mkfs has in them. */
 static void each_written(struct table_node *n, void *arg)
 {
+	uint8_t block[BLOCK_SIZE] BLKDEV_ALIGNED;
 	struct each *e = arg;
 
 	if (!e->err)
-		e->err = e->fn(e->arg, n->key, container_of(n, struct written, node)->data);
+		e->err = read_written(e->m, n, block);
+	if (!e->err)
+		e->err = e->fn(e->arg, n->key, block);
 }
 
 int many_each(struct many *m, int (*fn)(void *arg, uint64_t number, const void *block), void *arg)
@@ -727,6 +768,11 @@ int many_init(struct many *m, struct env *env, uint64_t size, uint64_t files, ch
 	m->files = files;
 	m->s.size = size;	/* of the device, until mkfs knows the rest */
 	lockrec_init(env, &m->lock);
+	m->fd = open_unnamed();
+	if (m->fd < 0) {
+		snprintf(why, why_size, "TMPDIR: %s", strerror(errno));
+		return -errno;
+	}
 	p.dev = many_open(m, env);
 	if (!p.dev)
 		return -ENOMEM;
@@ -754,5 +800,6 @@ void many_fini(struct many *m)
 	for (unsigned int i = 0; i < MANY_CACHE; i++)
 		free(m->cache[i].list);
 	free(m->root.list);
+	close(m->fd);
 	pthread_mutex_destroy(&m->mutex);
 }

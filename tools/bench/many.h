@@ -19,6 +19,14 @@
 #define MANY_DIR_FILES	1000u
 #define MANY_CACHE	8u
 
+/* What is wrong with all of it. */
+enum many_damage {
+	MANY_GOOD,
+	MANY_NO_DIRS,		/* the inodes of directories are lost */
+	MANY_NOWHERE,		/* they are free */
+	MANY_TWICE,		/* every other file has the blocks of the one before it */
+};
+
 /* Names of a directory in the order of their hashes. */
 struct many_name {
 	uint64_t hash;
@@ -36,14 +44,17 @@ struct many {
 	struct lockrec lock;		/* every lock block, free */
 	uint64_t files, inodes, cells;	/* inodes: files and directories below the root */
 	uint32_t dirs;
+	enum many_damage damage;	/* GOOD after many_init() */
 	uint32_t full_groups;		/* that have cells */
 	uint32_t copy_ag, copy_cell;	/* place of a cell in which the superblock copy lies: unused */
 	uint32_t base, stride;		/* blocks: the first cell of a group; from one to the next */
 	struct many_names root;
 	struct many_names cache[MANY_CACHE];
 	unsigned int cache_next;
-	/* What was written: by mkfs, by a repair. */
+	/* What was written, by mkfs, by a repair: where in an unnamed file. */
 	struct table written;
+	uint32_t written_blocks;
+	int	fd;
 	pthread_mutex_t mutex;		/* all of the above that changes */
 };
 
@@ -61,7 +72,7 @@ void many_block(struct many *m, uint64_t number, void *block);
 /** many_first() - the block at which the first of its inode clusters begins. */
 uint64_t many_first(const struct many *m);
 
-/** many_write() - from now on it holds this.  Return: 0, -ENOMEM. */
+/** many_write() - from now on it holds this.  Return: 0, -ENOMEM, -EIO. */
 int many_write(struct many *m, uint64_t number, const void *block);
 
 /** many_each() - calls @fn for every block that is not all zeros, in order; an error ends it. */
