@@ -117,7 +117,7 @@ uint8_t fix_name_text(struct check *c, const struct fix_name *n, uint8_t name[NA
 {
 	const struct chk_inode *ino = chk_find(c, n->id);
 	uint8_t block[BLOCK_SIZE] BLKDEV_ALIGNED;
-	const struct inode_disk *d = (const void *)block;
+	struct inode_disk *d = (void *)block;
 	unsigned long long number = inode_id_number(n->id);
 	char behind[24] = "";
 	uint32_t len, more;
@@ -125,7 +125,7 @@ uint8_t fix_name_text(struct check *c, const struct fix_name *n, uint8_t name[NA
 	/* lost+found, just made, is none of the inodes that this round has read. */
 	*type = ino ? ino->type : DT_DIR;
 	if (n->stated) {
-		if (fix_read_inode(c, number, (void *)block))
+		if (fix_read_inode(c, number, d))
 			return 0;
 		len = le16_to_cpu(d->name_len);
 		len = len < NAME_BYTES_MAX ? len : NAME_BYTES_MAX;
