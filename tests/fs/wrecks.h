@@ -494,6 +494,11 @@ static void d_dir_not_inline(struct volume *v)	/* names would be added that nobo
 {
 	INODE(v, 0, d->flags = cpu_to_le32(0));
 }
+/* Several writers of a file whose contents lie in its inode. */
+static void d_multi_inline(struct volume *v)
+{
+	INODE(v, 4, d->flags = cpu_to_le32(INODE_INLINE | INODE_ORPHAN | INODE_MULTI));
+}
 /* /sub is deleted, with what is in it. */
 static void d_dir_unlinked(struct volume *v)
 {
@@ -725,7 +730,7 @@ static const struct {
 	{ d_inode_damaged, CHECK_INODE_DAMAGED },
 	{ d_inode_invalid, CHECK_INODE_INVALID },
 	{ d_dir_not_inline, CHECK_INODE_INVALID }, { d_dir_unlinked, CHECK_INODE_INVALID },
-	{ d_inode_mask, CHECK_INODE_MASK },
+	{ d_multi_inline, CHECK_INODE_INVALID }, { d_inode_mask, CHECK_INODE_MASK },
 	{ d_inode_blocks, CHECK_INODE_BLOCKS }, { d_inode_size, CHECK_INODE_SIZE },
 	{ d_inode_links, CHECK_INODE_LINKS }, { d_inode_no_name, CHECK_INODE_NO_NAME },
 	{ d_name_back, CHECK_INODE_NAME_BACK }, { d_not_marked, CHECK_INODE_NAME_BACK },
