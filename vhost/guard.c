@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 
 #define RANGES_MAX	4096u
+#define BYTES_MAX	(64 * TIB)	/* of all: half of what a process can address is for the rest of it */
 
 struct range {
 	_Atomic uintptr_t base;		/* 0: free; set last, cleared first */
@@ -16,6 +17,7 @@ struct range {
 
 static struct range ranges[RANGES_MAX];
 static _Atomic unsigned int range_high;	/* above it none has ever been used */
+static uint64_t range_bytes;		/* of all that are in use; range_mutex */
 static pthread_mutex_t range_mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct sigaction old_action;
 
@@ -67,9 +69,10 @@ int guard_add(void *base, size_t size, atomic_bool *broken)
 	int err = -ENOSPC;
 
 	pthread_mutex_lock(&range_mutex);
-	for (unsigned int i = 0; i < RANGES_MAX; i++) {
+	for (unsigned int i = 0; i < RANGES_MAX && size <= BYTES_MAX - range_bytes; i++) {
 		if (atomic_load(&ranges[i].base))
 			continue;
+		range_bytes += size;
 		ranges[i].size = size;
 		ranges[i].broken = broken;
 		atomic_store(&ranges[i].base, (uintptr_t)base);
@@ -88,6 +91,7 @@ void guard_remove(void *base)
 	for (unsigned int i = 0; i < atomic_load(&range_high); i++)
 		if (atomic_load(&ranges[i].base) == (uintptr_t)base) {
 			atomic_store(&ranges[i].base, 0);
+			range_bytes -= ranges[i].size;
 			break;
 		}
 	pthread_mutex_unlock(&range_mutex);

@@ -22,7 +22,7 @@ void guard_uninstall(void);
 /**
  * guard_add() - from now on an access to [@base, +@size) whose page is gone finds zeros in
  * the whole range, which is no longer shared with anybody, and sets *@broken.
- * Context: any thread.  Return: 0; -ENOSPC too many ranges in this process.
+ * Context: any thread.  Return: 0; -ENOSPC too many ranges in this process, or too many bytes.
  */
 int guard_add(void *base, size_t size, atomic_bool *broken);
 

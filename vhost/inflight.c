@@ -9,6 +9,7 @@
 
 #define INFLIGHT_VERSION	1
 #define INFLIGHT_ALIGN		64
+#define INFLIGHT_BYTES_MAX	(1 * GIB)	/* more than 256 queues of the longest can need */
 
 /*
  * The order of the stores is what a crash between two of them is recovered by.  The reader
@@ -76,7 +77,7 @@ int inflight_set(struct inflight_area *a, const struct inflight_wire *wire, atom
 
 	if (!new.queue_count || !new.queue_size || new.queue_size > VHU_QUEUE_SIZE_MAX ||
 	    stride_of(false, new.queue_size) * new.queue_count > new.size ||
-	    wire->mmap_offset % 8)
+	    wire->mmap_offset % 8 || new.size > INFLIGHT_BYTES_MAX)
 		return -EINVAL;
 	err = shm_map(fd, wire->mmap_offset, wire->mmap_size, broken, &new.map, &new.map_size,
 		      &new.start);

@@ -83,9 +83,12 @@ static bool region_fits(const struct mem *m, const struct mem_region_wire *w)
 int mem_add(struct mem *m, const struct mem_region_wire *wire, int fd)
 {
 	struct mem_region *r = &m->regions[m->count];
+	uint64_t bytes = 0;
 	int err;
 
-	if (m->count == MEM_REGIONS_MAX)
+	for (unsigned int i = 0; i < m->count; i++)
+		bytes += m->regions[i].size;
+	if (m->count == MEM_REGIONS_MAX || wire->size > MEM_BYTES_MAX - bytes)
 		return -ENOSPC;
 	if (!region_fits(m, wire))
 		return -EINVAL;
@@ -190,6 +193,8 @@ int mem_set_log(struct mem *m, const struct log_wire *wire, int fd)
 	void *map;
 	int err;
 
+	if (wire && wire->size > MEM_LOG_MAX)
+		return -ENOSPC;
 	if (wire) {
 		err = shm_map(fd, wire->offset, wire->size, m->broken, &map, &map_size, &start);
 		if (err)

@@ -8,6 +8,9 @@
 #include "vhost/proto.h"
 
 #define MEM_REGIONS_MAX	256
+/* A file may be sparse and as long as its owner likes; our addresses are those of all front ends. */
+#define MEM_BYTES_MAX	(8 * TIB)	/* of one front end's memory */
+#define MEM_LOG_MAX	(4 * GIB)	/* of its dirty log: 128 TiB of guest addresses */
 
 struct mem_region {
 	uint64_t	guest_addr;

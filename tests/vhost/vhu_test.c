@@ -14,6 +14,7 @@
 #include "block/blkpoll.h"
 #include "tests/unit.h"
 #include "vhost/inflight.h"
+#include "vhost/mem.h"
 #include "vhost/proto.h"
 #include "vhost/vhu.h"
 #include "vhost/virtio.h"
@@ -917,7 +918,34 @@ static void a_front_end_that_comes_at_the_last_moment_is_not_cut_off(void)
 	device_free();
 }
 
+/* Sparse, it costs its owner nothing; the addresses would be missing to everybody else. */
+static void memory_without_end_is_refused(void)
+{
+	static const uint64_t sizes[] = { MEM_BYTES_MAX, MEM_BYTES_MAX + 4096, 64 * TIB };
+	int fd = memfd_create("endless", 0);
+
+	CU_ASSERT_EQUAL_FATAL(ftruncate(fd, (off_t)(64 * TIB)), 0);
+	device_make();
+	front_connect();
+	front_memory();
+	front_features();
+	CU_ASSERT_EQUAL(share_memory(), 0);
+	for (unsigned int i = 0; i < 3; i++) {
+		struct mem_reg_wire reg = { .region = { 1ULL << 46, sizes[i], 1ULL << 46, 0 } };
+
+		/* The first one would be small enough if it were alone. */
+		CU_ASSERT_EQUAL(tell(VHU_ADD_MEM_REG, &reg, sizeof(reg), fd), 1);
+	}
+	packed = false;
+	front_ring(0);
+	CU_ASSERT_EQUAL(request(BLK_T_IN, 0, AT_DATA, 512), BLK_S_OK);
+	close(fd);
+	front_free();
+	device_free();
+}
+
 UNIT_MAIN("vhost/vhu",
+	  UNIT_TEST(memory_without_end_is_refused),
 	  UNIT_TEST(a_front_end_that_comes_at_the_last_moment_is_not_cut_off),
 	  UNIT_TEST(requests_of_every_type_on_a_split_ring),
 	  UNIT_TEST(requests_of_every_type_on_a_packed_ring),
