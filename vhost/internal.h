@@ -15,6 +15,7 @@
 #define IOV_MAX_REQUEST	(DESCS_MAX + 8)	/* and some more where they cross regions */
 #define SIZE_MAX_SEG	(4u << 20)	/* bytes of a segment that we offer */
 #define REQUESTS_MAX	1024	/* under way at a time, of all queues; the rest waits in its ring */
+#define BYTES_MAX	(256 * MIB)	/* so do their bytes: giants would keep the reactor from everybody */
 #define RANGES_MAX	16	/* of a DISCARD or WRITE_ZEROES request */
 #define RANGE_SECTORS_MAX (1u << 22)
 #define POP_BATCH	64	/* requests taken from a queue in a round */
@@ -59,6 +60,7 @@ struct request {
 	uint64_t	moved;		/* bounced or written as zeros so far */
 	uint8_t		*bounce;	/* NULL: none */
 	struct iovec	bounce_iov;
+	uint64_t	charge;		/* of v->bytes_in_flight */
 	unsigned int	range_count;
 	unsigned int	range_next;
 	struct range	ranges[RANGES_MAX];
@@ -165,6 +167,7 @@ struct vhu {
 	unsigned int	requests_used;	/* the rest was never touched */
 	struct list	requests_free;
 	unsigned int	in_flight;
+	uint64_t	bytes_in_flight;	/* of reads and writes */
 	struct blk_io	*batch[SUBMIT_BATCH];
 	unsigned int	batch_count;
 	_Atomic(struct request *) handed;	/* completed in other threads */

@@ -196,12 +196,18 @@ static int queue_pop(struct vhu_queue *q, struct request *r)
 	return ring_ops(q)->pop(q, r);
 }
 
+/* Whether one more may be taken; else the next that ends goes on with the ring. */
+static bool has_room(const struct vhu *v)
+{
+	return v->in_flight < REQUESTS_MAX && v->bytes_in_flight < BYTES_MAX;
+}
+
 unsigned int queue_poll(struct vhu_queue *q)
 {
 	struct vhu *v = q->v;
 	unsigned int n;
 
-	for (n = 0; n < POP_BATCH && queue_is_served(q); n++) {
+	for (n = 0; n < POP_BATCH && queue_is_served(q) && has_room(v); n++) {
 		struct request *r = request_get(v);
 		int ret;
 
@@ -231,11 +237,8 @@ bool queue_arm(struct vhu_queue *q)
 {
 	if (!queue_is_served(q))
 		return false;
-	if (q->inflight.again_next < q->inflight.again_count)
-		return true;
-	if (ring_ops(q)->arm(q))
-		/* With all requests taken the next completion goes on with the ring. */
-		return q->v->in_flight < REQUESTS_MAX;
+	if (q->inflight.again_next < q->inflight.again_count || ring_ops(q)->arm(q))
+		return has_room(q->v);
 	return q->kick.fd < 0;	/* to be polled, for that is what the front end asked for */
 }
 

@@ -117,6 +117,7 @@ static void request_end(struct request *r, uint8_t status)
 	}
 	q->in_flight--;
 	v->in_flight--;
+	v->bytes_in_flight -= r->charge;
 	request_put(v, r);
 	if (v->cut || v->drained)
 		reactor_at_end(v->r, &v->end);
@@ -491,6 +492,8 @@ int request_start(struct request *r)
 	r->moved = 0;
 	r->bounce = NULL;
 	r->range_count = 0;
+	r->charge = r->type == BLK_T_IN || r->type == BLK_T_OUT ? r->len : 0;
+	r->q->v->bytes_in_flight += r->charge;
 	switch (r->type) {
 	case BLK_T_IN:
 	case BLK_T_OUT:

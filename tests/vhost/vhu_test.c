@@ -944,7 +944,89 @@ static void memory_without_end_is_refused(void)
 	device_free();
 }
 
+/* ---- giants ---- */
+
+static struct blk_io *held[QSIZE];
+static atomic_uint held_count;
+
+static void hold(struct blkdev *d, struct blk_io **ios, unsigned int count)
+{
+	(void)d;
+	for (unsigned int i = 0; i < count; i++) {
+		held[atomic_load(&held_count)] = ios[i];
+		atomic_fetch_add(&held_count, 1);
+	}
+}
+
+/* In the reactor, whose device it is: from now on a disk of 1 TiB that answers when it is told to. */
+static void begin_holding(void *arg)
+{
+	struct blkdev_ops *holding = arg;
+
+	*holding = *dev->ops;
+	holding->submit = hold;
+	dev->ops = holding;
+	dev->info.size = TIB;
+	held_count = 0;
+}
+
+static void let_go(void *arg)
+{
+	unsigned int *next = arg;
+	struct blk_io *io = held[(*next)++];
+
+	io->done(io, 0);
+}
+
+/* A read of @mib MiB, all into the same one. */
+static void queue_giant(unsigned int mib)
+{
+	struct blk_header_wire h = { .type = cpu_to_le32(BLK_T_IN) };
+	struct desc_wire *t = (void *)(mem + AT_TABLE);
+
+	memcpy(mem + AT_HEADER, &h, sizeof(h));
+	for (unsigned int i = 0; i < mib + 2; i++) {
+		bool head = !i, status = i == mib + 1;
+
+		t[i].addr = cpu_to_le64(head ? GPA + AT_HEADER : status ? GPA + AT_STATUS : GPA);
+		t[i].len = cpu_to_le32(head ? sizeof(h) : status ? 1 : (uint32_t)MIB);
+		t[i].flags = cpu_to_le16((uint16_t)((head ? 0 : DESC_F_WRITE) | (status ? 0 : DESC_F_NEXT)));
+		t[i].next = cpu_to_le16((uint16_t)(i + 1));
+	}
+	put_desc(0, GPA + AT_TABLE, (mib + 2) * 16, DESC_F_INDIRECT, true);
+	make_available(0);
+}
+
+/* Whoever asks for much at a time waits in his ring: the reactor and the device are others' too. */
+static void requests_under_way_are_bounded_in_bytes(void)
+{
+	struct blkdev_ops holding;
+	unsigned int first = 0;
+
+	packed = false;
+	device_make();
+	reactor_call_sync(r, begin_holding, &holding);
+	front_start();
+	for (unsigned int i = 0; i < 6; i++)
+		queue_giant(64);
+	while (atomic_load(&held_count) < 4)
+		sched_yield();
+	for (unsigned int i = 0; i < 6; i++) {
+		reactor_call_sync(r, nothing, NULL);
+		CU_ASSERT_EQUAL(atomic_load(&held_count), i < 2 ? 4 + i : 6);
+		reactor_call_sync(r, let_go, &first);
+		while (i < 2 && atomic_load(&held_count) < 5 + i)
+			sched_yield();
+	}
+	while (__atomic_load_n(&((struct used_wire *)(void *)(mem + AT_USED))->idx, __ATOMIC_ACQUIRE) != 6)
+		sched_yield();
+	CU_ASSERT_EQUAL(mem[AT_STATUS], BLK_S_OK);
+	front_free();
+	device_free();
+}
+
 UNIT_MAIN("vhost/vhu",
+	  UNIT_TEST(requests_under_way_are_bounded_in_bytes),
 	  UNIT_TEST(memory_without_end_is_refused),
 	  UNIT_TEST(a_front_end_that_comes_at_the_last_moment_is_not_cut_off),
 	  UNIT_TEST(requests_of_every_type_on_a_split_ring),
