@@ -50,8 +50,7 @@ struct fs {
 	struct env_rwlock settle_lock;	/* journal may not go away while lockd settles */
 	/* Told when what the kernel may have cached of an inode is no longer covered. */
 	void		(*invalidate)(void *arg, uint64_t id);
-	/* Told, with its lock held, what lost its last name here and is not deleted late because it
-	 * is open: directories, FIFOs, sockets, devices.  Who has one yet may ask what it was. */
+	/* Told, with its lock held, what lost its last name here.  Who has one yet may ask what it was. */
 	void		(*gone)(void *arg, const struct fs_attr *attr);
 	void		*invalidate_arg;
 };

@@ -192,10 +192,9 @@ void inode_set_name(struct inode_disk *di, uint64_t dir, const char *name)
 
 void inode_tell_gone(struct fs *fs, const struct inode *ino)
 {
-	uint32_t mode = le32_to_cpu(inode_disk(ino)->mode);
 	struct fs_attr attr;
 
-	if (!fs->gone || S_ISREG(mode) || S_ISLNK(mode))
+	if (!fs->gone)
 		return;
 	inode_attr(ino, &attr);
 	fs->gone(fs->invalidate_arg, &attr);

@@ -164,18 +164,18 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 		fuse_reply_statfs(req, &st);
 }
 
+/* Inodes are found again by their id: nothing is kept for the kernel's sake but of what has no name. */
 static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
 {
-	/* Inodes are found again by their id: nothing is kept for the kernel's sake. */
-	(void)ino;
 	(void)nlookup;
+	mnt_forgotten(mnt_of(req), mnt_id(mnt_of(req), ino));
 	fuse_reply_none(req);
 }
 
 static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
 {
-	(void)count;
-	(void)forgets;
+	for (size_t i = 0; i < count; i++)
+		mnt_forgotten(mnt_of(req), mnt_id(mnt_of(req), forgets[i].ino));
 	fuse_reply_none(req);
 }
 
@@ -324,11 +324,14 @@ static struct mnt *mnt_alloc(struct fs *fs, const struct mnt_options *o)
 	pthread_cond_init(&m->changed, NULL);
 	pthread_cond_init(&m->unparked, NULL);
 	list_init(&m->files);
+	table_init(&m->removed);
+	list_init(&m->removed_order);
 	return m;
 }
 
 static void mnt_free(struct mnt *m)
 {
+	mnt_forget_all(m);
 	pthread_cond_destroy(&m->unparked);
 	pthread_cond_destroy(&m->changed);
 	pthread_mutex_destroy(&m->slot_mutex);

@@ -32,32 +32,88 @@ static void reply_attr(fuse_req_t req, int err, const struct fs_attr *attr)
 	fuse_reply_attr(req, &st, mnt_timeout(attr));
 }
 
+/* ---- what has no name any more ---- */
+
+/* mutex held. */
+static void removed_drop(struct mnt *m, struct mnt_removed *r)
+{
+	table_remove(&m->removed, &r->node);
+	list_del(&r->link);
+	atomic_fetch_sub(&m->removed_count, 1);
+	free(r);
+}
+
+/* mutex held. */
+static struct mnt_removed *removed_find(const struct mnt *m, uint64_t id)
+{
+	struct table_node *node = table_find(&m->removed, id);
+
+	return node ? container_of(node, struct mnt_removed, node) : NULL;
+}
+
+/* mutex held: @r is the newest. */
+static void removed_add(struct mnt *m, struct mnt_removed *r)
+{
+	struct mnt_removed *old = removed_find(m, r->attr.id);
+
+	if (old)
+		removed_drop(m, old);
+	if (table_insert(&m->removed, &r->node, r->attr.id)) {
+		free(r);
+		return;
+	}
+	list_add_tail(&m->removed_order, &r->link);
+	if (atomic_fetch_add(&m->removed_count, 1) >= MNT_REMOVED)
+		removed_drop(m, list_first(&m->removed_order, struct mnt_removed, link));
+}
+
 void mnt_gone(struct mnt *m, const struct fs_attr *attr)
 {
-	struct fs_attr *slot;
+	struct mnt_removed *r = calloc(1, sizeof(*r));
 
+	if (!r)
+		return;
+	r->attr = *attr;
+	r->attr.nlink = 0;
+	r->attr.covered = false;
 	pthread_mutex_lock(&m->mutex);
-	slot = &m->removed[m->removed_next++ % MNT_REMOVED];
-	*slot = *attr;
-	slot->nlink = 0;
-	slot->covered = false;
+	removed_add(m, r);
 	pthread_mutex_unlock(&m->mutex);
+}
+
+void mnt_forgotten(struct mnt *m, uint64_t id)
+{
+	struct mnt_removed *r;
+
+	if (!atomic_load(&m->removed_count))
+		return;
+	pthread_mutex_lock(&m->mutex);
+	r = removed_find(m, id);
+	if (r)
+		removed_drop(m, r);
+	pthread_mutex_unlock(&m->mutex);
+}
+
+void mnt_forget_all(struct mnt *m)
+{
+	struct mnt_removed *r, *next;
+
+	list_for_each(r, next, &m->removed_order, link)
+		removed_drop(m, r);
+	table_fini(&m->removed);
 }
 
 /* Whether @id lost its last name here; then @attr, if not NULL, receives what it was. */
 static bool removed_here(struct mnt *m, uint64_t id, struct fs_attr *attr)
 {
-	bool found = false;
-	unsigned int i;
+	struct mnt_removed *r;
 
 	pthread_mutex_lock(&m->mutex);
-	for (i = 0; i < MNT_REMOVED && !found; i++) {
-		found = m->removed[i].id == id;
-		if (found && attr)
-			*attr = m->removed[i];
-	}
+	r = removed_find(m, id);
+	if (r && attr)
+		*attr = r->attr;
 	pthread_mutex_unlock(&m->mutex);
-	return found;
+	return r;
 }
 
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)

@@ -10,12 +10,13 @@
 #include <stdatomic.h>
 #include <sys/uio.h>
 
+#include "base/table.h"
 #include "fs/fs_io.h"
 #include "fuse/fuse_mount.h"
 
 #define MNT_IO_MAX	(1 * MIB)	/* largest read or write */
 #define MNT_COMMS	64		/* process names remembered */
-#define MNT_REMOVED	256		/* things without names remembered */
+#define MNT_REMOVED	4096		/* things without names remembered */
 #define MNT_ASKED	64		/* that were told to look a name up again */
 
 /*
@@ -32,6 +33,12 @@ struct mnt_comm {
 	uint32_t pid;
 	uint64_t until_ns;
 	char	comm[25];
+};
+
+struct mnt_removed {
+	struct table_node node;
+	struct list	link;
+	struct fs_attr	attr;
 };
 
 /* A thread that wanted to write a snapshot. */
@@ -119,11 +126,14 @@ struct mnt {
 	struct list	files;		/* open: struct mnt_file.node */
 	struct mnt_comm	comms[MNT_COMMS];
 
-	/* Directories, FIFOs, sockets and devices that lost their last name on this host: those who
-	 * still stand in one find it empty, those who have one open find what it was, as everywhere;
-	 * ESTALE is for what another host removed. */
-	struct fs_attr	removed[MNT_REMOVED];
-	unsigned int	removed_next;
+	/*
+	 * What lost its last name on this host and the kernel has not forgotten yet: those who still
+	 * stand in a directory find it empty, and who has something open, be it with O_PATH, finds what
+	 * it was, as everywhere; ESTALE is for what another host removed.
+	 */
+	struct table	removed;	/* struct mnt_removed.node, by id */
+	struct list	removed_order;	/* .link, oldest first: one too many makes room */
+	atomic_uint	removed_count;
 
 	/* Who was told that a snapshot's inode is stale, and may come again by its right name. */
 	struct mnt_asked asked[MNT_ASKED];
@@ -243,6 +253,10 @@ void mnt_file_ops(struct fuse_lowlevel_ops *ops);
 void mnt_file_close(struct mnt *m, struct mnt_file *f);
 /* fuse_names.c */
 void mnt_name_ops(struct fuse_lowlevel_ops *ops);
+/** mnt_forgotten() - the kernel knows nothing of @id any more. */
+void mnt_forgotten(struct mnt *m, uint64_t id);
+/** mnt_forget_all() - frees what was remembered of things without names. */
+void mnt_forget_all(struct mnt *m);
 /* fuse_readdir.c */
 void mnt_readdir_ops(struct fuse_lowlevel_ops *ops);
 

@@ -80,6 +80,27 @@ def o_tmpfile_gets_a_name_only_if_it_may_and_had_none(d):
     expect(os.listdir(".") == [])
 
 
+@test
+def o_path_shows_what_has_no_name_any_more(d):
+    touch("f", 0o640, b"12345")
+    os.symlink("target", "l")
+    touch("new")
+    touch("replaced", 0o600, b"1")
+    os.mkdir("dir")
+    fds = [os.open(name, os.O_PATH | os.O_NOFOLLOW) for name in ("f", "l", "replaced", "dir")]
+    os.unlink("f")
+    os.unlink("l")
+    os.rename("new", "replaced")
+    os.rmdir("dir")
+    for i in range(600):        # others come and go meanwhile
+        touch("x%d" % i)
+        os.unlink("x%d" % i)
+    time.sleep(0.6)             # longer than anybody believes what he knew
+    found = [(oct(s.st_mode), s.st_nlink, s.st_size) for s in map(os.fstat, fds[:3])]
+    expect(found == [("0o100640", 0, 5), ("0o120777", 0, 6), ("0o100600", 0, 1)], repr(found))
+    expect(stat.S_ISDIR(os.fstat(fds[3]).st_mode) and os.fstat(fds[3]).st_nlink == 0)
+
+
 # ---- what a write takes away ----
 
 @test
