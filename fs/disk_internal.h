@@ -20,6 +20,7 @@
 #define DISK_PARTS	128u	/* pieces of requests under way at a time */
 #define DISK_PIECES_MAX	32u	/* of one request; what is in more goes to a worker */
 #define DISK_PART_IOVS	64u
+#define DISK_ZEROS_MAX	(4 * MIB / BLOCK_SIZE)	/* blocks of one request that read as zeros; more: a worker */
 #define DISK_FILLS	DISK_FRESH_MAX
 #define DISK_BUCKETS	1024u	/* of fills, by unit */
 #define DISK_SLOWS	16u	/* slow operations at a time */

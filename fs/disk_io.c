@@ -419,18 +419,25 @@ static bool has_lease(const struct disk *d)
 static enum plan plan_read(struct disk *d, const struct blk_io *io)
 {
 	uint64_t block = io->off / BLOCK_SIZE, end = DIV_ROUND_UP(io->off + io->len, BLOCK_SIZE);
+	uint64_t zeros = 0;
 	unsigned int pieces = 0;
-	bool on_device = false;
+	bool on_device = false, in_place;
 	struct extent e;
 
+	/* How long a request is its guest says: others of this thread do not wait for more than a part. */
 	for (; block < end; block += e.len) {
+		if (pieces++ == DISK_PIECES_MAX || zeros > DISK_ZEROS_MAX)
+			return PLAN_WORKER;
 		if (!extents_find(&d->map, block, &e)) {
 			disk_slow_load(d, block / UNIT_BLOCKS);
 			return PLAN_WAIT;
 		}
-		pieces++;
-		on_device |= e.kind == EXTENT_OWN || e.kind == EXTENT_BELOW;
+		in_place = e.kind == EXTENT_OWN || e.kind == EXTENT_BELOW;
+		on_device |= in_place;
+		zeros += in_place ? 0 : e.len < end - block ? e.len : end - block;
 	}
+	if (zeros > DISK_ZEROS_MAX)
+		return PLAN_WORKER;
 	/* Zeros that no device is asked for: it would wait for the lease (R2), and so does a worker. */
 	if (!on_device && !has_lease(d))
 		return PLAN_WORKER;
@@ -501,6 +508,8 @@ static enum plan plan_write(struct disk *d, const struct blk_io *io)
 
 	last = (end - 1) / UNIT_SIZE;
 	for (unit = first; unit <= last; unit++) {
+		if (pieces > DISK_PIECES_MAX)
+			return PLAN_WORKER;
 		mask = block_mask(unit == first ?
 				  (uint32_t)(io->off % UNIT_SIZE / BLOCK_SIZE) : 0,
 				  unit == last ?

@@ -5,6 +5,7 @@
 
 #define COMMIT_UNITS	32u	/* of one leaf, in one transaction */
 #define FOUND_MAX	1024u	/* that a load brings */
+#define RW_BYTES	MIB	/* memory for a request that goes through a buffer */
 
 /* ---- the map ---- */
 
@@ -250,39 +251,70 @@ static int work_drain(struct disk_slow *s)
 
 /* ---- exclusive ones ---- */
 
-static void copy_iov(const struct blk_io *io, uint8_t *flat, bool to_iov)
+/* Where in a request's buffers the next piece of it is. */
+struct place_in_iov {
+	const struct iovec *iov;
+	size_t skip;
+};
+
+static void copy_iov(struct place_in_iov *at, uint8_t *flat, size_t len, bool to_iov)
 {
-	for (int i = 0; i < io->iovcnt; i++) {
+	while (len) {
+		uint8_t *part = (uint8_t *)at->iov->iov_base + at->skip;
+		size_t n = at->iov->iov_len - at->skip;
+
+		n = n < len ? n : len;
 		if (to_iov)
-			memcpy(io->iov[i].iov_base, flat, io->iov[i].iov_len);
+			memcpy(part, flat, n);
 		else
-			memcpy(flat, io->iov[i].iov_base, io->iov[i].iov_len);
-		flat += io->iov[i].iov_len;
+			memcpy(flat, part, n);
+		flat += n;
+		len -= n;
+		at->skip += n;
+		if (at->skip == at->iov->iov_len) {
+			at->iov++;
+			at->skip = 0;
+		}
 	}
 }
 
-static int work_rw(struct disk_slow *s)
+/* All of @len bytes, or an error. */
+static int rw_piece(struct disk_slow *s, uint64_t off, uint8_t *flat, size_t len)
 {
 	struct disk *d = s->d;
-	uint8_t *flat = blkdev_alloc(ALIGN_UP(s->len, BLOCK_SIZE));
 	size_t done = 0, n = 0;
+	int err = 0;
+
+	for (; !err && done < len; done += n) {
+		if (s->kind == SLOW_WRITE)
+			err = fs_write(d->fs, d->f, off + done, flat + done, len - done, false, &n);
+		else
+			err = fs_read(d->fs, d->f, off + done, flat + done, len - done, &n);
+		if (!err && !n)
+			err = -EIO;	/* the file is shorter than the disk */
+	}
+	return err;
+}
+
+/* By pieces: how long a request is its guest says, and our memory is everybody's. */
+static int work_rw(struct disk_slow *s)
+{
+	struct place_in_iov at = { .iov = s->io->iov };
+	uint64_t pos = s->off, end = s->off + s->len, n;
+	uint8_t *flat = blkdev_alloc(s->len < RW_BYTES ? ALIGN_UP(s->len, BLOCK_SIZE) : RW_BYTES);
 	int err = 0;
 
 	if (!flat)
 		return -ENOMEM;
-	if (s->kind == SLOW_WRITE)
-		copy_iov(s->io, flat, false);
-	for (; !err && done < s->len; done += n) {
+	for (; !err && pos < end; pos += n) {
+		n = RW_BYTES - pos % BLOCK_SIZE;
+		n = n < end - pos ? n : end - pos;
 		if (s->kind == SLOW_WRITE)
-			err = fs_write(d->fs, d->f, s->off + done, flat + done, s->len - done, false,
-				       &n);
-		else
-			err = fs_read(d->fs, d->f, s->off + done, flat + done, s->len - done, &n);
-		if (!err && !n)
-			err = -EIO;	/* the file is shorter than the disk */
+			copy_iov(&at, flat, n, false);
+		err = rw_piece(s, pos, flat, n);
+		if (!err && s->kind == SLOW_READ)
+			copy_iov(&at, flat, n, true);
 	}
-	if (!err && s->kind == SLOW_READ)
-		copy_iov(s->io, flat, true);
 	free(flat);
 	return err;
 }

@@ -14,6 +14,7 @@
 #define DESCS_MAX	(SEG_MAX + 4)	/* descriptors that one request may have */
 #define IOV_MAX_REQUEST	(DESCS_MAX + 8)	/* and some more where they cross regions */
 #define SIZE_MAX_SEG	(4u << 20)	/* bytes of a segment that we offer */
+#define DATA_MAX	((uint64_t)SEG_MAX * SIZE_MAX_SEG)	/* so many of a request, then */
 #define REQUESTS_MAX	1024	/* under way at a time, of all queues; the rest waits in its ring */
 #define BYTES_MAX	(256 * MIB)	/* so do their bytes: giants would keep the reactor from everybody */
 #define RANGES_MAX	16	/* of a DISCARD or WRITE_ZEROES request */

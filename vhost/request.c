@@ -406,7 +406,8 @@ static void start_rw(struct request *r, uint64_t sector)
 {
 	struct vhu *v = r->q->v;
 
-	if ((r->type == BLK_T_OUT && v->read_only) || r->len % BLK_SECTOR ||
+	/* More than fits into the segments that were offered: the same memory named many times, say. */
+	if ((r->type == BLK_T_OUT && v->read_only) || r->len % BLK_SECTOR || r->len > DATA_MAX ||
 	    !on_disk(v, sector, r->len, &r->off))
 		request_end(r, BLK_S_IOERR);
 	else if (!r->len)

@@ -19,8 +19,8 @@
 #include "vhost/vhu.h"
 #include "vhost/virtio.h"
 
-#define DISK	(1 * MIB)
-#define MEM	(1 * MIB)
+#define DISK	(1 * GIB)	/* of holes */
+#define MEM	(8 * MIB)
 #define GPA	0x100000ULL	/* guest and user addresses differ from each other and from ours */
 #define UVA	0x700000000ULL
 #define QSIZE	16u
@@ -312,6 +312,9 @@ static void make_available(uint16_t head)
 	CU_ASSERT_EQUAL(eventfd_write(kick_fd, 1), 0);
 }
 
+static unsigned int times = 1;	/* that a request names its data */
+#define TIMES_MAX	127u
+
 /* A request as one indirect descriptor: visible at once in either format. */
 static void queue_request(uint32_t type, uint64_t sector, uint32_t at, uint32_t len)
 {
@@ -319,14 +322,14 @@ static void queue_request(uint32_t type, uint64_t sector, uint32_t at, uint32_t 
 	struct desc_wire *t = (void *)(mem + AT_TABLE);
 	uint16_t in = type == BLK_T_IN || type == BLK_T_GET_ID ? DESC_F_WRITE : 0;
 	unsigned int n = 0;
-	struct { uint64_t addr; uint32_t len; uint16_t flags; } parts[3];
+	struct { uint64_t addr; uint32_t len; uint16_t flags; } parts[TIMES_MAX + 2];
 
 	memcpy(mem + AT_HEADER, &h, sizeof(h));
 	mem[AT_STATUS] = 0xff;
 	parts[n].addr = GPA + AT_HEADER;
 	parts[n].len = sizeof(h);
 	parts[n++].flags = 0;
-	if (len) {
+	for (unsigned int i = 0; len && i < times; i++) {
 		parts[n].addr = GPA + at;
 		parts[n].len = len;
 		parts[n++].flags = in;
@@ -409,6 +412,11 @@ static void all_requests(void)
 	CU_ASSERT_EQUAL(request(BLK_T_IN, DISK / 512, AT_DATA, 512), BLK_S_IOERR);
 	CU_ASSERT_EQUAL(request(BLK_T_IN, UINT64_MAX / 512, AT_DATA, 512), BLK_S_IOERR);
 	CU_ASSERT_EQUAL(request(BLK_T_OUT, 0, AT_DATA, 100), BLK_S_IOERR);
+	/* More than its segments were offered to have: all of a reactor would wait for as much as it likes. */
+	times = TIMES_MAX;
+	CU_ASSERT_EQUAL(request(BLK_T_IN, 0, AT_DATA, 4 * MIB), BLK_S_IOERR);
+	CU_ASSERT_EQUAL(request(BLK_T_IN, 0, AT_DATA, 4096), BLK_S_OK);
+	times = 1;
 	CU_ASSERT_EQUAL(request(77, 0, 0, 0), BLK_S_UNSUPP);
 	CU_ASSERT_EQUAL(request(BLK_T_DISCARD, 0, AT_DATA, 5), BLK_S_IOERR);
 	CU_ASSERT_EQUAL(atomic_load(&starts), 1);
