@@ -59,6 +59,13 @@ void env_posix_log_level(enum log_level level);
  * that serve others. */
 void env_posix_log_limit(void);
 
+/**
+ * env_posix_log_no_wait() - behind env_posix_log_limit() no line of this thread, which others wait for,
+ * waits for whoever reads standard error; a line of another thread does for a second.  One for which there
+ * is no room is left out, and the next one says how many were.
+ */
+void env_posix_log_no_wait(void);
+
 /** env_now_ns() - nanoseconds of CLOCK_BOOTTIME (time in suspend counts: R2). */
 static inline uint64_t env_now_ns(struct env *env)
 {

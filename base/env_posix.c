@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdatomic.h>
@@ -18,6 +19,8 @@
 
 #define LOG_LINE_MAX	1024
 #define THREAD_NAME_MAX	15	/* the kernel's limit, without the NUL */
+
+#define LOG_PATIENCE_MS	1000	/* for a reader of stderr that does not get on */
 
 /*
  * The longest single wait.  pthreads know no CLOCK_BOOTTIME, and CLOCK_MONOTONIC stands still
@@ -41,6 +44,9 @@ static pthread_once_t log_once = PTHREAD_ONCE_INIT;
 static atomic_bool log_is_limited;
 static struct log_limit log_limit;
 static pthread_mutex_t log_limit_mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t log_write_mutex = PTHREAD_MUTEX_INITIALIZER;	/* held for moments */
+static uint32_t log_left_out;		/* log_write_mutex */
+static __thread bool log_does_not_wait;
 
 static pthread_mutex_t *mutex_of(struct env_mutex *m)
 {
@@ -219,16 +225,57 @@ static void log_find_journal(void)
 			 fstat(STDERR_FILENO, &st) == 0 && st.st_dev == dev && st.st_ino == ino;
 }
 
-/* One write, so that lines of several threads do not mix; nobody to tell if it fails. */
-static void log_put(enum log_level level, const char *text)
+static int log_line(char *line, size_t size, enum log_level level, const char *text)
 {
 	static const char *const names[] = { "error", "warning", "info", "debug" };
 	static const char *const priorities[] = { "<3>", "<4>", "<6>", "<7>" };
-	char line[LOG_LINE_MAX + 32];
-	int len = snprintf(line, sizeof(line), "%slunfs: %s: %s\n",
-			   log_to_journal ? priorities[level] : "", names[level], text);
 
-	if (write(STDERR_FILENO, line, (size_t)len) < 0)
+	return snprintf(line, size, "%slunfs: %s: %s\n", log_to_journal ? priorities[level] : "",
+			names[level], text);
+}
+
+/* Whether stderr takes some lines at once: a pipe that does has a page for them. */
+static bool log_has_room(int wait_ms)
+{
+	struct pollfd pfd = { .fd = STDERR_FILENO, .events = POLLOUT };
+
+	return poll(&pfd, 1, wait_ms) != 0;
+}
+
+/*
+ * As log_put(), but a reader that does not get on stops nobody who serves others.  The mutex keeps the
+ * room for who has found it; of other processes with the same stderr only our parent writes, and rarely.
+ */
+static void log_put_if_room(enum log_level level, const char *text)
+{
+	char lines[2 * LOG_LINE_MAX], left_out[96];
+	int len = 0;
+
+	if (!log_does_not_wait)
+		log_has_room(LOG_PATIENCE_MS);
+	pthread_mutex_lock(&log_write_mutex);
+	if (log_has_room(0)) {
+		if (log_left_out) {
+			snprintf(left_out, sizeof(left_out), "log: %u lines were left out: nobody read "
+				 "them", log_left_out);
+			len = log_line(lines, sizeof(lines), LOG_LEVEL_WARNING, left_out);
+		}
+		len += log_line(lines + len, sizeof(lines) - (size_t)len, level, text);
+		log_left_out = write(STDERR_FILENO, lines, (size_t)len) < 0 ? log_left_out + 1 : 0;
+	} else {
+		log_left_out++;
+	}
+	pthread_mutex_unlock(&log_write_mutex);
+}
+
+/* One write, so that lines of several threads do not mix; nobody to tell if it fails. */
+static void log_put(enum log_level level, const char *text)
+{
+	char line[LOG_LINE_MAX + 32];
+
+	if (atomic_load_explicit(&log_is_limited, memory_order_relaxed))
+		log_put_if_room(level, text);
+	else if (write(STDERR_FILENO, line, (size_t)log_line(line, sizeof(line), level, text)) < 0)
 		return;
 }
 
@@ -307,4 +354,9 @@ void env_posix_log_level(enum log_level level)
 void env_posix_log_limit(void)
 {
 	atomic_store_explicit(&log_is_limited, true, memory_order_relaxed);
+}
+
+void env_posix_log_no_wait(void)
+{
+	log_does_not_wait = true;
 }

@@ -482,6 +482,7 @@ static void reactor_main(void *arg)
 	struct reactor *r = arg;
 
 	current = r;
+	env_posix_log_no_wait();
 	r->work_ns = env_now_ns(r->env);
 	while (!r->stopping || atomic_load(&r->posted) || reactor_ends_pending(&r->ends))
 		round_run(r);

@@ -10,7 +10,6 @@
 #include "base/machine.h"
 #include "base/text.h"
 
-#define END_THREADS	16u	/* give disks up at the daemon's end */
 #define SETTLE_S	10	/* a command's patience with who attaches or detaches the same disk */
 
 /* ---- attaching ---- */
@@ -74,7 +73,7 @@ static int make_disk(struct attachment *a, uint64_t id)
 	struct disks *all = a->all;
 	struct disk_params p = {
 		.fs = a->store->fs, .id = id, .name = a->object,
-		.reactor = all->reactors[a->reactor], .workers = all->workers,
+		.reactor = all->reactors[a->reactor], .workers = a->store->workers,
 		.read_only = a->options.read_only,
 		.enospc = a->options.enospc, .limits = a->options.limits,
 		.events = { .resized = disks_resized, .lost = disks_lost }, .arg = a,
@@ -104,11 +103,12 @@ static void unmake_disk(struct attachment *a)
 	a->port = NULL;
 }
 
-/* Whatever there is of it; it is in no list. */
-static void attachment_free(struct attachment *a)
+void disks_free_attachment(struct attachment *a)
 {
-	struct export *e = disks_export_stop(a);
+	struct export *e;
 
+	a->step = "requests that its device has are waited for";
+	e = disks_export_stop(a);
 	if (a->vhu)
 		vhu_close_sync(a->vhu);
 	pthread_mutex_lock(&a->all->mutex);
@@ -119,8 +119,10 @@ static void attachment_free(struct attachment *a)
 	/* What this host has done with the lock since its front end left is no stranger's doing. */
 	if (a->disk && a->attached && a->all->stopping && !a->has_claim)
 		disks_claim_set(a);
+	a->step = "what was written is flushed, and its lock released";
 	if (a->disk)
 		disk_shut(a->disk);
+	a->step = "its last requests are waited for";
 	if (e)
 		export_free(e);
 	disks_leave_nothing(a);
@@ -131,6 +133,10 @@ static void attachment_free(struct attachment *a)
 	/* Not before: the record has the memory of a->fresh. */
 	pthread_mutex_lock(&a->all->mutex);
 	a->all->record_used[a->record] = a->keep_record;
+	if (a->ending) {
+		a->store->disks_ending--;
+		disks_leave_list(a);
+	}
 	pthread_mutex_unlock(&a->all->mutex);
 	disks_port_put(a->all, a->port);
 	pthread_mutex_lock(&a->store->all->mutex);
@@ -144,13 +150,21 @@ static void attachment_free(struct attachment *a)
 	free(a);
 }
 
-/* A reference more to the store, which the caller has one to. */
-static void store_hold(struct store *s)
+/*
+ * A reference more to the store, which the caller has one to, and threads for what blocks: its own, for
+ * of one whose device hangs all of them may hang.  Return: whether it has these.
+ */
+static int store_hold(struct store *s)
 {
+	int err = 0;
+
 	pthread_mutex_lock(&s->all->mutex);
 	s->refs++;
 	s->disks++;
+	if (!s->workers)
+		err = workers_create(env_posix(), "disk", STORE_WORKERS, &s->workers);
 	pthread_mutex_unlock(&s->all->mutex);
+	return err;
 }
 
 static int explain(const struct attachment *a, int err, char *why, size_t why_size)
@@ -202,8 +216,7 @@ static int enter(struct attachment *a, const struct disks_saved *saved, char *wh
 	return 0;
 }
 
-/* mutex held. */
-static void leave(struct attachment *a)
+void disks_leave_list(struct attachment *a)
 {
 	list_del(&a->node);
 	a->all->count--;
@@ -313,6 +326,7 @@ static int attach(struct disks *all, struct store *s, const char *path,
 	a->all = all;
 	a->store = s;
 	a->refs = 1;
+	a->step = "it is being attached";
 	a->options = *options;
 	snprintf(a->path, sizeof(a->path), "%s", path);
 	make_names(a);
@@ -338,18 +352,18 @@ static int attach(struct disks *all, struct store *s, const char *path,
 		free(a);
 		return err;
 	}
-	store_hold(s);
-	err = attach_new(a, saved, why, why_size);
+	err = store_hold(s);
+	err = err ? explain(a, err, why, why_size) : attach_new(a, saved, why, why_size);
 	pthread_mutex_lock(&all->mutex);
 	a->attached = !err;
 	a->keep_record = err && saved;	/* it is tried again */
 	if (err)
-		leave(a);
+		disks_leave_list(a);
 	/* The daemon's end waits for those that are being attached. */
 	pthread_cond_broadcast(&all->changed);
 	pthread_mutex_unlock(&all->mutex);
 	if (err) {
-		attachment_free(a);
+		disks_free_attachment(a);
 		return err;
 	}
 	disks_state_save(a);
@@ -443,9 +457,9 @@ int disks_attach_saved(struct disks *all, struct store *s, const struct disks_sa
 
 /* ---- detaching ---- */
 
-/* mutex held, and released meanwhile: waits for commands that use it. */
-static void wait_unused(struct attachment *a)
+void disks_wait_unused(struct attachment *a)
 {
+	a->step = "a command that uses it is waited for";
 	while (a->refs)
 		pthread_cond_wait(&a->all->changed, &a->all->mutex);
 }
@@ -467,7 +481,7 @@ static bool begin_detaching(struct attachment *a)
 	mine = !a->detaching;
 	if (mine) {
 		a->detaching = true;
-		wait_unused(a);
+		disks_wait_unused(a);
 	}
 	pthread_mutex_unlock(&a->all->mutex);
 	return mine;
@@ -494,61 +508,11 @@ int disks_detach(struct disks *all, struct store *s, const char *path, bool forc
 	pthread_mutex_unlock(&all->mutex);
 	disks_state_clear(all, a->record);
 	pthread_mutex_lock(&all->mutex);
-	leave(a);
+	disks_leave_list(a);
 	pthread_mutex_unlock(&all->mutex);
 	log_info(env_posix(), a->object, "detached");
-	attachment_free(a);
+	disks_free_attachment(a);
 	return 0;
-}
-
-/* mutex held.  One that nobody is attaching or detaching. */
-static struct attachment *find_idle(struct disks *all)
-{
-	struct attachment *a, *tmp;
-
-	list_for_each(a, tmp, &all->list, node)
-		if (a->attached && !a->detaching)
-			return a;
-	return NULL;
-}
-
-/* Each by itself: one whose device hangs keeps none of the others from being given up. */
-static void *end_some(void *arg)
-{
-	struct disks *all = arg;
-	struct attachment *a;
-
-	pthread_mutex_lock(&all->mutex);
-	while (all->alive) {
-		a = find_idle(all);
-		if (!a) {
-			/* What is being attached or detached is seen to by who does that. */
-			pthread_cond_wait(&all->changed, &all->mutex);
-			continue;
-		}
-		a->detaching = true;
-		wait_unused(a);
-		leave(a);
-		pthread_mutex_unlock(&all->mutex);
-		/* Its socket stays: who looks for it meanwhile is told to try again, not that there is none. */
-		attachment_free(a);
-		pthread_mutex_lock(&all->mutex);
-	}
-	pthread_mutex_unlock(&all->mutex);
-	return NULL;
-}
-
-void disks_end_all(struct disks *all)
-{
-	pthread_t threads[END_THREADS];
-	unsigned int count = 0;
-
-	while (count < END_THREADS && !pthread_create(&threads[count], NULL, end_some, all))
-		count++;
-	if (!count)
-		end_some(all);
-	while (count--)
-		pthread_join(threads[count], NULL);
 }
 
 /* ---- finding ---- */

@@ -70,6 +70,8 @@ struct attachment {
 	struct store	*store;		/* referenced */
 	unsigned int	refs;		/* commands that use it; disks.mutex */
 	bool		detaching;
+	bool		ending;		/* by the daemon's end; in disks.list until it is freed */
+	const char	*_Atomic step;	/* what its end waits for just now */
 	char		path[PATH_MAX];	/* within the datastore, as it was attached */
 	char		name[RPC_SOCKET_NAME_SIZE];
 	char		object[PATH_MAX + 64];	/* "ds1:/vm1/root.disk", for log lines */
@@ -117,7 +119,6 @@ struct disks {
 	const struct rpc_hello *hello;
 	struct vhu_server *server;
 	struct exports	exports;
-	struct workers	*workers;
 	struct reactor	*reactors[DISKS_REACTORS_MAX];
 	unsigned int	reactor_count;
 	int		state_fd;
@@ -131,11 +132,14 @@ struct disks {
 	unsigned int	load[DISKS_REACTORS_MAX];	/* disks of each reactor */
 	bool		record_used[DISKS_MAX];	/* of the state file */
 	uint64_t	record_seqs[DISKS_MAX];	/* writing */
-	bool		stopping;
+	atomic_bool	stopping;	/* set under mutex */
+	unsigned int	enders;		/* threads of the daemon's end */
+	unsigned int	end_patience_ms;	/* before it is said what that waits for */
 	struct merger	*merger;	/* told of what is there to be merged; NULL: not running */
 	pthread_t	restorer;
 	bool		restoring;
-	pthread_t	watchdog;	/* if hello->watchdog_ms */
+	pthread_t	watchdog;	/* if watching */
+	bool		watching;
 	struct rpc_given *given;	/* of the configuration */
 	unsigned int	given_count;
 };
@@ -149,11 +153,13 @@ int disks_init(struct disks *all, struct stores *stores, struct rpc_client *rpc,
 	       const struct rpc_hello *hello, int state_fd, struct rpc_given *given);
 
 /** disks_give_up() - cuts front ends off and gives the disks up, to be attached again by the next
- * daemon.  Before stores_shutdown(). */
+ * daemon, in threads of its own: a datastore can be detached when its own disks are given up, whatever
+ * others wait for.  Before stores_shutdown(); does not wait for a device. */
 void disks_give_up(struct disks *all);
 
-/** disks_shutdown() - behind disks_give_up(), when nobody asks about disks any more: frees all but what the
- * end of the process, which is to follow, is faster at. */
+/** disks_shutdown() - behind disks_give_up(), when nobody asks about disks any more and the workers of all
+ * datastores, who post to reactors, have ended (stores_shutdown()): waits for that, frees all
+ * but what the end of the process, which is to follow, is faster at. */
 void disks_shutdown(struct disks *all);
 
 /**
@@ -200,8 +206,19 @@ char *disks_socket(const struct attachment *a, char *buf);
 /** disks_option() - "ro", "enospc=report", "iops=N", …  Return: 0; -EINVAL with @why. */
 int disks_option(struct disk_options *o, const char *text, char *why, size_t why_size);
 
-/** disks_end_all() - of disks_give_up(): gives every disk up, to be attached again. */
-void disks_end_all(struct disks *all);
+/** disks_end_begin() - of disks_give_up(): every disk is given up, to be attached again; by threads.
+ * disks_end_wait() - until it is so. */
+void disks_end_begin(struct disks *all);
+void disks_end_wait(struct disks *all);
+
+/** disks_leave_list() - mutex held: @a is in no list any more. */
+void disks_leave_list(struct attachment *a);
+
+/** disks_free_attachment() - whatever there is of @a; nobody finds or uses it. */
+void disks_free_attachment(struct attachment *a);
+
+/** disks_wait_unused() - mutex held, and released meanwhile: until no command uses @a. */
+void disks_wait_unused(struct attachment *a);
 
 /* ---- disks_front.c: none holds the mutex ---- */
 

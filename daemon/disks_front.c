@@ -192,9 +192,11 @@ int disks_open(struct attachment *a)
 						      open_shut(a, &h);
 
 	if (!err) {
+		pthread_mutex_lock(&a->all->mutex);
 		a->resume = false;
-		a->left = false;
 		a->holder[0] = '\0';
+		pthread_mutex_unlock(&a->all->mutex);
+		a->left = false;
 		disks_claim_set(a);
 	} else {
 		say_not_opened(a, err, &h);
@@ -290,7 +292,7 @@ void disks_post_event(struct attachment *a, enum attachment_event e)
 	pthread_mutex_unlock(&a->all->mutex);
 	a->work.fn = attachment_work;
 	if (post)
-		workers_post(a->all->workers, &a->work);
+		workers_post(a->store->workers, &a->work);
 }
 
 static void front_end_starts(struct vhu *v, void *arg)
@@ -352,7 +354,7 @@ static void post_resized(struct attachment *a)
 	pthread_mutex_unlock(&a->all->mutex);
 	a->work.fn = attachment_work;
 	if (post)
-		workers_post(a->all->workers, &a->work);
+		workers_post(a->store->workers, &a->work);
 }
 
 void disks_resized(void *arg)

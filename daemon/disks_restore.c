@@ -14,24 +14,36 @@
 /* A daemon on its way out lets go soon, what an administrator has to mend takes longer. */
 #define AGAIN_MS_FIRST	100u
 #define AGAIN_MS_MAX	2000u
-#define RESTORERS	16u	/* disks at a time */
+#define RESTORERS	16u	/* disks of one datastore at a time */
 
 #define SAY(level, ...)	env_log(env_posix(), level, "lunfsd", __VA_ARGS__)
 
 /* What is still to be done. */
 struct restore {
 	struct disks	*all;
-	struct disks_saved *saved;	/* of the state file */
+	struct disks_saved *saved;	/* of the state file, by device */
+	atomic_bool	*done;		/* with each of these */
 	unsigned int	saved_count;
+	struct restore_group *groups;
+	unsigned int	group_count;
 	bool		*given_done;
 	bool		quiet;		/* said already what does not work */
-	atomic_uint	next;		/* of saved, for whichever thread */
+};
+
+/* Those of one device, which may hang: by threads of their own. */
+struct restore_group {
+	struct restore	*r;
+	unsigned int	first, end;	/* of r->saved */
+	pthread_t	thread;
+	bool		started;
+	bool		quiet;
+	atomic_uint	next;		/* for whichever thread */
 	atomic_bool	left;		/* some are to be tried again */
 };
 
-static void complain(const struct restore *r, const char *what, const char *why)
+static void complain(bool quiet, const char *what, const char *why)
 {
-	if (!r->quiet)
+	if (!quiet)
 		SAY(LOG_LEVEL_WARNING, "%s cannot be served yet: %s; trying again", what, why);
 }
 
@@ -49,7 +61,7 @@ static int check_volume(const struct store *s, const struct disks_saved *saved, 
 }
 
 /* true: done with it, well or not. */
-static bool restore_disk(struct restore *r, const struct disks_saved *saved)
+static bool restore_disk(struct restore *r, const struct disks_saved *saved, bool quiet)
 {
 	char why[STORE_WHY_SIZE] = "";
 	struct store *s;
@@ -72,7 +84,17 @@ static bool restore_disk(struct restore *r, const struct disks_saved *saved)
 		pthread_mutex_unlock(&r->all->mutex);
 		return true;
 	}
-	complain(r, saved->path, why);
+	complain(quiet, saved->path, why);
+	return false;
+}
+
+/* Whether a disk is still to be had as it was left: that comes before it is had anew. */
+static bool is_left(const struct restore *r, const struct store *s, const char *path)
+{
+	for (unsigned int i = 0; i < r->saved_count; i++)
+		if (!atomic_load(&r->done[i]) && !strcmp(r->saved[i].device, s->device) &&
+		    !strcmp(r->saved[i].path, path))
+			return true;
 	return false;
 }
 
@@ -95,7 +117,11 @@ static int attach_given_disk(struct restore *r, char *text, char *why, size_t wh
 	err = store_get(r->all->stores, text, false, &s, why, why_size);
 	if (err)
 		return err;
-	err = disks_attach(r->all, s, path, &options, &a, why, why_size);
+	if (is_left(r, s, path))
+		err = text_refuse(-EAGAIN, why, why_size, "it was attached before, and is still being "
+				  "restored");
+	else
+		err = disks_attach(r->all, s, path, &options, &a, why, why_size);
 	if (!err)
 		disks_put(a);
 	store_put(s);
@@ -117,52 +143,50 @@ static bool restore_given(struct restore *r, const struct rpc_given *g)
 			store_put(s);
 	}
 	if (err && err != -ESHUTDOWN)
-		complain(r, g->text, why);
+		complain(r->quiet, g->text, why);
 	return !err || err == -ESHUTDOWN;
 }
 
 static void *restore_saved(void *arg)
 {
-	struct restore *r = arg;
+	struct restore_group *g = arg;
+	struct restore *r = g->r;
 	unsigned int i;
 
-	while ((i = atomic_fetch_add(&r->next, 1)) < r->saved_count) {
-		if (!r->saved[i].device[0])
+	while ((i = atomic_fetch_add(&g->next, 1)) < g->end) {
+		if (atomic_load(&r->done[i]))
 			continue;
-		if (restore_disk(r, &r->saved[i]))
-			r->saved[i].device[0] = '\0';
+		if (restore_disk(r, &r->saved[i], g->quiet))
+			atomic_store(&r->done[i], true);
 		else
-			atomic_store(&r->left, true);
+			atomic_store(&g->left, true);
 	}
 	return NULL;
 }
 
-/*
- * Guests stand still until their disks are there, and each of these waits for some commands of the device:
- * many at a time; and one whose device hangs keeps those of others waiting only when there are many of it.
- */
-static void restore_all_saved(struct restore *r)
+/* Guests stand still until their disks are there, and each of these waits for some commands of the device:
+ * many at a time.  Return: nothing is left. */
+static bool restore_round(struct restore_group *g)
 {
 	pthread_t threads[RESTORERS];
 	unsigned int count = 0;
 
-	atomic_store(&r->next, 0);
-	while (count + 1 < RESTORERS && count + 1 < r->saved_count &&
-	       !pthread_create(&threads[count], NULL, restore_saved, r))
+	atomic_store(&g->left, false);
+	atomic_store(&g->next, g->first);
+	while (count + 1 < RESTORERS && count + 1 < g->end - g->first &&
+	       !pthread_create(&threads[count], NULL, restore_saved, g))
 		count++;
-	restore_saved(r);
+	restore_saved(g);
 	while (count--)
 		pthread_join(threads[count], NULL);
+	return !atomic_load(&g->left);
 }
 
-/* One look at everything that is left; true: nothing is. */
-static bool restore_round(struct restore *r)
+/* One look at what the configuration says; true: nothing is left. */
+static bool restore_given_round(struct restore *r)
 {
-	bool done;
+	bool done = true;
 
-	atomic_store(&r->left, false);
-	restore_all_saved(r);
-	done = !atomic_load(&r->left);
 	for (unsigned int i = 0; i < r->all->given_count; i++) {
 		if (!r->given_done[i])
 			r->given_done[i] = restore_given(r, &r->all->given[i]);
@@ -190,24 +214,68 @@ static bool wait_a_while(struct disks *all, unsigned int ms)
 	return go_on;
 }
 
-static void restore_all(struct restore *r)
+static unsigned int longer(unsigned int ms)
 {
-	unsigned int ms = AGAIN_MS_FIRST;
+	return ms * 2 < AGAIN_MS_MAX ? ms * 2 : AGAIN_MS_MAX;
+}
 
-	while (!restore_round(r) && wait_a_while(r->all, ms)) {
-		r->quiet = true;
-		ms = ms * 2 < AGAIN_MS_MAX ? ms * 2 : AGAIN_MS_MAX;
+static void *restore_group(void *arg)
+{
+	struct restore_group *g = arg;
+
+	for (unsigned int ms = AGAIN_MS_FIRST; !restore_round(g) && wait_a_while(g->r->all, ms);
+	     ms = longer(ms))
+		g->quiet = true;
+	return NULL;
+}
+
+static int compare_devices(const void *a, const void *b)
+{
+	const struct disks_saved *x = a, *y = b;
+
+	return strcmp(x->device, y->device);
+}
+
+static void start_groups(struct restore *r)
+{
+	struct restore_group *g = NULL;
+
+	for (unsigned int i = 0; i < r->saved_count; i++) {
+		if (!i || strcmp(r->saved[i].device, r->saved[i - 1].device)) {
+			g = &r->groups[r->group_count++];
+			*g = (struct restore_group){ .r = r, .first = i };
+		}
+		g->end = i + 1;
 	}
+	for (unsigned int i = 0; i < r->group_count; i++) {
+		g = &r->groups[i];
+		g->started = !pthread_create(&g->thread, NULL, restore_group, g);
+		if (!g->started)
+			restore_group(g);
+	}
+}
+
+static void restore_free(struct restore *r)
+{
+	free(r->saved);
+	free(r->done);
+	free(r->groups);
+	free(r->given_done);
+	free(r);
 }
 
 static void *restore_main(void *arg)
 {
 	struct restore *r = arg;
 
-	restore_all(r);
-	free(r->saved);
-	free(r->given_done);
-	free(r);
+	start_groups(r);
+	for (unsigned int ms = AGAIN_MS_FIRST; !restore_given_round(r) && wait_a_while(r->all, ms);
+	     ms = longer(ms))
+		r->quiet = true;
+	for (unsigned int i = 0; i < r->group_count; i++)
+		if (r->groups[i].started)
+			pthread_join(r->groups[i].thread, NULL);
+	restore_free(r);
 	return NULL;
 }
 
@@ -230,7 +298,12 @@ static int load_saved(struct restore *r)
 		all->record_used[i] = true;	/* also of what cannot be had yet */
 	}
 	free(one);
-	return err;
+	if (err || !r->saved_count)
+		return err;
+	qsort(r->saved, r->saved_count, sizeof(*r->saved), compare_devices);
+	r->done = calloc(r->saved_count, sizeof(*r->done));
+	r->groups = calloc(r->saved_count, sizeof(*r->groups));
+	return r->done && r->groups ? 0 : -ENOMEM;
 }
 
 int disks_restore_start(struct disks *all)
@@ -247,9 +320,7 @@ int disks_restore_start(struct disks *all)
 	if (!err && pthread_create(&all->restorer, NULL, restore_main, r))
 		err = -EAGAIN;
 	if (err) {
-		free(r->saved);
-		free(r->given_done);
-		free(r);
+		restore_free(r);
 		return err;
 	}
 	all->restoring = true;
@@ -258,9 +329,6 @@ int disks_restore_start(struct disks *all)
 
 void disks_restore_stop(struct disks *all)
 {
-	pthread_mutex_lock(&all->mutex);
-	pthread_cond_broadcast(&all->changed);
-	pthread_mutex_unlock(&all->mutex);
 	if (all->restoring)
 		pthread_join(all->restorer, NULL);
 	all->restoring = false;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What all attached disks run on: reactors and workers, and the service manager's watchdog. */
+/* What all attached disks run on: reactors, and the service manager's watchdog. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,7 +8,7 @@
 
 #include "daemon/disks.h"
 
-#define WORKERS		16u	/* for what blocks: misses, space, flushes, opening, closing */
+#define END_PATIENCE_MS	3000u
 #define TIMERS		(3 * DISKS_MAX + 64 + EXPORTS_TIMERS)
 
 /* ---- all of them ---- */
@@ -30,8 +30,6 @@ static int start_threads(struct disks *all)
 	int err = vhu_server_new(env_posix(), &all->server);
 	char name[16];
 
-	if (!err)
-		err = workers_create(env_posix(), "disk", WORKERS, &all->workers);
 	for (unsigned int i = 0; i < count && !err; i++) {
 		snprintf(name, sizeof(name), "reactor-%u", i % 100);
 		err = reactor_create(env_posix(), name, all->hello->poll_us * 1000ULL, TIMERS,
@@ -80,7 +78,8 @@ static int watchdog_start(struct disks *all)
 {
 	if (!all->hello->watchdog_ms)
 		return 0;
-	return pthread_create(&all->watchdog, NULL, watchdog_main, all) ? -EAGAIN : 0;
+	all->watching = !pthread_create(&all->watchdog, NULL, watchdog_main, all);
+	return all->watching ? 0 : -EAGAIN;
 }
 
 int disks_init(struct disks *all, struct stores *stores, struct rpc_client *rpc,
@@ -97,6 +96,7 @@ int disks_init(struct disks *all, struct stores *stores, struct rpc_client *rpc,
 	all->given_count = hello->given_count;
 	list_init(&all->list);
 	list_init(&all->ports);
+	all->end_patience_ms = END_PATIENCE_MS;
 	pthread_mutex_init(&all->mutex, NULL);
 	for (unsigned int i = 0; i < DISKS_WRITERS; i++)
 		pthread_mutex_init(&all->writing[i], NULL);
@@ -112,19 +112,21 @@ void disks_give_up(struct disks *all)
 {
 	pthread_mutex_lock(&all->mutex);
 	all->stopping = true;
+	pthread_cond_broadcast(&all->changed);
 	pthread_mutex_unlock(&all->mutex);
-	disks_restore_stop(all);
-	if (all->hello->watchdog_ms)
-		pthread_join(all->watchdog, NULL);
 	exports_stop(&all->exports);
-	disks_end_all(all);
+	disks_end_begin(all);
 }
 
 void disks_shutdown(struct disks *all)
 {
+	disks_end_wait(all);
+	/* Not before: either may wait for a device that hangs. */
+	disks_restore_stop(all);
+	if (all->watching)
+		pthread_join(all->watchdog, NULL);
 	for (unsigned int i = 0; i < all->reactor_count; i++)
 		reactor_destroy(all->reactors[i]);
-	workers_destroy(all->workers);
 	/*
 	 * Not all->server: it gives contexts of asynchronous I/O back, each for 30 ms, one after the other, and
 	 * guests wait for the next daemon, which waits for our end.  The kernel does all at once then.

@@ -1,6 +1,6 @@
 # daemon/: lunfsd, its privileged parent and its worker, and the control protocol.
 daemon_srcs  := daemon/checker.c daemon/config.c daemon/ctl.c daemon/ctl_attach.c daemon/ctl_check.c daemon/ctl_commands.c daemon/ctl_disk.c \
-		daemon/ctl_json.c daemon/ctl_read.c daemon/ctl_request.c daemon/ctl_volume.c daemon/disks.c daemon/disks_export.c daemon/disks_front.c daemon/disks_handover.c daemon/disks_option.c \
+		daemon/ctl_json.c daemon/ctl_read.c daemon/ctl_request.c daemon/ctl_volume.c daemon/disks.c daemon/disks_end.c daemon/disks_export.c daemon/disks_front.c daemon/disks_handover.c daemon/disks_option.c \
 		daemon/disks_port.c daemon/disks_restore.c daemon/disks_run.c daemon/disks_state.c daemon/exports.c daemon/guard.c daemon/merger.c daemon/metrics.c daemon/metrics_http.c daemon/mountinfo.c daemon/parent.c \
 		daemon/parent_asked.c daemon/parent_disk.c daemon/parent_kill.c daemon/parent_lun.c \
 		daemon/parent_ops.c daemon/parent_portal.c daemon/parent_scsi.c daemon/parent_users.c daemon/parent_volume.c \

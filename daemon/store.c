@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/text.h"
+#include "base/workers.h"
 #include "daemon/checker.h"
 #include "daemon/guard.h"
 #include "daemon/store_internal.h"
@@ -633,6 +634,8 @@ static int detach_now(struct store *s)
 	s->state = STORE_DETACHING;
 	pthread_mutex_unlock(&all->mutex);
 	strcpy(label, s->fs->label);
+	workers_destroy(s->workers);
+	s->workers = NULL;
 	err = fs_detach(s->fs);
 	close_devices(s);
 	tell_closed(s);

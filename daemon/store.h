@@ -20,6 +20,7 @@
 #include "fuse/fuse_mount.h"
 
 #define STORES_MAX	64
+#define STORE_WORKERS	16u	/* for what blocks: misses, space, flushes, opening, closing of disks */
 #define STORE_WHY_SIZE	512
 
 struct stores;
@@ -52,6 +53,8 @@ struct store {
 	unsigned int	background;	/* of these, work that gives way to a detach … */
 	bool		leaving;	/* … which waits for that; atomic */
 	unsigned int	disks;		/* of these, virtual disks */
+	struct workers	*workers;	/* of its disks, from the first one on: of nobody else's */
+	unsigned int	disks_ending;	/* by the daemon's end; disks.mutex */
 	struct store_merge merges[STORE_MERGES];	/* merger.c */
 	struct store_checks *checks;	/* checker.c */
 	struct list	mounts;		/* struct mount; changed under both mutexes */

@@ -447,6 +447,11 @@ void disk_tick(struct reactor_timer *t)
 	struct disk *d = container_of(t, struct disk, tick);
 
 	d->tick_set = false;
+	/* Who paused it has all of it: its fills, too. */
+	if (d->pauses) {
+		disk_tick_set(d);
+		return;
+	}
 	if (d->no_space) {
 		d->no_space = false;
 		disk_retry(d);

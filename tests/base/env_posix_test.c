@@ -147,9 +147,51 @@ static void log_cuts_what_is_too_long(void)
 	CU_ASSERT_PTR_NOT_NULL(strstr(text, "o: o"));
 }
 
+static void log_too_much(void *arg)
+{
+	(void)arg;
+	env_posix_log_no_wait();
+	for (unsigned int i = 0; i < 1000; i++)
+		log_warning(env_posix(), "ds1", "line %u", i);
+}
+
+/*
+ * The journal hangs, or whoever was to read a pipe does not: a reactor that waited for that would stop all
+ * its guests.  The last test, for it changes how all lines of this program go out.
+ */
+static void log_of_who_serves_others_waits_for_nobody(void)
+{
+	int saved = dup(STDERR_FILENO), fds[2];
+	static char text[16 * 1024];
+	struct env_thread *thread;
+	ssize_t n;
+
+	env_posix_log_limit();
+	CU_ASSERT_EQUAL_FATAL(pipe2(fds, 0), 0);
+	CU_ASSERT_FATAL(fcntl(fds[0], F_SETPIPE_SZ, 4096) > 0);
+	dup2(fds[1], STDERR_FILENO);
+	while (write(fds[1], text, 2048) == 2048 && !fcntl(fds[1], F_SETFL, O_NONBLOCK))
+		continue;
+	CU_ASSERT_EQUAL(fcntl(fds[1], F_SETFL, 0), 0);
+	CU_ASSERT_EQUAL_FATAL(env_thread_start(env_posix(), "reactor", log_too_much, NULL, &thread), 0);
+	env_thread_join(env_posix(), thread);
+	CU_ASSERT_TRUE(read(fds[0], text, sizeof(text)) > 0);
+	log_warning(env_posix(), "ds2", "is read again");
+	n = read(fds[0], text, sizeof(text) - 1);
+	dup2(saved, STDERR_FILENO);
+	CU_ASSERT_FATAL(n > 0);
+	text[n] = '\0';
+	CU_ASSERT_PTR_NOT_NULL(strstr(text, "lines were left out: nobody read them\n"));
+	CU_ASSERT_PTR_NOT_NULL(strstr(text, "ds2: is read again\n"));
+	close(fds[0]);
+	close(fds[1]);
+	close(saved);
+}
+
 UNIT_MAIN("env_posix",
 	UNIT_TEST(threads_take_turns),
 	UNIT_TEST(wait_ends_after_its_deadline_not_before),
 	UNIT_TEST(random_bytes_differ),
 	UNIT_TEST(log_writes_one_line_whatever_it_is_told),
-	UNIT_TEST(log_cuts_what_is_too_long));
+	UNIT_TEST(log_cuts_what_is_too_long),
+	UNIT_TEST(log_of_who_serves_others_waits_for_nobody));
