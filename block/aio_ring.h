@@ -26,6 +26,28 @@ static_assert(sizeof(struct aio_ring) == 32, "the events follow 32 bytes of head
 
 #define AIO_RING_MAGIC	0xa10a10a1
 
+/* A kernel may have another ring one day. */
+static inline bool aio_ring_is_known(const struct aio_ring *ring)
+{
+	return ring->magic == AIO_RING_MAGIC && !ring->incompat_features &&
+	       ring->header_length == sizeof(*ring);
+}
+
+/**
+ * aio_ring_count() - how many completed events are to be taken; 0 also if that cannot be seen.
+ * Context: the thread that takes them.
+ */
+static inline unsigned int aio_ring_count(io_context_t ctx)
+{
+	const struct aio_ring *ring = (const struct aio_ring *)(void *)ctx;
+	uint32_t tail;
+
+	if (!aio_ring_is_known(ring))
+		return 0;
+	tail = __atomic_load_n(&ring->tail, __ATOMIC_ACQUIRE);
+	return tail >= ring->head ? tail - ring->head : tail + ring->nr - ring->head;
+}
+
 /**
  * aio_ring_take() - takes up to @max completed events, without waiting.
  * Context: one thread a context.  Return: how many.
@@ -39,9 +61,7 @@ static inline unsigned int aio_ring_take(io_context_t ctx, struct io_event *even
 	uint32_t head, tail;
 	int ret;
 
-	if (ring->magic != AIO_RING_MAGIC || ring->incompat_features ||
-	    ring->header_length != sizeof(*ring)) {
-		/* A kernel with another ring. */
+	if (!aio_ring_is_known(ring)) {
 		ret = io_getevents(ctx, 0, max, events, &none);
 		return ret > 0 ? (unsigned int)ret : 0;
 	}

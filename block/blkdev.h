@@ -227,7 +227,8 @@ int blkdev_set_polled(struct blkdev *dev);
  * blkdev_poll_fd() - a descriptor to watch before sleeping; the device's.
  *
  * Watch it for EPOLLIN | EPOLLET and never read it: there is an edge after whatever makes
- * blkdev_poll() find something.  There may be edges without that.
+ * blkdev_poll() find something, but for what completes within blkdev_submit(): who has submitted
+ * polls before it sleeps.  There may be edges without that.
  */
 int blkdev_poll_fd(struct blkdev *dev);
 

@@ -64,7 +64,7 @@ static void prepare_iocb(struct file_dev *f, struct blk_io *io)
 		io_prep_pwritev(cb, f->fd, io->iov, io->iovcnt, (long long)io->off);
 	if (io->op == BLK_WRITE && file_wants_fua(f, io->flags))
 		cb->aio_rw_flags = RWF_DSYNC;
-	if (f->polled)
+	if (f->polled && !f->copies)	/* keep_awake() */
 		io_set_eventfd(cb, f->event_fd);
 	cb->data = io;
 }
@@ -259,6 +259,17 @@ static unsigned int collect_slow(struct file_dev *f)
 }
 
 /*
+ * Where io_submit() copies, its requests have completed when it returns, and are found by the poll that
+ * comes before every sleep: an edge for each would cost an eighth of a request, and end that sleep for
+ * nothing.  Should one not have completed after all, the owner is kept from sleeping until it has.
+ */
+static void keep_awake(struct file_dev *f)
+{
+	if (f->copies && f->in_flight > aio_ring_count(f->aio))
+		file_wake(&f->dev);
+}
+
+/*
  * Gives @n prepared requests to the kernel.  What it has no room for waits: for the next
  * completion, or if nothing is under way, for the next poll.
  */
@@ -286,6 +297,7 @@ static void push_polled(struct file_dev *f, struct iocb **cbs, unsigned int n)
 		list_add_head(&f->waiting, &((struct blk_io *)cbs[n - 1]->data)->node);
 	if (!list_empty(&f->waiting) && !f->in_flight)
 		file_wake(&f->dev);
+	keep_awake(f);
 }
 
 static void submit_polled(struct file_dev *f, struct blk_io **ios, unsigned int count)
@@ -352,6 +364,7 @@ unsigned int file_poll(struct blkdev *dev)
 	count += collect_slow(f);
 	if (!list_empty(&f->waiting))
 		push_waiting_polled(f);
+	keep_awake(f);
 	return count;
 }
 
