@@ -36,12 +36,12 @@
 #include "fs/check/internal.h"
 
 /*
- * With ten million files a check takes 440 of its 512 MiB.  Notes of all kinds may have 16 MiB each; a
- * directory's entries, while it is written anew, twice that.
+ * With ten million files a check takes 440 of its 512 MiB.  Notes of a kind may have 8 MiB, and as much
+ * while they are sorted; so may a directory's entries, while it is written anew.
  */
-#define FIX_NAMES_MAX	(1u << 20)
-#define FIX_FOUND_MAX	(1u << 20)
-#define FIX_TWICE_MAX	(1u << 18)
+#define FIX_NAMES_MAX	(1u << 19)
+#define FIX_FOUND_MAX	(1u << 19)
+#define FIX_TWICE_MAX	(1u << 17)
 #define FIX_ENTRIES_MAX	(1u << 17)	/* of a directory, sorted at a time, if of this length: */
 #define FIX_ENTRY_BYTES	64u
 
