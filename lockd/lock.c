@@ -126,6 +126,8 @@ bool lock_modes_exclude(enum lock_mode a, enum lock_mode b)
 
 static bool heir_is_us(const struct lockd *ld, const struct lockrec *r)
 {
+	if (MUTANT("any-heir"))
+		return r->heir_generation;
 	return r->heir_generation == ld->cache.generation && r->heir == ld->cache.slot;
 }
 

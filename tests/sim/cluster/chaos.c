@@ -62,6 +62,44 @@ static void freeze(struct sim_host *h, uint64_t ns)
 		sim_at(w->sim, now + LEASE_NS, watchdog_fires, h->life);
 }
 
+/* ---- the moments of a hand-over ---- */
+
+static void handover_crash(void *arg)
+{
+	struct life *life = arg;
+	struct world *w = life->w;
+
+	if (w->ending || life->host->life != life || life->host->crashed)
+		return;
+	w->counters[COUNT_crash_handover]++;
+	host_crash(life->host, "amid a hand-over");
+}
+
+static void handover_freeze(void *arg)
+{
+	struct life *life = arg;
+	struct world *w = life->w;
+
+	if (w->ending || life->host->life != life || life->host->crashed)
+		return;
+	w->counters[COUNT_freeze_handover]++;
+	freeze(life->host, (world_chance(w, 50) ? world_below(w, 4500) : 5000 + world_below(w, 10000)) * MSEC);
+}
+
+void chaos_saw_handover(struct life *from, struct life *to)
+{
+	struct world *w = from->w;
+	uint64_t dice = world_below(w, 100), at = sim_now_ns(w->sim);
+	struct life *life = world_chance(w, 60) ? from : to;
+
+	/* Soon after it has begun, or when the receiver has it by now. */
+	at += world_chance(w, 60) ? world_below(w, 60) * MSEC : world_below(w, 2000) * MSEC;
+	if (dice < 20)
+		sim_at(w->sim, at, handover_crash, life);
+	else if (dice < 30)
+		sim_at(w->sim, at, handover_freeze, life);
+}
+
 static void chaos_freeze(struct world *w)
 {
 	struct sim_host *h = pick_host(w);

@@ -280,6 +280,10 @@ static void count_lock(struct world *w, const struct life *life, const struct lo
 					   b->mode == LOCK_EXCLUSIVE;
 	w->counters[COUNT_lock_release] += had && b->mode == LOCK_FREE;
 	w->counters[COUNT_lock_unshare] += had && !has && b->mode == LOCK_SHARED;
+	w->counters[COUNT_lock_left] += !a->heir_generation && b->heir_generation;
+	w->counters[COUNT_lock_heir] += a->heir_generation && !had && has && a->heir == life->slot &&
+					a->heir_generation == life->generation;
+	w->counters[COUNT_lock_left_back] += a->heir_generation && had && has && !b->heir_generation;
 	w->counters[COUNT_lock_user] += had && has && b->pid && b->pid != a->pid;
 }
 

@@ -255,7 +255,7 @@ static int session_begin(struct session *s, uint64_t id, bool write)
 	int err;
 
 	if (s->via_disk) {
-		err = vdisk_open(s, id, write);
+		err = s->incoming ? vdisk_receive(s, id) : vdisk_open(s, id, write);
 	} else {
 		err = fs_open(life->fs, id, write ? FS_OPEN_WRITE : 0, &work_cred, &s->file, NULL);
 		work_result(life, write ? "open to write" : "open to read", id, err);
@@ -313,11 +313,20 @@ void work_disk(struct life *life, struct mimage *image, uint64_t id, bool write)
 	work_session(&s, id, write);
 }
 
-void work_disk_resume(struct life *life, struct mimage *image, uint64_t id,
-		      struct disk_claim *claim)
+void work_disk_receive(struct life *life, struct mimage *image, uint64_t id)
 {
 	struct session s = { .life = life, .f = image->file, .image = image,
-			     .change = image->change, .via_disk = true, .resume = claim };
+			     .change = image->change, .via_disk = true, .incoming = true };
+
+	work_session(&s, id, true);
+}
+
+void work_disk_resume(struct life *life, struct mimage *image, uint64_t id,
+		      struct disk_claim *claim, bool was_shut)
+{
+	struct session s = { .life = life, .f = image->file, .image = image,
+			     .change = image->change, .via_disk = true, .resume = claim,
+			     .was_shut = was_shut };
 
 	work_session(&s, id, true);
 }

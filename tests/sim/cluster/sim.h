@@ -6,7 +6,7 @@
  *   host.c    hosts' lives: attach, work, detach, crash, come back
  *   work.c    what their threads do: with names; session.c with contents, work_xattr.c with
  *             attributes, work_multi.c with files of several writers, work_image.c with images,
- *             work_disk.c with disks as guests have them
+ *             work_disk.c with disks as guests have them, work_handover.c to another host
  *   model.c   which names and contents are allowed then
  *   rules.c   watches every command that the LUN applies (R1); rules_slots.c slots (R3, R5),
  *             rules_home.c what must be at home when a lock is given up (R4)
@@ -43,6 +43,8 @@
 	X(crash, "fault: host crashed") \
 	X(crash_joining, "fault: host crashed while attaching") \
 	X(crash_recoverer, "fault: recoverer crashed during recovery") \
+	X(crash_handover, "fault: host crashed amid a hand-over") \
+	X(freeze_handover, "fault: host frozen amid a hand-over") \
 	X(freeze, "fault: host frozen, resumed within its lease") \
 	X(freeze_long, "fault: host frozen longer than its lease, resumed") \
 	X(freeze_write, "fault: host frozen with a write on its way") \
@@ -106,6 +108,9 @@
 	X(lock_release, "lock: released") \
 	X(lock_unshare, "lock: sharer removed") \
 	X(lock_user, "lock: opener recorded") \
+	X(lock_left, "lock: left to an heir") \
+	X(lock_heir, "lock: taken by its heir") \
+	X(lock_left_back, "lock: taken back by who had left it") \
 	X(caw_landed, "unclear CAW: our image found, it succeeded") \
 	X(caw_again, "unclear CAW: the old image found, tried again") \
 	X(caw_lost, "unclear CAW: something else found, lost or built upon") \
@@ -143,6 +148,13 @@
 	X(vdisk_grow, "work: disk grown while open") \
 	X(vdisk_snapshot, "work: disk's cell under way when a snapshot began") \
 	X(vdisk_resume, "work: killed process's disk resumed by the next") \
+	X(handover_left, "work: disk left to another host") \
+	X(handover_received, "work: disk received from another host") \
+	X(handover_late, "work: disk not received in time") \
+	X(handover_back, "work: disk taken back, nobody else having had it") \
+	X(handover_refused, "work: disk not taken back, another host having had it") \
+	X(handover_freed, "work: disk that was left released for all") \
+	X(handover_resumed, "work: disk left by a killed process resumed by the next") \
 	X(recoverer_died, "recovery: its recoverer died") \
 	X(recoverer_died_again, "recovery: two recoverers of one host died in a row") \
 	X(check_submitted, "check: commands submitted within the lease (R2)") \
@@ -210,8 +222,16 @@ struct disk_note {
 	struct vdisk *disk;
 	struct life *resuming;		/* it is at it: killed meanwhile, its successor tries again */
 	bool open, killed;
+	bool shut, was_shut;		/* left to another host; it was that when it was killed */
 	bool certain[CELLS];		/* when it was killed */
 	uint64_t shown[CELLS];
+};
+
+/* A disk that was left to @to, at a time when its name had changed so often. */
+struct offer {
+	struct mimage *image;		/* NULL: there is none */
+	uint64_t id, change;
+	struct life *to;
 };
 
 struct sim_host {
@@ -227,6 +247,7 @@ struct sim_host {
 	uint64_t frozen_ns;		/* true time until which it is frozen */
 	uint64_t hold_ns;		/* that long it freezes with a command in hand */
 	struct disk_note note;
+	struct offer offer;
 };
 
 struct model;
@@ -318,6 +339,8 @@ void chaos_run(struct world *w);
 void finish_run(struct world *w);
 /** chaos_saw_recovery() - @life has begun to recover another one: it may die of that. */
 void chaos_saw_recovery(struct life *life);
+/** chaos_saw_handover() - @from is about to leave a disk to @to: something may befall one of them. */
+void chaos_saw_handover(struct life *from, struct life *to);
 
 /* ---- rules.c ---- */
 

@@ -178,7 +178,9 @@ static void do_rename(struct life *life)
 	name_begin(life, to, moved);
 	err = fs_rename(life->fs, from_dir->id, from->name, to_dir->id, to->name, flags);
 	work_result(life, "rename", moved, err);
-	if (err == -ENOENT && own && !life->dead && from->writer == life)
+	/* Of two that are exchanged the other one may have been undone, with the host that had made it. */
+	if (err == -ENOENT && own && !life->dead && from->writer == life &&
+	    (to->id.certain || !(flags & RENAME_EXCHANGE)))
 		world_violation(w, "name of %#llx is gone", (unsigned long long)moved);
 	w->counters[COUNT_rename_dir] += !err && from_dir != to_dir && is_dir(w, moved);
 	if (!err && names_were_undone(from, to))
@@ -351,6 +353,7 @@ void work_thread(void *arg)
 	struct world *w = life->w;
 
 	while (!w->stop && !life->stop && !fs_is_lost(life->fs)) {
+		work_receive(life);
 		work_step(life);
 		env_sleep_until(life->env, env_now_ns(life->env) + world_below(w, 300) * MSEC);
 	}

@@ -1,12 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the parts of the workload share: work.c, session.c, work_disk.c, work_image.c, work_multi.c,
- * work_xattr.c. */
+/* What the parts of the workload share: work.c, session.c, work_disk.c, work_handover.c, work_image.c,
+ * work_multi.c, work_xattr.c. */
 #ifndef LUNFS_TESTS_SIM_WORK_H
 #define LUNFS_TESTS_SIM_WORK_H
 
+#include "tests/fs/disk_rig.h"
 #include "tests/sim/cluster/sim.h"
 
 extern const struct fs_cred work_cred;
+
+/* A disk as a guest has it. */
+struct vdisk {
+	struct disk_rig	rig;
+	bool		inflight[CELLS];
+	bool		discarded[CELLS];	/* since the last flush: a kill may take that back */
+	bool		left;			/* shut, to be another host's */
+};
 
 /* A file that is open. */
 struct session {
@@ -16,7 +25,9 @@ struct session {
 	struct fs_file *file;
 	struct vdisk *disk;		/* instead of it */
 	bool via_disk;
+	bool incoming;			/* another host hands it over */
 	struct disk_claim *resume;
+	bool was_shut;			/* that is of one that was left */
 	uint8_t *buf;
 	uint64_t change;		/* the image's, when it was looked up */
 };
@@ -38,7 +49,8 @@ int session_read(struct session *s, unsigned int cell, unsigned int n, bool sett
 /** work_disk(), work_disk_resume() - as work_file(), through fs/disk.h. */
 void work_disk(struct life *life, struct mimage *image, uint64_t id, bool write);
 void work_disk_resume(struct life *life, struct mimage *image, uint64_t id,
-		      struct disk_claim *claim);
+		      struct disk_claim *claim, bool was_shut);
+void work_disk_receive(struct life *life, struct mimage *image, uint64_t id);
 
 /* work_disk.c: a session's disk. */
 int vdisk_open(struct session *s, uint64_t id, bool write);
@@ -52,8 +64,20 @@ int vdisk_merge_step(struct session *s, struct merge *m);
 uint64_t vdisk_id(const struct session *s);
 /** vdisk_inflight() - which cells requests are under way to. */
 void vdisk_inflight(const struct session *s, bool inflight[CELLS]);
+/** vdisk_note() - as the daemon writes it down for the next: open, or shut. */
+void vdisk_note(struct session *s);
 /** vdisk_resumed() - the successor of a killed process has its disk. */
 void vdisk_resumed(struct session *s);
+
+/* work_handover.c */
+/** vdisk_hand_over() - a session's disk, to another host; it may come back. */
+int vdisk_hand_over(struct session *s);
+/** vdisk_free_left() - of a session that ends: what was left and is still ours is for all. */
+void vdisk_free_left(struct session *s);
+/** vdisk_receive() - vdisk_open(), as often as it takes, for a while. */
+int vdisk_receive(struct session *s, uint64_t id);
+/** work_receive() - has somebody left a disk to @life? */
+void work_receive(struct life *life);
 
 /** work_file() - opens inode @id, which the model knows as @f, and reads and writes for a while. */
 void work_file(struct life *life, struct mfile *f, uint64_t id, struct mimage *image, bool write);

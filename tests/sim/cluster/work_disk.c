@@ -5,17 +5,9 @@
  */
 #include "tests/sim/cluster/work.h"
 
-#include "tests/fs/disk_rig.h"
-
 #define REQUESTS	5u		/* under way at a time */
 #define DISK_BYTES	(131 * MIB)	/* all windows are in it */
 #define DISK_SMALL	(1 * MIB)
-
-struct vdisk {
-	struct disk_rig	rig;
-	bool		inflight[CELLS];
-	bool		discarded[CELLS];	/* since the last flush: a kill may take that back */
-};
 
 struct batch;
 
@@ -47,14 +39,15 @@ static uint64_t disk_size(const struct session *s)
 /* ---- open and shut ---- */
 
 /* Others must find it as it was, once it is shut. */
-static void note_open(struct session *s)
+void vdisk_note(struct session *s)
 {
 	struct disk_note *n = &s->life->host->note;
 
 	if (s->life->dead || n->life != s->life || n->image != s->image)
 		return;
 	n->id = disk_id(s->disk->rig.disk);
-	n->open = !disk_claim(s->disk->rig.disk, &n->claim);
+	n->open = !s->disk->left && !disk_claim(s->disk->rig.disk, &n->claim);
+	n->shut = s->disk->left && disk_left(s->disk->rig.disk, &n->claim);
 	n->next = (struct disk_claim){ 0 };
 }
 
@@ -62,7 +55,7 @@ static bool note_take(struct session *s)
 {
 	struct disk_note *n = &s->life->host->note;
 
-	if (n->open || n->killed || (n->life == s->life && n->image))
+	if (n->open || n->shut || n->killed || (n->life == s->life && n->image))
 		return false;
 	if (!n->fresh)
 		n->fresh = calloc(1, sizeof(*n->fresh));
@@ -80,7 +73,7 @@ static void note_leave(struct session *s)
 
 	if (n->disk != s->disk)
 		return;
-	n->open = false;
+	n->open = n->shut = false;
 	n->image = NULL;
 	n->disk = NULL;
 }
@@ -111,7 +104,7 @@ static int make_large(struct session *s, uint64_t id)
 
 int vdisk_open(struct session *s, uint64_t id, bool write)
 {
-	int err = write && !s->resume ? make_large(s, id) : 0;
+	int err = write && !s->resume && !s->incoming ? make_large(s, id) : 0;
 
 	if (err)
 		return err;
@@ -120,7 +113,8 @@ int vdisk_open(struct session *s, uint64_t id, bool write)
 		abort();
 	s->disk->rig.params.read_only = !write;
 	s->disk->rig.params.enospc = DISK_ENOSPC_REPORT;
-	s->disk->rig.resume = s->resume;
+	s->disk->rig.resume = s->was_shut ? NULL : s->resume;
+	s->disk->rig.shut = s->was_shut ? s->resume : NULL;
 	s->disk->rig.next = s->resume ? &s->life->host->note.next : NULL;
 	if (write && (s->resume || note_take(s)))
 		s->disk->rig.params.fresh = s->life->host->note.fresh;
@@ -132,7 +126,7 @@ int vdisk_open(struct session *s, uint64_t id, bool write)
 
 void vdisk_opened(struct session *s)
 {
-	note_open(s);
+	vdisk_note(s);
 }
 
 /*
@@ -142,9 +136,11 @@ void vdisk_opened(struct session *s)
 void vdisk_close(struct session *s)
 {
 	struct disk_rig *rig = &s->disk->rig;
-	bool was_open = rig->dev, wrote = was_open && !rig->params.read_only;
+	bool was_open = rig->dev && !s->disk->left, wrote = was_open && !rig->params.read_only;
 	int err = rig->disk ? disk_shut(rig->disk) : 0;
 
+	if (s->disk->left)
+		vdisk_free_left(s);
 	work_result(s->life, "shut", s->f->id, err);
 	for (unsigned int i = 0; wrote && !err && session_counts(s) && i < CELLS; i++)
 		chance_durable(&s->f->cells[i]);
@@ -190,6 +186,9 @@ static void request_done(struct blk_io *io, int err)
 		if (!err && io->flags & BLK_FUA)
 			chance_durable(c);
 	}
+	if (!err && r->counted && !s->life->dead && s->f->writer && s->f->writer != s->life)
+		world_violation(s->life->w, "R1: life %u has written to disk %#llx, which life %u has opened",
+				s->life->pid, (unsigned long long)s->f->id, s->f->writer->pid);
 	work_result(s->life, "disk request", s->f->id, err);
 	/* Who waits may be gone once nothing is pending. */
 	env_mutex_lock(b->env, &b->mutex);
@@ -340,6 +339,8 @@ int vdisk_step(struct session *s, bool write)
 	uint64_t dice = world_below(w, 100);
 	unsigned int cell, n;
 
+	if (write && world_chance(w, 12))
+		return vdisk_hand_over(s);
 	if (!write || dice < 25) {
 		n = session_pick(w, &cell);
 		return session_read(s, cell, n, false);
@@ -373,7 +374,7 @@ int vdisk_snapshot(struct session *s, const char *name, struct mimage *snap, str
 		note->open = false;
 	err = disk_snapshot(s->disk->rig.disk, s->life->w->model->images_dir, name, snap->name, attr,
 			    &pause_ns);
-	note_open(s);
+	vdisk_note(s);
 	return err;
 }
 
@@ -404,7 +405,8 @@ void vdisk_killed(struct sim_host *h)
 		n->killed = true;	/* it has served nobody: what was certain is */
 		return;
 	}
-	n->killed = n->open && n->life == h->life && !h->rebooted && !h->life->dead &&
+	n->was_shut = n->shut;
+	n->killed = (n->open || n->shut) && n->life == h->life && !h->rebooted && !h->life->dead &&
 		    n->image->file->id == n->id;
 	for (unsigned int i = 0; n->killed && i < CELLS; i++) {
 		const struct chance *c = &n->image->file->cells[i];
@@ -412,7 +414,7 @@ void vdisk_killed(struct sim_host *h)
 		n->certain[i] = c->certain && !n->disk->inflight[i] && !n->disk->discarded[i];
 		n->shown[i] = c->cur;
 	}
-	n->open = false;
+	n->open = n->shut = false;
 }
 
 /*
@@ -430,7 +432,7 @@ void vdisk_resumed(struct session *s)
 				s->f->writer ? s->f->writer->pid : 0);
 		return;
 	}
-	s->life->w->counters[COUNT_vdisk_resume]++;
+	s->life->w->counters[s->was_shut ? COUNT_handover_resumed : COUNT_vdisk_resume]++;
 	n->life = s->life;
 	n->disk = s->disk;
 	for (unsigned int i = 0; i < CELLS; i++)
@@ -453,7 +455,7 @@ void vdisks_resume(struct life *life)
 	n->killed = false;
 	if (im->file->id == n->id && is_resumable(im)) {
 		n->resuming = life;
-		work_disk_resume(life, im, n->id, &n->claim);
+		work_disk_resume(life, im, n->id, &n->claim, n->was_shut);
 		n->resuming = NULL;
 	}
 	n->image = NULL;
