@@ -173,6 +173,23 @@ static void died_body(struct cluster *c)
 	end(&n);
 }
 
+/* The same of one that took it by one change of the record, as disks do: it is the very next one. */
+static void died_at_once_body(struct cluster *c)
+{
+	struct disk_claim left, next = { 0 };
+	struct noted n;
+
+	begin_shut(&n, c);
+	left = n.left;
+	cluster_crash(c, 0);
+	CU_ASSERT_EQUAL(disk_foretell(c->hosts[1].fs, n.id, &left, &next, disk_rig_note, NULL), 0);
+	CU_ASSERT_EQUAL(next.sequence, n.left.sequence + 1);
+	cluster_crash(c, 1);
+	next_comes(&n);
+	CU_ASSERT_EQUAL(next_opens(&n), -ESTALE);
+	end(&n);
+}
+
 /* It is back, and a guest of the other host comes before ours does. */
 static void afterwards_body(struct cluster *c)
 {
@@ -209,6 +226,7 @@ static void what_another_host_has_had_is_not(void)
 	cluster_run(5, VOLUME, meanwhile_body);
 	cluster_run(6, VOLUME, died_body);
 	cluster_run(7, VOLUME, afterwards_body);
+	cluster_run(10, VOLUME, died_at_once_body);
 }
 
 static bool heir_comes;
