@@ -25,7 +25,8 @@ static void use_blocks(struct blkdev *dev, uint8_t *buf)
 
 void volume_use_disk(struct fs *fs, uint64_t dir, const char *name)
 {
-	struct disk_rig rig = { .params = { .map_bytes = 1 * MIB } };
+	/* Of a damaged volume nobody may get space back: a write that waited for some would wait for ever. */
+	struct disk_rig rig = { .params = { .map_bytes = 1 * MIB, .enospc = DISK_ENOSPC_REPORT } };
 	uint8_t *buf = blkdev_alloc(16384);
 	struct merge merge = { 0 };
 	struct fs_attr a;
