@@ -43,7 +43,7 @@ refused 1 "enospc=never" alpha disk attach ds1:/other --enospc never
 refused 1 "no virtual disk" alpha disk attach ds1:/
 
 story "while a guest has it nobody else does, and it is not taken from it unasked"
-load "$socket" --rw randread --runtime 3 &
+"$bin/lunfs-vhost-bench" --rw randread --runtime 120 "$socket" >"$work/guest.out" 2>&1 &
 loader=$!
 wait_for 60 eval '[ "$(shown alpha open)" = true ]' || fail "not open under load"
 refused 3 "a guest is using it" alpha disk detach $disk
@@ -55,7 +55,8 @@ lunfs beta attach "$lun" >/dev/null || fail "beta: attach"
 theirs=$(lunfs beta disk attach $disk) || fail "beta: disk attach"
 load "$theirs" --rw randread --runtime 1 && fail "two hosts serve one disk"
 case $(shown beta holder) in alpha*) ;; *) fail "beta does not know who has it: $(shown beta holder)" ;; esac
-wait $loader || fail "$(cat "$work/load.out")"
+kill -INT $loader
+wait $loader || fail "$(cat "$work/guest.out")"
 
 story "once its guest has ended another host may have it, and sees what was written"
 wait_for 60 eval '[ "$(shown alpha open)" = false ]' || fail "alpha does not give it up"
