@@ -270,18 +270,38 @@ size_t fix_most(const struct check *c, size_t usual)
 	return c->p->notes ? c->p->notes : usual;
 }
 
-static int by_block(const void *a, const void *b)
-{
-	const uint64_t *x = a, *y = b;
+struct split {
+	uint64_t end;		/* of the notes before it … */
+	size_t before;		/* … that is how many there are */
+	uint64_t first;
+};
 
-	return *x < *y ? -1 : *x > *y;
+static void count_note(struct table_node *n, void *arg)
+{
+	struct split *s = arg;
+
+	s->before += n->key < s->end;
+	if (n->key < s->first)
+		s->first = n->key;
 }
 
-static void add_key(struct table_node *n, void *arg)
+/* Half of the notes are of blocks before it; found without memory for all of them. */
+static struct split half_of_twice(struct fix *f)
 {
-	uint64_t **at = arg;
+	struct split s = { .first = UINT64_MAX };
+	uint64_t low = 0, high = f->twice_end;
 
-	*(*at)++ = n->key;
+	while (low + 1 < high) {
+		s.end = low + (high - low) / 2;
+		s.before = 0;
+		table_each(&f->twice, count_note, &s);
+		if (s.before > f->twice.count / 2)
+			high = s.end;
+		else
+			low = s.end;
+	}
+	s.end = high;
+	return s;
 }
 
 static void drop_behind(struct table_node *n, void *arg)
@@ -296,21 +316,11 @@ static void drop_behind(struct table_node *n, void *arg)
  * Half of the notes are given up, those of the blocks that lie last.  However few are left, every
  * entry that has the first of them lies before the end: each round gets on.
  */
-static void fewer_twice(struct check *c)
+static void fewer_twice(struct fix *f)
 {
-	struct fix *f = c->fix;
-	size_t count = f->twice.count;
-	uint64_t *keys = malloc(count * sizeof(*keys)), *end = keys;
+	struct split half = half_of_twice(f);
 
-	if (!keys) {
-		c->no_memory = true;
-		return;
-	}
-	table_each(&f->twice, add_key, &end);
-	qsort(keys, count, sizeof(*keys), by_block);
-	f->twice_end = keys[count / 2] < keys[0] + UNIT_BLOCKS ? keys[0] + UNIT_BLOCKS :
-		       keys[count / 2];
-	free(keys);
+	f->twice_end = half.end < half.first + UNIT_BLOCKS ? half.first + UNIT_BLOCKS : half.end;
 	table_each(&f->twice, drop_behind, f);
 }
 
@@ -328,5 +338,5 @@ void fix_twice(struct check *c, uint64_t block)
 		return;
 	}
 	if (c->fix->twice.count > (most > UNIT_BLOCKS ? most : UNIT_BLOCKS))
-		fewer_twice(c);
+		fewer_twice(c->fix);
 }
