@@ -189,6 +189,21 @@ static struct attachment *find(struct disks *all, const struct store *s, const c
 	return NULL;
 }
 
+/* mutex held: nobody is attaching or detaching it. */
+static bool is_served(const struct attachment *a)
+{
+	return a->attached && !a->detaching;
+}
+
+/* mutex held.  @a with a reference more if it is served; else, or if there is none, NULL. */
+static struct attachment *hold_served(struct attachment *a)
+{
+	if (!a || !is_served(a))
+		return NULL;
+	a->refs++;
+	return a;
+}
+
 /* mutex held.  0: there is room for @a, and it is the only one of its path. */
 static int enter(struct attachment *a, const struct disks_saved *saved, char *why, size_t why_size)
 {
@@ -405,13 +420,10 @@ static struct attachment *find_settled(struct disks *all, const struct store *s,
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += SETTLE_S;
 	pthread_mutex_lock(&all->mutex);
-	while ((a = find(all, s, path)) && (a->detaching || !a->attached) && !all->stopping)
+	while ((a = find(all, s, path)) && !is_served(a) && !all->stopping)
 		if (pthread_cond_timedwait(&all->changed, &all->mutex, &until) == ETIMEDOUT)
 			break;
-	if (a && (a->detaching || !a->attached))
-		a = NULL;
-	if (a)
-		a->refs++;
+	a = hold_served(a);
 	pthread_mutex_unlock(&all->mutex);
 	return a;
 }
@@ -522,11 +534,7 @@ struct attachment *disks_find(struct disks *all, struct store *s, const char *pa
 	struct attachment *a;
 
 	pthread_mutex_lock(&all->mutex);
-	a = find(all, s, path);
-	if (a && (a->detaching || !a->attached))
-		a = NULL;
-	if (a)
-		a->refs++;
+	a = hold_served(find(all, s, path));
 	pthread_mutex_unlock(&all->mutex);
 	return a;
 }
@@ -537,10 +545,9 @@ struct attachment *disks_find_id(struct disks *all, struct store *s, uint64_t id
 
 	pthread_mutex_lock(&all->mutex);
 	list_for_each(a, tmp, &all->list, node)
-		if (a->store == s && !a->detaching && a->attached && disk_id(a->disk) == id)
+		if (a->store == s && is_served(a) && disk_id(a->disk) == id)
 			found = a;
-	if (found)
-		found->refs++;
+	found = hold_served(found);
 	pthread_mutex_unlock(&all->mutex);
 	return found;
 }
@@ -575,7 +582,7 @@ void disks_each(struct disks *all, void (*fn)(struct attachment *a, void *arg), 
 
 	pthread_mutex_lock(&all->mutex);
 	list_for_each(a, tmp, &all->list, node) {
-		if (a->detaching || !a->attached)
+		if (!is_served(a))
 			continue;
 		a->refs++;
 		all_of_them[n++] = a;
