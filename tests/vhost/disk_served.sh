@@ -16,7 +16,7 @@ load() {	# load SOCKET options…
 }
 
 shown() {	# shown HOST KEY: of the first disk that is listed
-	lunfs "$1" --json disk list | jq -r ".disks[0].$2"
+	lunfs "$1" --json disk list | jq -r ".disks[0].$2 | values"
 }
 
 story "a disk is attached, and a front end finds everything that a disk must do"
