@@ -160,6 +160,10 @@ kill "$target_pid"
 wait "$target_pid" || fail "the target ended with $?"
 target_pid=
 
+is_stuck() {	# is_stuck PID: one of its threads is in a system call that nothing ends
+	grep -q '^State:.D' "/proc/$1"/task/*/status
+}
+
 story "nobody serves a file in which a killed target still has a write under way"
 truncate -s 300M "$work/frozen.img"
 mkdir "$frozen"
@@ -169,8 +173,8 @@ if mkfs.ext4 -q "$work/frozen.img" && mount -o loop "$work/frozen.img" "$frozen"
 	fsfreeze -f "$frozen"
 	qemu-io -f raw -c 'write -P 0x11 0 4k' "$lun" >/dev/null 2>&1 &
 	client=$!
-	sleep 0.5
 	worker=$(pgrep -P "$target_pid" | head -n 1)
+	wait_for 60 is_stuck "$worker" || fail "the write does not get to the file"
 	target_kill
 	refused 1 'somebody else serves it already' "$target" --portal 127.0.0.1:0 --lun "$target_file" \
 		--state-dir "$target_state"

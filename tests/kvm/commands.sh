@@ -188,8 +188,7 @@ python3 "$work/terminal.py" "$bin/lunvm" run --run-dir "$work/vm-alpha" --name a
 
 story "a guest that resets without end is started again more and more slowly, and can be ended meanwhile"
 for name in loop other; do
-	vm_run alpha $name --on-reset restart --cmdline op=reset &
-	eval "runner_$name=$!"
+	vm_start alpha $name --on-reset restart --cmdline op=reset
 done
 waiting() { vm alpha status "$1" --json 2>/dev/null | jq -e '.state == "waiting" and .restart_in_ms > 5000' >/dev/null; }
 wait_for 60 waiting loop || fail "it does not wait: $(tail -n 3 "$work/vm-loop.out")"
@@ -204,13 +203,11 @@ grep -q "started again in some seconds" "$work/said" || fail "$(cat "$work/said"
 sleep 0.5
 vm alpha status loop >/dev/null
 vm alpha stop loop || fail "cannot be stopped"
-# shellcheck disable=SC2154
-wait "$runner_loop"
+wait "${runner_of[loop]}"
 [ $? -eq 13 ] || fail "its exit status is not 13"
 wait_for 60 waiting other || fail "it does not wait"
 kill -TERM "$(vm_pid alpha other pid)"
-# shellcheck disable=SC2154
-wait "$runner_other"
+wait "${runner_of[other]}"
 grep -q "ended before it was started again" "$work/vm-other.out" || fail "SIGTERM does not end it: $(cat "$work/vm-other.out")"
 host_stop alpha
 finish

@@ -31,6 +31,15 @@ vm_run() {
 		>"$work/vm-$name.out" 2>&1
 }
 
+declare -A runner_of
+
+# Goes on beside it, as runner_of[NAME].  What the last of this name said must not be taken for its words.
+vm_start() {
+	: >"$work/vm-$2.out"
+	vm_run "$@" &
+	runner_of[$2]=$!
+}
+
 # expect_exit STATUS TEXT HOST NAME lunvm-arguments…
 expect_exit() {
 	local status=$1 text=$2 got

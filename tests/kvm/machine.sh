@@ -59,18 +59,16 @@ expect_exit 10 "the guest reset the machine" alpha a --disk $disk --on-reset exi
 expect_exit 2 'neither "restart" nor "exit"' alpha a --on-reset maybe
 
 story "stop presses the power button, and ends when the machine has"
-vm_run alpha a --disk $disk --cmdline op=button &
-runner=$!
+vm_start alpha a --disk $disk --cmdline op=button
 vm_says 60 a "waits for its button" || fail "it does not run"
 vm alpha stop a >"$work/said" 2>&1 || fail "$(cat "$work/said")"
 [ ! -s "$work/said" ] || fail "says $(cat "$work/said")"
 grep -q "the button was pressed" "$work/vm-a.out" || fail "its guest does not see it"
 "$bin/lunfs" --run-dir "$work/run-alpha" disk list | grep -q root.disk && fail "its disk is still attached"
-wait $runner || fail "its exit status is $?"
+wait "${runner_of[a]}" || fail "its exit status is $?"
 
 story "a guest that does not listen is left running, and that is said"
-vm_run alpha a --cmdline op=count &
-runner=$!
+vm_start alpha a --cmdline op=count
 vm_says 60 a alive || fail "it does not run"
 vm alpha stop a --timeout 1 >"$work/said" 2>&1 && fail "says that it has ended"
 grep -q 'a: still runs 1 s after.*"lunvm kill a"' "$work/said" || fail "$(cat "$work/said")"
@@ -85,7 +83,7 @@ vm alpha pause a || fail "cannot be paused"
 vm alpha stop a >"$work/said" 2>&1 && fail "a paused one is stopped"
 grep -q "resume it first" "$work/said" || fail "$(cat "$work/said")"
 vm alpha kill a || fail "cannot be killed"
-wait $runner
+wait "${runner_of[a]}"
 [ $? -eq 13 ] || fail "its exit status is not 13"
 vm alpha stop a >"$work/said" 2>&1 && fail "what does not run is stopped"
 grep -q "no machine of that name" "$work/said" || fail "$(cat "$work/said")"
@@ -101,8 +99,7 @@ expect_exit 0 "done bad=0" alpha a --cpus 2 --disk $disk --cmdline "op=stress cp
 grep -q "second processor runs" "$work/vm-a.out" || fail "it does not"
 
 story "a disk in use is refused, with the names of host and machine"
-vm_run alpha web1 --disk $disk --cmdline "op=stress n=1000 qd=16 rounds=1000000" &
-runner=$!
+vm_start alpha web1 --disk $disk --cmdline "op=stress n=1000 qd=16 rounds=1000000"
 vm_says 60 web1 "round 1" || fail "it does not run"
 expect_exit 3 "in use on this host" alpha b --disk $disk
 expect_exit 3 "runs on this host already" alpha web1 --disk $disk
@@ -116,8 +113,8 @@ story "of those that start with one disk in the same moment one runs, and the ot
 racers=()
 ctl alpha disk create ds1:/raced.disk --size 1M || fail "no disk"
 for i in 1 2 3 4; do
-	vm_run alpha race$i --detach --memory 16M --disk ds1:/raced.disk --cmdline op=count &
-	racers+=($!)
+	vm_start alpha race$i --detach --memory 16M --disk ds1:/raced.disk --cmdline op=count
+	racers+=("${runner_of[race$i]}")
 done
 ended=
 for racer in "${racers[@]}"; do
@@ -169,8 +166,7 @@ vm alpha resume web1 || fail "cannot be resumed"
 wait_for 60 sh -c "[ \$(grep -c 'payload: round' '$work/vm-web1.out') -gt $before ]" || fail "it does not go on"
 
 story "a guest is told that it stood still, so that none of its watchdogs complains"
-vm_run alpha clock --cmdline op=clock &
-runner_clock=$!
+vm_start alpha clock --cmdline op=clock
 if vm_says 60 clock "watches its clock"; then
 	sleep 0.5
 	! grep -q "stood still" "$work/vm-clock.out" || fail "it is told so without a pause"
@@ -180,7 +176,7 @@ else
 	grep -q "has no clock" "$work/vm-clock.out" || fail "$(cat "$work/vm-clock.out")"
 	note "this machine's KVM has no clock"
 fi
-wait $runner_clock || fail "it ends with $?"
+wait "${runner_of[clock]}" || fail "it ends with $?"
 
 story "a daemon that is killed makes the guest wait, and loses nothing"
 for i in 1 2 3; do
@@ -193,11 +189,11 @@ for i in 1 2 3; do
 		fail "it does not go on"
 done
 vm alpha kill web1 || fail "cannot be killed"
-wait $runner
+wait "${runner_of[web1]}"
 [ $? -eq 13 ] || fail "its exit status is not 13"
 
 story "a launcher that is killed takes its machine with it, and the disk is free"
-vm_run alpha web1 --disk $disk --cmdline "op=stress n=1000 qd=16 rounds=1000000" &
+vm_start alpha web1 --disk $disk --cmdline "op=stress n=1000 qd=16 rounds=1000000"
 vm_says 60 web1 "round 1" || fail "it does not run"
 launcher=$(vm_pid alpha web1 pid)
 worker=$(vm_pid alpha web1 worker_pid)
@@ -206,8 +202,7 @@ wait_for 60 sh -c "! [ -d /proc/$worker ]" || fail "its machine goes on"
 expect_exit 0 "done bad=0" alpha web1 --disk $disk --cmdline "op=stress n=1000 qd=16"
 
 story "a host that lost its lease ends the machine, which another one runs"
-vm_run alpha web1 --disk $disk --cmdline "op=stress n=1000 qd=16 rounds=1000000" &
-runner=$!
+vm_start alpha web1 --disk $disk --cmdline "op=stress n=1000 qd=16 rounds=1000000"
 vm_says 60 web1 "round 1" || fail "it does not run"
 worker=$(worker_of alpha)
 kill -STOP "$worker"
@@ -220,7 +215,7 @@ note "run on the other host $((SECONDS - started)) s after the first one froze"
 kill -CONT "$worker" 2>/dev/null
 wait "${pid_of[alpha]}" 2>/dev/null	# beta's fencing ended it
 host_start alpha
-wait $runner
+wait "${runner_of[web1]}"
 [ $? -eq 5 ] || fail "its exit status is not 5: $(tail -n 2 "$work/vm-web1.out")"
 grep -q "used elsewhere" "$work/vm-web1.out" || fail "$(cat "$work/vm-web1.out")"
 
