@@ -19,7 +19,11 @@
 #define BYTES_MAX	(256 * MIB)	/* so do their bytes: giants would keep the reactor from everybody */
 #define RANGES_MAX	16	/* of a DISCARD or WRITE_ZEROES request */
 #define RANGE_SECTORS_MAX (1u << 22)
-#define POP_BATCH	64	/* requests taken from a queue in a round */
+#define POP_BATCH	64	/* requests taken from a queue in a round … */
+#define POP_PARTS	8	/* … or one part of so many of what waits: queue_share() */
+#define POP_PART_LEAST	8	/* for a driver that is awake … */
+#define POP_PART_BYTES	(64u << 10)	/* … and whatever it is, no more after so many bytes */
+#define AWAKE_AFTER	4096	/* requests that a driver did not ask to be told of */
 #define SUBMIT_BATCH	128
 #define BOUNCE_SIZE	(128 * 1024u)
 #define BOUNCE_COUNT	8
@@ -103,6 +107,7 @@ struct vhu_queue {
 	bool		used_wrap;
 	unsigned int	slots;		/* packed: descriptors taken and not yet given back */
 	uint16_t	announced;	/* used_next when we last thought about a call */
+	unsigned int	unasked;	/* given back since the driver last wanted a call */
 	bool		dirty;		/* a batch waits to be published */
 
 	/* The batch: placed in the ring and not yet visible. */
@@ -247,7 +252,7 @@ int queue_set_kick(struct vhu_queue *q, int fd, bool polled);
 /* What GET_VRING_BASE answers, and SET_VRING_BASE says. */
 uint32_t queue_get_base(const struct vhu_queue *q);
 void queue_set_base(struct vhu_queue *q, uint32_t base);
-/* Takes up to POP_BATCH requests and starts them.  Return: how many. */
+/* Takes requests, POP_BATCH at most, and starts them.  Return: how many. */
 unsigned int queue_poll(struct vhu_queue *q);
 bool queue_arm(struct vhu_queue *q);
 void queue_disarm(struct vhu_queue *q);
@@ -266,6 +271,8 @@ struct ring_ops {
 	int	(*map)(struct vhu_queue *q);
 	/* Takes the next request into @r: 1; 0 none; -EPROTO. */
 	int	(*pop)(struct vhu_queue *q, struct request *r);
+	/* About how many there are to take, POP_BATCH at most are told apart: believed by nobody. */
+	unsigned int (*waiting)(const struct vhu_queue *q);
 	/* Takes in-flight entry @entry once more, after a reconnect. */
 	int	(*pop_again)(struct vhu_queue *q, struct request *r, uint16_t entry);
 	void	(*push)(struct vhu_queue *q, struct request *r, uint32_t written);

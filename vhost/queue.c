@@ -120,6 +120,7 @@ static int queue_start(struct vhu_queue *q)
 	}
 	q->batch_count = 0;
 	q->announced = q->used_next;
+	q->unasked = 0;
 	q->call_always = true;	/* one that our predecessor owed may never have been sent */
 	q->running = true;
 	v->running++;
@@ -202,12 +203,37 @@ static bool has_room(const struct vhu *v)
 	return v->in_flight < REQUESTS_MAX && v->bytes_in_flight < BYTES_MAX;
 }
 
+/*
+ * How many to take in this round.  While a device that is done with everything at once works on all that
+ * waits, its driver has nothing to do and falls asleep, and once it is told so do we: both wait in turn, and
+ * each wake-up costs more than the requests.  A part of what waits at a time is given back while there is
+ * more to do, and the driver has brought more by the time that we are done with that.  Where something is
+ * under way still, it is no such device, and gets all that there is in one batch.
+ */
+static unsigned int queue_share(const struct vhu_queue *q)
+{
+	unsigned int share;
+
+	if (q->in_flight)
+		return POP_BATCH;
+	share = ring_ops(q)->waiting(q) / POP_PARTS;
+	if (q->unasked >= AWAKE_AFTER && share < POP_PART_LEAST)
+		share = POP_PART_LEAST;
+	return share < 1 ? 1 : share < POP_BATCH ? share : POP_BATCH;
+}
+
 unsigned int queue_poll(struct vhu_queue *q)
 {
 	struct vhu *v = q->v;
-	unsigned int n;
+	unsigned int n, share;
+	uint64_t bytes_max;
 
-	for (n = 0; n < POP_BATCH && queue_is_served(q) && has_room(v); n++) {
+	if (!queue_is_served(q))
+		return 0;
+	share = queue_share(q);
+	bytes_max = share < POP_BATCH ? v->bytes_in_flight + POP_PART_BYTES : BYTES_MAX;
+	for (n = 0; n < share && queue_is_served(q) && has_room(v) &&
+	     v->bytes_in_flight < bytes_max; n++) {
 		struct request *r = request_get(v);
 		int ret;
 
@@ -265,9 +291,12 @@ void queue_publish(struct vhu_queue *q)
 	inflight_before_publish(q);
 	ring_ops(q)->publish(q);
 	inflight_after_publish(q);
+	q->unasked += q->batch_count;
 	q->batch_count = 0;
 	call = ring_ops(q)->wants_call(q) || q->call_always;
 	q->call_always = false;
+	if (call)
+		q->unasked = 0;
 	if (!call || q->call_fd < 0)
 		return;
 	notify_add(&q->v->notify, q->call_fd);

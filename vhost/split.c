@@ -72,9 +72,14 @@ static int split_collect(struct vhu_queue *q, struct request *r, uint16_t head)
 	return -EPROTO;	/* too long, or round and round */
 }
 
+static unsigned int split_waiting(const struct vhu_queue *q)
+{
+	return (uint16_t)(load16(&q->avail->idx) - q->avail_next);
+}
+
 static int split_pop(struct vhu_queue *q, struct request *r)
 {
-	uint16_t waiting = (uint16_t)(load16(&q->avail->idx) - q->avail_next);
+	unsigned int waiting = split_waiting(q);
 	uint16_t head;
 
 	if (!waiting)
@@ -153,6 +158,7 @@ static void split_disarm(struct vhu_queue *q)
 const struct ring_ops split_ops = {
 	.map = split_map,
 	.pop = split_pop,
+	.waiting = split_waiting,
 	.pop_again = split_pop_again,
 	.push = split_push,
 	.publish = split_publish,

@@ -317,8 +317,8 @@ static inline void make_available(uint16_t head)
 static unsigned int times = 1;	/* that a request names its data */
 #define TIMES_MAX	127u
 
-/* A request as one indirect descriptor: visible at once in either format. */
-static inline void queue_request(uint32_t type, uint64_t sector, uint32_t at, uint32_t len)
+/* The indirect table of a request.  Return: its entries. */
+static inline unsigned int fill_table(uint32_t type, uint64_t sector, uint32_t at, uint32_t len)
 {
 	struct blk_header_wire h = { cpu_to_le32(type), cpu_to_le32(0), cpu_to_le64(sector) };
 	struct desc_wire *t = (void *)(mem + AT_TABLE);
@@ -349,6 +349,14 @@ static inline void queue_request(uint32_t type, uint64_t sector, uint32_t at, ui
 		t[i].flags = cpu_to_le16(packed ? 0 : f);
 		t[i].next = cpu_to_le16(packed ? f : next);
 	}
+	return n;
+}
+
+/* A request as one indirect descriptor: visible at once in either format. */
+static inline void queue_request(uint32_t type, uint64_t sector, uint32_t at, uint32_t len)
+{
+	unsigned int n = fill_table(type, sector, at, len);
+
 	put_desc(0, GPA + AT_TABLE, n * 16, DESC_F_INDIRECT, true);
 	make_available(0);
 }
