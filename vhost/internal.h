@@ -108,6 +108,8 @@ struct vhu_queue {
 	unsigned int	slots;		/* packed: descriptors taken and not yet given back */
 	uint16_t	announced;	/* used_next when we last thought about a call */
 	unsigned int	unasked;	/* given back since the driver last wanted a call */
+	bool		took;		/* the round before took some … */
+	bool		at_once;	/* … and when any did last, all were done by the next round */
 	bool		dirty;		/* a batch waits to be published */
 
 	/* The batch: placed in the ring and not yet visible. */

@@ -121,6 +121,7 @@ static int queue_start(struct vhu_queue *q)
 	q->batch_count = 0;
 	q->announced = q->used_next;
 	q->unasked = 0;
+	q->took = q->at_once = false;
 	q->call_always = true;	/* one that our predecessor owed may never have been sent */
 	q->running = true;
 	v->running++;
@@ -207,14 +208,16 @@ static bool has_room(const struct vhu *v)
  * How many to take in this round.  While a device that is done with everything at once works on all that
  * waits, its driver has nothing to do and falls asleep, and once it is told so do we: both wait in turn, and
  * each wake-up costs more than the requests.  A part of what waits at a time is given back while there is
- * more to do, and the driver has brought more by the time that we are done with that.  Where something is
- * under way still, it is no such device, and gets all that there is in one batch.
+ * more to do, and the driver has brought more by the time that we are done with that.  Any other device gets all
+ * that there is in one batch.
  */
-static unsigned int queue_share(const struct vhu_queue *q)
+static unsigned int queue_share(struct vhu_queue *q)
 {
 	unsigned int share;
 
-	if (q->in_flight)
+	if (q->took)
+		q->at_once = !q->in_flight;
+	if (!q->at_once)
 		return POP_BATCH;
 	share = ring_ops(q)->waiting(q) / POP_PARTS;
 	if (q->unasked >= AWAKE_AFTER && share < POP_PART_LEAST)
@@ -256,6 +259,7 @@ unsigned int queue_poll(struct vhu_queue *q)
 			queue_break(q, "a request has no header or no status byte");
 		}
 	}
+	q->took = n > 0;
 	return n;
 }
 

@@ -6,7 +6,7 @@
 
 static struct blkdev_ops watching;
 static struct blk_io *held[QSIZE];
-static bool holds;		/* the device ends nothing before it has all */
+static bool holds;		/* the device ends nothing before it is told to */
 static unsigned int held_count, batches[BATCHES_MAX];
 static atomic_uint batch_count, given;
 
@@ -24,10 +24,14 @@ static void watch_submit(struct blkdev *d, struct blk_io **ios, unsigned int cou
 		else
 			ios[i]->done(ios[i], 0);
 	}
-	while (held_count == QSIZE)
-		for (; held_count; held_count--)
-			held[held_count - 1]->done(held[held_count - 1], 0);
 	atomic_fetch_add(&given, count);
+}
+
+static void let_go(void *arg)
+{
+	(void)arg;
+	for (; held_count; held_count--)
+		held[held_count - 1]->done(held[held_count - 1], 0);
 }
 
 static void begin_watching(void *arg)
@@ -38,20 +42,35 @@ static void begin_watching(void *arg)
 	dev->ops = &watching;
 }
 
-/* @count requests of @len bytes are there before anybody looks; waits until all were given to the device. */
-static void all_at_once(unsigned int count, uint32_t len)
+static void fill_ring(void *arg)
 {
+	uint32_t len = *(uint32_t *)arg;
 	unsigned int n = fill_table(BLK_T_IN, 0, AT_DATA, len);
 
-	for (unsigned int i = 0; i < count; i++) {
+	for (unsigned int i = 0; i < QSIZE; i++) {
 		put_desc(i, GPA + AT_TABLE, n * 16, DESC_F_INDIRECT, true);
 		make_available((uint16_t)i);
 	}
-	front_ring(packed ? 0x80008000u : 0);
-	while (atomic_load(&given) < count)
+}
+
+/* In the reactor's thread, which so sees them all at once; waits until all were given to the device. */
+static void all_at_once(uint32_t len)
+{
+	atomic_store(&batch_count, 0);
+	atomic_store(&given, 0);
+	reactor_call_sync(r, fill_ring, &len);
+	while (atomic_load(&given) < QSIZE)
 		sched_yield();
 	reactor_call_sync(r, nothing, NULL);
-	CU_ASSERT_EQUAL(atomic_load(&given), count);
+	CU_ASSERT_EQUAL(atomic_load(&given), QSIZE);
+}
+
+/* Each queue begins so, when nothing is known of the device. */
+static void all_to_begin_with(void)
+{
+	all_at_once(4096);
+	CU_ASSERT_EQUAL(batches[0], QSIZE);
+	CU_ASSERT_EQUAL(atomic_load(&batch_count), 1);
 }
 
 static void set_up(bool packed_ring, bool device_holds)
@@ -67,6 +86,7 @@ static void set_up(bool packed_ring, bool device_holds)
 	front_memory();
 	front_features();
 	CU_ASSERT_EQUAL(share_memory(), 0);
+	front_ring(packed ? 0x80008000u : 0);
 }
 
 static void finish(void)
@@ -80,7 +100,8 @@ static void a_device_that_is_done_at_once_gets_a_part_at_a_time(void)
 {
 	for (int format = 0; format < 2; format++) {
 		set_up(format, false);
-		all_at_once(QSIZE, 4096);
+		all_to_begin_with();
+		all_at_once(4096);
 		CU_ASSERT_EQUAL(batches[0], 2);
 		CU_ASSERT_EQUAL(batches[1], 1);
 		CU_ASSERT(atomic_load(&batch_count) >= QSIZE - 1);
@@ -93,10 +114,10 @@ static void a_device_that_takes_its_time_gets_all_that_there_is(void)
 {
 	for (int format = 0; format < 2; format++) {
 		set_up(format, true);
-		all_at_once(QSIZE, 4096);
-		CU_ASSERT_EQUAL(batches[0], 2);
-		CU_ASSERT_EQUAL(batches[1], QSIZE - 2);
-		CU_ASSERT_EQUAL(atomic_load(&batch_count), 2);
+		for (unsigned int again = 0; again < 3; again++) {
+			all_to_begin_with();
+			reactor_call_sync(r, let_go, NULL);
+		}
 		finish();
 	}
 }
@@ -105,7 +126,8 @@ static void a_device_that_takes_its_time_gets_all_that_there_is(void)
 static void large_requests_go_one_at_a_time(void)
 {
 	set_up(false, false);
-	all_at_once(QSIZE, 128 << 10);
+	all_to_begin_with();
+	all_at_once(128 << 10);
 	CU_ASSERT_EQUAL(batches[0], 1);
 	CU_ASSERT_EQUAL(atomic_load(&batch_count), QSIZE);
 	finish();
@@ -122,7 +144,7 @@ static void a_driver_that_never_sleeps_gets_more_at_a_time(void)
 	avail = (void *)(mem + AT_AVAIL);
 	used = (void *)(mem + AT_USED);
 	avail->flags = AVAIL_F_NO_INTERRUPT;
-	all_at_once(QSIZE, 4096);
+	all_at_once(4096);
 	n = fill_table(BLK_T_IN, 0, AT_DATA, 4096);
 	/* Each time that all are back all of them are there again, seen at once. */
 	for (unsigned int round = 0; round < 300; round++) {
