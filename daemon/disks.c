@@ -581,12 +581,9 @@ void disks_each(struct disks *all, void (*fn)(struct attachment *a, void *arg), 
 	unsigned int n = 0;
 
 	pthread_mutex_lock(&all->mutex);
-	list_for_each(a, tmp, &all->list, node) {
-		if (!is_served(a))
-			continue;
-		a->refs++;
-		all_of_them[n++] = a;
-	}
+	list_for_each(a, tmp, &all->list, node)
+		if (hold_served(a))
+			all_of_them[n++] = a;
 	pthread_mutex_unlock(&all->mutex);
 	for (unsigned int i = 0; i < n; i++) {
 		fn(all_of_them[i], arg);

@@ -110,7 +110,6 @@ struct vhu_queue {
 	unsigned int	unasked;	/* given back since the driver last wanted a call */
 	bool		took;		/* the round before took some … */
 	bool		at_once;	/* … and when any did last, all were done by the next round */
-	bool		dirty;		/* a batch waits to be published */
 
 	/* The batch: placed in the ring and not yet visible. */
 	uint16_t	batch_count;

@@ -295,12 +295,10 @@ void queue_publish(struct vhu_queue *q)
 	inflight_before_publish(q);
 	ring_ops(q)->publish(q);
 	inflight_after_publish(q);
-	q->unasked += q->batch_count;
-	q->batch_count = 0;
 	call = ring_ops(q)->wants_call(q) || q->call_always;
 	q->call_always = false;
-	if (call)
-		q->unasked = 0;
+	q->unasked = call ? 0 : q->unasked + q->batch_count;
+	q->batch_count = 0;
 	if (!call || q->call_fd < 0)
 		return;
 	notify_add(&q->v->notify, q->call_fd);
