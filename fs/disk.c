@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 
+#include "base/mutant.h"
 #include "fs/cluster.h"
 #include "fs/disk_internal.h"
 
@@ -277,6 +278,19 @@ int disk_retarget(struct disk *d, uint64_t id)
 	return err;
 }
 
+/*
+ * Whoever is served goes on when this process is killed: what it is shown must be durable, or noted, and
+ * others of this host may have written here before, and synced nothing.
+ */
+static int make_ready(struct disk *d, const struct disk_claim *resume)
+{
+	int err = MUTANT("opened-undurable") ? 0 : fs_fsync(d->fs, d->f, false);
+
+	if (!err && resume && d->f->mode == LOCK_EXCLUSIVE)
+		err = disk_work_resume(d);
+	return err;
+}
+
 int disk_open(struct disk *d, const struct disk_claim *resume, struct lock_holder *holder)
 {
 	int err = 0;
@@ -287,8 +301,8 @@ int disk_open(struct disk *d, const struct disk_claim *resume, struct lock_holde
 	err = memory_get(d);
 	if (!err)
 		err = open_file(d, resume, 0, holder);
-	if (!err && resume && d->f->mode == LOCK_EXCLUSIVE) {
-		err = disk_work_resume(d);
+	if (!err) {
+		err = make_ready(d, resume);
 		if (err)
 			give_file_up(d);
 	}

@@ -189,6 +189,7 @@ target_start() {	# target_start [ADDRESS [lunfs-target option…]]: $lun becomes
 	local address=${1:-127.0.0.1}
 	[ $# -eq 0 ] || shift
 	mkdir -p "$target_state"
+	: >"$work/target.out"	# what the target before has said is not this one's
 	${ns:+nsenter --net=/var/run/netns/$ns} "$bin/lunfs-target" --lun "$target_file" --size "$target_size" \
 		--portal "$address:${target_port:-0}" --iqn "$target_iqn" \
 		--state-dir "$target_state" "$@" >"$work/target.out" 2>>"$work/target.log" &

@@ -7,36 +7,18 @@
 
 #include <stdio.h>
 
-#include "fs/journal.h"
-#include "fs/journal_internal.h"
-#include "tests/fs/attached.h"
-#include "tests/fs/disk_rig.h"
+#include "tests/fs/disk_world.h"
 
-#define VOLUME		(256 * MIB)
-#define DISK		(4 * MIB)
-#define SECTOR		512u
 #define LANES		8u	/* threads, each with a part of the disk that only it writes */
 #define LANE		(DISK / LANES)
+#define STEPS		40u	/* of each */
 
-struct world {
-	struct cluster	*c;
-	struct disk_rig	rig;
-	uint64_t	size;
-	uint8_t		*model;		/* what the disk shows */
-	unsigned int	running;
-	unsigned int	wrong;
-	unsigned int	steps;
-};
+static unsigned int running;	/* of them */
 
 struct lane {
 	struct world	*w;
 	unsigned int	index;
 };
-
-static uint64_t roll(struct world *w, uint64_t below)
-{
-	return env_random_below(w->c->env, below);
-}
 
 /* ---- one request ---- */
 
@@ -125,7 +107,7 @@ static void lane_main(void *arg)
 	struct world *w = l->w;
 	uint8_t *buf = blkdev_alloc(LANE);
 
-	for (unsigned int i = 0; i < w->steps; i++) {
+	for (unsigned int i = 0; i < STEPS; i++) {
 		switch (roll(w, 12)) {
 		case 0:
 			do_range(l, true);
@@ -145,18 +127,10 @@ static void lane_main(void *arg)
 		}
 	}
 	free(buf);
-	w->running--;
+	running--;
 }
 
 /* ---- what is done from outside ---- */
-
-static uint64_t id_of_disk(struct world *w)
-{
-	struct fs_attr attr = { 0 };
-
-	CU_ASSERT_EQUAL(fs_lookup(w->c->fs, fs_root(w->c->fs), "disk", &attr), 0);
-	return attr.id;
-}
 
 static unsigned int snapshots, oldest;
 
@@ -200,13 +174,13 @@ static void run_lanes(struct world *w, bool meddle)
 	struct lane lanes[LANES];
 	struct env_thread *threads[LANES];
 
-	w->running = LANES;
+	running = LANES;
 	for (unsigned int i = 0; i < LANES; i++) {
 		lanes[i] = (struct lane){ w, i };
 		CU_ASSERT_EQUAL(env_thread_start(w->c->hosts[0].env, "lane", lane_main, &lanes[i],
 						 &threads[i]), 0);
 	}
-	while (w->running) {
+	while (running) {
 		cluster_sleep(w->c, 1 + roll(w, 20));
 		if (!meddle)
 			continue;
@@ -219,45 +193,6 @@ static void run_lanes(struct world *w, bool meddle)
 		env_thread_join(w->c->hosts[0].env, threads[i]);
 }
 
-static void compare_all(struct world *w)
-{
-	uint8_t *buf = blkdev_alloc(w->size);
-	uint64_t at;
-
-	CU_ASSERT_EQUAL(blkdev_read(w->rig.dev, 0, buf, w->size), 0);
-	for (at = 0; at < w->size && buf[at] == w->model[at]; at++)
-		;
-	CU_ASSERT_EQUAL(at, w->size);
-	if (at < w->size)
-		fprintf(stderr, "  byte %llu is %u, expected %u\n", (unsigned long long)at, buf[at],
-			w->model[at]);
-	free(buf);
-}
-
-static void world_begin(struct world *w, struct cluster *c, uint64_t size)
-{
-	struct fs_attr attr;
-
-	memset(w, 0, sizeof(*w));
-	w->c = c;
-	w->size = size;
-	w->model = calloc(1, size);
-	cluster_alone(c);
-	CU_ASSERT_EQUAL(fs_create(c->fs, fs_root(c->fs), "disk", S_IFREG | 0600, 0, &cluster_cred,
-				  &attr), 0);
-	attr.size = size;
-	CU_ASSERT_EQUAL(fs_setattr(c->fs, attr.id, FS_SET_SIZE, &attr), 0);
-	CU_ASSERT_EQUAL(disk_rig_open(&w->rig, c->hosts[0].env, c->fs, attr.id), 0);
-}
-
-static void world_end(struct world *w)
-{
-	compare_all(w);
-	CU_ASSERT_EQUAL(disk_rig_close(&w->rig), 0);
-	CU_ASSERT_EQUAL(w->wrong, 0);
-	free(w->model);
-}
-
 /* ---- tests ---- */
 
 static void random_body(struct cluster *c)
@@ -266,7 +201,6 @@ static void random_body(struct cluster *c)
 
 	snapshots = oldest = 0;
 	world_begin(&w, c, DISK);
-	w.steps = 40;
 	for (unsigned int round = 0; round < 3; round++) {
 		run_lanes(&w, round);
 		compare_all(&w);
@@ -338,103 +272,6 @@ static void not_open_body(struct cluster *c)
 static void a_disk_that_is_not_open_answers_nothing(void)
 {
 	cluster_run(8, VOLUME, not_open_body);
-}
-
-static void write_some(struct world *w, unsigned int count)
-{
-	uint8_t *buf = blkdev_alloc(64 * KIB);
-
-	for (unsigned int i = 0; i < count; i++) {
-		uint64_t off = ALIGN_DOWN(roll(w, w->size - 64 * KIB), SECTOR);
-		uint64_t len = SECTOR * (1 + roll(w, 127));
-		uint8_t seed = (uint8_t)(1 + roll(w, 255));
-
-		if (roll(w, 4)) {
-			off = ALIGN_DOWN(off, 4096);
-			len = ALIGN_UP(len, 4096);
-		}
-		memset(buf, seed, len);
-		if (roll(w, 10) == 0) {
-			CU_ASSERT_EQUAL(blkdev_zero(w->rig.dev, off, len), 0);
-			memset(w->model + off, 0, len);
-			continue;
-		}
-		CU_ASSERT_EQUAL(blkdev_write(w->rig.dev, off, buf, len), 0);
-		memcpy(w->model + off, buf, len);
-	}
-	free(buf);
-}
-
-static void killed_body(struct cluster *c)
-{
-	struct disk_fresh *fresh = calloc(1, sizeof(*fresh));
-	struct disk_claim claim;
-	struct world w;
-	uint64_t id;
-
-	world_begin(&w, c, DISK);
-	CU_ASSERT_EQUAL(disk_rig_close(&w.rig), 0);
-	w.rig.params.fresh = fresh;
-	id = id_of_disk(&w);
-	CU_ASSERT_EQUAL(disk_rig_open(&w.rig, c->hosts[0].env, c->fs, id), 0);
-	for (unsigned int life = 0; life < 4; life++) {
-		write_some(&w, 30);
-		if (roll(&w, 2))
-			CU_ASSERT_EQUAL(blkdev_flush(w.rig.dev), 0);
-		write_some(&w, 10);
-		CU_ASSERT_EQUAL(disk_claim(w.rig.disk, &claim), 0);
-		/* The process is killed; what it had is gone, but for that memory. */
-		cluster_crash(c, 0);
-		CU_ASSERT_EQUAL_FATAL(cluster_attach(c, 0, 0), 0);
-		w.rig = (struct disk_rig){ .params = { .fresh = fresh }, .resume = &claim };
-		CU_ASSERT_EQUAL(disk_rig_open(&w.rig, c->hosts[0].env, c->fs, id), 0);
-		compare_all(&w);
-	}
-	w.rig.resume = NULL;
-	world_end(&w);
-	free(fresh);
-}
-
-/*
- * A guest that runs on when the daemon is killed relies on everything that was answered, flushed
- * or not: nobody tells it that its disk was without power.
- */
-static void killed_under_a_guest_it_loses_nothing_that_was_answered(void)
-{
-	for (uint64_t seed = 1; seed <= 5 && !CU_get_number_of_failures(); seed++)
-		cluster_run(seed, VOLUME, killed_body);
-}
-
-static void stranger_body(struct cluster *c)
-{
-	struct disk_claim claim;
-	struct fs_file *f;
-	struct world w;
-	uint64_t id;
-
-	world_begin(&w, c, DISK);
-	id = id_of_disk(&w);
-	write_some(&w, 3);
-	CU_ASSERT_EQUAL(blkdev_flush(w.rig.dev), 0);
-	CU_ASSERT_EQUAL(disk_claim(w.rig.disk, &claim), 0);
-	cluster_crash(c, 0);
-	CU_ASSERT_EQUAL_FATAL(cluster_attach(c, 1, 0), 0);
-	CU_ASSERT_EQUAL(fs_open(c->hosts[1].fs, id, FS_OPEN_WRITE, &cluster_cred, &f, NULL), 0);
-	CU_ASSERT_EQUAL(fs_close(c->hosts[1].fs, f), 0);
-	CU_ASSERT_EQUAL_FATAL(cluster_attach(c, 0, 0), 0);
-	w.rig = (struct disk_rig){ .resume = &claim };
-	CU_ASSERT_EQUAL(disk_rig_open(&w.rig, c->hosts[0].env, c->fs, id), -ESTALE);
-	CU_ASSERT_EQUAL(disk_rig_close(&w.rig), 0);
-	/* A new user is another matter. */
-	w.rig = (struct disk_rig){ .resume = NULL };
-	CU_ASSERT_EQUAL(disk_rig_open(&w.rig, c->hosts[0].env, c->fs, id), 0);
-	world_end(&w);
-}
-
-/* Another host had it meanwhile: what the guest remembers is of another time (R1). */
-static void it_is_not_resumed_behind_a_stranger(void)
-{
-	cluster_run(11, VOLUME, stranger_body);
 }
 
 static void write_file(struct fs *fs, uint64_t id, const uint8_t *data, size_t len)
@@ -630,131 +467,6 @@ static void zeros_are_not_answered_without_a_lease(void)
 	cluster_run(17, VOLUME, lapsed_body);
 }
 
-/* ---- space that a kill may take back ---- */
-
-/* A world whose notes survive, and its death: the disk is then as its notes and its map say. */
-static void noted_begin(struct world *w, struct cluster *c, uint64_t size)
-{
-	world_begin(w, c, size);
-	CU_ASSERT_EQUAL(disk_rig_close(&w->rig), 0);
-	w->rig.params.fresh = calloc(1, sizeof(*w->rig.params.fresh));
-	CU_ASSERT_EQUAL_FATAL(disk_rig_open(&w->rig, c->hosts[0].env, c->fs, id_of_disk(w)), 0);
-}
-
-static void noted_kill(struct world *w)
-{
-	struct disk_fresh *fresh = w->rig.params.fresh;
-	uint64_t id = disk_id(w->rig.disk);
-	struct cluster *c = w->c;
-	struct disk_claim claim;
-
-	CU_ASSERT_EQUAL(disk_claim(w->rig.disk, &claim), 0);
-	cluster_crash(c, 0);
-	simdisk_clear_rules(c->disk);
-	CU_ASSERT_EQUAL_FATAL(cluster_attach(c, 0, 0), 0);
-	w->rig = (struct disk_rig){ .params = { .fresh = fresh }, .resume = &claim };
-	CU_ASSERT_EQUAL_FATAL(disk_rig_open(&w->rig, c->hosts[0].env, c->fs, id), 0);
-	compare_all(w);
-	w->rig.resume = NULL;
-	world_end(w);
-	free(fresh);
-}
-
-static void write_block(struct world *w, uint64_t off, uint8_t value)
-{
-	uint8_t *buf = blkdev_alloc(4096);
-
-	memset(buf, value, 4096);
-	CU_ASSERT_EQUAL(blkdev_write(w->rig.dev, off, buf, 4096), 0);
-	memcpy(w->model + off, buf, 4096);
-	free(buf);
-}
-
-static void hold_journal(struct cluster *c, uint64_t ns)
-{
-	struct journal *j = c->fs->journal;
-	struct simdisk_rule rule = { .fault = SIMDISK_HOLD, .ops = 1u << BLK_WRITE,
-				     .off = ring_addr(&j->ring, 0), .delay_ns = ns };
-
-	rule.len = j->ring.blocks * BLOCK_SIZE;
-	simdisk_inject(c->disk, &rule);
-}
-
-static void moved_body(struct cluster *c)
-{
-	struct merge m = { 0 };
-	struct fs_attr attr;
-	uint64_t pause_ns;
-	struct world w;
-
-	noted_begin(&w, c, DISK);
-	/* All units that get their space together have some. */
-	for (uint64_t unit = 0; unit < 8; unit++)
-		write_block(&w, unit * UNIT_SIZE, 0x11);
-	CU_ASSERT_EQUAL(disk_snapshot(w.rig.disk, fs_root(c->fs), "disk", "snap-0", &attr, &pause_ns), 0);
-	CU_ASSERT_EQUAL(fs_unlink(c->fs, fs_root(c->fs), "snap-0"), 0);
-	while (!m.units_moved)
-		CU_ASSERT_TRUE_FATAL(disk_merge_step(w.rig.disk, &m) > 0);
-	hold_journal(c, 200 * NSEC_PER_MSEC);
-	write_block(&w, 5 * BLOCK_SIZE, 0x22);
-	noted_kill(&w);
-}
-
-/*
- * A merge brought the unit, and is not durable yet: a first write to the rest of it would be noted for
- * space that the disk does not have any more after a kill.
- */
-static void a_first_write_behind_a_merge_survives_a_kill(void)
-{
-	cluster_run(15, VOLUME, moved_body);
-}
-
-struct late_write {
-	struct world	*w;
-	uint64_t	off;
-};
-
-static void late_write_main(void *arg)
-{
-	struct late_write *l = arg;
-
-	write_block(l->w, l->off, 0x33);
-}
-
-static void loaded_body(struct cluster *c)
-{
-	uint8_t *buf = blkdev_alloc(4096);
-	struct env_thread *thread;
-	struct late_write late;
-	struct world w;
-
-	noted_begin(&w, c, 64 * MIB);
-	/* The first load has units 120 to 247; written in turn, the next space is for 244 to 251. */
-	write_block(&w, 120 * UNIT_SIZE, 0x11);
-	write_block(&w, 240 * UNIT_SIZE, 0x11);
-	CU_ASSERT_EQUAL(blkdev_flush(w.rig.dev), 0);
-	late = (struct late_write){ &w, 244 * UNIT_SIZE };
-	hold_journal(c, 200 * NSEC_PER_MSEC);
-	CU_ASSERT_EQUAL(env_thread_start(c->hosts[0].env, "late", late_write_main, &late, &thread), 0);
-	cluster_sleep(c, 20);
-	CU_ASSERT_EQUAL(blkdev_read(w.rig.dev, 248 * UNIT_SIZE, buf, 4096), 0);
-	write_block(&w, 248 * UNIT_SIZE, 0x22);
-	free(buf);
-	/* If that one did not wait for its space it is killed before that is the disk's. */
-	if (!w.model[late.off])
-		memset(w.model + late.off, 0, 4096);
-	noted_kill(&w);
-}
-
-/*
- * The map has the space, the device does not know of it yet: whoever looks it up meanwhile must not
- * write there, or a kill makes it nobody's.
- */
-static void space_that_is_not_durable_is_not_written_to(void)
-{
-	cluster_run(16, VOLUME, loaded_body);
-}
-
 /* ---- what a lookup of the map brings ---- */
 
 static void fragmented_body(struct cluster *c)
@@ -793,140 +505,12 @@ static void a_lookup_says_nothing_of_what_it_has_no_room_for(void)
 	cluster_run(21, VOLUME, fragmented_body);
 }
 
-/* ---- killed between taking the lock and saying so ---- */
-
-/* The world's disk, opened by the next process of host 0 as the last one left it, and foresaw. */
-static int open_again(struct world *w, uint64_t id, struct disk_claim *left, struct disk_claim *next)
-{
-	struct disk_fresh *fresh = w->rig.params.fresh;
-
-	w->rig = (struct disk_rig){ .params = { .fresh = fresh }, .resume = left, .next = next };
-	return disk_rig_open(&w->rig, w->c->hosts[0].env, w->c->fs, id);
-}
-
-static void killed_twice_body(struct cluster *c)
-{
-	struct disk_claim left, next = { 0 };
-	struct world w;
-	uint64_t id;
-
-	noted_begin(&w, c, DISK);
-	id = disk_id(w.rig.disk);
-	write_some(&w, 20);
-	CU_ASSERT_EQUAL(disk_claim(w.rig.disk, &left), 0);
-	for (unsigned int life = 0; life < 3; life++) {
-		cluster_crash(c, 0);
-		CU_ASSERT_EQUAL_FATAL(cluster_attach(c, 0, 0), 0);
-		/* It takes the lock, and dies before it can write that down. */
-		CU_ASSERT_EQUAL_FATAL(open_again(&w, id, &left, &next), 0);
-		CU_ASSERT_NOT_EQUAL(next.generation, 0);
-		compare_all(&w);
-	}
-	free(w.rig.params.fresh);
-	w.rig.resume = NULL;
-	world_end(&w);
-}
-
-/* Whoever is killed so early has served nobody: the guest goes on, however often that happens. */
-static void killed_as_it_has_the_lock_it_is_resumed_all_the_same(void)
-{
-	cluster_run(18, VOLUME, killed_twice_body);
-}
-
-static void use_by_stranger(struct cluster *c, uint64_t id)
-{
-	struct fs_file *f;
-
-	CU_ASSERT_EQUAL_FATAL(cluster_attach(c, 1, 0), 0);
-	CU_ASSERT_EQUAL(fs_open(c->hosts[1].fs, id, FS_OPEN_WRITE, &cluster_cred, &f, NULL), 0);
-	/* It dies with the file open: its record is taken over as it is. */
-	cluster_crash(c, 1);
-}
-
-static void foreseen_stranger_body(struct cluster *c)
-{
-	struct disk_claim left, next = { 0 };
-	struct world w;
-	uint64_t id;
-
-	noted_begin(&w, c, DISK);
-	id = disk_id(w.rig.disk);
-	write_some(&w, 20);
-	CU_ASSERT_EQUAL(blkdev_flush(w.rig.dev), 0);
-	CU_ASSERT_EQUAL(disk_claim(w.rig.disk, &left), 0);
-	cluster_crash(c, 0);
-	use_by_stranger(c, id);
-	/* Twice: that it was refused, and has the lock itself now, is nothing to go on from. */
-	for (unsigned int life = 0; life < 2; life++) {
-		CU_ASSERT_EQUAL_FATAL(cluster_attach(c, 0, 0), 0);
-		CU_ASSERT_EQUAL(open_again(&w, id, &left, &next), -ESTALE);
-		CU_ASSERT_EQUAL(next.generation, 0);
-		cluster_crash(c, 0);
-	}
-	CU_ASSERT_EQUAL_FATAL(cluster_attach(c, 0, 0), 0);
-	free(w.rig.params.fresh);
-	w.rig = (struct disk_rig){ .resume = NULL };
-	CU_ASSERT_EQUAL(disk_rig_open(&w.rig, c->hosts[0].env, c->fs, id), 0);
-	world_end(&w);
-}
-
-struct visit {
-	struct cluster *c;
-	uint64_t id;
-};
-
-static void visit_now(void *arg)
-{
-	struct visit *v = arg;
-
-	use_by_stranger(v->c, v->id);
-}
-
-static void overtaken_body(struct cluster *c)
-{
-	struct disk_claim left, next = { 0 };
-	struct world w;
-	struct visit v = { c, 0 };
-
-	noted_begin(&w, c, DISK);
-	v.id = disk_id(w.rig.disk);
-	CU_ASSERT_EQUAL(disk_claim(w.rig.disk, &left), 0);
-	free(w.rig.params.fresh);
-	cluster_crash(c, 0);
-	CU_ASSERT_EQUAL_FATAL(cluster_attach(c, 0, 0), 0);
-	CU_ASSERT_EQUAL(disk_take_back(c->fs, v.id, &left, &next, visit_now, &v), 0);
-	CU_ASSERT_NOT_EQUAL(next.generation, 0);
-	/* It has the lock now, of a dead stranger, and dies. */
-	cluster_crash(c, 0);
-	CU_ASSERT_EQUAL_FATAL(cluster_attach(c, 0, 0), 0);
-	w.rig = (struct disk_rig){ .resume = NULL };
-	CU_ASSERT_EQUAL(open_again(&w, v.id, &left, &next), -ESTALE);
-	CU_ASSERT_EQUAL(next.generation, 0);
-	CU_ASSERT_EQUAL(disk_rig_close(&w.rig), 0);
-	w.rig = (struct disk_rig){ .resume = NULL };
-	CU_ASSERT_EQUAL(disk_rig_open(&w.rig, c->hosts[0].env, c->fs, v.id), 0);
-	world_end(&w);
-}
-
-/* R1: what was foreseen does not make good what a stranger had in between. */
-static void foreseen_or_not_it_is_not_resumed_behind_a_stranger(void)
-{
-	cluster_run(19, VOLUME, foreseen_stranger_body);
-	cluster_run(20, VOLUME, overtaken_body);
-}
-
 UNIT_MAIN("fs/disk",
 	UNIT_TEST(a_lookup_says_nothing_of_what_it_has_no_room_for),
-	UNIT_TEST(killed_as_it_has_the_lock_it_is_resumed_all_the_same),
-	UNIT_TEST(foreseen_or_not_it_is_not_resumed_behind_a_stranger),
-	UNIT_TEST(a_first_write_behind_a_merge_survives_a_kill),
-	UNIT_TEST(space_that_is_not_durable_is_not_written_to),
 	UNIT_TEST(a_map_that_cannot_be_read_is_an_error),
 	UNIT_TEST(a_small_first_unit_that_a_merge_brings_is_made_whole),
 	UNIT_TEST(a_discard_of_a_host_that_is_lost_fails),
 	UNIT_TEST(zeros_are_not_answered_without_a_lease),
 	UNIT_TEST(a_disk_shows_what_was_written_to_it),
 	UNIT_TEST(an_open_disk_has_its_file_alone),
-	UNIT_TEST(a_disk_that_is_not_open_answers_nothing),
-	UNIT_TEST(killed_under_a_guest_it_loses_nothing_that_was_answered),
-	UNIT_TEST(it_is_not_resumed_behind_a_stranger));
+	UNIT_TEST(a_disk_that_is_not_open_answers_nothing));
