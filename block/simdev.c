@@ -202,6 +202,14 @@ static void deliver(void *arg)
 	cmd_free_if_over(c);
 }
 
+/* Flushes cover what it has written from now on. */
+static void write_is_over(struct cmd *c)
+{
+	if (c->write_number)
+		simstore_complete(&c->disk->store, c->write_number);
+	c->write_number = 0;
+}
+
 static void complete_event(void *arg)
 {
 	struct cmd *c = arg;
@@ -214,8 +222,7 @@ static void complete_event(void *arg)
 	c->complete_under_way = false;
 	c->complete_due = false;
 	stats_add(c, c->err_forced ? c->err_forced : c->err);
-	if (c->write_number)
-		simstore_complete(&c->disk->store, c->write_number);
+	write_is_over(c);
 	if (!sim_host_crashed(c->nexus->host)) {
 		c->delivering = true;
 		sim_interrupt(c->nexus->host, deliver, c);
@@ -252,8 +259,8 @@ static void apply_event(void *arg)
 	 * Applied, but its host will never hear of it, or hear that it failed: it is in the
 	 * cache like the rest, and a flush that comes later writes it back.
 	 */
-	if (c->write_number && (!c->complete_due || c->err_forced))
-		simstore_complete(&c->disk->store, c->write_number);
+	if (!c->complete_due || c->err_forced)
+		write_is_over(c);
 	if (c->complete_due && !c->complete_under_way)
 		complete_at(c, c->complete_ns);
 	cmd_free_if_over(c);
@@ -266,12 +273,16 @@ static void apply_at(struct cmd *c, uint64_t when_ns)
 	sim_at(c->disk->sim, when_ns, apply_event, c);
 }
 
-/* @c does nothing to the contents any more; a host that waits for it hears @err. */
+/*
+ * @c does nothing to the contents any more; a host that waits for it hears @err.  What it has done is in the
+ * cache, for the next flush.
+ */
 static void cmd_abort(struct cmd *c, int err)
 {
 	if (c->apply_due)
 		sim_cancel(c->disk->sim, apply_event, c);
 	c->apply_due = false;
+	write_is_over(c);
 	if (c->complete_due && !c->complete_under_way) {
 		c->err_forced = err;
 		complete_at(c, sim_now_ns(c->disk->sim));
@@ -517,7 +528,7 @@ bool simdisk_is_busy(struct simdisk *disk, struct env *host)
 
 	list_for_each(c, tmp, &disk->cmds, node) {
 		if (c->nexus->host == host &&
-		    (c->apply_due || (c->held && !sim_host_crashed(host))))
+		    (c->apply_due || c->write_number || (c->held && !sim_host_crashed(host))))
 			return true;
 	}
 	return false;

@@ -97,7 +97,10 @@ void simdisk_image_free(struct simdisk_image *image);
 void simdisk_peek(struct simdisk *disk, uint64_t off, void *buf, size_t len);
 void simdisk_poke(struct simdisk *disk, uint64_t off, const void *buf, size_t len);
 
-/** simdisk_is_busy() - whether a command of @host can still change the contents. */
+/**
+ * simdisk_is_busy() - whether a command of @host can still change the contents, or has, and no flush
+ * covers it yet: none that was submitted before it ended does.
+ */
 bool simdisk_is_busy(struct simdisk *disk, struct env *host);
 
 /**

@@ -9,6 +9,7 @@
 #define SEC	NSEC_PER_SEC
 #define MSEC	NSEC_PER_MSEC
 #define SIZE	(64 * MIB)
+#define LANDED_NS	(10 * SEC + MSEC / 2)	/* of a write with DELAY: its answer takes a millisecond */
 
 struct world {
 	struct sim *sim;
@@ -127,6 +128,76 @@ static void held_command_dies_with_its_host(void)
 	sim_at(w.sim, 5 * SEC, crash, &w);
 	world_run(&w, write_body);
 	CU_ASSERT_EQUAL(peek(&w, 0), 0);
+	world_end(&w);
+}
+
+/* ---- landed, and not answered ---- */
+
+static void inject_delay(struct world *w)
+{
+	struct simdisk_rule rule = { .fault = SIMDISK_DELAY, .ops = 1u << BLK_WRITE, .count = 1,
+				     .delay_ns = 10 * SEC };
+
+	simdisk_inject(w->disk, &rule);
+}
+
+static void look_at_landed(void *arg)
+{
+	struct world *w = arg;
+
+	CU_ASSERT_EQUAL(peek(w, 0), 7);
+	CU_ASSERT_TRUE(simdisk_is_busy(w->disk, w->host));
+}
+
+/* Whoever waits for a process to end, and flushes then, would else flush too early. */
+static void landed_write_keeps_its_host_busy_until_it_ends(void)
+{
+	struct world w;
+
+	world_begin(&w);
+	inject_delay(&w);
+	sim_at(w.sim, LANDED_NS, look_at_landed, &w);
+	world_run(&w, write_body);
+	CU_ASSERT_EQUAL(w.err, 0);
+	CU_ASSERT_FALSE(simdisk_is_busy(w.disk, w.host));
+	world_end(&w);
+}
+
+/* Another host has its commands aborted, and flushes. */
+static void abort_body(void *arg)
+{
+	struct world *w = arg;
+	struct env *other = sim_host(w->sim, "other");
+	struct blkdev *dev = simdisk_open(w->disk, other);
+
+	env_sleep_until(w->host, env_now_ns(w->host) + LANDED_NS);
+	look_at_landed(w);
+	simdisk_reconnect(w->disk, w->host, other);
+	CU_ASSERT_FALSE(simdisk_is_busy(w->disk, w->host));
+	CU_ASSERT_EQUAL(blkdev_flush(dev), 0);
+	blkdev_close(dev);
+	simdisk_power_cut(w->disk, SIMDISK_KEEP_NONE);
+	CU_ASSERT_EQUAL(peek(w, 0), 7);
+}
+
+static void aborting_body(void *arg)
+{
+	struct world *w = arg;
+	struct env_thread *thread;
+
+	CU_ASSERT_EQUAL_FATAL(env_thread_start(w->host, "abort", abort_body, w, &thread), 0);
+	write_body(w);
+	env_thread_join(w->host, thread);
+}
+
+/* An aborted command has ended: what it has written is the next flush's, however late its answer is. */
+static void flush_covers_what_was_aborted_before(void)
+{
+	struct world w;
+
+	world_begin(&w);
+	inject_delay(&w);
+	world_run(&w, aborting_body);
 	world_end(&w);
 }
 
@@ -257,6 +328,8 @@ static void pending_and_volatile_writes_are_seen(void)
 UNIT_MAIN("simdev_hold",
 	UNIT_TEST(held_command_reaches_the_lun_when_its_host_goes_on),
 	UNIT_TEST(held_command_dies_with_its_host),
+	UNIT_TEST(landed_write_keeps_its_host_busy_until_it_ends),
+	UNIT_TEST(flush_covers_what_was_aborted_before),
 	UNIT_TEST(corruption_keeps_to_what_it_may),
 	UNIT_TEST(rule_ends_at_its_time),
 	UNIT_TEST(pending_and_volatile_writes_are_seen));

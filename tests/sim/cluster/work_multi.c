@@ -113,6 +113,8 @@ static int write_block(struct shared *s, unsigned int block)
 		chance_issue(&m->cells[i], stamp);
 		m->cells[i].by = s->life;
 	}
+	world_trace(w, "  host %u: write block %u of shared file %#llx%s, write %llu", s->life->host->number,
+		    block, (unsigned long long)m->id, s->alone ? " alone" : "", (unsigned long long)stamp);
 	m->writing[block]++;
 	err = fs_write(s->life->fs, s->file, block * BLOCK_SIZE, s->buf + block * BLOCK_SIZE,
 		       BLOCK_SIZE, false, &done);
