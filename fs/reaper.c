@@ -200,17 +200,30 @@ static int orphan_is_other(struct fs *fs, const struct inode *ino, uint64_t id, 
 	return -EUCLEAN;
 }
 
-/* A list of children, locked: nobody who has one waits for the unlinked image @ino, which is in hand. */
-static int image_list_get(struct fs *fs, const struct inode *ino, uint64_t id, struct inode **list)
+static bool is_list(const struct inode_disk *di)
+{
+	return le32_to_cpu(di->flags) & INODE_CHILDREN;
+}
+
+/*
+ * A list of children, locked: nobody who has one waits for the unlinked image @ino, which is in hand.  Who
+ * has a directory may, so what a damaged image names is looked at before: at home, for whatever it is, it
+ * has been that since it was made.
+ * @di: BLOCK_SIZE bytes for that.
+ */
+static int image_list_get(struct fs *fs, const struct inode *ino, uint64_t id, struct inode_disk *di,
+			  struct inode **list)
 {
 	int err = orphan_is_other(fs, ino, id, "a list of children");
 
+	if (!err && !inode_read_unlocked(fs, id, di) && !is_list(di))
+		err = -EUCLEAN;
 	if (!err)
 		err = inode_get(fs, inode_id_number(id), list);
 	if (err)
 		return err;
 	err = inode_lock(fs, *list, id, LOCK_EXCLUSIVE, 0, NULL);
-	if (!err && !(le32_to_cpu(inode_disk(*list)->flags) & INODE_CHILDREN)) {
+	if (!err && !is_list(inode_disk(*list))) {
 		inode_unlock(fs, *list, LOCK_EXCLUSIVE, 0);
 		err = -EUCLEAN;
 	}
@@ -229,12 +242,17 @@ static void image_list_put(struct fs *fs, struct inode *list)
 static int orphan_drop_list(struct fs *fs, struct inode *ino)
 {
 	uint64_t id = le64_to_cpu(inode_disk(ino)->image_children);
+	struct inode_disk *di;
 	struct inode *list;
 	int err;
 
 	if (!id)
 		return 0;
-	err = image_list_get(fs, ino, id, &list);
+	di = blkdev_alloc(BLOCK_SIZE);
+	if (!di)
+		return -ENOMEM;
+	err = image_list_get(fs, ino, id, di, &list);
+	free(di);
 	if (err)
 		return err == -ESTALE ? -EUCLEAN : err;
 	err = dir_is_empty(list) ? image_free_list(fs, ino, list) : 2;
@@ -260,7 +278,7 @@ static int orphan_leave_parent(struct fs *fs, struct inode *ino)
 		return -ENOMEM;
 	err = inode_peek(fs, id, di);
 	if (!err)
-		err = image_list_get(fs, ino, le64_to_cpu(di->image_children), &list);
+		err = image_list_get(fs, ino, le64_to_cpu(di->image_children), di, &list);
 	if (!err) {
 		err = image_leave(fs, ino, list);
 		image_list_put(fs, list);

@@ -359,6 +359,43 @@ static void images_that_name_themselves(struct cluster *c)
 	}
 }
 
+/* A damaged image names a directory as its list, and who has that waits for the image, as a deletion there would. */
+static void images_that_name_a_directory(struct cluster *c)
+{
+	uint64_t base, list, dir;
+	struct image_info info;
+	struct inode *dir_ino, *ino;
+	struct fs_attr attr;
+
+	cluster_alone(c);
+	base = make(c, "disk", 1 * MIB);
+	CU_ASSERT_EQUAL(fs_create(c->fs, fs_root(c->fs), "dir", S_IFDIR | 0755, 0, &cluster_cred, &attr), 0);
+	dir = attr.id;
+	CU_ASSERT_EQUAL(fs_snapshot(c->fs, fs_root(c->fs), "disk", "snap", NULL, &attr), 0);
+	CU_ASSERT_EQUAL(fs_image_info(c->fs, base, &info), 0);
+	list = info.children_list;
+	set_image(c, base, false, dir);
+	CU_ASSERT_EQUAL(cluster_detach(c, 0), 0);	/* all is at home */
+	cluster_alone(c);
+	CU_ASSERT_EQUAL_FATAL(inode_get(c->fs, inode_id_number(dir), &dir_ino), 0);
+	CU_ASSERT_EQUAL_FATAL(inode_lock(c->fs, dir_ino, dir, LOCK_EXCLUSIVE, 0, NULL), 0);
+	CU_ASSERT_EQUAL(fs_unlink(c->fs, fs_root(c->fs), "snap"), 0);
+	cluster_sleep(c, 2000);
+	CU_ASSERT_EQUAL_FATAL(inode_get(c->fs, inode_id_number(base), &ino), 0);
+	CU_ASSERT_EQUAL_FATAL(inode_lock(c->fs, ino, base, LOCK_SHARED, LOCK_TRY, NULL), 0);
+	CU_ASSERT_TRUE(strstr(c->hosts[0].log, "cannot finish its deletion") != NULL);
+	inode_unlock(c->fs, ino, LOCK_SHARED, LOCK_TRY);
+	inode_put(c->fs, ino);
+	inode_unlock(c->fs, dir_ino, LOCK_EXCLUSIVE, 0);
+	inode_put(c->fs, dir_ino);
+	set_image(c, base, false, list);
+	CU_ASSERT_EQUAL(fs_unlink(c->fs, fs_root(c->fs), "disk"), 0);
+	cluster_sleep(c, 2000);
+	orphan_kick(c->fs, base);
+	CU_ASSERT_EQUAL(cluster_detach(c, 0), 0);
+	CU_ASSERT_EQUAL(orphans_on_disk(c), 0);
+}
+
 #define IN_CLUSTER(fn) static void test_##fn(void) { cluster_run(51, SIZE, fn); }
 
 IN_CLUSTER(deletion_frees_everything)
@@ -372,6 +409,7 @@ IN_CLUSTER(leaving_finishes_deletions)
 IN_CLUSTER(leaving_does_not_wait_for_what_must_stay)
 IN_CLUSTER(leaving_interrupts_long_deletions)
 IN_CLUSTER(images_that_name_themselves)
+IN_CLUSTER(images_that_name_a_directory)
 
 UNIT_MAIN("orphan",
 	UNIT_TEST(test_deletion_frees_everything),
@@ -384,5 +422,6 @@ UNIT_MAIN("orphan",
 	UNIT_TEST(test_leaving_finishes_deletions),
 	UNIT_TEST(test_leaving_does_not_wait_for_what_must_stay),
 	UNIT_TEST(test_leaving_interrupts_long_deletions),
-	UNIT_TEST(test_images_that_name_themselves)
+	UNIT_TEST(test_images_that_name_themselves),
+	UNIT_TEST(test_images_that_name_a_directory)
 );
