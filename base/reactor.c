@@ -20,6 +20,7 @@
 
 #define EVENTS_MAX	64
 #define EPOLL_NS	(50 * 1000ULL)	/* how long a busy reactor leaves descriptors alone */
+#define READY_NS	NSEC_PER_MSEC	/* how long one that only polls does not, once one was ready */
 #define SLEEP_NS_MAX	NSEC_PER_SEC	/* with timers: suspend stops the kernel's sleep clock */
 
 struct reactor {
@@ -36,7 +37,8 @@ struct reactor {
 	/* The thread's own from here on. */
 	uint64_t	now_ns;
 	uint64_t	work_ns;	/* when work was last found */
-	uint64_t	epoll_ns;	/* when the descriptors were last looked at */
+	uint64_t	epoll_ns;	/* when the descriptors were last looked at … */
+	uint64_t	ready_ns;	/* … and when one of them was ready */
 	struct polling	polling;
 	bool		armed;		/* the pollers are */
 	bool		stopping;
@@ -219,6 +221,8 @@ static unsigned int run_events(struct reactor *r, int count)
 		f->ready(f, ev->events);
 		handled++;
 	}
+	if (handled)
+		r->ready_ns = r->now_ns;
 	r->event_count = 0;
 	r->event_index = 0;
 	return handled;
@@ -446,6 +450,12 @@ static void sleep_until_work(struct reactor *r)
 		r->work_ns = r->now_ns;
 }
 
+/* A system call a round is nothing to a reactor that has nothing else to do. */
+static bool descriptors_are_due(const struct reactor *r, bool poll)
+{
+	return r->now_ns - r->epoll_ns >= EPOLL_NS || (poll && r->now_ns - r->ready_ns < READY_NS);
+}
+
 static void round_run(struct reactor *r)
 {
 	bool poll = false;
@@ -459,8 +469,7 @@ static void round_run(struct reactor *r)
 	if (!work && !r->stopping && !list_empty(&r->pollers))
 		poll = polling_goes_on(&r->polling, r->now_ns, r->work_ns);
 	/* With nothing else to do the sleep looks at them, in the same call. */
-	if (r->now_ns - r->epoll_ns >= EPOLL_NS &&
-	    (work || poll || reactor_ends_pending(&r->ends)))
+	if (descriptors_are_due(r, poll) && (work || poll || reactor_ends_pending(&r->ends)))
 		work += look_at_descriptors(r);
 	/* Hooks also of what ran in sleep_until_work(). */
 	work += reactor_ends_run(&r->ends);

@@ -20,6 +20,7 @@ int tgt_config_create(struct tgt_config **out)
 	tgt_params_ours(&c->ours);
 	c->discovery.algs = TGT_CHAP_ALL;
 	c->log_level = LOG_LEVEL_INFO;
+	c->poll_us = TGT_POLL_US_DEFAULT;
 	strcpy(c->state_dir, TGT_STATE_DIR);
 	*out = c;
 	return 0;

@@ -604,6 +604,76 @@ static void rare_work_ends_the_polling(void)
 	reactor_destroy(ip.r);
 }
 
+struct counted_fd {
+	struct reactor_fd fd;
+	struct reactor	*r;
+	atomic_uint	ready;
+};
+
+static void count_ready(struct reactor_fd *f, uint32_t events)
+{
+	struct counted_fd *c = container_of(f, struct counted_fd, fd);
+	uint64_t n;
+
+	(void)events;
+	if (read(f->fd, &n, sizeof(n)) == (ssize_t)sizeof(n))
+		atomic_fetch_add(&c->ready, 1);
+}
+
+static void counted_add(void *arg)
+{
+	struct counted_fd *c = arg;
+
+	CU_ASSERT_EQUAL(reactor_add(c->r, &c->fd, EPOLLIN), 0);
+}
+
+static void counted_remove(void *arg)
+{
+	struct counted_fd *c = arg;
+
+	reactor_remove(c->r, &c->fd);
+}
+
+static void make_ready(struct counted_fd *c)
+{
+	uint64_t one = 1;
+
+	CU_ASSERT_EQUAL(write(c->fd.fd, &one, sizeof(one)), (ssize_t)sizeof(one));
+}
+
+/* A socket's next request is worth no less than a ring's; of one that is silent nobody asks so often. */
+static void polling_looks_at_descriptors_that_were_ready_just_now(void)
+{
+	struct idle_poller ip = { .r = make(stopped_clock(), 2 * NSEC_PER_MSEC, 0) };
+	struct counted_fd c = { .fd = { .fd = eventfd(0, EFD_CLOEXEC), .ready = count_ready },
+				.r = ip.r };
+
+	reactor_call_sync(ip.r, idle_add, &ip);
+	reactor_call_sync(ip.r, counted_add, &c);
+	atomic_fetch_add(&clock_ns, NSEC_PER_MSEC);
+	poll_more(&ip);
+	make_ready(&c);
+	poll_more(&ip);
+	CU_ASSERT_EQUAL(atomic_load(&c.ready), 0);
+	atomic_fetch_add(&clock_ns, 50000);
+	poll_more(&ip);
+	CU_ASSERT_EQUAL(atomic_load(&c.ready), 1);
+	/* The clock stands still. */
+	make_ready(&c);
+	poll_more(&ip);
+	CU_ASSERT_EQUAL(atomic_load(&c.ready), 2);
+	atomic_fetch_add(&clock_ns, NSEC_PER_MSEC);
+	poll_more(&ip);
+	make_ready(&c);
+	poll_more(&ip);
+	CU_ASSERT_EQUAL(atomic_load(&c.ready), 2);
+	CU_ASSERT_FALSE(atomic_load(&ip.armed));
+	reactor_call_sync(ip.r, counted_remove, &c);
+	reactor_call_sync(ip.r, idle_remove, &ip);
+	reactor_destroy(ip.r);
+	close(c.fd.fd);
+}
+
 /* ---- end of a round ---- */
 
 struct ends {
@@ -733,5 +803,6 @@ UNIT_MAIN("base/reactor",
 	  UNIT_TEST(what_comes_while_arming_is_done_before_sleeping),
 	  UNIT_TEST(reactor_polls_for_its_time_and_then_sleeps),
 	  UNIT_TEST(rare_work_ends_the_polling),
+	  UNIT_TEST(polling_looks_at_descriptors_that_were_ready_just_now),
 	  UNIT_TEST(end_of_round_hooks_run_once_and_last),
 	  UNIT_TEST(hooks_of_the_next_round_let_others_in_between));
