@@ -17,6 +17,7 @@ small() {
 	expect holds  A-leave-join	60 $A $none JOINS=1 LEAVES=1
 	expect holds  B-crash		60 $B CRASHES=1 FREEZES=0
 	expect holds  A-shared-crash	60 $A CRASHES=1 FREEZES=0 SHARE=1
+	expect holds  A-heir-crash	60 $A CRASHES=1 FREEZES=0 HEIR=1
 	expect holds  live		60 $A $none LIVENESS
 }
 
@@ -33,6 +34,9 @@ variants() {
 	expect breaks claimer-last	60 $A CRASHES=1 FREEZES=1 V_CLAIMER_LAST
 	expect breaks without-margin	60 $B CRASHES=0 FREEZES=1 V_NO_MARGIN
 	expect breaks without-bound	60 $B CRASHES=0 FREEZES=1 V_NO_BOUND
+	expect breaks any-heir		60 $A $none HEIR=1 V_ANY_HEIR
+	expect breaks left-is-held	60 $A $none HEIR=1 V_LEFT_IS_HELD
+	expect breaks left-unsettled	60 $A CRASHES=1 FREEZES=0 HEIR=1 V_NO_SETTLE
 }
 
 # Liveness: each state is searched once for every process that fairness is owed to.
@@ -58,6 +62,9 @@ full() {
 	expect holds  2-locks-2-unclear	300 RUNG=1 LOCKS=2 $none UNCLEAR=2
 	expect holds  A-shared		600 $A CRASHES=1 FREEZES=1 JOINS=1 UNCLEAR=1 SHARE=1
 	expect holds  A-multi-join	300 $A CRASHES=1 FREEZES=1 JOINS=1 SHARE=2
+	expect holds  A-heir		600 $A CRASHES=1 FREEZES=1 JOINS=1 UNCLEAR=1 HEIR=1
+	expect holds  A-2-heirs-leave	600 $A CRASHES=0 FREEZES=1 JOINS=1 LEAVES=1 HEIR=2
+	expect holds  B-heir		300 $B CRASHES=1 FREEZES=1 JOINS=1 HEIR=1
 	expect holds  B-multi		300 $B CRASHES=1 FREEZES=1 SHARE=2
 	expect breaks lease-from-answer	300 $B CRASHES=0 FREEZES=2 V_LEASE_FROM_ANSWER
 	expect holds  live-unclear	300 $A $none UNCLEAR=1 LIVENESS

@@ -36,6 +36,8 @@
 #define UNCLEAR	0	/* commands on lock records given up with their fate open */
 #endif
 
+/* HEIR: locks given up for one other host, so many times ("Leaving a lock"); with one lock, not with SHARE. */
+
 /* Rung of the fencing ladder: 1 (A) preempts, 2 (B) waits out a bound, 3 (C) proves nothing. */
 #ifndef RUNG
 #define RUNG	1
@@ -109,6 +111,28 @@ locks h[HOSTS];		/* late: a forgotten command may still land */
 #define LATE_TAKE 1
 #define LATE_DROP 2
 #define LATE_SHARE 3
+#define LATE_GIVE 4
+
+/*
+ * HEIR: a record that its owner has left: it says exclusive still, and names who may take it beside
+ * the owner.  give: whom the release under way, or a late one, is for.
+ */
+#ifdef HEIR
+byte heir[LOCKS], heirgen[LOCKS];	/* host + 1, its generation; 0: none */
+byte give[HOSTS], givegen[HOSTS];
+byte gives;
+#define is_left(l)	(heir[l] != 0)
+#define is_heir(l, i)	(heir[l] == i + 1 && heirgen[l] == mygen[i])
+#define SET_HEIR(l, s, g) heir[l] = s; heirgen[l] = g
+#define LATE_OF_DROP(i)	(give[i] -> LATE_GIVE : LATE_DROP)
+#define GIVE_NOBODY(i)	give[i] = 0; givegen[i] = 0
+#else
+#define is_left(l)	false
+#define is_heir(l, i)	false
+#define SET_HEIR(l, s, g) skip
+#define LATE_OF_DROP(i)	LATE_DROP
+#define GIVE_NOBODY(i)	skip
+#endif
 
 /*
  * SHARE: 1 locks are shared by readers as well; 2 those who share one all write (LOCK_MULTI; data
@@ -166,8 +190,9 @@ hidden byte k, n;
 #ifdef SHARE
 #define names(l, i)	((owner[l] == i && ogen[l] == mygen[i]) || h[i].share[l] == mygen[i])
 #else
-#define names(l, i)	(owner[l] == i && ogen[l] == mygen[i])
+#define names(l, i)	(owner[l] == i && ogen[l] == mygen[i] && !is_left(l))
 #endif
+#define left_by(l, i)	(owner[l] == i && ogen[l] == mygen[i] && is_left(l))
 #define under_way(i)	(wr[i] || rewr[i] || rec[i] == R_CLAIM || rec[i] == R_FREE || \
 			 pc[i] == TAKING || pc[i] == CLEARING || pc[i] == DROPPING || \
 			 late_any(i))
@@ -330,7 +355,7 @@ inline forget(i)
 		h[i].mem[n] = NOT;
 		if
 		:: at[i] == n && pc[i] == TAKING && !to_shared(i) -> h[i].late[n] = LATE_TAKE
-		:: at[i] == n && pc[i] == DROPPING && !to_shared(i) -> h[i].late[n] = LATE_DROP
+		:: at[i] == n && pc[i] == DROPPING && !to_shared(i) -> h[i].late[n] = LATE_OF_DROP(i)
 		:: at[i] == n && (pc[i] == TAKING || pc[i] == DROPPING) && to_shared(i) ->
 			h[i].late[n] = LATE_SHARE
 		:: else
@@ -349,6 +374,12 @@ inline forget(i)
 
 /* ---- locks: lock.c, cache.c, drop.c ---- */
 
+#ifdef V_ANY_HEIR
+#define MAY_INHERIT(l, i) is_left(l)
+#else
+#define MAY_INHERIT(l, i) is_heir(l, i)
+#endif
+
 /* record_take(): the record is read, through the gate. */
 inline acquire_read(i, l, mode)
 {
@@ -358,7 +389,7 @@ inline acquire_read(i, l, mode)
 		at[i] = l;
 		TO(i, mode);
 		if
-		:: (owner[l] == NOBODY || owner[l] == i) &&
+		:: (owner[l] == NOBODY || owner[l] == i || MAY_INHERIT(l, i)) &&
 		   (mode == SHARED || !shared_by_others(l, i)) -> pc[i] = TAKE
 		:: else -> pc[i] = READ
 		fi
@@ -459,6 +490,7 @@ inline record_own(l, i)
 {
 	owner[l] = i;
 	ogen[l] = cmdgen[i];
+	SET_HEIR(l, 0, 0);
 	GIVE_SHARE(l, 0, 0);
 	GIVE_SHARE(l, 1, 0);
 	GIVE_SHARE(l, 2, 0)
@@ -468,6 +500,7 @@ inline record_share(l, i)
 {
 	owner[l] = NOBODY;
 	ogen[l] = 0;
+	SET_HEIR(l, 0, 0);
 	GIVE_SHARE(l, i, cmdgen[i])
 }
 
@@ -475,7 +508,7 @@ inline record_share(l, i)
 inline record_leave(l, i)
 {
 	if
-	:: owner[l] == i -> owner[l] = NOBODY; ogen[l] = 0
+	:: owner[l] == i -> owner[l] = NOBODY; ogen[l] = 0; SET_HEIR(l, 0, 0)
 	:: else
 	fi;
 	GIVE_SHARE(l, i, 0)
@@ -492,6 +525,7 @@ inline take_lands(i)
 	d_step {
 		pc[i] == TAKING ->
 		n = at[i];
+		assert(!is_left(n) || owner[n] == i || is_heir(n, i) || retired(owner[n], ogen[n]));
 		record_changes(n);
 		if
 		:: to_shared(i) -> record_share(n, i)
@@ -532,7 +566,7 @@ inline give_up(i)
 		:: (pc[i] == TAKING || pc[i] == DROPPING) && to_shared(i) ->
 			h[i].late[at[i]] = LATE_SHARE
 		:: pc[i] == TAKING && !to_shared(i) -> h[i].late[at[i]] = LATE_TAKE
-		:: pc[i] == DROPPING && !to_shared(i) -> h[i].late[at[i]] = LATE_DROP
+		:: pc[i] == DROPPING && !to_shared(i) -> h[i].late[at[i]] = LATE_OF_DROP(i)
 		:: else
 		fi;
 		pc[i] = IDLE
@@ -548,19 +582,22 @@ inline late_lands(i, l)
 		if
 		:: n == LATE_TAKE -> record_own(l, i)
 		:: n == LATE_SHARE -> record_share(l, i)
+#ifdef HEIR
+		:: n == LATE_GIVE -> SET_HEIR(l, give[i], givegen[i])
+#endif
 		:: else -> record_leave(l, i)
 		fi
 	}
 }
 
-/* record_settle_fate(): not ours and moved on is enough; else a change of our own. */
+/* record_settle_fate(): not ours and moved on is enough; else a change of our own.  What was left goes, too. */
 inline clear_issue(i, l)
 {
 	d_step {
 		works(i) && pc[i] == IDLE && (h[i].mem[l] == OPEN || h[i].mem[l] == HALF) ->
 		assert(h[i].mem[l] == OPEN || names(l, i));
 		if
-		:: !names(l, i) && !h[i].late[l] -> h[i].mem[l] = NOT
+		:: !names(l, i) && !left_by(l, i) && !h[i].late[l] -> h[i].mem[l] = NOT
 		:: else -> at[i] = l; pc[i] = CLEARING
 		fi
 	}
@@ -574,7 +611,8 @@ inline clear_lands(i)
 		record_changes(n);
 		if
 		:: h[i].mem[n] == HALF -> record_share(n, i); h[i].mem[n] = SHARED
-		:: h[i].mem[n] != HALF && names(n, i) -> record_leave(n, i); h[i].mem[n] = NOT
+		:: h[i].mem[n] != HALF && (names(n, i) || left_by(n, i)) ->
+			record_leave(n, i); h[i].mem[n] = NOT
 		:: else -> h[i].mem[n] = NOT	/* only the sequence */
 		fi;
 		pc[i] = IDLE
@@ -593,6 +631,7 @@ inline drop_issue(i, l, mode)
 		wr[i] != l + 1 && wr[i] != LOCKS + l + 1 ->
 		at[i] = l;
 		TO(i, mode);
+		GIVE_NOBODY(i);
 		if
 		:: names(l, i) -> pc[i] = DROPPING
 		:: else -> up[i] = OUT	/* record_gone(): never, in a host with a lease */
@@ -611,6 +650,9 @@ inline drop_lands(i)
 		record_changes(n);
 		if
 		:: to_shared(i) -> record_share(n, i)
+#ifdef HEIR
+		:: give[i] != 0 -> SET_HEIR(n, give[i], givegen[i])
+#endif
 		:: else -> record_leave(n, i)
 		fi;
 		pc[i] = DROPPED
@@ -625,6 +667,44 @@ inline drop_ends(i)
 		pc[i] = IDLE
 	}
 }
+
+#ifdef HEIR
+/* lock_set_heir() and drop_batch(): as above, for one host that lives; drop_ends() is its end. */
+inline give_issue(i, s)
+{
+	d_step {
+		works(i) && pc[i] == IDLE && s != i && up[s] == MEMBER && gives < HEIR &&
+		h[i].mem[0] == HELD &&
+#ifndef V_NO_SETTLE
+		!(journal[i] & 1) &&
+#endif
+		wr[i] != 1 && names(0, i) ->
+		gives++;
+		at[i] = 0;
+		give[i] = s + 1;
+		givegen[i] = mygen[s];
+		pc[i] = DROPPING
+	}
+}
+
+/* lock_free_left(): nobody here would take it back. */
+inline free_left(i)
+{
+	d_step {
+		works(i) && pc[i] == IDLE && h[i].mem[0] == NOT && left_by(0, i) ->
+		at[i] = 0;
+		pc[i] = CLEARING
+	}
+}
+
+/* V_LEFT_IS_HELD: the owner goes on as if what it has left were its own still. */
+inline take_back_unwritten(i)
+{
+	d_step {
+		works(i) && pc[i] == IDLE && h[i].mem[0] == NOT && left_by(0, i) -> h[i].mem[0] = HELD
+	}
+}
+#endif
 
 /* A lower layer sent the command twice and hands on the second answer, a miscompare. */
 inline drop_believes_miscompare(i)
@@ -659,7 +739,7 @@ inline write_lands(i)
 {
 	d_step {
 		wr[i] != 0 && wr[i] <= LOCKS ->
-		assert(owner[wr[i] - 1] == i && ogen[wr[i] - 1] == cmdgen[i]);
+		assert(owner[wr[i] - 1] == i && ogen[wr[i] - 1] == cmdgen[i] && !is_left(wr[i] - 1));
 		assert(!retired(i, cmdgen[i]));
 		assert((i == 0 || !has_it(wr[i] - 1, 0)) && (i == 1 || !has_it(wr[i] - 1, 1)) &&
 		       (i == 2 || !has_it(wr[i] - 1, 2)));
@@ -1092,6 +1172,9 @@ hidden byte m;
 inline rename(i, a, b)
 {
 	by[i] = OTHER(by[i]);
+#ifdef HEIR
+	give[i] = (give[i] -> OTHER(give[i] - 1) + 1 : 0);
+#endif
 	if
 	:: rec[i] != R_NONE ->
 		victim[i] = OTHER(victim[i]);
@@ -1126,6 +1209,9 @@ inline swap_hosts(a, b)
 		do
 		:: m < LOCKS ->
 			owner[m] = OTHER(owner[m]);
+#ifdef HEIR
+			heir[m] = (heir[m] -> OTHER(heir[m] - 1) + 1 : 0);
+#endif
 #ifdef SHARE
 			k = h[a].share[m]; h[a].share[m] = h[b].share[m]; h[b].share[m] = k;
 #endif
@@ -1141,6 +1227,9 @@ inline swap_hosts(a, b)
 		SWAP(fenced);
 #ifdef SHARE
 		SWAP(to);
+#endif
+#ifdef HEIR
+		SWAP(give); SWAP(givegen);
 #endif
 #if defined(V_SLOT_FIRST) || defined(V_SLOT_LOOSE)
 		SWAP(seen); SWAP(seengen); SWAP(peeked_free);
@@ -1163,6 +1252,12 @@ inline normalize()
 			:: pc[m] == IDLE -> at[m] = 0; TO(m, NOT)
 			:: else
 			fi;
+#ifdef HEIR
+			if
+			:: pc[m] != DROPPING && h[m].late[0] != LATE_GIVE -> GIVE_NOBODY(m)
+			:: else
+			fi;
+#endif
 			if
 			:: rec[m] == R_NONE -> victim[m] = 0; beside[m] = 0
 			:: else
@@ -1207,11 +1302,21 @@ inline normalize()
 #define DROP_ENDS(i) :: drop_ends(i)
 #endif
 
+#ifdef HEIR
+#ifdef V_LEFT_IS_HELD
+#define HEIR_MOVES(i)	:: give_issue(i, 0) :: give_issue(i, 1) :: give_issue(i, 2) :: take_back_unwritten(i)
+#else
+#define HEIR_MOVES(i)	:: give_issue(i, 0) :: give_issue(i, 1) :: give_issue(i, 2) :: free_left(i)
+#endif
+#else
+#define HEIR_MOVES(i)
+#endif
+
 /* The threads of a host that take, use and drop locks. */
 #define USER(i) \
 	ACQUIRE_MOVES(i) :: acquire_issue(i) :: acquire_ends(i) :: give_up(i) \
 	CLEAR_ISSUE(i) EACH(write_issue, i) EACH(write_trim, i) MULTI_ISSUE(i) \
-	EACH_TO(drop_issue, i, NOT) DROP_ENDS(i) WANT(i)
+	EACH_TO(drop_issue, i, NOT) DROP_ENDS(i) HEIR_MOVES(i) WANT(i)
 
 /* recover_thread(), and join_go_live() as far as it does the same. */
 #define RECOVERER(i) \
