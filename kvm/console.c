@@ -92,6 +92,7 @@ static void copy(struct console *c)
 		else
 			c->copied += (size_t)n;
 	}
+	reactor_timer_cancel(c->reactor, &c->retry);
 	return;
 
 later:

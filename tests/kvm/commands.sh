@@ -110,6 +110,9 @@ story "a launcher that does not answer is said to be so, and can be ended"
 json_of run --name hung --memory 32M --kernel "$payload" --cmdline op=count --disk $disk --detach || fail "$(cat "$work/said")"
 worker=$(vm_pid alpha hung worker_pid)
 kill -STOP "$worker"
+# It stands still only once all of its threads have noticed.
+all_stopped() { ! grep -h '^State:' "/proc/$worker"/task/*/status | grep -qv 'T (stopped)'; }
+wait_for 60 all_stopped || fail "it does not stop"
 vm alpha status hung >"$work/status" 2>&1 &
 asker=$!
 vm alpha list >"$work/list" 2>&1 &
