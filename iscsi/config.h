@@ -16,7 +16,7 @@
 #define TGT_CONFIG_FILE		"/etc/lunfs/lunfs-target.conf"
 #define TGT_STATE_DIR		"/var/lib/lunfs/target"
 #define TGT_DEFAULT_IQN		"iqn.2026-01.org.lunfs"
-#define TGT_POLL_US_DEFAULT	200	/* above what two wake-ups take: it would never begin */
+#define TGT_POLL_US_DEFAULT	200	/* with less than two wake-ups take it never begins */
 
 enum {
 	TGT_PORTALS_MAX		= 32,

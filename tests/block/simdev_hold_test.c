@@ -79,9 +79,9 @@ static void count_strike(void *arg, const struct simdisk_rule *rule, enum blk_op
 	w->struck += rule->fault == SIMDISK_HOLD && op == BLK_WRITE;
 }
 
-static void inject_hold(struct world *w)
+static void inject(struct world *w, enum simdisk_fault fault)
 {
-	struct simdisk_rule rule = { .fault = SIMDISK_HOLD, .ops = 1u << BLK_WRITE, .count = 1,
+	struct simdisk_rule rule = { .fault = fault, .ops = 1u << BLK_WRITE, .count = 1,
 				     .delay_ns = 10 * SEC, .struck = count_strike, .arg = w };
 
 	simdisk_inject(w->disk, &rule);
@@ -101,7 +101,7 @@ static void held_command_reaches_the_lun_when_its_host_goes_on(void)
 	struct world w;
 
 	world_begin(&w);
-	inject_hold(&w);
+	inject(&w, SIMDISK_HOLD);
 	sim_at(w.sim, 5 * SEC, look_at_5s, &w);
 	world_run(&w, write_body);
 	CU_ASSERT_EQUAL(w.err, 0);
@@ -124,7 +124,7 @@ static void held_command_dies_with_its_host(void)
 	struct world w;
 
 	world_begin(&w);
-	inject_hold(&w);
+	inject(&w, SIMDISK_HOLD);
 	sim_at(w.sim, 5 * SEC, crash, &w);
 	world_run(&w, write_body);
 	CU_ASSERT_EQUAL(peek(&w, 0), 0);
@@ -132,14 +132,6 @@ static void held_command_dies_with_its_host(void)
 }
 
 /* ---- landed, and not answered ---- */
-
-static void inject_delay(struct world *w)
-{
-	struct simdisk_rule rule = { .fault = SIMDISK_DELAY, .ops = 1u << BLK_WRITE, .count = 1,
-				     .delay_ns = 10 * SEC };
-
-	simdisk_inject(w->disk, &rule);
-}
 
 static void look_at_landed(void *arg)
 {
@@ -155,7 +147,7 @@ static void landed_write_keeps_its_host_busy_until_it_ends(void)
 	struct world w;
 
 	world_begin(&w);
-	inject_delay(&w);
+	inject(&w, SIMDISK_DELAY);
 	sim_at(w.sim, LANDED_NS, look_at_landed, &w);
 	world_run(&w, write_body);
 	CU_ASSERT_EQUAL(w.err, 0);
@@ -196,7 +188,7 @@ static void flush_covers_what_was_aborted_before(void)
 	struct world w;
 
 	world_begin(&w);
-	inject_delay(&w);
+	inject(&w, SIMDISK_DELAY);
 	world_run(&w, aborting_body);
 	world_end(&w);
 }

@@ -7,29 +7,47 @@
 #include "fs/journal_internal.h"
 #include "tests/fs/disk_world.h"
 
+/* A world whose notes survive the process. */
+static void noted_begin(struct world *w, struct cluster *c, uint64_t size)
+{
+	world_begin(w, c, size);
+	CU_ASSERT_EQUAL(disk_rig_close(&w->rig), 0);
+	w->rig.params.fresh = calloc(1, sizeof(*w->rig.params.fresh));
+	CU_ASSERT_EQUAL_FATAL(disk_rig_open(&w->rig, c->hosts[0].env, c->fs, id_of_disk(w)), 0);
+}
+
+/* The world's disk, opened by the next process of host 0 as the last one left it, and foresaw (@next, or NULL). */
+static int open_again(struct world *w, uint64_t id, struct disk_claim *left, struct disk_claim *next)
+{
+	struct disk_params params = { .fresh = w->rig.params.fresh, .read_only = w->rig.params.read_only };
+
+	w->rig = (struct disk_rig){ .params = params, .resume = left, .next = next };
+	return disk_rig_open(&w->rig, w->c->hosts[0].env, w->c->fs, id);
+}
+
+/* The process is killed; what it had is gone, but for its notes.  Return: as open_again(). */
+static int killed(struct world *w, uint64_t id, struct disk_claim *left, struct disk_claim *next)
+{
+	cluster_crash(w->c, 0);
+	CU_ASSERT_EQUAL_FATAL(cluster_attach(w->c, 0, 0), 0);
+	return open_again(w, id, left, next);
+}
+
 static void killed_body(struct cluster *c)
 {
-	struct disk_fresh *fresh = calloc(1, sizeof(*fresh));
+	struct disk_fresh *fresh;
 	struct disk_claim claim;
 	struct world w;
-	uint64_t id;
 
-	world_begin(&w, c, DISK);
-	CU_ASSERT_EQUAL(disk_rig_close(&w.rig), 0);
-	w.rig.params.fresh = fresh;
-	id = id_of_disk(&w);
-	CU_ASSERT_EQUAL(disk_rig_open(&w.rig, c->hosts[0].env, c->fs, id), 0);
+	noted_begin(&w, c, DISK);
+	fresh = w.rig.params.fresh;
 	for (unsigned int life = 0; life < 4; life++) {
 		write_some(&w, 30);
 		if (roll(&w, 2))
 			CU_ASSERT_EQUAL(blkdev_flush(w.rig.dev), 0);
 		write_some(&w, 10);
 		CU_ASSERT_EQUAL(disk_claim(w.rig.disk, &claim), 0);
-		/* The process is killed; what it had is gone, but for that memory. */
-		cluster_crash(c, 0);
-		CU_ASSERT_EQUAL_FATAL(cluster_attach(c, 0, 0), 0);
-		w.rig = (struct disk_rig){ .params = { .fresh = fresh }, .resume = &claim };
-		CU_ASSERT_EQUAL(disk_rig_open(&w.rig, c->hosts[0].env, c->fs, id), 0);
+		CU_ASSERT_EQUAL(killed(&w, disk_id(w.rig.disk), &claim, NULL), 0);
 		compare_all(&w);
 	}
 	w.rig.resume = NULL;
@@ -114,10 +132,7 @@ static void shown_body(struct cluster *c, bool read_only)
 	CU_ASSERT_EQUAL_FATAL(disk_rig_open(&w.rig, c->hosts[0].env, c->fs, id), 0);
 	compare_all(&w);
 	CU_ASSERT_EQUAL(disk_claim(w.rig.disk, &claim), 0);
-	cluster_crash(c, 0);
-	CU_ASSERT_EQUAL_FATAL(cluster_attach(c, 0, 0), 0);
-	w.rig = (struct disk_rig){ .params = { .read_only = read_only }, .resume = &claim };
-	CU_ASSERT_EQUAL_FATAL(disk_rig_open(&w.rig, c->hosts[0].env, c->fs, id), 0);
+	CU_ASSERT_EQUAL_FATAL(killed(&w, id, &claim, NULL), 0);
 	world_end(&w);
 }
 
@@ -140,28 +155,15 @@ static void what_was_not_synced_before_it_was_opened_survives_a_kill(void)
 
 /* ---- space that a kill may take back ---- */
 
-/* A world whose notes survive, and its death: the disk is then as its notes and its map say. */
-static void noted_begin(struct world *w, struct cluster *c, uint64_t size)
-{
-	world_begin(w, c, size);
-	CU_ASSERT_EQUAL(disk_rig_close(&w->rig), 0);
-	w->rig.params.fresh = calloc(1, sizeof(*w->rig.params.fresh));
-	CU_ASSERT_EQUAL_FATAL(disk_rig_open(&w->rig, c->hosts[0].env, c->fs, id_of_disk(w)), 0);
-}
-
+/* The end of a world: the disk is as its notes and its map say. */
 static void noted_kill(struct world *w)
 {
 	struct disk_fresh *fresh = w->rig.params.fresh;
-	uint64_t id = disk_id(w->rig.disk);
-	struct cluster *c = w->c;
 	struct disk_claim claim;
 
 	CU_ASSERT_EQUAL(disk_claim(w->rig.disk, &claim), 0);
-	cluster_crash(c, 0);
-	simdisk_clear_rules(c->disk);
-	CU_ASSERT_EQUAL_FATAL(cluster_attach(c, 0, 0), 0);
-	w->rig = (struct disk_rig){ .params = { .fresh = fresh }, .resume = &claim };
-	CU_ASSERT_EQUAL_FATAL(disk_rig_open(&w->rig, c->hosts[0].env, c->fs, id), 0);
+	simdisk_clear_rules(w->c->disk);	/* no time passes: what is held dies with the process */
+	CU_ASSERT_EQUAL_FATAL(killed(w, disk_id(w->rig.disk), &claim, NULL), 0);
 	compare_all(w);
 	w->rig.resume = NULL;
 	world_end(w);
@@ -255,15 +257,6 @@ static void space_that_is_not_durable_is_not_written_to(void)
 
 /* ---- killed between taking the lock and saying so ---- */
 
-/* The world's disk, opened by the next process of host 0 as the last one left it, and foresaw. */
-static int open_again(struct world *w, uint64_t id, struct disk_claim *left, struct disk_claim *next)
-{
-	struct disk_fresh *fresh = w->rig.params.fresh;
-
-	w->rig = (struct disk_rig){ .params = { .fresh = fresh }, .resume = left, .next = next };
-	return disk_rig_open(&w->rig, w->c->hosts[0].env, w->c->fs, id);
-}
-
 static void killed_twice_body(struct cluster *c)
 {
 	struct disk_claim left, next = { 0 };
@@ -275,10 +268,8 @@ static void killed_twice_body(struct cluster *c)
 	write_some(&w, 20);
 	CU_ASSERT_EQUAL(disk_claim(w.rig.disk, &left), 0);
 	for (unsigned int life = 0; life < 3; life++) {
-		cluster_crash(c, 0);
-		CU_ASSERT_EQUAL_FATAL(cluster_attach(c, 0, 0), 0);
 		/* It takes the lock, and dies before it can write that down. */
-		CU_ASSERT_EQUAL_FATAL(open_again(&w, id, &left, &next), 0);
+		CU_ASSERT_EQUAL_FATAL(killed(&w, id, &left, &next), 0);
 		CU_ASSERT_NOT_EQUAL(next.generation, 0);
 		compare_all(&w);
 	}
